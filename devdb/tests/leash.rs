@@ -1,0 +1,129 @@
+//! A leashed child ends with its owner, by itself, or by force.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use devdb::{Ending, Leash};
+
+/// Notes its process id, and each signal that it is asked with, in the file `$0`.
+const CHILD: &str = r#"
+trap 'echo TERM >> "$0"; exit 7' TERM
+echo $$ >> "$0"
+while :; do sleep 0.05; done
+"#;
+
+#[test]
+fn a_stopped_child_is_asked_with_its_signal_and_its_status_comes_back() {
+    let notes = notes("stopped");
+    let leash = start(CHILD, Ending::new("TERM", Duration::from_secs(5)), &notes);
+    wait_for(|| lines(&notes).len() == 1);
+
+    let status = leash.stop().unwrap();
+
+    assert_eq!(status.code(), Some(7));
+    assert_eq!(lines(&notes)[1], "TERM");
+    assert!(!is_alive(&lines(&notes)[0]));
+}
+
+#[test]
+fn a_child_that_ends_by_itself_gives_its_status() {
+    let notes = notes("by-itself");
+    let mut leash = start("exit 3", Ending::new("TERM", Duration::from_secs(5)), &notes);
+
+    assert_eq!(leash.wait().unwrap().code(), Some(3));
+}
+
+#[test]
+fn a_program_that_does_not_exist_is_127() {
+    let ending = Ending::new("TERM", Duration::from_secs(5));
+    let mut leash = Leash::start("/no/such/program", ending, |_| {}).unwrap();
+
+    assert_eq!(leash.wait().unwrap().code(), Some(127));
+}
+
+#[test]
+fn a_child_that_will_not_listen_is_killed() {
+    let notes = notes("deaf");
+    let deaf = r#"trap '' TERM; echo $$ >> "$0"; while :; do sleep 0.05; done"#;
+    let leash = start(deaf, Ending::new("TERM", Duration::from_secs(1)), &notes);
+    wait_for(|| lines(&notes).len() == 1);
+
+    let status = leash.stop().unwrap();
+
+    assert_eq!(status.code(), Some(128 + 9));
+    assert!(!is_alive(&lines(&notes)[0]));
+}
+
+#[test]
+fn a_directory_is_removed_once_the_child_has_ended() {
+    let directory = std::env::temp_dir().join(format!("fechatter-leash-{}", std::process::id()));
+    fs::create_dir_all(directory.join("deep")).unwrap();
+    let ending = Ending::new("TERM", Duration::from_secs(5)).and_remove(&directory);
+    let leash = Leash::start("sleep", ending, |command| {
+        command.arg("60");
+    });
+
+    leash.unwrap().stop().unwrap();
+
+    assert!(!directory.exists());
+}
+
+/// This test runs itself once more as the owner, which starts a child and is killed.
+#[test]
+fn a_child_ends_with_an_owner_that_was_killed() {
+    if let Some(notes) = std::env::var_os("LEASH_TEST_OWNER") {
+        let _leash = start(CHILD, Ending::new("TERM", Duration::from_secs(5)), Path::new(&notes));
+        sleep(Duration::from_secs(60));
+        return;
+    }
+    let notes = notes("killed");
+    let mut owner = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_child_ends_with_an_owner_that_was_killed"])
+        .env("LEASH_TEST_OWNER", &notes)
+        .spawn()
+        .unwrap();
+    wait_for(|| lines(&notes).len() == 1);
+
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+
+    wait_for(|| lines(&notes).get(1).is_some_and(|line| line == "TERM"));
+    wait_for(|| !is_alive(&lines(&notes)[0]));
+}
+
+fn start(script: &str, ending: Ending, notes: &Path) -> Leash {
+    let configure = |command: &mut Command| {
+        command.args(["-c", script]).arg(notes);
+    };
+    Leash::start("sh", ending, configure).unwrap()
+}
+
+fn notes(name: &str) -> std::path::PathBuf {
+    let file = std::env::temp_dir().join(format!("fechatter-leash-{name}-{}", std::process::id()));
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    file
+}
+
+fn lines(file: &Path) -> Vec<String> {
+    fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn is_alive(process: &str) -> bool {
+    Command::new("kill").args(["-0", process]).output().unwrap().status.success()
+}
+
+#[track_caller]
+fn wait_for(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain");
+        sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,55 @@
+//! A chat and its members as REST answers and events show them.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::user::Role;
+use crate::{ChatId, Seq, Timestamp, UserId, WorkspaceId};
+
+/// The most members that [`Chat::chat_members`] lists.
+pub const LISTED_MEMBERS: i64 = 500;
+
+/// The four kinds of chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
+#[sqlx(type_name = "text")]
+pub enum ChatType {
+    /// Exactly two people, for good.
+    Single,
+    /// At least three people at its creation.
+    Group,
+    /// The creator and whoever is invited.
+    PrivateChannel,
+    /// Anybody of the workspace may find and join it.
+    PublicChannel,
+}
+
+/// A chat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
+pub struct Chat {
+    pub id: ChatId,
+    pub workspace_id: WorkspaceId,
+    pub name: String,
+    pub chat_type: ChatType,
+    /// The longest-standing members, at most [`LISTED_MEMBERS`].
+    pub chat_members: Vec<UserId>,
+    pub description: Option<String>,
+    /// The current owner.
+    pub created_by: UserId,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub member_count: i32,
+    /// The newest message's seq; 0 in an empty chat.
+    pub last_seq: Seq,
+    pub archived_at: Option<Timestamp>,
+}
+
+/// A person in a chat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
+pub struct ChatMember {
+    pub chat_id: ChatId,
+    pub user_id: UserId,
+    pub joined_at: Timestamp,
+    pub role: Role,
+}

@@ -1,0 +1,283 @@
+//! The one configuration, `app.yml`, read by both servers.
+//!
+//! Every key must be there and no other; each can be overridden by `FECHATTER__SECTION__KEY`, the
+//! database's address also by `DATABASE_URL`. Lists are separated by commas in the environment.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use config::{Environment, File, FileFormat};
+use ipnet::IpNet;
+use secrecy::SecretString;
+use serde::Deserialize;
+use tracing::warn;
+
+use crate::workspace::JoinPolicy;
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "app.yml.example explains every key")]
+pub struct Config {
+    pub server: ServerConfig,
+    pub notify: NotifyConfig,
+    pub http: HttpConfig,
+    pub database: DatabaseConfig,
+    pub auth: AuthConfig,
+    pub accounts: AccountsConfig,
+    pub log: LogConfig,
+}
+
+/// `server`: the REST API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "app.yml.example explains every key")]
+pub struct ServerConfig {
+    pub listen: SocketAddr,
+    pub operations_listen: SocketAddr,
+    pub public_url: String,
+}
+
+/// `notify`: the event streams.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "app.yml.example explains every key")]
+pub struct NotifyConfig {
+    pub listen: SocketAddr,
+    pub operations_listen: SocketAddr,
+    pub public_url: String,
+    pub streams_per_user: usize,
+}
+
+/// `http`: what requests to either server meet.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "app.yml.example explains every key")]
+pub struct HttpConfig {
+    pub allowed_origins: Vec<String>,
+    pub trusted_proxies: Vec<IpNet>,
+    pub requests_per_second: u32,
+    pub burst: u32,
+}
+
+/// `database`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "app.yml.example explains every key")]
+pub struct DatabaseConfig {
+    pub url: SecretString,
+    pub max_connections: u32,
+}
+
+/// `auth`: the keys of tokens, and the cookie.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "app.yml.example explains every key")]
+pub struct AuthConfig {
+    /// Needed by `fechatter_server` only.
+    pub private_key: Option<SecretString>,
+    pub public_keys: Vec<String>,
+    /// Needed by `fechatter_server` only.
+    pub refresh_key: Option<SecretString>,
+    pub secure_cookie: bool,
+}
+
+/// `accounts`: who gets in, and how often they may try.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "app.yml.example explains every key")]
+pub struct AccountsConfig {
+    pub workspace_creation: WorkspaceCreation,
+    pub join_policy: JoinPolicy,
+    pub refuse_common_passwords: bool,
+    pub free_failures: i32,
+    pub attempts_per_minute: i32,
+    pub attempts_per_minute_overall: i32,
+}
+
+/// Who may create workspaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkspaceCreation {
+    /// Anyone who signs up.
+    Anyone,
+    /// Whoever comes first, and nobody after that.
+    FirstOnly,
+    /// Nobody.
+    Nobody,
+}
+
+/// `log`: what the servers say of themselves.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "app.yml.example explains every key")]
+pub struct LogConfig {
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For reading.
+    Human,
+    /// For machines: one object a line.
+    Json,
+}
+
+impl Config {
+    /// Reads `.env`, then the file (`app.yml` unless named), then the environment's overrides.
+    ///
+    /// # Errors
+    /// Names the key that is unknown, missing or of the wrong type.
+    pub fn load(path: Option<&Path>) -> anyhow::Result<Self> {
+        match dotenvy::dotenv() {
+            Ok(_) => {}
+            Err(error) if error.not_found() => {}
+            Err(error) => return Err(error).context(".env cannot be read"),
+        }
+        let path = path
+            .map(Path::to_path_buf)
+            .or_else(|| std::env::var_os("FECHATTER_CONFIG").map(PathBuf::from))
+            .unwrap_or_else(|| "app.yml".into());
+        if !path.exists() {
+            bail!(
+                "there is no configuration {}: copy app.yml.example there, or name another file \
+                 with --config or FECHATTER_CONFIG",
+                path.display()
+            );
+        }
+        let environment = Environment::with_prefix("FECHATTER")
+            .prefix_separator("__")
+            .separator("__")
+            .try_parsing(true)
+            .list_separator(",")
+            .with_list_parse_key("http.allowed_origins")
+            .with_list_parse_key("http.trusted_proxies")
+            .with_list_parse_key("auth.public_keys");
+        let config = config::Config::builder()
+            .add_source(File::from(path.clone()).format(FileFormat::Yaml))
+            .add_source(environment)
+            .set_override_option("database.url", std::env::var("DATABASE_URL").ok())
+            .and_then(|layers| layers.build())
+            .and_then(config::Config::try_deserialize::<Self>)
+            .with_context(|| format!("the configuration {} is not complete", path.display()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads a configuration from YAML alone, without environment or overrides.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn from_yaml(yaml: &str) -> anyhow::Result<Self> {
+        let config: Self = config::Config::builder()
+            .add_source(File::from_str(yaml, FileFormat::Yaml))
+            .build()?
+            .try_deserialize()?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        for (key, url) in [
+            ("server.public_url", &self.server.public_url),
+            ("notify.public_url", &self.notify.public_url),
+        ] {
+            if !(url.starts_with("http://") || url.starts_with("https://")) || url.ends_with('/') {
+                bail!("{key} must be an http or https address without a slash at the end");
+            }
+        }
+        for origin in &self.http.allowed_origins {
+            if !origin.starts_with("http") || origin.ends_with('/') {
+                bail!("http.allowed_origins: {origin:?} is no origin such as https://chat.example");
+            }
+        }
+        for (key, positive) in [
+            ("http.requests_per_second", self.http.requests_per_second > 0),
+            ("http.burst", self.http.burst > 0),
+            ("database.max_connections", self.database.max_connections >= 2),
+            ("notify.streams_per_user", self.notify.streams_per_user > 0),
+            ("accounts.free_failures", self.accounts.free_failures > 0),
+            ("accounts.attempts_per_minute", self.accounts.attempts_per_minute > 0),
+            ("accounts.attempts_per_minute_overall", self.accounts.attempts_per_minute_overall > 0),
+        ] {
+            if !positive {
+                bail!("{key} is too small");
+            }
+        }
+        if !self.auth.secure_cookie && self.server.public_url.starts_with("https://") {
+            warn!("auth.secure_cookie is off although server.public_url is https");
+        }
+        Ok(())
+    }
+}
+
+impl HttpConfig {
+    /// The address that a request really comes from: the connection's, or what the nearest
+    /// untrusted hop of `X-Forwarded-For` says when the connection is a trusted proxy's.
+    #[must_use]
+    pub fn client_address(&self, peer: IpAddr, forwarded_for: &[&str]) -> IpAddr {
+        let trusted =
+            |address: IpAddr| self.trusted_proxies.iter().any(|net| net.contains(&address));
+        let mut client = peer.to_canonical();
+        let hops = forwarded_for.iter().rev().flat_map(|value| value.rsplit(','));
+        for hop in hops.map(|hop| hop.trim().parse::<IpAddr>()) {
+            match hop {
+                Ok(hop) if trusted(client) => client = hop.to_canonical(),
+                _ => break,
+            }
+        }
+        client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn http(trusted: &[&str]) -> HttpConfig {
+        HttpConfig {
+            allowed_origins: Vec::new(),
+            trusted_proxies: trusted.iter().map(|net| net.parse().unwrap()).collect(),
+            requests_per_second: 1,
+            burst: 1,
+        }
+    }
+
+    #[test]
+    fn the_example_is_complete() {
+        Config::from_yaml(include_str!("../../app.yml.example")).unwrap();
+    }
+
+    #[test]
+    fn a_missing_and_an_unknown_key_are_named() {
+        let example = include_str!("../../app.yml.example");
+        let missing = example.replace("  burst: 100\n", "");
+        let unknown = example.replace("  burst: 100\n", "  burst: 100\n  brust: 1\n");
+
+        let error = |yaml: &str| format!("{:#}", Config::from_yaml(yaml).unwrap_err());
+        assert!(error(&missing).contains("http.burst"), "{}", error(&missing));
+        assert!(error(&unknown).contains("brust"), "{}", error(&unknown));
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let peer = "10.0.0.1".parse().unwrap();
+        let forged = ["6.6.6.6, 9.9.9.9"];
+        let address = |trusted: &[&str]| http(trusted).client_address(peer, &forged).to_string();
+
+        assert_eq!(address(&[]), "10.0.0.1");
+        assert_eq!(address(&["10.0.0.0/8"]), "9.9.9.9");
+        assert_eq!(address(&["10.0.0.0/8", "9.9.9.9/32"]), "6.6.6.6");
+    }
+
+    #[test]
+    fn nonsense_in_a_forwarded_header_ends_the_chain() {
+        let peer = "10.0.0.1".parse().unwrap();
+        let address = http(&["0.0.0.0/0"]).client_address(peer, &["1.2.3.4, x"]);
+        assert_eq!(address.to_string(), "10.0.0.1");
+    }
+}

@@ -1,0 +1,39 @@
+//! The pool of database connections that a server works with.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context;
+use secrecy::ExposeSecret;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use crate::config::DatabaseConfig;
+
+/// How to reach the database, without the limits of [`connect`]: for migrations and listeners.
+///
+/// # Errors
+/// When `database.url` is no PostgreSQL URL.
+pub fn options(config: &DatabaseConfig, application: &str) -> anyhow::Result<PgConnectOptions> {
+    let options = PgConnectOptions::from_str(config.url.expose_secret())
+        .context("database.url is no PostgreSQL URL")?;
+    Ok(options.application_name(application))
+}
+
+/// A pool that connects when it is first used.
+///
+/// Its connections let nobody wait long for anything: a transaction that stands idle (its process
+/// is frozen) loses the log's lock after 1 s, a lock is waited for 2 s, a statement runs 5 s.
+#[must_use]
+pub fn connect(options: PgConnectOptions, config: &DatabaseConfig) -> PgPool {
+    let options = options.options([
+        ("idle_in_transaction_session_timeout", "1s"),
+        ("lock_timeout", "2s"),
+        ("statement_timeout", "5s"),
+        ("jit", "off"),
+    ]);
+    PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(Duration::from_secs(3))
+        .connect_lazy_with(options)
+}

@@ -1,0 +1,175 @@
+//! The layers around every route of either server.
+
+use std::any::Any;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::CorsLayer;
+use tower_http::trace::TraceLayer;
+use tracing::{Span, error, field, info, info_span};
+use uuid::Uuid;
+
+use super::ApiError;
+
+const MAX_URI: usize = 8 * 1024;
+const MAX_HEADERS: usize = 16 * 1024;
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const SERVER_TIME: HeaderName = HeaderName::from_static("x-server-time");
+
+/// What the layers need to know.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The exact origins that browsers may call from.
+    pub allowed_origins: Vec<String>,
+    /// Whether browsers reach us by https only.
+    pub https: bool,
+}
+
+/// The id of a request: the client's own where it is a valid one, else a UUIDv7.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub String);
+
+/// Puts the shared layers around a router: request id, one log line a request, errors in their one
+/// form, security headers, CORS, and the limits of URI and headers.
+pub fn shared<S: Clone + Send + Sync + 'static>(router: Router<S>, shared: &Shared) -> Router<S> {
+    let https = shared.https;
+    router
+        .layer(middleware::from_fn(limits))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(move |request, next| envelope(request, next, https)))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(request_span)
+                .on_request(())
+                .on_response(log_response)
+                .on_failure(()),
+        )
+        .layer(cors(&shared.allowed_origins))
+        .layer(middleware::from_fn(identify))
+}
+
+/// Gives the request its id, outermost, so that everything inside can name it.
+async fn identify(mut request: Request, next: Next) -> Response {
+    let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let id = given.filter(|id| is_request_id(id)).map(ToOwned::to_owned);
+    let id = RequestId(id.unwrap_or_else(|| Uuid::now_v7().to_string()));
+    request.extensions_mut().insert(id.clone());
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::try_from(id.0) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+fn is_request_id(id: &str) -> bool {
+    (1..=128).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// Writes errors in their one form and the headers that every answer has.
+async fn envelope(request: Request, next: Next, https: bool) -> Response {
+    let started = Instant::now();
+    let RequestId(id) =
+        request.extensions().get::<RequestId>().cloned().unwrap_or(RequestId(String::new()));
+    let mut response = next.run(request).await;
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        response = render(response, &id);
+    }
+    let headers = response.headers_mut();
+    let elapsed = format!("{}us", started.elapsed().as_micros());
+    if let Ok(value) = HeaderValue::try_from(elapsed) {
+        headers.insert(SERVER_TIME, value);
+    }
+    for (name, value) in [
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CACHE_CONTROL, "no-store"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    if https {
+        let value = HeaderValue::from_static("max-age=31536000; includeSubDomains");
+        headers.insert(STRICT_TRANSPORT_SECURITY, value);
+    }
+    response
+}
+
+fn render(response: Response, request_id: &str) -> Response {
+    let error = response.extensions().get::<ApiError>().cloned();
+    let error = error.unwrap_or_else(|| ApiError::from_status(response.status()));
+    let body = axum::Json(error.body(request_id)).into_response();
+    // The framework's headers stay (`Allow`, `Retry-After`); those of its body go.
+    let (mut parts, _) = response.into_parts();
+    parts.status = error.status();
+    parts.headers.remove(axum::http::header::CONTENT_LENGTH);
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if parts.status == StatusCode::SERVICE_UNAVAILABLE {
+        parts.headers.entry(RETRY_AFTER).or_insert(HeaderValue::from_static("1"));
+    }
+    Response::from_parts(parts, body.into_body())
+}
+
+/// One span a request; its fields stand on the request's one log line.
+fn request_span(request: &Request) -> Span {
+    let path = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str);
+    let id = request.extensions().get::<RequestId>().map_or("-", |id| &id.0);
+    info_span!("request", method = %request.method(), path, request_id = id, user_id = field::Empty)
+}
+
+fn log_response(response: &Response, latency: Duration, _span: &Span) {
+    let ms = latency.as_secs_f64() * 1_000.0;
+    info!(status = response.status().as_u16(), ms = format_args!("{ms:.1}"), "answered");
+}
+
+fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let cause = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    error!(cause = cause.unwrap_or("unknown"), "a request panicked");
+    ApiError::internal().into_response()
+}
+
+/// Refuses an address or headers beyond all reason before anything reads them.
+async fn limits(request: Request, next: Next) -> Response {
+    let uri = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
+    let headers: usize =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if uri > MAX_URI {
+        ApiError::from_status(StatusCode::URI_TOO_LONG).into_response()
+    } else if headers > MAX_HEADERS {
+        ApiError::from_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).into_response()
+    } else {
+        next.run(request).await
+    }
+}
+
+fn cors(allowed_origins: &[String]) -> CorsLayer {
+    let origins = allowed_origins.iter().filter_map(|origin| HeaderValue::try_from(origin).ok());
+    let exposed = [
+        "x-next-cursor",
+        "x-has-older",
+        "x-has-newer",
+        "idempotency-replayed",
+        "x-request-id",
+        "retry-after",
+    ];
+    CorsLayer::new()
+        .allow_origin(origins.collect::<Vec<_>>())
+        .allow_credentials(true)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("last-event-id")])
+        .expose_headers(exposed.map(HeaderName::from_static))
+        .max_age(Duration::from_secs(600))
+}

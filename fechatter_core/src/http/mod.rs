@@ -1,0 +1,12 @@
+//! What every request to either server shares: the errors' one form, the layers, the accept loop
+//! and the operations port.
+
+mod error;
+mod layers;
+mod operations;
+mod serve;
+
+pub use error::{ApiError, Detail};
+pub use layers::{RequestId, Shared, shared};
+pub use operations::{Ready, operations};
+pub use serve::{Listeners, Peer, serve};

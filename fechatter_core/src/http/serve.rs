@@ -1,0 +1,109 @@
+//! The accept loop.
+//!
+//! `axum::serve` lets a half-sent header hold its connection for ever; this loop does not.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+/// The connection's other end, in each request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// The two sockets of a server.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub public: TcpListener,
+    /// For operators and their tools.
+    pub operations: TcpListener,
+}
+
+impl Listeners {
+    /// Binds both addresses.
+    ///
+    /// # Errors
+    /// Names the address that cannot be had.
+    pub async fn bind(public: SocketAddr, operations: SocketAddr) -> anyhow::Result<Self> {
+        let bind = async |address: SocketAddr| {
+            let bound = TcpListener::bind(address).await;
+            bound.with_context(|| format!("cannot listen on {address}"))
+        };
+        Ok(Self { public: bind(public).await?, operations: bind(operations).await? })
+    }
+}
+
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long requests in hand may take to finish once the end has come.
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// Serves connections until the token is cancelled, then lets the requests in hand finish, for at
+/// most 15 s. Responses without an end must themselves end on the token.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                connections.spawn(serve_connection(socket, peer, router.clone(), shutdown.clone()));
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: nothing to do but let some close.
+                warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+        warn!(connections = connections.len(), "requests were cut off at the end");
+    }
+}
+
+async fn serve_connection(
+    socket: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    shutdown: CancellationToken,
+) {
+    // Without this, small frames wait for the client's acknowledgement of the one before.
+    if let Err(error) = socket.set_nodelay(true) {
+        debug!(%error, "no TCP_NODELAY");
+    }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(Peer(peer));
+        router.clone().oneshot(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .serve_connection(TokioIo::new(socket), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, %peer, "a connection broke off");
+    }
+}

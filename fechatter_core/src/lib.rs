@@ -1,0 +1,24 @@
+//! What both servers must agree on.
+//!
+//! Read in this order: [`ids`] (one newtype an id), the objects that clients receive ([`user`],
+//! [`workspace`], [`chat`], [`message`]), [`event`] (what the log holds of them), [`log`] (how
+//! events are written, read and announced), [`token`] (who is calling), [`http`] (what every
+//! request to either server shares), [`config`], [`db`], [`telemetry`] and [`shutdown`].
+
+pub mod chat;
+pub mod config;
+pub mod db;
+pub mod event;
+pub mod http;
+pub mod ids;
+pub mod log;
+pub mod message;
+pub mod shutdown;
+pub mod telemetry;
+pub mod time;
+pub mod token;
+pub mod user;
+pub mod workspace;
+
+pub use ids::{ChatId, InviteId, MessageId, Position, Seq, SessionId, UserId, WorkspaceId};
+pub use time::Timestamp;

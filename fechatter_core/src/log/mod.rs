@@ -1,0 +1,49 @@
+//! The log of a workspace: written under its lock, read by position, announced by a doorbell.
+
+mod cursor;
+mod doorbell;
+mod read;
+mod writer;
+
+pub use cursor::{BadCursor, Cursor, Stamp};
+pub use doorbell::{DOORBELL_CHANNEL, EPHEMERAL_CHANNEL, Ephemeral};
+pub use read::{Entry, Head, Range, head, read};
+pub use writer::{Audience, LogWriter};
+
+use doorbell::Doorbell;
+use sqlx::PgPool;
+use tracing::warn;
+
+use crate::WorkspaceId;
+use crate::event::EphemeralEvent;
+use crate::{UserId, log::doorbell::MAX_PAYLOAD};
+
+/// The way to the logs: the database and the doorbell that tells readers to look.
+#[derive(Debug, Clone)]
+pub struct Log {
+    db: PgPool,
+    doorbell: Doorbell,
+}
+
+impl Log {
+    /// Starts the doorbell's task, which ends with the last clone of this.
+    #[must_use]
+    pub fn new(db: PgPool) -> Self {
+        let doorbell = Doorbell::new(db.clone());
+        Self { db, doorbell }
+    }
+
+    /// Sends an event past the log to one person's streams in a workspace; it may be lost.
+    pub fn send_ephemeral(
+        &self,
+        workspace_id: WorkspaceId,
+        user_id: UserId,
+        event: EphemeralEvent,
+    ) {
+        match serde_json::to_string(&Ephemeral { workspace_id, user_id, event }) {
+            Ok(text) if text.len() < MAX_PAYLOAD => self.doorbell.send_ephemeral(text),
+            Ok(text) => warn!(bytes = text.len(), "an ephemeral event is too large"),
+            Err(error) => warn!(%error, "an ephemeral event cannot be written as JSON"),
+        }
+    }
+}

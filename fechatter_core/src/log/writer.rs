@@ -1,0 +1,208 @@
+//! Writing: lock the log, check, write, append, commit, ring.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+use sqlx::types::Json;
+use sqlx::{PgConnection, Postgres, Transaction};
+
+use super::{Log, Stamp};
+use crate::event::Event;
+use crate::{ChatId, Position, UserId, WorkspaceId};
+
+/// Who receives an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Everyone in the workspace.
+    Workspace,
+    /// One person.
+    User(UserId),
+    /// The chat's members at the event's position.
+    Chat(ChatId),
+    /// The chat's members, and this person.
+    ChatAnd(ChatId, UserId),
+}
+
+impl Audience {
+    fn columns(self) -> (Option<ChatId>, Option<UserId>) {
+        match self {
+            Self::Workspace => (None, None),
+            Self::User(user_id) => (None, Some(user_id)),
+            Self::Chat(chat_id) => (Some(chat_id), None),
+            Self::ChatAnd(chat_id, user_id) => (Some(chat_id), Some(user_id)),
+        }
+    }
+}
+
+/// A transaction that holds the locks of the logs it may append to.
+///
+/// It begins by locking them, in a statement of its own: what is checked afterwards sees every
+/// commit that came before, and nothing can come between the check and the event. Dropped without
+/// [`commit`](Self::commit), it leaves nothing behind.
+#[derive(Debug)]
+pub struct LogWriter {
+    log: Log,
+    tx: Transaction<'static, Postgres>,
+    heads: BTreeMap<WorkspaceId, Position>,
+    pending: Pending,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    workspaces: Vec<WorkspaceId>,
+    positions: Vec<Position>,
+    kinds: Vec<&'static str>,
+    chats: Vec<Option<ChatId>>,
+    users: Vec<Option<UserId>>,
+    messages: Vec<Option<i64>>,
+    payloads: Vec<Option<Json<Box<RawValue>>>>,
+}
+
+impl LogWriter {
+    /// Begins a transaction that holds no log yet: for what leads to a log that is to be
+    /// [created](Self::create_log).
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn begin(log: &Log) -> sqlx::Result<Self> {
+        let tx = log.db.begin_with("begin isolation level read committed").await?;
+        Ok(Self { log: log.clone(), tx, heads: BTreeMap::new(), pending: Pending::default() })
+    }
+
+    /// Begins a transaction and waits for the locks of these workspaces' logs.
+    ///
+    /// # Errors
+    /// When the database fails, a log does not exist, or a lock is not to be had within 2 s.
+    pub async fn lock(log: &Log, workspaces: &[WorkspaceId]) -> sqlx::Result<Self> {
+        let mut writer = Self::begin(log).await?;
+        writer.add_locks(workspaces).await?;
+        Ok(writer)
+    }
+
+    /// Waits for the locks of these logs, as [`lock`](Self::lock) does, in a transaction that has
+    /// only looked up which they are.
+    ///
+    /// # Errors
+    /// As for [`lock`](Self::lock).
+    pub async fn add_locks(&mut self, workspaces: &[WorkspaceId]) -> sqlx::Result<()> {
+        // In ascending order, so that two writers of several logs cannot wait for each other.
+        sqlx::query!(
+            "select workspace_id
+             from workspace_logs
+             where workspace_id = any($1)
+             order by workspace_id
+             for no key update",
+            workspaces as _
+        )
+        .fetch_all(&mut *self.tx)
+        .await?;
+        // A new statement, so that it sees what was committed while the first one waited.
+        let heads = sqlx::query!(
+            r#"select workspace_id as "workspace_id: WorkspaceId",
+                      coalesce((
+                          select max(e.position) from events as e
+                          where e.workspace_id = l.workspace_id
+                      ), 0) as "position!: Position"
+               from workspace_logs as l
+               where workspace_id = any($1)"#,
+            workspaces as _
+        )
+        .fetch_all(&mut *self.tx)
+        .await?;
+        self.heads.extend(heads.into_iter().map(|head| (head.workspace_id, head.position)));
+        if workspaces.iter().all(|id| self.heads.contains_key(id)) {
+            Ok(())
+        } else {
+            Err(sqlx::Error::RowNotFound)
+        }
+    }
+
+    /// Creates the log of a workspace that this transaction has created, and holds its lock.
+    ///
+    /// # Errors
+    /// When the database fails or the log exists.
+    pub async fn create_log(&mut self, workspace_id: WorkspaceId) -> sqlx::Result<()> {
+        sqlx::query!("insert into workspace_logs (workspace_id) values ($1)", workspace_id as _)
+            .execute(&mut *self.tx)
+            .await?;
+        self.heads.insert(workspace_id, Position(0));
+        Ok(())
+    }
+
+    /// The transaction's connection, for the checks and writes that belong to the events.
+    pub fn db(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+
+    /// The position that the next event of this log will get.
+    ///
+    /// # Errors
+    /// When the log is not held.
+    pub fn next_position(&self, workspace_id: WorkspaceId) -> sqlx::Result<Position> {
+        self.heads.get(&workspace_id).map(|head| head.next()).ok_or_else(not_held)
+    }
+
+    /// Adds an event to a log that is held, to be written at the commit; returns its position.
+    ///
+    /// # Errors
+    /// When the log is not held.
+    pub fn append(
+        &mut self,
+        workspace_id: WorkspaceId,
+        audience: Audience,
+        event: &Event,
+    ) -> sqlx::Result<Position> {
+        let head = self.heads.get_mut(&workspace_id).ok_or_else(not_held)?;
+        // Message events name the message: readers get it as it is when they read it.
+        let (message, payload) = match event {
+            Event::NewMessage(message) => (Some(message.id.0), None),
+            other => {
+                let json = serde_json::value::to_raw_value(other)
+                    .map_err(|error| sqlx::Error::Encode(error.into()))?;
+                (None, Some(Json(json)))
+            }
+        };
+        let (chat, user) = audience.columns();
+        *head = head.next();
+        self.pending.workspaces.push(workspace_id);
+        self.pending.positions.push(*head);
+        self.pending.kinds.push(event.kind());
+        self.pending.chats.push(chat);
+        self.pending.users.push(user);
+        self.pending.messages.push(message);
+        self.pending.payloads.push(payload);
+        Ok(*head)
+    }
+
+    /// Writes the events, commits, and only then rings the doorbell.
+    ///
+    /// # Errors
+    /// When the database fails. After a lost connection the commit may have happened or not.
+    pub async fn commit(mut self) -> sqlx::Result<()> {
+        let pending = self.pending;
+        if !pending.workspaces.is_empty() {
+            sqlx::query!(
+                "select append_events($1, $2, $3, $4, $5, $6, $7, $8)",
+                &pending.workspaces as _,
+                &pending.positions as _,
+                Stamp::random() as _,
+                &pending.kinds as _,
+                &pending.chats as _,
+                &pending.users as _,
+                &pending.messages as _,
+                &pending.payloads as _
+            )
+            .fetch_one(&mut *self.tx)
+            .await?;
+        }
+        self.tx.commit().await?;
+        if !pending.workspaces.is_empty() {
+            self.log.doorbell.ring(pending.workspaces);
+        }
+        Ok(())
+    }
+}
+
+fn not_held() -> sqlx::Error {
+    sqlx::Error::Protocol("the log of this workspace is not locked".into())
+}

@@ -1,0 +1,243 @@
+//! Access tokens: short EdDSA JWTs that say who is calling, from which session, for which workspace.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use axum::extract::{FromRef, FromRequestParts};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use chrono::Utc;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use tracing::Span;
+use uuid::Uuid;
+
+use crate::http::ApiError;
+use crate::user::{User, UserStatus};
+use crate::{SessionId, Timestamp, UserId, WorkspaceId};
+
+/// Seconds that an access token is good for.
+pub const LIFETIME: i64 = 15 * 60;
+/// Seconds that two servers' clocks may differ.
+const LEEWAY: u64 = 5;
+const ISSUER: &str = "fechatter";
+const AUDIENCE: &str = "fechatter";
+
+/// Who is calling, as a valid access token says; whether the session still lives, it cannot say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthUser {
+    /// The account.
+    pub id: UserId,
+    /// The one workspace that the token speaks for.
+    pub workspace_id: WorkspaceId,
+    /// The session it was issued to.
+    pub session_id: SessionId,
+    /// When it ends, in Unix seconds.
+    pub expires_at: i64,
+}
+
+/// Why a token is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// It was good once.
+    #[error("the access token has expired")]
+    Expired,
+    /// It was never ours, or not for this.
+    #[error("the access token is not valid")]
+    Invalid,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    sub: String,
+    sid: SessionId,
+    ws: WorkspaceId,
+    iat: i64,
+    exp: i64,
+    jti: Uuid,
+    user: UserClaim,
+}
+
+/// What clients of the earlier Fechatter read from the token.
+#[derive(Serialize, Deserialize)]
+struct UserClaim {
+    id: UserId,
+    workspace_id: WorkspaceId,
+    fullname: String,
+    email: String,
+    status: UserStatus,
+    created_at: Timestamp,
+}
+
+/// Issues access tokens; holds the private key, so it lives in `fechatter_server` alone.
+#[derive(Clone)]
+pub struct Signer {
+    key: EncodingKey,
+    kid: String,
+}
+
+impl Signer {
+    /// Reads `auth.private_key`: a PKCS#8 Ed25519 key in base64, whose public half must be among
+    /// the verifier's keys.
+    ///
+    /// # Errors
+    /// Names the key that is wrong and how to make a new one.
+    pub fn new(private_key: Option<&SecretString>, verifier: &Verifier) -> anyhow::Result<Self> {
+        const HELP: &str =
+            "auth.private_key is no Ed25519 key in base64; `fechatter_server keygen` makes one";
+        let der = private_key.and_then(|key| BASE64_STANDARD.decode(key.expose_secret()).ok());
+        let der = der.context(HELP)?;
+        let pair = Ed25519KeyPair::from_pkcs8(&der).ok().context(HELP)?;
+        let kid = key_id(pair.public_key().as_ref());
+        ensure!(
+            verifier.keys.contains_key(&kid),
+            "auth.public_keys does not list the public half of auth.private_key"
+        );
+        Ok(Self { key: EncodingKey::from_ed_der(&der), kid })
+    }
+
+    /// Signs a token for [`LIFETIME`] seconds from now.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn sign(
+        &self,
+        user: &User,
+        session_id: SessionId,
+    ) -> Result<String, jsonwebtoken::errors::Error> {
+        let iat = Utc::now().timestamp();
+        let claims = Claims {
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            sub: user.id.to_string(),
+            sid: session_id,
+            ws: user.workspace_id,
+            iat,
+            exp: iat + LIFETIME,
+            jti: Uuid::now_v7(),
+            user: UserClaim {
+                id: user.id,
+                workspace_id: user.workspace_id,
+                fullname: user.fullname.clone(),
+                email: user.email.clone(),
+                status: user.status,
+                created_at: user.created_at,
+            },
+        };
+        let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::EdDSA) };
+        jsonwebtoken::encode(&header, &claims, &self.key)
+    }
+}
+
+/// Checks access tokens with the public keys alone.
+#[derive(Clone)]
+pub struct Verifier {
+    keys: Arc<HashMap<String, DecodingKey>>,
+    validation: Arc<Validation>,
+}
+
+impl Verifier {
+    /// Reads `auth.public_keys`: one or two Ed25519 public keys in base64, so that a new key can
+    /// take over while tokens of the old one are still about.
+    ///
+    /// # Errors
+    /// When there is none, more than two, or one is no key.
+    pub fn new(public_keys: &[String]) -> anyhow::Result<Self> {
+        const HELP: &str = "auth.public_keys holds no Ed25519 key in base64; `fechatter_server \
+                            keygen` makes one";
+        if !(1..=2).contains(&public_keys.len()) {
+            bail!("auth.public_keys must list one or two keys");
+        }
+        let mut keys = HashMap::new();
+        for key in public_keys {
+            let key = BASE64_STANDARD.decode(key).ok().filter(|key| key.len() == 32);
+            let key = key.context(HELP)?;
+            keys.insert(key_id(&key), DecodingKey::from_ed_der(&key));
+        }
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.leeway = LEEWAY;
+        validation.set_issuer(&[ISSUER]);
+        validation.set_audience(&[AUDIENCE]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        Ok(Self { keys: Arc::new(keys), validation: Arc::new(validation) })
+    }
+
+    /// The caller that a token speaks for.
+    ///
+    /// # Errors
+    /// [`TokenError::Expired`] for a token that was ours, [`TokenError::Invalid`] for any other.
+    pub fn verify(&self, token: &str) -> Result<AuthUser, TokenError> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
+        let key = header.kid.and_then(|kid| self.keys.get(&kid)).ok_or(TokenError::Invalid)?;
+        let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation)
+            .map_err(|error| match error.kind() {
+                ErrorKind::ExpiredSignature => TokenError::Expired,
+                _ => TokenError::Invalid,
+            })?
+            .claims;
+        let from_the_future = claims.iat > Utc::now().timestamp() + LEEWAY.cast_signed();
+        let id = claims.sub.parse().ok().filter(|_| !from_the_future);
+        Ok(AuthUser {
+            id: id.ok_or(TokenError::Invalid)?,
+            workspace_id: claims.ws,
+            session_id: claims.sid,
+            expires_at: claims.exp,
+        })
+    }
+}
+
+/// A new key pair for `auth.private_key` and `auth.public_keys`, both in base64.
+///
+/// # Errors
+/// When the system has no randomness.
+pub fn generate_keys() -> anyhow::Result<(SecretString, String)> {
+    let pair = Ed25519KeyPair::generate().context("no key could be generated")?;
+    let der = pair.to_pkcs8v1().context("the key has no PKCS#8 form")?;
+    let private = BASE64_STANDARD.encode(der.as_ref());
+    Ok((private.into(), BASE64_STANDARD.encode(pair.public_key().as_ref())))
+}
+
+/// Names a public key in the tokens' headers.
+fn key_id(public_key: &[u8]) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(&digest(&SHA256, public_key).as_ref()[..9])
+}
+
+/// The token of an `Authorization: Bearer` header.
+#[must_use]
+pub fn bearer(parts: &Parts) -> Option<&str> {
+    let (scheme, token) = parts.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Expired => ApiError::unauthenticated("token_expired", error.to_string()),
+            TokenError::Invalid => ApiError::unauthenticated("unauthenticated", error.to_string()),
+        }
+    }
+}
+
+impl<S> FromRequestParts<S> for AuthUser
+where
+    Verifier: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let token = bearer(parts)
+            .ok_or_else(|| ApiError::unauthenticated("unauthenticated", "sign in first"))?;
+        let user = Verifier::from_ref(state).verify(token)?;
+        Span::current().record("user_id", user.id.0);
+        Ok(user)
+    }
+}

@@ -1,0 +1,46 @@
+//! A person as one workspace sees them.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Timestamp, UserId, WorkspaceId};
+
+/// What a workspace shows of a person: account and membership together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
+pub struct User {
+    pub id: UserId,
+    pub fullname: String,
+    pub email: String,
+    pub status: UserStatus,
+    pub created_at: Timestamp,
+    pub workspace_id: WorkspaceId,
+    pub role: Role,
+    pub title: Option<String>,
+    pub avatar_url: Option<String>,
+}
+
+/// Whether a person may act in a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
+#[sqlx(type_name = "text")]
+pub enum UserStatus {
+    /// May.
+    Active,
+    /// May not, but keeps their memberships.
+    Suspended,
+}
+
+/// A rank in a workspace or a chat; later ones include earlier ones.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Role {
+    /// Takes part.
+    Member,
+    /// Also adds and removes people.
+    Admin,
+    /// Also gives roles; a chat has exactly one.
+    Owner,
+}

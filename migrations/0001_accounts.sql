@@ -1,0 +1,24 @@
+-- An account is an e-mail address and a password. Everything a workspace shows of a person
+-- (name, title, role, status) belongs to the membership, in workspace_members.
+create table users (
+    id bigint generated always as identity primary key,
+    email text not null check (char_length(email) between 3 and 254),
+    -- The address in NFC and lower case, made by the server so that no database locale decides.
+    email_key text not null constraint users_email_key unique,
+    password_hash text not null,
+    created_at timestamptz not null default clock_timestamp()
+);
+
+-- Failed sign-ins per address, known or not, so that throttling tells nothing about accounts.
+create table signin_failures (
+    email_key text primary key,
+    failures integer not null check (failures > 0),
+    last_failed_at timestamptz not null
+);
+
+-- Attempts in the current minute, counted by client address and overall, shared by all servers.
+create table attempt_windows (
+    bucket text primary key,
+    attempts integer not null,
+    started_at timestamptz not null
+);

@@ -1,0 +1,44 @@
+create table workspaces (
+    id bigint generated always as identity primary key,
+    name text not null check (char_length(name) between 1 and 32),
+    -- The name in NFC and lower case, made by the server.
+    name_key text not null constraint workspaces_name_key unique,
+    owner_id bigint not null references users,
+    join_policy text not null check (join_policy in ('invite', 'open')),
+    created_at timestamptz not null default clock_timestamp()
+);
+
+create table workspace_members (
+    workspace_id bigint not null references workspaces,
+    user_id bigint not null references users,
+    fullname text not null check (char_length(fullname) between 1 and 50),
+    title text check (char_length(title) between 1 and 100),
+    role text not null check (role in ('owner', 'admin', 'member')),
+    status text not null default 'Active' check (status in ('Active', 'Suspended')),
+    joined_at timestamptz not null default clock_timestamp(),
+    -- When the person last signed in to this workspace or switched to it.
+    last_used_at timestamptz not null default clock_timestamp(),
+    primary key (workspace_id, user_id)
+);
+
+-- The workspaces of an account.
+create index workspace_members_user_id on workspace_members (user_id);
+
+create table invites (
+    id bigint generated always as identity primary key,
+    workspace_id bigint not null references workspaces,
+    -- SHA-256 of the code: the code itself is shown once and never stored.
+    code_digest bytea not null constraint invites_code_digest_key unique,
+    email text,
+    email_key text,
+    role text not null check (role in ('owner', 'admin', 'member')),
+    chat_ids bigint[] not null,
+    max_uses integer not null check (max_uses between 1 and 10000),
+    uses integer not null default 0 check (uses between 0 and max_uses),
+    expires_at timestamptz not null,
+    created_by bigint not null,
+    created_at timestamptz not null default clock_timestamp(),
+    foreign key (workspace_id, created_by) references workspace_members (workspace_id, user_id)
+);
+
+create index invites_workspace_id on invites (workspace_id, id);
