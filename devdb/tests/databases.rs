@@ -1,5 +1,7 @@
 //! Each test's database is its own.
 
+#![expect(clippy::unwrap_used, reason = "tests and their helpers")]
+
 use std::{borrow::Cow, sync::LazyLock, time::Instant};
 
 use devdb::{TestDatabase, create_database_if_absent, test_server};

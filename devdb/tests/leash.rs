@@ -1,10 +1,12 @@
 //! A leashed child ends with its owner, by itself, or by force.
 
+#![expect(clippy::unwrap_used, reason = "tests and their helpers")]
+
 use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::Command,
+    env, fs,
+    ops::Deref,
+    path::{Path, PathBuf},
+    process::{self, Command},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -62,7 +64,7 @@ fn a_child_that_will_not_listen_is_killed() {
 
 #[test]
 fn a_directory_is_removed_once_the_child_has_ended() {
-    let directory = std::env::temp_dir().join(format!("fechatter-leash-{}", std::process::id()));
+    let directory = env::temp_dir().join(format!("fechatter-leash-{}", process::id()));
     fs::create_dir_all(directory.join("deep")).unwrap();
     let ending = Ending::new("TERM", Duration::from_secs(5)).and_remove(&directory);
     let leash = Leash::start("sleep", ending, |command| {
@@ -77,15 +79,15 @@ fn a_directory_is_removed_once_the_child_has_ended() {
 /// This test runs itself once more as the owner, which starts a child and is killed.
 #[test]
 fn a_child_ends_with_an_owner_that_was_killed() {
-    if let Some(notes) = std::env::var_os("LEASH_TEST_OWNER") {
+    if let Some(notes) = env::var_os("LEASH_TEST_OWNER") {
         let _leash = start(CHILD, Ending::new("TERM", Duration::from_secs(5)), Path::new(&notes));
-        sleep(Duration::from_secs(60));
+        sleep(Duration::from_mins(1));
         return;
     }
     let notes = notes("killed");
-    let mut owner = Command::new(std::env::current_exe().unwrap())
+    let mut owner = Command::new(env::current_exe().unwrap())
         .args(["--exact", "a_child_ends_with_an_owner_that_was_killed"])
-        .env("LEASH_TEST_OWNER", &notes)
+        .env("LEASH_TEST_OWNER", &*notes)
         .spawn()
         .unwrap();
     wait_for(|| lines(&notes).len() == 1);
@@ -104,11 +106,27 @@ fn start(script: &str, ending: Ending, notes: &Path) -> Leash {
     Leash::start("sh", ending, configure).unwrap()
 }
 
-fn notes(name: &str) -> std::path::PathBuf {
-    let file = std::env::temp_dir().join(format!("fechatter-leash-{name}-{}", std::process::id()));
+/// A file that goes with the test.
+struct Notes(PathBuf);
+
+impl Deref for Notes {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn notes(name: &str) -> Notes {
+    let file = env::temp_dir().join(format!("fechatter-leash-{name}-{}", process::id()));
     fs::write(&file, "").unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    file
+    Notes(file)
 }
 
 fn lines(file: &Path) -> Vec<String> {

@@ -1,4 +1,160 @@
-//! x
+//! The REST API: accounts, workspaces, chats, members, messages.
+//!
+//! Two layers with the same nouns in each: `handlers` speak HTTP, `models` hold the rules and the
+//! SQL. `middlewares` say who calls from where, `services` are what models need besides
+//! PostgreSQL, `utils` parse what people type.
 
-/// The schema: applied by `fechatter_server migrate`, at start, and for every test's database.
+mod error;
+mod handlers;
+mod middlewares;
+mod models;
+mod services;
+mod utils;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::http::StatusCode;
+use fechatter_core::config::Config;
+use fechatter_core::http::{Listeners, Shared, operations, serve as serve_http, shared};
+use fechatter_core::log::Log;
+use fechatter_core::token::{Signer, Verifier};
+use fechatter_core::{db, token};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{ConnectOptions, Connection, PgPool};
+use tokio_util::sync::CancellationToken;
+use tower_http::timeout::TimeoutLayer;
+use tracing::info;
+
+use crate::middlewares::limits::RequestLimits;
+use crate::services::message_writer::MessageWriter;
+use crate::services::password::Passwords;
+use crate::services::purge;
+use crate::services::refresh_token::RefreshKey;
+
+/// The schema: applied by `fechatter_server migrate`, at the start, and to every test's database.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
+/// The largest body of a request, in bytes.
+const MAX_BODY: usize = 1024 * 1024;
+/// The longest that a request may take.
+const HANDLER_TIMEOUT: Duration = Duration::from_secs(10);
+const APPLICATION: &str = "fechatter_server";
+
+#[derive(Clone, FromRef)]
+struct AppState {
+    config: Arc<Config>,
+    db: PgPool,
+    log: Log,
+    writer: MessageWriter,
+    passwords: Passwords,
+    limits: RequestLimits,
+    verifier: Verifier,
+    signer: Signer,
+    refresh_key: RefreshKey,
+}
+
+/// Applies the migrations that the database does not have yet.
+///
+/// # Errors
+/// When the database cannot be reached or holds something else.
+pub async fn migrate(config: &Config) -> anyhow::Result<()> {
+    let mut connection = db::options(&config.database, APPLICATION)?.connect().await?;
+    MIGRATOR.run_direct(None, &mut connection, false).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// New keys for the configuration, as lines for `.env`.
+///
+/// # Errors
+/// When the system has no randomness.
+pub fn keygen() -> anyhow::Result<String> {
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+
+    let (private, public) = token::generate_keys()?;
+    let refresh: SecretString = BASE64_STANDARD.encode(rand::random::<[u8; 32]>()).into();
+    Ok(format!(
+        "FECHATTER__AUTH__PRIVATE_KEY={}\n\
+         FECHATTER__AUTH__PUBLIC_KEYS={public}\n\
+         FECHATTER__AUTH__REFRESH_KEY={}\n",
+        private.expose_secret(),
+        refresh.expose_secret()
+    ))
+}
+
+/// Serves the API until the token is cancelled; requests in hand are finished.
+///
+/// # Errors
+/// When the configuration's keys are no keys.
+pub async fn serve(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let verifier = Verifier::new(&config.auth.public_keys)?;
+    let signer = Signer::new(config.auth.private_key.as_ref(), &verifier)?;
+    let refresh_key = RefreshKey::new(config.auth.refresh_key.as_ref())?;
+    let db = db::connect(db::options(&config.database, APPLICATION)?, &config.database);
+    let log = Log::new(db.clone());
+    let limits = RequestLimits::new(&config.http);
+    let state = AppState {
+        writer: MessageWriter::new(log.clone()),
+        passwords: Passwords::new()?,
+        config: Arc::new(config),
+        limits: limits.clone(),
+        db: db.clone(),
+        log,
+        verifier,
+        signer,
+        refresh_key,
+    };
+    tokio::spawn(limits.forget_idle(shutdown.clone()));
+    tokio::spawn(purge::run(db.clone(), shutdown.clone()));
+
+    let ready = {
+        let db = db.clone();
+        Arc::new(move || -> std::pin::Pin<Box<dyn Future<Output = bool> + Send>> {
+            let db = db.clone();
+            Box::pin(async move { answers(&db).await })
+        })
+    };
+    info!(address = ?listeners.public.local_addr().ok(), "serving");
+    // The operations port outlives the requests in hand, so that operators can watch them end.
+    let ended = CancellationToken::new();
+    let operations =
+        tokio::spawn(serve_http(listeners.operations, operations(ready), ended.clone()));
+    serve_http(listeners.public, router(state), shutdown).await;
+    ended.cancel();
+    operations.await?;
+    db.close().await;
+    Ok(())
+}
+
+/// The document of every route.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    handlers::routes().into_openapi()
+}
+
+fn router(state: AppState) -> Router {
+    let layers = Shared {
+        allowed_origins: state.config.http.allowed_origins.clone(),
+        https: state.config.server.public_url.starts_with("https://"),
+    };
+    let (router, _) = handlers::routes().split_for_parts();
+    let router = router
+        .fallback(async || StatusCode::NOT_FOUND)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, HANDLER_TIMEOUT));
+    shared(router, &layers).with_state(state)
+}
+
+/// Whether the database answers within a second.
+async fn answers(db: &PgPool) -> bool {
+    let answer = sqlx::query_scalar!(r#"select 1 as "one!""#).fetch_one(db);
+    matches!(tokio::time::timeout(Duration::from_secs(1), answer).await, Ok(Ok(_)))
+}

@@ -11,7 +11,8 @@ use utoipa::ToSchema;
 
 /// An answer other than success. Its JSON is written by the [shared layers](super::shared), which
 /// know the request's id and meet the framework's own errors too.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
 pub struct ApiError {
     status: StatusCode,
     kind: &'static str,

@@ -1,0 +1,246 @@
+//! A PostgreSQL server of our own.
+
+use std::{
+    env,
+    fs::{self, File, OpenOptions, Permissions},
+    io::Write,
+    net::TcpListener,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::Command,
+    str::FromStr,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use sqlx::{migrate::MigrateDatabase, postgres::PgConnectOptions};
+use uuid::Uuid;
+
+use crate::{
+    find::{Programs, as_postgres_user, is_root, postgres_user},
+    leash::{Ending, Leash},
+};
+
+/// How long another server may take to let go of the data, and this one to be ready (it may have to recover).
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How much memory, in KiB, must be free for a throw-away server to keep its data there: containers often have 64 MiB.
+const PLENTY: u64 = 2 * 1024 * 1024;
+
+/// Nothing of a throw-away server outlives it, so nothing needs to reach the disk.
+const NOT_DURABLE: [&str; 4] =
+    ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=256MB"];
+
+/// A server that listens on a free port of 127.0.0.1 and ends with this process; dropping it ends it sooner.
+#[derive(Debug)]
+pub struct Postgres {
+    leash: Leash,
+    port: u16,
+    password: String,
+    log: PathBuf,
+}
+
+impl Postgres {
+    /// Starts an empty, fast server whose data is removed when it ends.
+    ///
+    /// # Errors
+    ///
+    /// When there is no PostgreSQL and none can be fetched, or it does not start.
+    pub fn throw_away() -> Result<Self> {
+        let home = throw_away_parent().join(format!("fechatter-{}", Uuid::new_v4().simple()));
+        // PostgreSQL's immediate shutdown: the data is going anyway.
+        let ending = Ending::new("QUIT", Duration::from_secs(5)).and_remove(&home);
+        Self::start(&home, &ending, &NOT_DURABLE).inspect_err(|_| {
+            let _ = fs::remove_dir_all(&home);
+        })
+    }
+
+    /// Starts a server that keeps its data, durably, in `home`, which is made if absent.
+    ///
+    /// # Errors
+    ///
+    /// As [`Postgres::throw_away`], and when another server holds the data or another major version made it.
+    pub fn persistent(home: &Path) -> Result<Self> {
+        Self::start(home, &Ending::new("INT", Duration::from_secs(30)), &[])
+    }
+
+    /// The URL of one of the server's databases, for its superuser.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.port)
+    }
+
+    /// The file that the server logs to.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Whether the server is running.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.leash.try_wait(), Ok(None))
+    }
+
+    /// Ends the server and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system cannot tell how it ended.
+    pub fn stop(self) -> Result<()> {
+        self.leash.stop().context("stopping PostgreSQL")?;
+        Ok(())
+    }
+
+    fn start(home: &Path, ending: &Ending, settings: &[&str]) -> Result<Self> {
+        let data = home.join("data");
+        let programs = Programs::find(major_of(&data)?)?;
+        let password = prepare(home)?;
+        if !data.exists() {
+            initialise(&programs, home, &data, settings.is_empty())?;
+        }
+
+        let deadline = Instant::now() + PATIENCE;
+        let log = home.join("postgres.log");
+        loop {
+            let port = free_port()?;
+            let output = File::create(&log)?;
+            let errors = output.try_clone()?;
+            let mut leash =
+                Leash::start(programs.program("postgres"), ending.clone(), |command| {
+                    as_postgres_user(command).stdout(output).stderr(errors);
+                    command.arg("-D").arg(&data).args(["-p", &port.to_string()]);
+                    command.args(["-h", "127.0.0.1", "-k", "", "-c", "max_connections=200"]);
+                    command.args(settings.iter().flat_map(|setting| ["-c", setting]));
+                })?;
+            if is_ready(&mut leash, &data, port, deadline)? {
+                return Ok(Self { leash, port, password, log });
+            }
+            // Read before the ending removes it.
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            drop(leash);
+            let held = said.contains("postmaster.pid") || said.contains("is still in use");
+            let port_taken = said.contains("could not create any TCP/IP sockets");
+            if Instant::now() >= deadline || !(held || port_taken) {
+                ensure!(
+                    !held,
+                    "another server still holds the data in {}:\n{said}",
+                    data.display()
+                );
+                bail!("PostgreSQL did not start:\n{said}");
+            }
+            sleep(Duration::from_millis(if held { 500 } else { 0 }));
+        }
+    }
+}
+
+/// `DATABASE_URL` from the environment or from a `.env` file here or above: the server that someone chose.
+#[must_use]
+pub fn configured_url() -> Option<String> {
+    let from_file = || {
+        let mut entries = dotenvy::dotenv_iter().ok()?.flatten();
+        entries.find_map(|(key, value)| (key == "DATABASE_URL").then_some(value))
+    };
+    env::var("DATABASE_URL").ok().or_else(from_file).filter(|url| !url.is_empty())
+}
+
+/// Where a checkout keeps what outlives a run. Root's is open to the user that PostgreSQL runs as, which a checkout need
+/// not be.
+#[must_use]
+pub fn persistent_home(checkout: &Path, name: &str) -> PathBuf {
+    let parent = if is_root() { "/var/lib/fechatter".into() } else { checkout.join(".fechatter") };
+    parent.join(name)
+}
+
+/// Creates the database that the URL names unless it is there.
+///
+/// # Errors
+///
+/// When the server cannot be reached or does not allow it.
+pub async fn create_database_if_absent(url: &str) -> Result<()> {
+    let name = PgConnectOptions::from_str(url)?.get_database().unwrap_or_default().to_owned();
+    if !sqlx::Postgres::database_exists(url).await? {
+        sqlx::Postgres::create_database(url).await.with_context(|| format!("creating {name}"))?;
+    }
+    Ok(())
+}
+
+/// Memory where there is plenty: a new database is 300 files, which took 200 ms on an ext4 that had just removed as many,
+/// and 15 ms in memory.
+fn throw_away_parent() -> PathBuf {
+    let df = Command::new("df").args(["-Pk", "/dev/shm"]).output();
+    let df = df.map(|df| String::from_utf8_lossy(&df.stdout).into_owned()).unwrap_or_default();
+    let free = df.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
+    if free.is_some_and(|kilobytes: u64| kilobytes >= PLENTY) {
+        "/dev/shm".into()
+    } else if is_root() {
+        // Root's own temporary folder may be closed to the user that PostgreSQL runs as.
+        "/var/tmp".into()
+    } else {
+        env::temp_dir()
+    }
+}
+
+fn major_of(data: &Path) -> Result<Option<u32>> {
+    let file = data.join("PG_VERSION");
+    if !file.exists() {
+        return Ok(None);
+    }
+    let major = fs::read_to_string(&file)?;
+    Ok(Some(major.trim().parse().with_context(|| format!("reading {}", file.display()))?))
+}
+
+/// Makes the server's home and password, both closed to everyone else.
+///
+/// On a shared machine a superuser without one would be everybody's: loopback is no border.
+fn prepare(home: &Path) -> Result<String> {
+    fs::create_dir_all(home).with_context(|| format!("making {}", home.display()))?;
+    fs::set_permissions(home, Permissions::from_mode(0o700))?;
+    let file = home.join("password");
+    if !file.exists() {
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&file)?;
+        write!(file, "{}", Uuid::new_v4().simple())?;
+    }
+    if let Some((uid, gid)) = postgres_user() {
+        chown(home, Some(uid), Some(gid))?;
+        chown(&file, Some(uid), Some(gid))?;
+    }
+    Ok(fs::read_to_string(&file)?)
+}
+
+/// Makes the data beside its place, so that an interrupted `initdb` leaves nothing half made there.
+fn initialise(programs: &Programs, home: &Path, data: &Path, durable: bool) -> Result<()> {
+    let fresh = home.join("data.new");
+    if fresh.exists() {
+        fs::remove_dir_all(&fresh)?;
+    }
+    let mut command = Command::new(programs.program("initdb"));
+    as_postgres_user(&mut command).arg("-D").arg(&fresh).arg("--pwfile").arg(home.join("password"));
+    command.args(["--username", "postgres", "--encoding", "UTF8", "--locale", "C"]);
+    // The password in clear is for loopback only, and spares tests the client's share of SCRAM.
+    command.args(["--auth", "password"]).args((!durable).then_some("--no-sync"));
+    let output = command.output().context("running initdb")?;
+    ensure!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
+    fs::rename(&fresh, data)?;
+    Ok(())
+}
+
+/// A port that was free a moment ago; PostgreSQL says so if it no longer is.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// Waits for the line that `pg_ctl` waits for; `false` when the server ended instead.
+fn is_ready(leash: &mut Leash, data: &Path, port: u16, deadline: Instant) -> Result<bool> {
+    while leash.try_wait()?.is_none() && Instant::now() < deadline {
+        let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+        let lines: Vec<_> = state.lines().map(str::trim).collect();
+        // A file that a killed server left behind names another port.
+        if lines.get(3) == Some(&port.to_string().as_str()) && lines.get(7) == Some(&"ready") {
+            return Ok(true);
+        }
+        sleep(Duration::from_millis(10));
+    }
+    Ok(false)
+}

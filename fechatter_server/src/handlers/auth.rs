@@ -1,0 +1,240 @@
+//! Signing up, in and out.
+
+use axum::extract::State;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum_extra::extract::CookieJar;
+use axum_extra::extract::cookie::{Cookie, SameSite};
+use fechatter_core::SessionId;
+use fechatter_core::http::ApiError;
+use fechatter_core::token::{self, AuthUser};
+use fechatter_core::user::User;
+use fechatter_core::workspace::Workspace;
+use fechatter_core::{UserId, WorkspaceId};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::AppState;
+use crate::error::{AppError, Result};
+use crate::middlewares::auth::CurrentUser;
+use crate::middlewares::device::Device;
+use crate::models::account::{self, SignIn, SignUp};
+use crate::models::session::{self, Session};
+use crate::models::throttle;
+use crate::services::refresh_token::RefreshToken;
+use crate::utils::json::Json;
+use crate::utils::page::{self, Params};
+
+const COOKIE: &str = "refresh_token";
+
+/// Who one is now, and the tokens to prove it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AuthResponse {
+    access_token: String,
+    /// Seconds that the access token is good for.
+    expires_in: i64,
+    refresh_token: Option<String>,
+    user: User,
+    workspace: Workspace,
+    session_id: SessionId,
+}
+
+#[derive(Deserialize, IntoParams)]
+pub(super) struct RefreshParams {
+    workspace_id: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Said {
+    message: &'static str,
+}
+
+/// Creates an account, in a new workspace or an existing one.
+#[utoipa::path(post, path = "/api/signup", operation_id = "sign_up", request_body = SignUp,
+    responses((status = 201, body = AuthResponse)))]
+pub(super) async fn sign_up(
+    State(state): State<AppState>,
+    device: Device,
+    jar: CookieJar,
+    Json(request): Json<SignUp>,
+) -> Result<(StatusCode, CookieJar, Json<AuthResponse>)> {
+    let policy = &state.config.accounts;
+    throttle::count_attempt(&state.db, policy, &device).await?;
+    let session =
+        account::sign_up(&state.log, policy, &state.passwords, (request, &device)).await?;
+    let (jar, body) = with_cookie(&state, jar, session)?;
+    Ok((StatusCode::CREATED, jar, body))
+}
+
+/// Opens a session.
+#[utoipa::path(post, path = "/api/signin", operation_id = "sign_in", request_body = SignIn,
+    responses((status = 200, body = AuthResponse)))]
+pub(super) async fn sign_in(
+    State(state): State<AppState>,
+    device: Device,
+    jar: CookieJar,
+    Json(request): Json<SignIn>,
+) -> Result<(CookieJar, Json<AuthResponse>)> {
+    let policy = &state.config.accounts;
+    throttle::count_attempt(&state.db, policy, &device).await?;
+    let session = account::sign_in(&state.db, policy, &state.passwords, (request, &device)).await?;
+    with_cookie(&state, jar, session)
+}
+
+/// Exchanges a refresh token, from the cookie or else as bearer, for new tokens.
+#[utoipa::path(post, path = "/api/refresh", operation_id = "refresh", params(RefreshParams),
+    responses((status = 200, body = AuthResponse)))]
+pub(super) async fn refresh(
+    State(state): State<AppState>,
+    jar: CookieJar,
+    Params(params): Params<RefreshParams>,
+    parts: Parts,
+) -> Result<(CookieJar, Json<AuthResponse>)> {
+    let token = refresh_token(&state, &jar, &parts)?;
+    let workspace_id = params.workspace_id.as_deref().map(workspace_id).transpose()?;
+    let session = session::refresh(&state.db, &state.log, token, workspace_id).await?;
+    with_cookie(&state, jar, session)
+}
+
+/// Ends the session of the access token, or of the refresh token in cookie or bearer.
+#[utoipa::path(post, path = "/api/logout", operation_id = "log_out",
+    responses((status = 200, body = Said)))]
+pub(super) async fn log_out(
+    State(state): State<AppState>,
+    jar: CookieJar,
+    parts: Parts,
+) -> Result<(CookieJar, Json<Said>)> {
+    let (user_id, session_id) = session_to_end(&state, &jar, &parts).await?;
+    if let Some(user_id) = user_id {
+        session::revoke(&state.db, &state.log, user_id, Some(session_id)).await?;
+    }
+    Ok((jar.add(cleared(&state)), Json(Said { message: "Logged out successfully" })))
+}
+
+/// Ends all sessions of the account.
+#[utoipa::path(post, path = "/api/logout-all", operation_id = "log_out_all",
+    responses((status = 200, body = Said)))]
+pub(super) async fn log_out_all(
+    user: CurrentUser,
+    State(state): State<AppState>,
+    jar: CookieJar,
+) -> Result<(CookieJar, Json<Said>)> {
+    session::revoke(&state.db, &state.log, user.id, None).await?;
+    let message = "Logged out from all sessions successfully";
+    Ok((jar.add(cleared(&state)), Json(Said { message })))
+}
+
+/// The same under the earlier Fechatter's name.
+#[utoipa::path(post, path = "/api/logout_all", operation_id = "log_out_all_as_before",
+    responses((status = 200, body = Said)))]
+pub(super) async fn log_out_all_as_before(
+    user: CurrentUser,
+    state: State<AppState>,
+    jar: CookieJar,
+) -> Result<(CookieJar, Json<Said>)> {
+    log_out_all(user, state, jar).await
+}
+
+/// The tokens of a session, its refresh token included.
+fn with_cookie(
+    state: &AppState,
+    jar: CookieJar,
+    session: Session,
+) -> Result<(CookieJar, Json<AuthResponse>)> {
+    let refresh_token = state.refresh_key.write(session.token);
+    let cookie = cookie(state, refresh_token.clone());
+    Ok((jar.add(cookie), Json(respond(state, session, Some(refresh_token))?)))
+}
+
+pub(super) fn respond(
+    state: &AppState,
+    session: Session,
+    refresh_token: Option<String>,
+) -> Result<AuthResponse> {
+    Ok(AuthResponse {
+        access_token: state.signer.sign(&session.user, session.token.session_id)?,
+        expires_in: token::LIFETIME,
+        refresh_token,
+        session_id: session.token.session_id,
+        user: session.user,
+        workspace: session.workspace,
+    })
+}
+
+fn cookie(state: &AppState, value: String) -> Cookie<'static> {
+    Cookie::build((COOKIE, value))
+        .path("/api")
+        .http_only(true)
+        .secure(state.config.auth.secure_cookie)
+        .same_site(SameSite::Strict)
+        .max_age(time::Duration::days(30))
+        .build()
+}
+
+fn cleared(state: &AppState) -> Cookie<'static> {
+    let mut cookie = cookie(state, String::new());
+    cookie.make_removal();
+    cookie
+}
+
+/// The refresh token of the cookie, if our own pages sent it, else of the bearer header.
+fn refresh_token(state: &AppState, jar: &CookieJar, parts: &Parts) -> Result<RefreshToken> {
+    let token = match jar.get(COOKIE) {
+        Some(cookie) => {
+            check_same_site(state, &parts.headers)?;
+            cookie.value()
+        }
+        None => token::bearer(parts).ok_or(AppError::RefreshMissing)?,
+    };
+    state.refresh_key.read(token).ok_or(AppError::RefreshInvalid)
+}
+
+/// The session that a logout means. Without an account if it has gone altogether, which is as good
+/// as ended.
+async fn session_to_end(
+    state: &AppState,
+    jar: &CookieJar,
+    parts: &Parts,
+) -> Result<(Option<UserId>, SessionId)> {
+    let bearer = token::bearer(parts);
+    let access = bearer.map(|token| state.verifier.verify(token));
+    if let Some(Ok(AuthUser { id, session_id, .. })) = access {
+        return Ok((Some(id), session_id));
+    }
+    let refresh = match (bearer.and_then(|token| state.refresh_key.read(token)), access) {
+        (Some(token), _) => token,
+        (None, Some(Err(error))) if jar.get(COOKIE).is_none() => {
+            return Err(ApiError::from(error).into());
+        }
+        (None, _) if jar.get(COOKIE).is_some() => refresh_token(state, jar, parts)?,
+        (None, _) => {
+            return Err(ApiError::unauthenticated("unauthenticated", "sign in first").into());
+        }
+    };
+    let user_id = session::account(&state.db, refresh).await?;
+    Ok((user_id, refresh.session_id))
+}
+
+/// Refuses a call that a browser made on another site's behalf. The cookie is `SameSite=Strict`
+/// already; this guards against browsers and sibling domains for which that is not enough.
+fn check_same_site(state: &AppState, headers: &HeaderMap) -> Result<()> {
+    let header = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let origin = header("origin").is_none_or(|origin| {
+        origin == origin_of(&state.config.server.public_url)
+            || state.config.http.allowed_origins.iter().any(|allowed| allowed == origin)
+    });
+    let allowed_cross = header("origin").is_some() && origin;
+    let site = header("sec-fetch-site")
+        .is_none_or(|site| matches!(site, "same-origin" | "none") || allowed_cross);
+    if site && origin { Ok(()) } else { Err(AppError::CrossSite) }
+}
+
+fn origin_of(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |scheme| scheme + 3);
+    url[host..].find('/').map_or(url, |path| &url[..host + path])
+}
+
+fn workspace_id(text: &str) -> Result<WorkspaceId> {
+    let id = page::number(text).filter(|id| *id > 0);
+    id.map(WorkspaceId).ok_or_else(|| AppError::invalid("workspace_id", "must be an id"))
+}

@@ -1,0 +1,154 @@
+//! Chats.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use fechatter_core::ChatId;
+use fechatter_core::chat::{Chat, ChatType};
+use fechatter_core::log::Log;
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::error::{AppError, Result};
+use crate::middlewares::auth::CurrentUser;
+use crate::models::chat::{self, ChatChanges, ChatDraft, Created, DirectoryEntry};
+use crate::models::member::Member;
+use crate::models::sidebar::{self, ChatSidebar};
+use crate::utils::json::Json;
+use crate::utils::page::{self, Params};
+use crate::utils::path::Id;
+
+#[derive(Deserialize, IntoParams)]
+pub(super) struct ListParams {
+    /// Only archived chats, or only those that are not.
+    archived: Option<bool>,
+}
+
+#[derive(Deserialize, IntoParams)]
+pub(super) struct DirectoryParams {
+    q: Option<String>,
+    cursor: Option<String>,
+    limit: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Directory {
+    items: Vec<DirectoryEntry>,
+    next_cursor: Option<String>,
+}
+
+/// A chat, with the caller's own view of it if they are in it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ChatWithMe {
+    #[serde(flatten)]
+    chat: Chat,
+    me: Option<ChatSidebar>,
+}
+
+/// The caller's chats, latest activity first.
+#[utoipa::path(get, path = "/api/chat", operation_id = "list_chats", params(ListParams),
+    responses((status = 200, body = Vec<ChatSidebar>), (status = 304)))]
+pub(super) async fn list(
+    caller: CurrentUser,
+    State(db): State<PgPool>,
+    Params(params): Params<ListParams>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let chats = sidebar::list(&db, &caller, None, params.archived).await?;
+    let json = serde_json::to_vec(&chats).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let hash = BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, &json));
+    let etag = format!("\"{hash}\"");
+    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let known = known.is_some_and(|tags| {
+        tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*")
+    });
+    let mut response = if known {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let json_type = HeaderValue::from_static("application/json");
+        ([(CONTENT_TYPE, json_type)], Body::from(json)).into_response()
+    };
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    if let Ok(etag) = HeaderValue::try_from(etag) {
+        headers.insert(ETAG, etag);
+    }
+    Ok(response)
+}
+
+/// Creates a chat; a Single that exists is returned as it is.
+#[utoipa::path(post, path = "/api/chat", operation_id = "create_chat", request_body = ChatDraft,
+    responses((status = 201, body = Chat), (status = 200, body = Chat)))]
+pub(super) async fn create(
+    caller: CurrentUser,
+    State(log): State<Log>,
+    Json(draft): Json<ChatDraft>,
+) -> Result<Response> {
+    let response = match chat::create(&log, &caller, draft).await? {
+        Created::New(chat) => (StatusCode::CREATED, Json(chat)).into_response(),
+        Created::Existing(chat) => Json(chat).into_response(),
+        Created::Replayed(chat) => (StatusCode::CREATED, replayed(), Json(chat)).into_response(),
+    };
+    Ok(response)
+}
+
+/// The workspace's public channels.
+#[utoipa::path(get, path = "/api/chat/directory", operation_id = "list_directory",
+    params(DirectoryParams), responses((status = 200, body = Directory)))]
+pub(super) async fn directory(
+    caller: CurrentUser,
+    State(db): State<PgPool>,
+    Params(params): Params<DirectoryParams>,
+) -> Result<Json<Directory>> {
+    let limit = page::limit(params.limit.as_deref(), 50)?;
+    let place = (params.cursor.as_deref(), limit);
+    let (items, next_cursor) = chat::directory(&db, &caller, params.q, place).await?;
+    Ok(Json(Directory { items, next_cursor }))
+}
+
+/// A chat that the caller is in, or a public channel.
+#[utoipa::path(get, path = "/api/chat/{id}", operation_id = "get_chat", params(("id" = i64, Path)),
+    responses((status = 200, body = ChatWithMe)))]
+pub(super) async fn show(
+    caller: CurrentUser,
+    Id(id): Id<ChatId>,
+    State(db): State<PgPool>,
+) -> Result<Json<ChatWithMe>> {
+    let chat = chat::find(&db, caller.workspace_id, id).await?;
+    let me = sidebar::list(&db, &caller, Some(id), None).await?.pop();
+    if me.is_none() && chat.chat_type != ChatType::PublicChannel {
+        return Err(AppError::NotFound);
+    }
+    Ok(Json(ChatWithMe { chat, me }))
+}
+
+/// Renames, describes or converts a chat.
+#[utoipa::path(patch, path = "/api/chat/{id}", operation_id = "update_chat",
+    params(("id" = i64, Path)), request_body = ChatChanges,
+    responses((status = 200, body = Chat)))]
+pub(super) async fn update(
+    member: Member,
+    State(log): State<Log>,
+    Json(changes): Json<ChatChanges>,
+) -> Result<Json<Chat>> {
+    chat::update(&log, member, changes).await.map(Json)
+}
+
+/// Deletes a chat and its messages.
+#[utoipa::path(delete, path = "/api/chat/{id}", operation_id = "delete_chat",
+    params(("id" = i64, Path)), responses((status = 204)))]
+pub(super) async fn delete(member: Member, State(log): State<Log>) -> Result<StatusCode> {
+    chat::delete(&log, member).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The header that tells a repeated answer from a first one.
+pub(super) fn replayed() -> [(HeaderName, HeaderValue); 1] {
+    [(HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"))]
+}

@@ -1,0 +1,67 @@
+//! Invites to the caller's workspace.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use fechatter_core::InviteId;
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::AppState;
+use crate::error::Result;
+use crate::middlewares::auth::CurrentUser;
+use crate::models::invite::{self, Invite, InviteDraft, NewInvite};
+use crate::utils::json::Json;
+use crate::utils::page::{self, Params};
+use crate::utils::path::Id;
+
+/// Which page of a list.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct PageParams {
+    pub(super) cursor: Option<String>,
+    pub(super) limit: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Invites {
+    items: Vec<Invite>,
+    next_cursor: Option<String>,
+}
+
+/// An owner or admin sees all invites, a member their own; newest first.
+#[utoipa::path(get, path = "/api/invites", operation_id = "list_invites", params(PageParams),
+    responses((status = 200, body = Invites)))]
+pub(super) async fn list(
+    caller: CurrentUser,
+    State(db): State<PgPool>,
+    Params(params): Params<PageParams>,
+) -> Result<Json<Invites>> {
+    let limit = page::limit(params.limit.as_deref(), 50)?;
+    let (items, next_cursor) = invite::list(&db, &caller, params.cursor.as_deref(), limit).await?;
+    Ok(Json(Invites { items, next_cursor }))
+}
+
+/// Creates an invite; its code is shown this once.
+#[utoipa::path(post, path = "/api/invites", operation_id = "create_invite",
+    request_body = InviteDraft, responses((status = 201, body = NewInvite)))]
+pub(super) async fn create(
+    caller: CurrentUser,
+    State(state): State<AppState>,
+    Json(draft): Json<InviteDraft>,
+) -> Result<(StatusCode, Json<NewInvite>)> {
+    let public_url = &state.config.server.public_url;
+    let created = invite::create(&state.log, &caller, public_url, draft).await?;
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+/// Withdraws an invite.
+#[utoipa::path(delete, path = "/api/invites/{id}", operation_id = "delete_invite",
+    params(("id" = i64, Path)), responses((status = 204)))]
+pub(super) async fn delete(
+    caller: CurrentUser,
+    Id(id): Id<InviteId>,
+    State(db): State<PgPool>,
+) -> Result<StatusCode> {
+    invite::delete(&db, &caller, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,112 @@
+//! The members of a chat.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use fechatter_core::chat::ChatMember;
+use fechatter_core::log::Log;
+use fechatter_core::{ChatId, UserId};
+use serde::Deserialize;
+use sqlx::PgPool;
+use utoipa::IntoParams;
+
+use crate::error::{AppError, Result};
+use crate::handlers::invite::PageParams;
+use crate::handlers::user::next_cursor;
+use crate::middlewares::auth::CurrentUser;
+use crate::models::member::{self, Changed, MAX_NAMED, Member, MemberChange};
+use crate::utils::json::{Json, MaybeJson};
+use crate::utils::page::{self, Params};
+use crate::utils::path::{Id, InMember};
+
+#[derive(Deserialize, IntoParams)]
+pub(super) struct RemoveParams {
+    user_ids: Option<String>,
+}
+
+/// Enters a public channel.
+#[utoipa::path(post, path = "/api/chat/{id}/join", operation_id = "join_chat",
+    params(("id" = i64, Path)), responses((status = 200, body = ChatMember)))]
+pub(super) async fn join(
+    caller: CurrentUser,
+    Id(id): Id<ChatId>,
+    State(log): State<Log>,
+) -> Result<Json<ChatMember>> {
+    member::join(&log, caller, id).await.map(Json)
+}
+
+/// Leaves a chat.
+#[utoipa::path(post, path = "/api/chat/{id}/leave", operation_id = "leave_chat",
+    params(("id" = i64, Path)), responses((status = 204)))]
+pub(super) async fn leave(member: Member, State(log): State<Log>) -> Result<StatusCode> {
+    member::leave(&log, member).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The members, oldest first.
+#[utoipa::path(get, path = "/api/chat/{id}/members", operation_id = "list_members",
+    params(("id" = i64, Path), PageParams), responses((status = 200, body = Vec<ChatMember>)))]
+pub(super) async fn list(
+    member: Member,
+    State(db): State<PgPool>,
+    Params(params): Params<PageParams>,
+) -> Result<(HeaderMap, Json<Vec<ChatMember>>)> {
+    let (cursor, limit) = (params.cursor.as_deref(), params.limit.as_deref());
+    let (members, next) = member::list(&db, &member, cursor, limit).await?;
+    Ok((next_cursor(next), Json(members)))
+}
+
+/// Adds people; answers with those who were not in it.
+#[utoipa::path(post, path = "/api/chat/{id}/members", operation_id = "add_members",
+    params(("id" = i64, Path)), request_body = Vec<i64>,
+    responses((status = 201, body = Vec<ChatMember>)))]
+pub(super) async fn add(
+    member: Member,
+    State(log): State<Log>,
+    Json(people): Json<Vec<UserId>>,
+) -> Result<(StatusCode, Json<Vec<ChatMember>>)> {
+    let added = member::add(&log, member, few(&people)?).await?;
+    Ok((StatusCode::CREATED, Json(added)))
+}
+
+/// Removes people, named in the body or in the query.
+#[utoipa::path(delete, path = "/api/chat/{id}/members", operation_id = "remove_members",
+    params(("id" = i64, Path), RemoveParams), request_body = Option<Vec<i64>>,
+    responses((status = 204)))]
+pub(super) async fn remove(
+    member: Member,
+    State(log): State<Log>,
+    Params(params): Params<RemoveParams>,
+    MaybeJson(people): MaybeJson<Vec<UserId>>,
+) -> Result<StatusCode> {
+    let people = match (people, params.user_ids) {
+        (Some(people), None) => people,
+        (None, Some(ids)) => page::ids("user_ids", &ids)?,
+        _ => return Err(AppError::invalid("user_ids", "must be in the body or in the query")),
+    };
+    member::remove(&log, member, few(&people)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives the chat, or a role, to a member.
+#[utoipa::path(patch, path = "/api/chat/{id}/members/{member_id}", operation_id = "change_member",
+    params(("id" = i64, Path), ("member_id" = i64, Path)), request_body = Option<MemberChange>,
+    responses((status = 200, body = ChatMember)))]
+pub(super) async fn change(
+    caller: CurrentUser,
+    Id(chat_id): Id<ChatId>,
+    InMember(target): InMember,
+    State(log): State<Log>,
+    MaybeJson(change): MaybeJson<MemberChange>,
+) -> Result<Response> {
+    let response = match member::change(&log, caller, (chat_id, target), change).await? {
+        Changed::Transferred => Json("Chat ownership transferred successfully").into_response(),
+        Changed::Role(member) => Json(member).into_response(),
+    };
+    Ok(response)
+}
+
+fn few(people: &[UserId]) -> Result<&[UserId]> {
+    let few = (people.len() <= MAX_NAMED).then_some(people);
+    few.ok_or_else(|| AppError::invalid("body", "must name at most 500 people"))
+}

@@ -1,0 +1,65 @@
+//! Messages.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use fechatter_core::ChatId;
+use fechatter_core::message::Message;
+use sqlx::PgPool;
+
+use crate::error::Result;
+use crate::handlers::chat::replayed;
+use crate::middlewares::auth::Caller;
+use crate::models::member::Member;
+use crate::models::message::{self, MessageDraft, Selection, Sent};
+use crate::services::message_writer::MessageWriter;
+use crate::utils::json::Json;
+use crate::utils::page::Params;
+use crate::utils::path::{Id, InMessage};
+
+/// Sends a message. Membership is checked where the message is written.
+#[utoipa::path(post, path = "/api/chat/{id}/messages", operation_id = "send_message",
+    params(("id" = i64, Path)), request_body = MessageDraft,
+    responses((status = 201, body = Message)))]
+pub(super) async fn send(
+    Caller(caller): Caller,
+    Id(chat_id): Id<ChatId>,
+    State(writer): State<MessageWriter>,
+    Json(draft): Json<MessageDraft>,
+) -> Result<Response> {
+    let response = match writer.send(draft.into_outgoing(caller, chat_id)?).await? {
+        Sent::New(message) => (StatusCode::CREATED, Json(message)).into_response(),
+        Sent::Replayed(message) => (StatusCode::CREATED, replayed(), Json(message)).into_response(),
+    };
+    Ok(response)
+}
+
+/// A page of messages, newest first.
+#[utoipa::path(get, path = "/api/chat/{id}/messages", operation_id = "list_messages",
+    params(
+        ("id" = i64, Path), ("last_id" = Option<i64>, Query), ("before_seq" = Option<i64>, Query),
+        ("after_seq" = Option<i64>, Query), ("around_seq" = Option<i64>, Query),
+        ("ids" = Option<String>, Query), ("limit" = Option<u8>, Query),
+    ),
+    responses((status = 200, body = Vec<Message>)))]
+pub(super) async fn list(
+    member: Member,
+    State(db): State<PgPool>,
+    Params(selection): Params<Selection>,
+) -> Result<Response> {
+    let page = message::page(&db, &member, selection).await?;
+    let beyond =
+        [("x-has-older", page.has_older.to_string()), ("x-has-newer", page.has_newer.to_string())];
+    Ok((beyond, Json(page.messages)).into_response())
+}
+
+/// One message.
+#[utoipa::path(get, path = "/api/chat/{id}/messages/{mid}", operation_id = "get_message",
+    params(("id" = i64, Path), ("mid" = i64, Path)), responses((status = 200, body = Message)))]
+pub(super) async fn show(
+    member: Member,
+    InMessage(id): InMessage,
+    State(db): State<PgPool>,
+) -> Result<Json<Message>> {
+    message::find(&db, member.chat_id, id).await.map(Json)
+}

@@ -1,0 +1,50 @@
+//! What this server is.
+
+use axum::extract::State;
+use fechatter_core::config::WorkspaceCreation;
+use fechatter_core::message::MAX_CONTENT;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::utils::json::Json;
+use crate::{AppState, openapi};
+
+/// What a client should know before it signs in.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ServerInfo {
+    version: &'static str,
+    api_level: u32,
+    features: Vec<&'static str>,
+    events_url: String,
+    limits: ServerLimits,
+    workspace_creation: WorkspaceCreation,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ServerLimits {
+    /// Characters of a message.
+    message_length: usize,
+    /// Bytes of a request's body.
+    body_size: usize,
+}
+
+/// What this server is and can.
+#[utoipa::path(get, path = "/api/server", operation_id = "get_server",
+    responses((status = 200, body = ServerInfo)))]
+pub(super) async fn show(State(state): State<AppState>) -> Json<ServerInfo> {
+    Json(ServerInfo {
+        version: env!("CARGO_PKG_VERSION"),
+        api_level: 1,
+        features: Vec::new(),
+        events_url: format!("{}/events", state.config.notify.public_url),
+        limits: ServerLimits { message_length: MAX_CONTENT, body_size: crate::MAX_BODY },
+        workspace_creation: state.config.accounts.workspace_creation,
+    })
+}
+
+/// This document.
+#[utoipa::path(get, path = "/api-docs/openapi.json", operation_id = "get_openapi",
+    responses((status = 200, body = serde_json::Value)))]
+pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
+    Json(openapi())
+}

@@ -1,0 +1,56 @@
+//! The people of the caller's workspace.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use fechatter_core::UserId;
+use fechatter_core::user::User;
+use sqlx::PgPool;
+
+use crate::error::Result;
+use crate::middlewares::auth::CurrentUser;
+use crate::models::user::{self, Filter};
+use crate::utils::json::Json;
+use crate::utils::page::Params;
+use crate::utils::path::Id;
+
+/// The caller.
+#[utoipa::path(get, path = "/api/me", operation_id = "get_me",
+    responses((status = 200, body = User)))]
+pub(super) async fn me(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<User>> {
+    user::find(&db, caller.workspace_id, caller.id).await.map(Json)
+}
+
+/// The workspace's people, by id.
+#[utoipa::path(get, path = "/api/users", operation_id = "list_users",
+    params(
+        ("q" = Option<String>, Query), ("role" = Option<String>, Query),
+        ("status" = Option<String>, Query), ("ids" = Option<String>, Query),
+        ("cursor" = Option<String>, Query), ("limit" = Option<u8>, Query),
+    ),
+    responses((status = 200, body = Vec<User>)))]
+pub(super) async fn list(
+    caller: CurrentUser,
+    State(db): State<PgPool>,
+    Params(filter): Params<Filter>,
+) -> Result<(HeaderMap, Json<Vec<User>>)> {
+    let (users, next) = user::list(&db, caller.workspace_id, filter).await?;
+    Ok((next_cursor(next), Json(users)))
+}
+
+/// One of the workspace's people.
+#[utoipa::path(get, path = "/api/users/{id}", operation_id = "get_user",
+    params(("id" = i64, Path)),
+    responses((status = 200, body = User)))]
+pub(super) async fn show(
+    caller: CurrentUser,
+    Id(id): Id<UserId>,
+    State(db): State<PgPool>,
+) -> Result<Json<User>> {
+    user::find(&db, caller.workspace_id, id).await.map(Json)
+}
+
+/// The header that says where the next page of a bare array begins.
+pub(super) fn next_cursor(next: Option<String>) -> HeaderMap {
+    let value = next.and_then(|cursor| HeaderValue::try_from(cursor).ok());
+    value.map(|value| (HeaderName::from_static("x-next-cursor"), value)).into_iter().collect()
+}

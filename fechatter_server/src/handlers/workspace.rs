@@ -1,0 +1,98 @@
+//! The caller's workspaces.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use fechatter_core::WorkspaceId;
+use fechatter_core::log::Log;
+use fechatter_core::workspace::Workspace;
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use utoipa::ToSchema;
+
+use crate::AppState;
+use crate::error::Result;
+use crate::handlers::auth::{AuthResponse, respond};
+use crate::middlewares::auth::CurrentUser;
+use crate::models::session;
+use crate::models::workspace::{self, JoinRequest, WorkspaceChanges, WorkspaceWithRole};
+use crate::utils::json::Json;
+use crate::utils::path::Id;
+use crate::utils::text::WorkspaceName;
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Workspaces {
+    items: Vec<WorkspaceWithRole>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WorkspaceDraft {
+    #[schema(value_type = String)]
+    name: WorkspaceName,
+}
+
+/// All workspaces that the account is in.
+#[utoipa::path(get, path = "/api/workspaces", operation_id = "list_workspaces",
+    responses((status = 200, body = Workspaces)))]
+pub(super) async fn list(
+    caller: CurrentUser,
+    State(db): State<PgPool>,
+) -> Result<Json<Workspaces>> {
+    Ok(Json(Workspaces { items: workspace::list(&db, caller.id).await? }))
+}
+
+/// Creates a workspace with the caller as its owner.
+#[utoipa::path(post, path = "/api/workspaces", operation_id = "create_workspace",
+    request_body = WorkspaceDraft, responses((status = 201, body = Workspace)))]
+pub(super) async fn create(
+    caller: CurrentUser,
+    State(state): State<AppState>,
+    Json(draft): Json<WorkspaceDraft>,
+) -> Result<(StatusCode, Json<Workspace>)> {
+    let policy = &state.config.accounts;
+    let created = workspace::create_another(&state.log, policy, &caller, &draft.name).await?;
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+/// Joins a workspace by invite, or an open one by name.
+#[utoipa::path(post, path = "/api/workspaces/join", operation_id = "join_workspace",
+    request_body = JoinRequest,
+    responses((status = 201, body = Workspace), (status = 200, body = Workspace)))]
+pub(super) async fn join(
+    caller: CurrentUser,
+    State(log): State<Log>,
+    Json(request): Json<JoinRequest>,
+) -> Result<(StatusCode, Json<Workspace>)> {
+    let (joined, is_new) = workspace::join(&log, &caller, request).await?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(joined)))
+}
+
+/// An access token for another workspace, in the same session.
+#[utoipa::path(post, path = "/api/workspaces/{id}/switch", operation_id = "switch_workspace",
+    params(("id" = i64, Path)), responses((status = 200, body = AuthResponse)))]
+pub(super) async fn switch(
+    caller: CurrentUser,
+    Id(id): Id<WorkspaceId>,
+    State(state): State<AppState>,
+) -> Result<Json<AuthResponse>> {
+    let session = session::switch(&state.db, caller.session_id, caller.id, id).await?;
+    respond(&state, session, None).map(Json)
+}
+
+/// The workspace that the token speaks for.
+#[utoipa::path(get, path = "/api/workspace", operation_id = "get_workspace",
+    responses((status = 200, body = Workspace)))]
+pub(super) async fn show(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<Workspace>> {
+    workspace::find(&db, caller.workspace_id).await.map(Json)
+}
+
+/// Changes the workspace's name or how people get in.
+#[utoipa::path(patch, path = "/api/workspace", operation_id = "update_workspace",
+    request_body = WorkspaceChanges, responses((status = 200, body = Workspace)))]
+pub(super) async fn update(
+    caller: CurrentUser,
+    State(log): State<Log>,
+    Json(changes): Json<WorkspaceChanges>,
+) -> Result<Json<Workspace>> {
+    workspace::update(&log, &caller, changes).await.map(Json)
+}

@@ -1,0 +1,386 @@
+//! Chats: their four types, and what becomes of them.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use fechatter_core::chat::{Chat, ChatType, LISTED_MEMBERS};
+use fechatter_core::event::Event;
+use fechatter_core::log::{Audience, Log, LogWriter};
+use fechatter_core::user::Role;
+use fechatter_core::{ChatId, Seq, UserId, WorkspaceId};
+use serde::{Deserialize, Serialize};
+use sqlx::{PgExecutor, PgPool};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::error::{AppError, OnConstraint, Result};
+use crate::middlewares::auth::CurrentUser;
+use crate::models::member::{self, MAX_NAMED, Member};
+use crate::utils::json::{not_null, nullable};
+use crate::utils::page;
+use crate::utils::text::{ChatName, Description, key};
+
+/// What a chat is to be.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChatDraft {
+    #[schema(value_type = Option<String>)]
+    name: Option<ChatName>,
+    chat_type: ChatType,
+    members: Option<Vec<UserId>>,
+    #[schema(value_type = Option<String>)]
+    description: Option<Description>,
+    idempotency_key: Option<Uuid>,
+}
+
+/// What its owner and admins may change.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChatChanges {
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = Option<String>)]
+    name: Option<ChatName>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    description: Option<Option<Description>>,
+    #[serde(default, deserialize_with = "not_null")]
+    chat_type: Option<ChatType>,
+}
+
+/// A public channel as the directory lists it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DirectoryEntry {
+    #[serde(flatten)]
+    chat: Chat,
+    joined: bool,
+}
+
+/// What creating a chat came to.
+#[derive(Debug)]
+pub(crate) enum Created {
+    New(Chat),
+    /// The Single of these two people was there already.
+    Existing(Chat),
+    /// The same request was answered before.
+    Replayed(Chat),
+}
+
+impl ChatDraft {
+    /// Whom the chat begins with besides its creator, by the rules of its type.
+    fn others(&self, creator: UserId) -> Result<Vec<UserId>> {
+        let mut others = self.members.clone().unwrap_or_default();
+        if others.len() > MAX_NAMED {
+            return Err(AppError::invalid("members", "must be at most 500"));
+        }
+        others.sort_unstable();
+        others.dedup();
+        others.retain(|id| *id != creator);
+        match self.chat_type {
+            ChatType::Single if others.len() != 1 => {
+                Err(AppError::InvalidMembers("a Single has exactly one other person"))
+            }
+            ChatType::Group if others.len() < 2 => {
+                Err(AppError::InvalidMembers("a Group begins with at least three people"))
+            }
+            ChatType::PublicChannel => Ok(Vec::new()),
+            _ => Ok(others),
+        }
+    }
+
+    /// Tells a retry from another request under the same key.
+    fn digest(&self) -> Vec<u8> {
+        let named = (
+            self.name.as_ref().map(ChatName::as_str),
+            self.chat_type,
+            &self.members,
+            self.description.as_ref().map(Description::as_str),
+        );
+        digest(&SHA256, format!("{named:?}").as_bytes()).as_ref().to_vec()
+    }
+}
+
+/// Creates a chat with its creator as owner.
+pub(crate) async fn create(log: &Log, user: &CurrentUser, draft: ChatDraft) -> Result<Created> {
+    let others = draft.others(user.id)?;
+    let unnamed = draft.name.as_ref().is_none_or(|name| name.as_str().is_empty());
+    if unnamed && draft.chat_type != ChatType::Single {
+        return Err(AppError::invalid("name", "must have 1 to 128 characters"));
+    }
+    let workspace_id = user.workspace_id;
+    let mut writer = LogWriter::lock(log, &[workspace_id]).await?;
+    if let Some(chat) = replay(&mut writer, user, &draft).await? {
+        return Ok(Created::Replayed(chat));
+    }
+    member::check_active(writer.db(), workspace_id, &others).await?;
+    let id = match (draft.chat_type, &others[..]) {
+        (ChatType::Single, [peer]) => {
+            let pair = (user.id.min(*peer), user.id.max(*peer));
+            if let Some(id) = find_single(writer.db(), workspace_id, pair).await? {
+                return find(writer.db(), workspace_id, id).await.map(Created::Existing);
+            }
+            insert(&mut writer, user, &draft, 2, Some(pair)).await?
+        }
+        _ => insert(&mut writer, user, &draft, others.len() + 1, None).await?,
+    };
+    let position = writer.next_position(workspace_id)?;
+    sqlx::query!(
+        "insert into chat_members (workspace_id, chat_id, user_id, joined_position)
+         select $1, $2, user_id, $3
+         from unnest(array[$4::bigint] || $5::bigint[]) as user_id",
+        workspace_id as _,
+        id as _,
+        position as _,
+        user.id as _,
+        &others as _
+    )
+    .execute(writer.db())
+    .await?;
+    let chat = find(writer.db(), workspace_id, id).await?;
+    writer.append(workspace_id, Audience::Chat(id), &Event::NewChat(chat.clone()))?;
+    writer.commit().await?;
+    Ok(Created::New(chat))
+}
+
+async fn insert(
+    writer: &mut LogWriter,
+    user: &CurrentUser,
+    draft: &ChatDraft,
+    member_count: usize,
+    pair: Option<(UserId, UserId)>,
+) -> Result<ChatId> {
+    let name = draft.name.as_ref().map_or("", ChatName::as_str);
+    let description = draft.description.as_ref().map(Description::as_str);
+    sqlx::query_scalar!(
+        "insert into chats (workspace_id, chat_type, name, name_key, description, owner_id,
+                            member_count, single_low, single_high, creator_id, creation_key,
+                            creation_digest)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $6, $10, $11)
+         returning id",
+        user.workspace_id as _,
+        draft.chat_type as _,
+        name,
+        key(name),
+        description.filter(|text| !text.is_empty()),
+        user.id as _,
+        i32::try_from(member_count).unwrap_or(i32::MAX),
+        pair.map(|(low, _)| low) as _,
+        pair.map(|(_, high)| high) as _,
+        draft.idempotency_key,
+        draft.idempotency_key.map(|_| draft.digest())
+    )
+    .fetch_one(writer.db())
+    .await
+    .on_constraint("chats_public_name_key", AppError::ChatNameTaken)
+}
+
+/// The chat that this request has created before, as it is now.
+async fn replay(
+    writer: &mut LogWriter,
+    user: &CurrentUser,
+    draft: &ChatDraft,
+) -> Result<Option<Chat>> {
+    let Some(creation_key) = draft.idempotency_key else { return Ok(None) };
+    let earlier = sqlx::query!(
+        "select id, creation_digest from chats
+         where workspace_id = $1 and creator_id = $2 and creation_key = $3",
+        user.workspace_id as _,
+        user.id as _,
+        creation_key
+    )
+    .fetch_optional(writer.db())
+    .await?;
+    let Some(earlier) = earlier else { return Ok(None) };
+    if earlier.creation_digest != Some(draft.digest()) {
+        return Err(AppError::IdempotencyMismatch);
+    }
+    Member::find(writer.db(), *user, earlier.id).await?;
+    find(writer.db(), user.workspace_id, earlier.id).await.map(Some)
+}
+
+async fn find_single(
+    db: impl PgExecutor<'_>,
+    workspace_id: WorkspaceId,
+    (low, high): (UserId, UserId),
+) -> Result<Option<ChatId>> {
+    let id = sqlx::query_scalar!(
+        "select id from chats
+         where workspace_id = $1 and single_low = $2 and single_high = $3 and deleted_at is null",
+        workspace_id as _,
+        low as _,
+        high as _
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(id)
+}
+
+/// A chat of the workspace; whether the caller may see it is asked elsewhere.
+pub(crate) async fn find(
+    db: impl PgExecutor<'_>,
+    workspace_id: WorkspaceId,
+    id: ChatId,
+) -> Result<Chat> {
+    let chat = sqlx::query_as!(
+        Chat,
+        r#"select c.id, c.workspace_id, c.name, c.chat_type,
+                  array(
+                      select m.user_id from chat_members as m
+                      where m.chat_id = c.id and m.left_position is null
+                      order by m.joined_position, m.user_id
+                      limit $3
+                  ) as "chat_members!: Vec<UserId>",
+                  c.description, c.owner_id as created_by, c.created_at, c.updated_at,
+                  c.member_count,
+                  coalesce((select max(seq) from messages where chat_id = c.id), 0)
+                      as "last_seq!: Seq",
+                  c.archived_at
+           from chats as c
+           where c.workspace_id = $1
+             and c.id = $2
+             and c.deleted_at is null"#,
+        workspace_id as _,
+        id as _,
+        LISTED_MEMBERS
+    )
+    .fetch_optional(db)
+    .await?;
+    chat.ok_or(AppError::NotFound)
+}
+
+/// Public channels by id, whether the caller has joined them, and where the next page begins.
+pub(crate) async fn directory(
+    db: &PgPool,
+    user: &CurrentUser,
+    q: Option<String>,
+    (cursor, limit): (Option<&str>, i64),
+) -> Result<(Vec<DirectoryEntry>, Option<String>)> {
+    let [after] = cursor.map_or(Ok([0]), page::read_cursor)?;
+    let q = q.filter(|q| !q.is_empty()).map(|q| key(&q));
+    if q.as_deref().is_some_and(|q| q.contains('\0')) {
+        return Err(AppError::invalid("q", "must not contain NUL"));
+    }
+    let rows = sqlx::query!(
+        r#"select c.id, c.workspace_id, c.name, c.chat_type,
+                  array(
+                      select m.user_id from chat_members as m
+                      where m.chat_id = c.id and m.left_position is null
+                      order by m.joined_position, m.user_id
+                      limit $5
+                  ) as "chat_members!: Vec<UserId>",
+                  c.description, c.owner_id, c.created_at, c.updated_at, c.member_count,
+                  coalesce((select max(seq) from messages where chat_id = c.id), 0)
+                      as "last_seq!: Seq",
+                  c.archived_at,
+                  exists (
+                      select 1 from chat_members as m
+                      where m.chat_id = c.id and m.user_id = $4 and m.left_position is null
+                  ) as "joined!"
+           from chats as c
+           where c.workspace_id = $1
+             and c.chat_type = 'PublicChannel'
+             and c.deleted_at is null
+             and c.id > $2
+             and ($3::text is null or strpos(c.name_key, $3) > 0)
+           order by c.id
+           limit $6"#,
+        user.workspace_id as _,
+        after,
+        q,
+        user.id as _,
+        LISTED_MEMBERS,
+        limit + 1
+    )
+    .fetch_all(db)
+    .await?;
+    let mut rows = rows;
+    let next = page::cut(&mut rows, limit, |row| [row.id.0]);
+    let entries = rows.into_iter().map(|row| DirectoryEntry {
+        chat: Chat {
+            id: row.id,
+            workspace_id: row.workspace_id,
+            name: row.name,
+            chat_type: row.chat_type,
+            chat_members: row.chat_members,
+            description: row.description,
+            created_by: row.owner_id,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            member_count: row.member_count,
+            last_seq: row.last_seq,
+            archived_at: row.archived_at,
+        },
+        joined: row.joined,
+    });
+    Ok((entries.collect(), next))
+}
+
+/// Renames, describes or converts a chat.
+pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> Result<Chat> {
+    let (mut writer, member) = member.lock(log).await?;
+    member.require_not_single()?;
+    member.require_role(Role::Admin)?;
+    if changes.name.as_ref().is_some_and(|name| name.as_str().is_empty()) {
+        return Err(AppError::invalid("name", "must have 1 to 128 characters"));
+    }
+    let chat_type = changes.chat_type.unwrap_or(member.chat_type);
+    if !can_become(member.chat_type, chat_type) {
+        return Err(AppError::invalid("chat_type", "is not what this chat can become"));
+    }
+    let name = changes.name.as_ref().map(ChatName::as_str);
+    let description = changes.description.as_ref();
+    let text = description.and_then(|text| text.as_ref().map(Description::as_str));
+    sqlx::query!(
+        "update chats
+         set name = coalesce($2, name),
+             name_key = coalesce($3, name_key),
+             description = case when $4 then $5 else description end,
+             chat_type = $6,
+             updated_at = clock_timestamp()
+         where id = $1",
+        member.chat_id as _,
+        name,
+        name.map(key),
+        description.is_some(),
+        text.filter(|text| !text.is_empty()),
+        chat_type as _
+    )
+    .execute(writer.db())
+    .await
+    .on_constraint("chats_public_name_key", AppError::ChatNameTaken)?;
+    let workspace_id = member.user.workspace_id;
+    let chat = find(writer.db(), workspace_id, member.chat_id).await?;
+    let audience = Audience::Chat(chat.id);
+    writer.append(workspace_id, audience, &Event::ChatUpdated(chat.clone()))?;
+    writer.commit().await?;
+    Ok(chat)
+}
+
+fn can_become(from: ChatType, to: ChatType) -> bool {
+    use ChatType::{Group, PrivateChannel, PublicChannel};
+    from == to
+        || matches!(
+            (from, to),
+            (Group | PublicChannel, PrivateChannel) | (PrivateChannel, PublicChannel)
+        )
+}
+
+/// Deletes a chat: from here on nobody sees it, and its messages are purged.
+pub(crate) async fn delete(log: &Log, member: Member) -> Result<()> {
+    let (mut writer, member) = member.lock(log).await?;
+    member.require_role(Role::Owner)?;
+    let workspace_id = member.user.workspace_id;
+    let event = Event::ChatDeleted { id: member.chat_id };
+    let position = writer.append(workspace_id, Audience::Chat(member.chat_id), &event)?;
+    sqlx::query!(
+        "update chats set deleted_at = clock_timestamp() where id = $1",
+        member.chat_id as _
+    )
+    .execute(writer.db())
+    .await?;
+    sqlx::query!(
+        "update chat_members set left_position = $2 where chat_id = $1 and left_position is null",
+        member.chat_id as _,
+        position as _
+    )
+    .execute(writer.db())
+    .await?;
+    Ok(writer.commit().await?)
+}

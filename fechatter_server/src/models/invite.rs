@@ -1,0 +1,214 @@
+//! Invites to a workspace.
+
+use aws_lc_rs::digest::{SHA256, digest as hash};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use chrono::{TimeDelta, Utc};
+use fechatter_core::log::{Log, LogWriter};
+use fechatter_core::user::Role;
+use fechatter_core::{ChatId, InviteId, Timestamp, UserId, WorkspaceId};
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, PgExecutor, PgPool};
+use utoipa::ToSchema;
+
+use crate::error::{AppError, Result};
+use crate::middlewares::auth::CurrentUser;
+use crate::models::member;
+use crate::utils::page;
+use crate::utils::text::{Email, key};
+
+/// The longest that an invite may be good for.
+const MAX_DAYS: i64 = 365;
+
+/// An invite, without its code.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Invite {
+    id: InviteId,
+    email: Option<String>,
+    role: Role,
+    chat_ids: Vec<ChatId>,
+    max_uses: i32,
+    uses: i32,
+    expires_at: Timestamp,
+    created_by: UserId,
+    created_at: Timestamp,
+}
+
+/// An invite as it is shown once, to its creator.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct NewInvite {
+    #[serde(flatten)]
+    invite: Invite,
+    code: String,
+    url: String,
+}
+
+/// What an invite is to be.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct InviteDraft {
+    #[schema(value_type = Option<String>)]
+    email: Option<Email>,
+    role: Option<Role>,
+    chat_ids: Option<Vec<ChatId>>,
+    max_uses: Option<i32>,
+    expires_at: Option<Timestamp>,
+}
+
+/// An invite being used.
+pub(crate) struct Redeemed {
+    pub(crate) role: Role,
+    workspace_id: WorkspaceId,
+    chat_ids: Vec<ChatId>,
+    created_by: UserId,
+}
+
+/// What is stored of a code.
+pub(crate) fn digest(code: &str) -> Vec<u8> {
+    hash(&SHA256, code.as_bytes()).as_ref().to_vec()
+}
+
+/// Creates an invite: with at most one's own role, and to chats that one may add people to.
+pub(crate) async fn create(
+    log: &Log,
+    caller: &CurrentUser,
+    public_url: &str,
+    draft: InviteDraft,
+) -> Result<NewInvite> {
+    let expires_at = draft.expires_at.map_or_else(|| Utc::now() + TimeDelta::days(7), |at| at.0);
+    let max_uses = draft.max_uses.unwrap_or(1);
+    let role = draft.role.unwrap_or(Role::Member);
+    let chat_ids = draft.chat_ids.unwrap_or_default();
+    if expires_at <= Utc::now() || expires_at > Utc::now() + TimeDelta::days(MAX_DAYS) {
+        return Err(AppError::invalid("expires_at", "must be within the next 365 days"));
+    }
+    if !(1..=10_000).contains(&max_uses) {
+        return Err(AppError::invalid("max_uses", "must be a number from 1 to 10000"));
+    }
+    if chat_ids.len() > 100 {
+        return Err(AppError::invalid("chat_ids", "must be at most 100"));
+    }
+    if role > caller.role {
+        return Err(AppError::Forbidden);
+    }
+    let code = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
+    let mut writer = LogWriter::lock(log, &[caller.workspace_id]).await?;
+    member::check_may_add(writer.db(), caller, &chat_ids).await?;
+    let email = draft.email.as_ref().map(Email::as_str);
+    let invite = sqlx::query_as!(
+        Invite,
+        "insert into invites (workspace_id, code_digest, email, email_key, role, chat_ids,
+                              max_uses, expires_at, created_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         returning id, email, role, chat_ids, max_uses, uses, expires_at, created_by, created_at",
+        caller.workspace_id as _,
+        digest(&code),
+        email,
+        email.map(key),
+        role as _,
+        &chat_ids as _,
+        max_uses,
+        expires_at,
+        caller.id as _
+    )
+    .fetch_one(writer.db())
+    .await?;
+    writer.commit().await?;
+    let url = format!("{public_url}/invite/{code}");
+    Ok(NewInvite { invite, code, url })
+}
+
+/// The invites that the caller may see: an owner or admin all, a member their own; newest first.
+pub(crate) async fn list(
+    db: &PgPool,
+    caller: &CurrentUser,
+    cursor: Option<&str>,
+    limit: i64,
+) -> Result<(Vec<Invite>, Option<String>)> {
+    let [before] = cursor.map_or(Ok([i64::MAX]), page::read_cursor)?;
+    let mut invites = sqlx::query_as!(
+        Invite,
+        "select id, email, role, chat_ids, max_uses, uses, expires_at, created_by, created_at
+         from invites
+         where workspace_id = $1
+           and id < $2
+           and (created_by = $3 or $4)
+         order by id desc
+         limit $5",
+        caller.workspace_id as _,
+        before,
+        caller.id as _,
+        caller.role >= Role::Admin,
+        limit + 1
+    )
+    .fetch_all(db)
+    .await?;
+    let next = page::cut(&mut invites, limit, |invite| [invite.id.0]);
+    Ok((invites, next))
+}
+
+/// Withdraws an invite that the caller may see.
+pub(crate) async fn delete(db: &PgPool, caller: &CurrentUser, id: InviteId) -> Result<()> {
+    let deleted = sqlx::query!(
+        "delete from invites where workspace_id = $1 and id = $2 and (created_by = $3 or $4)",
+        caller.workspace_id as _,
+        id as _,
+        caller.id as _,
+        caller.role >= Role::Admin
+    )
+    .execute(db)
+    .await?;
+    if deleted.rows_affected() == 1 { Ok(()) } else { Err(AppError::NotFound) }
+}
+
+/// The workspace that a code leads to, if there is such a code.
+pub(crate) async fn workspace_of(
+    db: impl PgExecutor<'_>,
+    digest: &[u8],
+) -> Result<Option<WorkspaceId>> {
+    let id = sqlx::query_scalar!("select workspace_id from invites where code_digest = $1", digest)
+        .fetch_optional(db)
+        .await?;
+    Ok(id)
+}
+
+/// Uses an invite once, if it is still good, and good for this address.
+pub(crate) async fn redeem(
+    db: &mut PgConnection,
+    workspace_id: WorkspaceId,
+    digest: &[u8],
+    email: &str,
+) -> Result<Redeemed> {
+    let redeemed = sqlx::query_as!(
+        Redeemed,
+        "update invites
+         set uses = uses + 1
+         where workspace_id = $1
+           and code_digest = $2
+           and uses < max_uses
+           and expires_at > clock_timestamp()
+           and (email_key is null or email_key = $3)
+         returning role, workspace_id, chat_ids, created_by",
+        workspace_id as _,
+        digest,
+        key(email)
+    )
+    .fetch_optional(db)
+    .await?;
+    redeemed.ok_or(AppError::InviteInvalid)
+}
+
+impl Redeemed {
+    /// Puts the newcomer into the invite's chats, as far as they still exist.
+    pub(crate) async fn join_chats(&self, writer: &mut LogWriter, user_id: UserId) -> Result<()> {
+        for chat_id in &self.chat_ids {
+            match member::admit(writer, self.workspace_id, *chat_id, &[user_id], self.created_by)
+                .await
+            {
+                Ok(_) | Err(AppError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

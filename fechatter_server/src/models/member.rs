@@ -1,0 +1,519 @@
+//! Who is in a chat, and what they may do there.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use fechatter_core::chat::{Chat, ChatMember, ChatType};
+use fechatter_core::event::{Event, LeaveReason};
+use fechatter_core::log::{Audience, Log, LogWriter};
+use fechatter_core::user::{Role, UserStatus};
+use fechatter_core::{ChatId, Position, UserId, WorkspaceId};
+use serde::Deserialize;
+use sqlx::{PgConnection, PgExecutor, PgPool};
+use utoipa::ToSchema;
+
+use crate::AppState;
+use crate::error::{AppError, Result};
+use crate::middlewares::auth::CurrentUser;
+use crate::models::chat;
+use crate::utils::page;
+use crate::utils::path::Id;
+
+/// The most people that one call may name.
+pub(crate) const MAX_NAMED: usize = 500;
+
+/// The caller's membership of the chat in the path. A chat they are not in does not exist.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Member {
+    pub(crate) user: CurrentUser,
+    pub(crate) chat_id: ChatId,
+    pub(crate) chat_type: ChatType,
+    pub(crate) owner_id: UserId,
+    pub(crate) role: Role,
+}
+
+/// What `PATCH …/members/{member_id}` asks for; without a body, the ownership's transfer.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MemberChange {
+    operation: Option<Operation>,
+    role: Option<GivenRole>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Operation {
+    TransferOwnership,
+}
+
+/// A role that an owner can give.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum GivenRole {
+    /// Adds, removes and renames.
+    Admin,
+    /// Takes part.
+    Member,
+}
+
+impl FromRequestParts<AppState> for Member {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
+        let user = CurrentUser::from_request_parts(parts, state).await?;
+        let Id(chat_id) = Id::from_request_parts(parts, state).await?;
+        Self::find(&state.db, user, chat_id).await
+    }
+}
+
+impl Member {
+    pub(crate) async fn find(
+        db: impl PgExecutor<'_>,
+        user: CurrentUser,
+        chat_id: ChatId,
+    ) -> Result<Self> {
+        let found = sqlx::query!(
+            "select c.chat_type, c.owner_id, m.role
+             from chats as c
+             join chat_members as m on m.chat_id = c.id
+             where c.workspace_id = $1
+               and c.id = $2
+               and c.deleted_at is null
+               and m.user_id = $3
+               and m.left_position is null",
+            user.workspace_id as _,
+            chat_id as _,
+            user.id as _
+        )
+        .fetch_optional(db)
+        .await?
+        .ok_or(AppError::NotFound)?;
+        let role = if found.owner_id == user.id { Role::Owner } else { found.role };
+        Ok(Self { user, chat_id, chat_type: found.chat_type, owner_id: found.owner_id, role })
+    }
+
+    /// Locks the log and looks again: what was true when the request came may have changed.
+    pub(crate) async fn lock(&self, log: &Log) -> Result<(LogWriter, Self)> {
+        let mut writer = LogWriter::lock(log, &[self.user.workspace_id]).await?;
+        let member = Self::find(writer.db(), self.user, self.chat_id).await?;
+        Ok((writer, member))
+    }
+
+    pub(crate) fn require_role(&self, role: Role) -> Result<()> {
+        if self.role >= role { Ok(()) } else { Err(AppError::Forbidden) }
+    }
+
+    pub(crate) fn require_not_single(&self) -> Result<()> {
+        if self.chat_type == ChatType::Single { Err(AppError::SingleIsFixed) } else { Ok(()) }
+    }
+}
+
+/// The members of a chat, oldest first, and where the next page begins; with neither cursor nor
+/// limit all of them, as clients of the earlier Fechatter expect.
+pub(crate) async fn list(
+    db: &PgPool,
+    member: &Member,
+    cursor: Option<&str>,
+    limit: Option<&str>,
+) -> Result<(Vec<ChatMember>, Option<String>)> {
+    let paged = cursor.is_some() || limit.is_some();
+    let limit = page::limit(limit, if paged { 50 } else { i64::MAX - 1 })?;
+    let [position, user_id] = cursor.map_or(Ok([0, 0]), page::read_cursor)?;
+    let rows = sqlx::query!(
+        "select user_id, role, joined_at, joined_position
+         from chat_members
+         where chat_id = $1
+           and left_position is null
+           and (joined_position, user_id) > ($2, $3)
+         order by joined_position, user_id
+         limit $4",
+        member.chat_id as _,
+        position,
+        user_id,
+        limit + 1
+    )
+    .fetch_all(db)
+    .await?;
+    let mut rows = rows;
+    let next = page::cut(&mut rows, limit, |row| [row.joined_position.0, row.user_id.0]);
+    let members = rows.into_iter().map(|row| ChatMember {
+        chat_id: member.chat_id,
+        user_id: row.user_id,
+        joined_at: row.joined_at,
+        role: if row.user_id == member.owner_id { Role::Owner } else { row.role },
+    });
+    Ok((members.collect(), next))
+}
+
+/// Adds people to a chat; returns those who were not in it. One who cannot be added stops all.
+pub(crate) async fn add(log: &Log, member: Member, people: &[UserId]) -> Result<Vec<ChatMember>> {
+    let (mut writer, member) = member.lock(log).await?;
+    member.require_not_single()?;
+    member.require_role(Role::Admin)?;
+    let user = member.user;
+    check_active(writer.db(), user.workspace_id, people).await?;
+    let added = admit(&mut writer, user.workspace_id, member.chat_id, people, user.id).await?;
+    writer.commit().await?;
+    Ok(added)
+}
+
+/// Enters a public channel; one who is in the chat already stays so.
+pub(crate) async fn join(log: &Log, user: CurrentUser, chat_id: ChatId) -> Result<ChatMember> {
+    let mut writer = LogWriter::lock(log, &[user.workspace_id]).await?;
+    match Member::find(writer.db(), user, chat_id).await {
+        Ok(member) => {
+            member.require_not_single()?;
+            return one(writer.db(), chat_id, user.id).await?.ok_or(AppError::NotFound);
+        }
+        Err(AppError::NotFound) => {}
+        Err(error) => return Err(error),
+    }
+    let chat = chat::find(writer.db(), user.workspace_id, chat_id).await?;
+    if chat.chat_type != ChatType::PublicChannel {
+        return Err(AppError::NotFound);
+    }
+    let joined = admit(&mut writer, user.workspace_id, chat_id, &[user.id], user.id).await?;
+    writer.commit().await?;
+    joined.into_iter().next().ok_or(AppError::NotFound)
+}
+
+/// Leaves a chat.
+pub(crate) async fn leave(log: &Log, member: Member) -> Result<()> {
+    let (mut writer, member) = member.lock(log).await?;
+    member.require_not_single()?;
+    if member.role == Role::Owner {
+        return Err(AppError::OwnerMustTransfer);
+    }
+    dismiss(&mut writer, &member, &[member.user.id], LeaveReason::Left).await?;
+    Ok(writer.commit().await?)
+}
+
+/// Removes people from a chat. Admins remove neither the owner nor each other.
+pub(crate) async fn remove(log: &Log, member: Member, people: &[UserId]) -> Result<()> {
+    let (mut writer, member) = member.lock(log).await?;
+    member.require_not_single()?;
+    member.require_role(Role::Admin)?;
+    let matched = sqlx::query!(
+        "select user_id, role
+         from chat_members
+         where chat_id = $1 and user_id = any($2) and left_position is null
+         order by joined_position, user_id",
+        member.chat_id as _,
+        people as _
+    )
+    .fetch_all(writer.db())
+    .await?;
+    if matched.is_empty() {
+        return Err(AppError::NoMembersMatched);
+    }
+    for person in &matched {
+        let is_owner = person.user_id == member.owner_id;
+        let is_other_admin = person.role == Role::Admin && person.user_id != member.user.id;
+        if member.role == Role::Owner && is_owner {
+            return Err(AppError::OwnerMustTransfer);
+        }
+        if member.role == Role::Admin && (is_owner || is_other_admin) {
+            return Err(AppError::Forbidden);
+        }
+    }
+    let matched: Vec<_> = matched.into_iter().map(|person| person.user_id).collect();
+    dismiss(&mut writer, &member, &matched, LeaveReason::Removed).await?;
+    Ok(writer.commit().await?)
+}
+
+/// What a change of a member came to.
+#[derive(Debug)]
+pub(crate) enum Changed {
+    Transferred,
+    Role(ChatMember),
+}
+
+/// Gives a chat to another member, or gives a member a role.
+pub(crate) async fn change(
+    log: &Log,
+    user: CurrentUser,
+    (chat_id, target): (ChatId, UserId),
+    change: Option<MemberChange>,
+) -> Result<Changed> {
+    match change {
+        None | Some(MemberChange { operation: Some(Operation::TransferOwnership), role: None }) => {
+            transfer(log, user, chat_id, target).await?;
+            Ok(Changed::Transferred)
+        }
+        Some(MemberChange { operation: None, role: Some(role) }) => {
+            set_role(log, user, chat_id, target, role).await.map(Changed::Role)
+        }
+        Some(_) => Err(AppError::invalid("body", "needs either operation or role")),
+    }
+}
+
+async fn transfer(log: &Log, user: CurrentUser, chat_id: ChatId, target: UserId) -> Result<()> {
+    let workspace_id = user.workspace_id;
+    let mut writer = LogWriter::lock(log, &[workspace_id]).await?;
+    let chat = may_transfer(writer.db(), user, chat_id).await?;
+    if chat.chat_type == ChatType::Single {
+        return Err(AppError::SingleIsFixed);
+    }
+    let taker = one(writer.db(), chat_id, target).await?.ok_or(AppError::NotAChatMember)?;
+    if check_active(writer.db(), workspace_id, &[target]).await.is_err() {
+        return Err(AppError::NotAChatMember);
+    }
+    if taker.role == Role::Owner {
+        return Ok(());
+    }
+    // The old owner becomes a plain member: whoever gives a chat away gives all of it.
+    sqlx::query!(
+        "with demoted as (
+             update chat_members set role = 'member'
+             where chat_id = $1 and user_id in ($2, $3) and left_position is null
+         )
+         update chats set owner_id = $3, updated_at = clock_timestamp() where id = $1",
+        chat_id as _,
+        chat.created_by as _,
+        target as _
+    )
+    .execute(writer.db())
+    .await?;
+    let audience = Audience::Chat(chat_id);
+    let updated = chat::find(writer.db(), workspace_id, chat_id).await?;
+    writer.append(workspace_id, audience, &Event::ChatUpdated(updated))?;
+    for person in [chat.created_by, target] {
+        if let Some(member) = one(writer.db(), chat_id, person).await? {
+            writer.append(workspace_id, audience, &Event::MemberUpdated(member))?;
+        }
+    }
+    Ok(writer.commit().await?)
+}
+
+/// The owner may transfer a chat; where the owner is suspended or gone, the workspace's owner and
+/// admins may too.
+async fn may_transfer(db: &mut PgConnection, user: CurrentUser, chat_id: ChatId) -> Result<Chat> {
+    let membership = Member::find(&mut *db, user, chat_id).await;
+    if let Ok(Member { role: Role::Owner, .. }) = membership {
+        return chat::find(db, user.workspace_id, chat_id).await;
+    }
+    if user.role >= Role::Admin {
+        let chat = chat::find(&mut *db, user.workspace_id, chat_id).await?;
+        let owner_is_here = check_active(&mut *db, user.workspace_id, &[chat.created_by]).await;
+        let owner_is_in = one(db, chat_id, chat.created_by).await?.is_some();
+        if matches!(owner_is_here, Err(AppError::UserNotFound)) || !owner_is_in {
+            return Ok(chat);
+        }
+    }
+    membership.and(Err(AppError::Forbidden))
+}
+
+async fn set_role(
+    log: &Log,
+    user: CurrentUser,
+    chat_id: ChatId,
+    target: UserId,
+    role: GivenRole,
+) -> Result<ChatMember> {
+    let mut writer = LogWriter::lock(log, &[user.workspace_id]).await?;
+    let member = Member::find(writer.db(), user, chat_id).await?;
+    member.require_not_single()?;
+    member.require_role(Role::Owner)?;
+    if target == member.owner_id {
+        return Err(AppError::OwnerMustTransfer);
+    }
+    let role = match role {
+        GivenRole::Admin => Role::Admin,
+        GivenRole::Member => Role::Member,
+    };
+    let before = one(writer.db(), chat_id, target).await?.ok_or(AppError::NotAChatMember)?;
+    if before.role == role {
+        return Ok(before);
+    }
+    sqlx::query!(
+        "update chat_members set role = $3
+         where chat_id = $1 and user_id = $2 and left_position is null",
+        chat_id as _,
+        target as _,
+        role as _
+    )
+    .execute(writer.db())
+    .await?;
+    let after = ChatMember { role, ..before };
+    let event = Event::MemberUpdated(after.clone());
+    writer.append(user.workspace_id, Audience::Chat(chat_id), &event)?;
+    writer.commit().await?;
+    Ok(after)
+}
+
+/// Begins the memberships of those who are not in the chat, each at the position of its event. The
+/// log is held; who may do so, the caller has checked.
+pub(crate) async fn admit(
+    writer: &mut LogWriter,
+    workspace_id: WorkspaceId,
+    chat_id: ChatId,
+    people: &[UserId],
+    actor_id: UserId,
+) -> Result<Vec<ChatMember>> {
+    let newcomers = sqlx::query_scalar!(
+        r#"select user_id as "user_id!: UserId"
+           from unnest($2::bigint[]) with ordinality as named (user_id, place)
+           where not exists (
+               select 1 from chat_members as m
+               where m.chat_id = $1 and m.user_id = named.user_id and m.left_position is null)
+           group by user_id
+           order by min(place)"#,
+        chat_id as _,
+        people as _
+    )
+    .fetch_all(writer.db())
+    .await?;
+    let first = writer.next_position(workspace_id)?;
+    let positions: Vec<_> = (first.0..).take(newcomers.len()).map(Position).collect();
+    // Nobody's unread messages begin with what was said before they came.
+    let joined = sqlx::query!(
+        "insert into chat_members (workspace_id, chat_id, user_id, joined_position, last_read_seq)
+         select $1, $2, newcomer.user_id, newcomer.position,
+                coalesce((select max(seq) from messages where chat_id = $2), 0)
+         from unnest($3::bigint[], $4::bigint[]) as newcomer (user_id, position)
+         order by newcomer.position
+         returning user_id, joined_at, joined_position",
+        workspace_id as _,
+        chat_id as _,
+        &newcomers as _,
+        &positions as _
+    )
+    .fetch_all(writer.db())
+    .await?;
+    resize(writer.db(), chat_id, joined.len()).await?;
+    let chat = chat::find(writer.db(), workspace_id, chat_id).await?;
+    let mut members = Vec::with_capacity(joined.len());
+    for row in joined {
+        let event = Event::UserJoinedChat {
+            chat_id,
+            user_id: row.user_id,
+            joined_at: row.joined_at,
+            role: Role::Member,
+            actor_id,
+            chat: Chat { chat_members: Vec::new(), ..chat.clone() },
+        };
+        let audience = Audience::ChatAnd(chat_id, row.user_id);
+        writer.append(workspace_id, audience, &event)?;
+        members.push(ChatMember {
+            chat_id,
+            user_id: row.user_id,
+            joined_at: row.joined_at,
+            role: Role::Member,
+        });
+    }
+    Ok(members)
+}
+
+/// Ends memberships, each at the position of its event.
+async fn dismiss(
+    writer: &mut LogWriter,
+    member: &Member,
+    people: &[UserId],
+    reason: LeaveReason,
+) -> Result<()> {
+    let (workspace_id, chat_id) = (member.user.workspace_id, member.chat_id);
+    let first = writer.next_position(workspace_id)?;
+    let positions: Vec<_> = (first.0..).take(people.len()).map(Position).collect();
+    let left = sqlx::query!(
+        "update chat_members as m
+         set left_position = leaver.position
+         from unnest($2::bigint[], $3::bigint[]) as leaver (user_id, position)
+         where m.chat_id = $1 and m.user_id = leaver.user_id and m.left_position is null
+         returning m.user_id, m.joined_at, m.left_position",
+        chat_id as _,
+        people as _,
+        &positions as _
+    )
+    .fetch_all(writer.db())
+    .await?;
+    let mut left = left;
+    left.sort_by_key(|row| row.left_position);
+    resize_by(writer.db(), chat_id, -i32::try_from(left.len()).unwrap_or(i32::MAX)).await?;
+    for row in left {
+        let event = Event::UserLeftChat {
+            chat_id,
+            user_id: row.user_id,
+            joined_at: row.joined_at,
+            actor_id: member.user.id,
+            reason,
+        };
+        let audience = Audience::ChatAnd(chat_id, row.user_id);
+        writer.append(workspace_id, audience, &event)?;
+    }
+    Ok(())
+}
+
+async fn resize(db: &mut PgConnection, chat_id: ChatId, newcomers: usize) -> Result<()> {
+    resize_by(db, chat_id, i32::try_from(newcomers).unwrap_or(i32::MAX)).await
+}
+
+async fn resize_by(db: &mut PgConnection, chat_id: ChatId, change: i32) -> Result<()> {
+    sqlx::query!(
+        "update chats set member_count = member_count + $2 where id = $1",
+        chat_id as _,
+        change
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// One current member of a chat.
+async fn one(
+    db: impl PgExecutor<'_>,
+    chat_id: ChatId,
+    user_id: UserId,
+) -> Result<Option<ChatMember>> {
+    let found = sqlx::query!(
+        "select m.joined_at, m.role, c.owner_id
+         from chat_members as m
+         join chats as c on c.id = m.chat_id
+         where m.chat_id = $1 and m.user_id = $2 and m.left_position is null",
+        chat_id as _,
+        user_id as _
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(found.map(|row| ChatMember {
+        chat_id,
+        user_id,
+        joined_at: row.joined_at,
+        role: if row.owner_id == user_id { Role::Owner } else { row.role },
+    }))
+}
+
+/// Refuses unless all of these people are active in the workspace.
+pub(crate) async fn check_active(
+    db: &mut PgConnection,
+    workspace_id: WorkspaceId,
+    people: &[UserId],
+) -> Result<()> {
+    let missing = sqlx::query_scalar!(
+        r#"select exists (
+               select 1 from unnest($2::bigint[]) as named (user_id)
+               where not exists (
+                   select 1 from workspace_members as m
+                   where m.workspace_id = $1 and m.user_id = named.user_id and m.status = $3)
+           ) as "missing!""#,
+        workspace_id as _,
+        people as _,
+        UserStatus::Active as _
+    )
+    .fetch_one(db)
+    .await?;
+    if missing { Err(AppError::UserNotFound) } else { Ok(()) }
+}
+
+/// Refuses unless the caller may add people to all of these chats.
+pub(crate) async fn check_may_add(
+    db: &mut PgConnection,
+    caller: &CurrentUser,
+    chats: &[ChatId],
+) -> Result<()> {
+    for chat_id in chats {
+        let member = Member::find(&mut *db, *caller, *chat_id).await?;
+        if member.chat_type == ChatType::Single || member.role < Role::Admin {
+            return Err(AppError::NotFound);
+        }
+    }
+    Ok(())
+}

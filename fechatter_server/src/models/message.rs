@@ -1,0 +1,356 @@
+//! Messages: what is sent, and how it is read again.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use fechatter_core::event::Event;
+use fechatter_core::log::{Audience, Log, LogWriter};
+use fechatter_core::message::{Mentions, Message, MessageKind};
+use fechatter_core::token::AuthUser;
+use fechatter_core::user::UserStatus;
+use fechatter_core::{ChatId, MessageId, Seq, Timestamp, UserId};
+use serde::Deserialize;
+use sqlx::{PgConnection, PgExecutor, PgPool};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::error::{AppError, Result};
+use crate::models::member::Member;
+use crate::utils::page;
+use crate::utils::text::Content;
+
+/// What somebody wants to say.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MessageDraft {
+    #[schema(value_type = String)]
+    content: Content,
+    /// Nothing but an empty list so far.
+    files: Option<Vec<String>>,
+    idempotency_key: Option<Uuid>,
+    /// Nothing but null so far.
+    reply_to_id: Option<MessageId>,
+}
+
+/// A message on its way: who says what where.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    sender: AuthUser,
+    chat_id: ChatId,
+    content: String,
+    idempotency_key: Uuid,
+}
+
+/// What sending came to.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    New(Message),
+    /// It was sent before under this key; this is the message as it is now.
+    Replayed(Message),
+}
+
+impl Outgoing {
+    /// Who sends it.
+    pub(crate) fn sender(&self) -> AuthUser {
+        self.sender
+    }
+}
+
+impl MessageDraft {
+    /// The message that this draft makes, said by somebody in a chat. Without a key of the
+    /// client's it gets one of ours.
+    pub(crate) fn into_outgoing(self, sender: AuthUser, chat_id: ChatId) -> Result<Outgoing> {
+        if self.files.is_some_and(|files| !files.is_empty()) {
+            return Err(AppError::invalid("files", "must be empty"));
+        }
+        if self.reply_to_id.is_some() {
+            return Err(AppError::invalid("reply_to_id", "must be absent"));
+        }
+        Ok(Outgoing {
+            sender,
+            chat_id,
+            content: self.content.into_message()?,
+            idempotency_key: self.idempotency_key.unwrap_or_else(Uuid::now_v7),
+        })
+    }
+}
+
+/// Sends one message in a transaction of its own. Whether the session lives, the person is active
+/// and a member, is asked under the log's lock: nobody removed has a later message.
+pub(crate) async fn send(log: &Log, outgoing: &Outgoing) -> Result<Sent> {
+    let Outgoing { sender, chat_id, content, idempotency_key } = outgoing;
+    let digest = digest(&SHA256, content.as_bytes());
+    let mut writer = LogWriter::lock(log, &[sender.workspace_id]).await?;
+    let place = check(writer.db(), outgoing).await?;
+    if let Some((id, earlier)) = place.earlier {
+        if earlier != digest.as_ref() {
+            return Err(AppError::IdempotencyMismatch);
+        }
+        return find(writer.db(), *chat_id, id).await.map(Sent::Replayed);
+    }
+    // Whoever speaks has read what was said before.
+    let written = sqlx::query!(
+        "with mark as (
+             update chat_members set last_read_seq = $3
+             where chat_id = $2 and user_id = $4 and left_position is null
+         )
+         insert into messages (workspace_id, chat_id, seq, sender_id, content, idempotency_key, digest)
+         values ($1, $2, $3, $4, $5, $6, $7)
+         returning id, created_at",
+        sender.workspace_id as _,
+        chat_id as _,
+        place.seq as _,
+        sender.id as _,
+        content,
+        idempotency_key,
+        digest.as_ref()
+    )
+    .fetch_one(writer.db())
+    .await?;
+    let row = Row {
+        id: written.id,
+        chat_id: *chat_id,
+        sender_id: sender.id,
+        content: content.clone(),
+        created_at: written.created_at,
+        idempotency_key: *idempotency_key,
+        seq: place.seq,
+        kind: MessageKind::User,
+        edited_at: None,
+        deleted_at: None,
+    };
+    let message = Message::from(row);
+    let event = Event::NewMessage(message.clone());
+    writer.append(sender.workspace_id, Audience::Chat(*chat_id), &event)?;
+    writer.commit().await?;
+    Ok(Sent::New(message))
+}
+
+/// Where a message goes, or what was sent under its key before.
+struct Place {
+    seq: Seq,
+    earlier: Option<(MessageId, Vec<u8>)>,
+}
+
+async fn check(db: &mut PgConnection, outgoing: &Outgoing) -> Result<Place> {
+    let found = sqlx::query!(
+        r#"select w.status as "status: UserStatus",
+                  exists (
+                      select 1 from sessions as s
+                      where s.id = $4
+                        and s.user_id = $2
+                        and s.revoked_at is null
+                        and s.expires_at > clock_timestamp()
+                  ) as "session_lives!",
+                  c.id as "chat_id?: ChatId", c.archived_at as "archived_at?: Timestamp",
+                  coalesce((select max(seq) from messages where chat_id = c.id), 0) + 1
+                      as "seq!: Seq",
+                  earlier.id as "earlier_id?: MessageId", earlier.digest as "digest?"
+           from workspace_members as w
+           left join chat_members as m
+               on m.chat_id = $3 and m.user_id = w.user_id and m.left_position is null
+           left join chats as c
+               on c.id = m.chat_id and c.workspace_id = w.workspace_id and c.deleted_at is null
+           left join messages as earlier
+               on earlier.chat_id = c.id
+               and earlier.sender_id = w.user_id
+               and earlier.idempotency_key = $5
+           where w.workspace_id = $1
+             and w.user_id = $2"#,
+        outgoing.sender.workspace_id as _,
+        outgoing.sender.id as _,
+        outgoing.chat_id as _,
+        outgoing.sender.session_id as _,
+        outgoing.idempotency_key
+    )
+    .fetch_optional(db)
+    .await?
+    .ok_or(AppError::SessionEnded)?;
+    if !found.session_lives {
+        Err(AppError::SessionEnded)
+    } else if found.status == UserStatus::Suspended {
+        Err(AppError::Suspended)
+    } else if found.chat_id.is_none() {
+        Err(AppError::NotFound)
+    } else if found.archived_at.is_some() && found.earlier_id.is_none() {
+        Err(AppError::Archived)
+    } else {
+        Ok(Place { seq: found.seq, earlier: found.earlier_id.zip(found.digest) })
+    }
+}
+
+pub(crate) async fn find(
+    db: impl PgExecutor<'_>,
+    chat_id: ChatId,
+    id: MessageId,
+) -> Result<Message> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"select id, chat_id, sender_id, content, created_at, idempotency_key, seq, kind, edited_at,
+                  deleted_at
+           from messages
+           where chat_id = $1 and id = $2"#,
+        chat_id as _,
+        id as _
+    )
+    .fetch_optional(db)
+    .await?;
+    row.map(Message::from).ok_or(AppError::NotFound)
+}
+
+/// Which messages, as in the query string: at most one of the places, or ids.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Selection {
+    last_id: Option<String>,
+    before_seq: Option<String>,
+    after_seq: Option<String>,
+    around_seq: Option<String>,
+    ids: Option<String>,
+    limit: Option<String>,
+}
+
+/// Some messages of a chat, newest first, and what lies beyond them.
+#[derive(Debug)]
+pub(crate) struct MessagePage {
+    pub(crate) messages: Vec<Message>,
+    pub(crate) has_older: bool,
+    pub(crate) has_newer: bool,
+}
+
+/// A page of a chat. Its seqs run 1, 2, 3, … without gaps, so that every page is a range of them.
+pub(crate) async fn page(
+    db: &PgPool,
+    member: &Member,
+    selection: Selection,
+) -> Result<MessagePage> {
+    let limit = page::limit(selection.limit.as_deref(), 100)?;
+    let place = |field, text: &Option<String>| -> Result<Option<i64>> {
+        let number = text.as_deref().map(page::number);
+        number
+            .map(|number| number.ok_or_else(|| AppError::invalid(field, "must be a number ≥ 0")))
+            .transpose()
+    };
+    let last_id = place("last_id", &selection.last_id)?;
+    let before = place("before_seq", &selection.before_seq)?;
+    let after = place("after_seq", &selection.after_seq)?;
+    let around = place("around_seq", &selection.around_seq)?;
+    let given = [last_id, before, after, around].iter().flatten().count();
+    if given + usize::from(selection.ids.is_some()) > 1 {
+        return Err(AppError::invalid("query", "takes only one place at a time"));
+    }
+    if let Some(ids) = &selection.ids {
+        return by_ids(db, member.chat_id, &page::ids("ids", ids)?).await;
+    }
+    let chat = extent(db, member.chat_id, last_id).await?;
+    let (first, last) = if let Some(after) = after {
+        (after.saturating_add(1), after.saturating_add(limit).min(chat.head))
+    } else if let Some(around) = around {
+        // Half of the page on either side, and a whole page also near the ends.
+        let last = around.saturating_add(limit / 2).max(limit).min(chat.head);
+        (last - limit + 1, last)
+    } else {
+        let before = before.or(chat.last_id_seq).unwrap_or(i64::MAX);
+        let last = (before - 1).min(chat.head);
+        (last - limit + 1, last)
+    };
+    Ok(MessagePage {
+        messages: between(db, member.chat_id, Seq(first.max(1)), Seq(last)).await?,
+        has_older: first.min(chat.head + 1) > 1,
+        has_newer: last < chat.head,
+    })
+}
+
+/// How far a chat goes, and the seq of the first message that `last_id` leaves out.
+struct Extent {
+    head: i64,
+    last_id_seq: Option<i64>,
+}
+
+async fn extent(db: &PgPool, chat_id: ChatId, last_id: Option<i64>) -> Result<Extent> {
+    let extent = sqlx::query_as!(
+        Extent,
+        r#"select coalesce((select max(seq) from messages where chat_id = $1), 0) as "head!",
+                  case when $2::bigint is not null then coalesce((
+                      select seq from messages
+                      where chat_id = $1 and id < $2
+                      order by id desc
+                      limit 1
+                  ), 0) + 1 end as last_id_seq"#,
+        chat_id as _,
+        last_id
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(extent)
+}
+
+async fn between(db: &PgPool, chat_id: ChatId, first: Seq, last: Seq) -> Result<Vec<Message>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, chat_id, sender_id, content, created_at, idempotency_key, seq, kind, edited_at,
+                deleted_at
+         from messages
+         where chat_id = $1 and seq between $2 and $3
+         order by seq desc",
+        chat_id as _,
+        first as _,
+        last as _
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(Message::from).collect())
+}
+
+async fn by_ids(db: &PgPool, chat_id: ChatId, ids: &[MessageId]) -> Result<MessagePage> {
+    if ids.len() > 100 {
+        return Err(AppError::invalid("ids", "must be at most 100"));
+    }
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, chat_id, sender_id, content, created_at, idempotency_key, seq, kind, edited_at,
+                deleted_at
+         from messages
+         where chat_id = $1 and id = any($2)
+         order by seq desc",
+        chat_id as _,
+        ids as _
+    )
+    .fetch_all(db)
+    .await?;
+    let messages = rows.into_iter().map(Message::from).collect();
+    Ok(MessagePage { messages, has_older: false, has_newer: false })
+}
+
+/// A message as it is stored.
+struct Row {
+    id: MessageId,
+    chat_id: ChatId,
+    sender_id: UserId,
+    content: String,
+    created_at: Timestamp,
+    idempotency_key: Uuid,
+    seq: Seq,
+    kind: MessageKind,
+    edited_at: Option<Timestamp>,
+    deleted_at: Option<Timestamp>,
+}
+
+impl From<Row> for Message {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id,
+            chat_id: row.chat_id,
+            sender_id: row.sender_id,
+            content: row.content,
+            files: Vec::new(),
+            created_at: row.created_at,
+            idempotency_key: row.idempotency_key,
+            seq: row.seq,
+            kind: row.kind,
+            reply_to_id: None,
+            mentions: Mentions::default(),
+            reactions: Vec::new(),
+            attachments: Vec::new(),
+            edited_at: row.edited_at,
+            deleted_at: row.deleted_at,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Sessions: a sign-in on a device, kept alive by rotating refresh tokens.
+
+use fechatter_core::event::Event;
+use fechatter_core::log::{Audience, Log, LogWriter};
+use fechatter_core::user::{User, UserStatus};
+use fechatter_core::workspace::Workspace;
+use fechatter_core::{SessionId, UserId, WorkspaceId};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::error::{AppError, Result};
+use crate::middlewares::device::Device;
+use crate::models::{user, workspace};
+use crate::services::refresh_token::RefreshToken;
+
+/// A session and whom it speaks for.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) token: RefreshToken,
+    pub(crate) user: User,
+    pub(crate) workspace: Workspace,
+}
+
+/// Opens a session for a person in a workspace; it lasts 30 days at most.
+pub(crate) async fn open(db: &mut PgConnection, user: User, device: &Device) -> Result<Session> {
+    let id = SessionId(Uuid::now_v7());
+    sqlx::query!(
+        "insert into sessions (id, user_id, workspace_id, expires_at, user_agent, ip)
+         values ($1, $2, $3, clock_timestamp() + interval '30 days', $4, $5)",
+        id as _,
+        user.id as _,
+        user.workspace_id as _,
+        device.user_agent.as_deref(),
+        device.address.to_string()
+    )
+    .execute(&mut *db)
+    .await?;
+    speak_for(db, RefreshToken { session_id: id, generation: 1 }, user).await
+}
+
+/// Exchanges a refresh token for the next one.
+///
+/// The direct predecessor, within 30 s, gets the current one again: a reply was lost, or two tabs
+/// refreshed at once. Any older one was copied, and ends the session.
+pub(crate) async fn refresh(
+    db: &PgPool,
+    log: &Log,
+    token: RefreshToken,
+    workspace_id: Option<WorkspaceId>,
+) -> Result<Session> {
+    let mut tx = db.begin().await?;
+    let found = sqlx::query!(
+        r#"select user_id, workspace_id, generation,
+                  rotated_at > clock_timestamp() - interval '30 seconds' as "fresh!"
+           from sessions
+           where id = $1
+             and revoked_at is null
+             and expires_at > clock_timestamp()
+             and rotated_at > clock_timestamp() - interval '14 days'
+           for no key update"#,
+        token.session_id as _
+    )
+    .fetch_optional(&mut *tx)
+    .await?
+    .ok_or(AppError::RefreshInvalid)?;
+    let is_current = found.generation == token.generation;
+    let is_predecessor = found.generation.checked_sub(1) == Some(token.generation) && found.fresh;
+    if !is_current && !is_predecessor {
+        tx.rollback().await?;
+        revoke(db, log, found.user_id, Some(token.session_id)).await?;
+        return Err(AppError::RefreshReused);
+    }
+    let user = match workspace_id {
+        Some(id) => active(user::find(&mut *tx, id, found.user_id).await?)?,
+        None => last_used(&mut tx, found.user_id, Some(found.workspace_id)).await?,
+    };
+    let generation = found.generation + i32::from(is_current);
+    sqlx::query!(
+        "update sessions
+         set generation = $2,
+             rotated_at = case when generation = $2 then rotated_at else clock_timestamp() end
+         where id = $1",
+        token.session_id as _,
+        generation
+    )
+    .execute(&mut *tx)
+    .await?;
+    let token = RefreshToken { generation, ..token };
+    let session = speak_for(&mut tx, token, user).await?;
+    tx.commit().await?;
+    Ok(session)
+}
+
+/// Lets a session speak for another workspace of its account.
+pub(crate) async fn switch(
+    db: &PgPool,
+    session_id: SessionId,
+    user_id: UserId,
+    workspace_id: WorkspaceId,
+) -> Result<Session> {
+    let mut tx = db.begin().await?;
+    let user = active(user::find(&mut *tx, workspace_id, user_id).await?)?;
+    // The refresh token stays as it is, so its generation is not needed.
+    let token = RefreshToken { session_id, generation: 0 };
+    let session = speak_for(&mut tx, token, user).await?;
+    tx.commit().await?;
+    Ok(session)
+}
+
+/// Ends one session of an account, or all of them; those that have ended already stay so.
+///
+/// Its streams learn of it in every workspace, so all their logs are locked, in one go.
+pub(crate) async fn revoke(
+    db: &PgPool,
+    log: &Log,
+    user_id: UserId,
+    session_id: Option<SessionId>,
+) -> Result<()> {
+    let workspaces = sqlx::query_scalar!(
+        "select workspace_id from workspace_members where user_id = $1",
+        user_id as _
+    )
+    .fetch_all(db)
+    .await?;
+    let mut writer = LogWriter::lock(log, &workspaces).await?;
+    let revoked = sqlx::query_scalar!(
+        "update sessions
+         set revoked_at = clock_timestamp()
+         where user_id = $1
+           and revoked_at is null
+           and ($2::uuid is null or id = $2)
+         returning id",
+        user_id as _,
+        session_id as _
+    )
+    .fetch_all(writer.db())
+    .await?;
+    for session_id in revoked {
+        for workspace_id in &workspaces {
+            let event = Event::SessionRevoked { session_id };
+            writer.append(*workspace_id, Audience::User(user_id), &event)?;
+        }
+    }
+    Ok(writer.commit().await?)
+}
+
+/// The workspace that an account used last, of those in which it is active; `preferred` first.
+pub(crate) async fn last_used(
+    db: &mut PgConnection,
+    user_id: UserId,
+    preferred: Option<WorkspaceId>,
+) -> Result<User> {
+    let id = sqlx::query_scalar!(
+        "select workspace_id
+         from workspace_members
+         where user_id = $1 and status = 'Active'
+         order by workspace_id = $2 desc nulls last, last_used_at desc
+         limit 1",
+        user_id as _,
+        preferred as _
+    )
+    .fetch_optional(&mut *db)
+    .await?;
+    user::find(db, id.ok_or(AppError::Suspended)?, user_id).await
+}
+
+/// The person, unless suspended.
+pub(crate) fn active(user: User) -> Result<User> {
+    if user.status == UserStatus::Active { Ok(user) } else { Err(AppError::Suspended) }
+}
+
+/// Notes which workspace the session speaks for.
+async fn speak_for(db: &mut PgConnection, token: RefreshToken, user: User) -> Result<Session> {
+    sqlx::query!(
+        "with member as (
+             update workspace_members
+             set last_used_at = clock_timestamp()
+             where workspace_id = $2 and user_id = $3
+         )
+         update sessions set workspace_id = $2 where id = $1",
+        token.session_id as _,
+        user.workspace_id as _,
+        user.id as _
+    )
+    .execute(&mut *db)
+    .await?;
+    let workspace = workspace::find(db, user.workspace_id).await?;
+    Ok(Session { token, user, workspace })
+}
+
+/// The account of a refresh token that is its session's current one; a session that has ended, or
+/// does not exist, has none.
+pub(crate) async fn account(db: &PgPool, token: RefreshToken) -> Result<Option<UserId>> {
+    let user_id = sqlx::query_scalar!(
+        "select user_id from sessions where id = $1 and revoked_at is null",
+        token.session_id as _
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(user_id)
+}

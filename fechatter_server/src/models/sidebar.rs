@@ -1,0 +1,160 @@
+//! The caller's list of chats: one query, however many there are.
+
+use fechatter_core::chat::ChatType;
+use fechatter_core::message::MessageKind;
+use fechatter_core::{ChatId, MessageId, Seq, Timestamp, UserId};
+use serde::Serialize;
+use sqlx::PgExecutor;
+use utoipa::ToSchema;
+
+use crate::error::Result;
+use crate::middlewares::auth::CurrentUser;
+
+/// Unread messages are counted up to here.
+const UNREAD_CAP: i64 = 100;
+
+/// A chat as its member lists it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ChatSidebar {
+    id: ChatId,
+    /// Of a Single, the other person's name.
+    name: String,
+    chat_type: ChatType,
+    last_message: Option<LastMessage>,
+    is_creator: bool,
+    peer_id: Option<UserId>,
+    member_count: i32,
+    last_seq: Seq,
+    last_read_seq: Seq,
+    unread_count: i64,
+    unread_capped: bool,
+    mention_count: i64,
+    notify_level: NotifyLevel,
+    muted_until: Option<Timestamp>,
+    pinned_at: Option<Timestamp>,
+    archived_at: Option<Timestamp>,
+    /// When the last message was sent, else when the chat was created.
+    updated_at: Timestamp,
+}
+
+/// The newest message of a chat.
+#[derive(Debug, Serialize, ToSchema)]
+struct LastMessage {
+    id: MessageId,
+    content: String,
+    sender_name: String,
+    created_at: Timestamp,
+    has_files: bool,
+    sender_id: UserId,
+    seq: Seq,
+    kind: MessageKind,
+    deleted_at: Option<Timestamp>,
+}
+
+/// What a person wants to be told of.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum NotifyLevel {
+    /// Everything.
+    All,
+}
+
+/// The caller's chats, latest activity first; only one of them, or only those that are archived or
+/// are not, if so asked.
+pub(crate) async fn list(
+    db: impl PgExecutor<'_>,
+    user: &CurrentUser,
+    only: Option<ChatId>,
+    archived: Option<bool>,
+) -> Result<Vec<ChatSidebar>> {
+    // Unread messages are counted only where there are newer ones than the last read.
+    let rows = sqlx::query!(
+        r#"select c.id, c.name, c.chat_type, c.owner_id, c.member_count, c.archived_at,
+                  c.created_at, me.last_read_seq,
+                  peer.user_id as "peer_id?: UserId", peer.fullname as "peer_name?",
+                  last.id as "last_id?: MessageId", last.seq as "last_seq?: Seq",
+                  last.sender_id as "sender_id?: UserId", last.kind as "kind?: MessageKind",
+                  last.content as "content?", last.created_at as "sent_at?: Timestamp",
+                  last.deleted_at as "deleted_at?: Timestamp", sender.fullname as "sender_name?",
+                  unread.count as "unread!"
+           from chat_members as me
+           join chats as c on c.id = me.chat_id
+           left join workspace_members as peer
+               on c.chat_type = 'Single'
+               and peer.workspace_id = c.workspace_id
+               and peer.user_id = case when c.single_low = $2 then c.single_high else c.single_low end
+           left join lateral (
+               select m.id, m.seq, m.sender_id, m.kind, m.content, m.created_at, m.deleted_at
+               from messages as m
+               where m.chat_id = c.id
+               order by m.seq desc
+               limit 1
+           ) as last on true
+           left join workspace_members as sender
+               on sender.workspace_id = c.workspace_id and sender.user_id = last.sender_id
+           cross join lateral (
+               select count(*) as count
+               from (
+                   select 1
+                   from messages as m
+                   where last.seq > me.last_read_seq
+                     and m.chat_id = c.id
+                     and m.seq > me.last_read_seq
+                     and m.sender_id <> $2
+                     and m.kind <> 'system'
+                     and m.deleted_at is null
+                   limit $5
+               ) as counted
+           ) as unread
+           where me.workspace_id = $1
+             and me.user_id = $2
+             and me.left_position is null
+             and c.deleted_at is null
+             and ($3::bigint is null or c.id = $3)
+             and ($4::boolean is null or (c.archived_at is not null) = $4)
+           order by coalesce(last.created_at, c.created_at) desc, c.id desc"#,
+        user.workspace_id as _,
+        user.id as _,
+        only as _,
+        archived,
+        UNREAD_CAP + 1
+    )
+    .fetch_all(db)
+    .await?;
+    let chats = rows.into_iter().map(|row| {
+        let last_message = row.last_id.zip(row.last_seq).zip(row.sender_id).zip(row.sent_at);
+        let last_message = last_message.zip(row.kind);
+        ChatSidebar {
+            id: row.id,
+            name: row.peer_name.unwrap_or(row.name),
+            chat_type: row.chat_type,
+            last_message: last_message.map(|((((id, seq), sender_id), created_at), kind)| {
+                LastMessage {
+                    id,
+                    content: row.content.unwrap_or_default(),
+                    sender_name: row.sender_name.unwrap_or_default(),
+                    created_at,
+                    has_files: false,
+                    sender_id,
+                    seq,
+                    kind,
+                    deleted_at: row.deleted_at,
+                }
+            }),
+            is_creator: row.owner_id == user.id,
+            peer_id: row.peer_id,
+            member_count: row.member_count,
+            last_seq: row.last_seq.unwrap_or(Seq(0)),
+            last_read_seq: row.last_read_seq,
+            unread_count: row.unread.min(UNREAD_CAP),
+            unread_capped: row.unread > UNREAD_CAP,
+            mention_count: 0,
+            notify_level: NotifyLevel::All,
+            muted_until: None,
+            pinned_at: None,
+            archived_at: row.archived_at,
+            updated_at: row.sent_at.unwrap_or(row.created_at),
+        }
+    });
+    Ok(chats.collect())
+}

@@ -1,0 +1,87 @@
+//! The people of a workspace.
+
+use fechatter_core::user::{Role, User, UserStatus};
+use fechatter_core::{UserId, WorkspaceId};
+use serde::Deserialize;
+use sqlx::PgExecutor;
+
+use crate::error::{AppError, Result};
+use crate::utils::page;
+
+/// One person of a workspace.
+pub(crate) async fn find(
+    db: impl PgExecutor<'_>,
+    workspace_id: WorkspaceId,
+    user_id: UserId,
+) -> Result<User> {
+    let user = sqlx::query_as!(
+        User,
+        "select u.id, m.fullname, u.email, m.status, u.created_at, m.workspace_id, m.role, m.title,
+                null::text as avatar_url
+         from workspace_members as m
+         join users as u on u.id = m.user_id
+         where m.workspace_id = $1
+           and m.user_id = $2",
+        workspace_id as _,
+        user_id as _
+    )
+    .fetch_optional(db)
+    .await?;
+    user.ok_or(AppError::NotFound)
+}
+
+/// Which people, as in the query string of `GET /api/users`.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Filter {
+    q: Option<String>,
+    role: Option<Role>,
+    status: Option<UserStatus>,
+    ids: Option<String>,
+    cursor: Option<String>,
+    limit: Option<String>,
+}
+
+/// The people of a workspace by id, and where the next page begins. With neither cursor nor limit
+/// all of them, as clients of the earlier Fechatter expect.
+pub(crate) async fn list(
+    db: impl PgExecutor<'_>,
+    workspace_id: WorkspaceId,
+    filter: Filter,
+) -> Result<(Vec<User>, Option<String>)> {
+    let paged = filter.cursor.is_some() || filter.limit.is_some();
+    let limit = page::limit(filter.limit.as_deref(), if paged { 50 } else { i64::MAX - 1 })?;
+    let [after] = filter.cursor.as_deref().map_or(Ok([0]), page::read_cursor)?;
+    let ids = filter.ids.as_deref().map(|ids| page::ids::<UserId>("ids", ids)).transpose()?;
+    let q = filter.q.filter(|q| !q.is_empty());
+    if q.as_deref().is_some_and(|q| q.contains('\0')) {
+        return Err(AppError::invalid("q", "must not contain NUL"));
+    }
+    let mut users = sqlx::query_as!(
+        User,
+        "select u.id, m.fullname, u.email, m.status, u.created_at, m.workspace_id, m.role, m.title,
+                null::text as avatar_url
+         from workspace_members as m
+         join users as u on u.id = m.user_id
+         where m.workspace_id = $1
+           and m.user_id > $2
+           and ($3::text is null
+                or strpos(lower(m.fullname), lower($3)) > 0
+                or strpos(lower(u.email), lower($3)) > 0)
+           and ($4::text is null or m.role = $4)
+           and ($5::text is null or m.status = $5)
+           and ($6::bigint[] is null or m.user_id = any($6))
+         order by m.user_id
+         limit $7",
+        workspace_id as _,
+        after,
+        q,
+        filter.role as _,
+        filter.status as _,
+        ids as _,
+        limit + 1
+    )
+    .fetch_all(db)
+    .await?;
+    let next = page::cut(&mut users, limit, |user| [user.id.0]);
+    Ok((users, next))
+}

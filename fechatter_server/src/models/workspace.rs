@@ -1,0 +1,281 @@
+//! Workspaces: who creates them, who gets in, what they are called.
+
+use fechatter_core::config::{AccountsConfig, WorkspaceCreation};
+use fechatter_core::event::Event;
+use fechatter_core::log::{Audience, Log, LogWriter};
+use fechatter_core::user::{Role, User};
+use fechatter_core::workspace::{JoinPolicy, Workspace};
+use fechatter_core::{UserId, WorkspaceId};
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, PgExecutor, PgPool};
+use utoipa::ToSchema;
+
+use crate::error::{AppError, OnConstraint, Result};
+use crate::middlewares::auth::CurrentUser;
+use crate::models::{invite, user};
+use crate::utils::json::not_null;
+use crate::utils::text::{WorkspaceName, key};
+
+/// A workspace as one of its people lists it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WorkspaceWithRole {
+    #[serde(flatten)]
+    workspace: Workspace,
+    role: Role,
+}
+
+/// What its owner or an admin may change.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WorkspaceChanges {
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = Option<String>)]
+    name: Option<WorkspaceName>,
+    #[serde(default, deserialize_with = "not_null")]
+    join_policy: Option<JoinPolicy>,
+}
+
+/// How an account asks for a workspace that exists.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct JoinRequest {
+    invite_code: Option<String>,
+    #[schema(value_type = Option<String>)]
+    name: Option<WorkspaceName>,
+}
+
+pub(crate) async fn find(db: impl PgExecutor<'_>, id: WorkspaceId) -> Result<Workspace> {
+    let workspace = sqlx::query_as!(
+        Workspace,
+        "select id, name, owner_id, created_at, join_policy from workspaces where id = $1",
+        id as _
+    )
+    .fetch_optional(db)
+    .await?;
+    workspace.ok_or(AppError::NotFound)
+}
+
+pub(crate) async fn find_by_name(
+    db: impl PgExecutor<'_>,
+    name: &WorkspaceName,
+) -> Result<Option<WorkspaceId>> {
+    let id =
+        sqlx::query_scalar!("select id from workspaces where name_key = $1", key(name.as_str()))
+            .fetch_optional(db)
+            .await?;
+    Ok(id)
+}
+
+/// The workspaces of an account.
+pub(crate) async fn list(db: &PgPool, user_id: UserId) -> Result<Vec<WorkspaceWithRole>> {
+    let rows = sqlx::query!(
+        "select w.id, w.name, w.owner_id, w.created_at, w.join_policy, m.role
+         from workspace_members as m
+         join workspaces as w on w.id = m.workspace_id
+         where m.user_id = $1
+         order by w.id",
+        user_id as _
+    )
+    .fetch_all(db)
+    .await?;
+    let with_role = rows.into_iter().map(|row| WorkspaceWithRole {
+        workspace: Workspace {
+            id: row.id,
+            name: row.name,
+            owner_id: row.owner_id,
+            created_at: row.created_at,
+            join_policy: row.join_policy,
+        },
+        role: row.role,
+    });
+    Ok(with_role.collect())
+}
+
+/// Creates a workspace and its log with its owner in it; none if the name is taken.
+pub(crate) async fn create(
+    writer: &mut LogWriter,
+    policy: &AccountsConfig,
+    name: &WorkspaceName,
+    owner: (UserId, &str),
+) -> Result<Option<User>> {
+    check_creation(writer.db(), policy.workspace_creation).await?;
+    let (owner_id, fullname) = owner;
+    let created = sqlx::query_scalar!(
+        "insert into workspaces (name, name_key, owner_id, join_policy)
+         values ($1, $2, $3, $4)
+         on conflict (name_key) do nothing
+         returning id",
+        name.as_str(),
+        key(name.as_str()),
+        owner_id as _,
+        policy.join_policy as _
+    )
+    .fetch_optional(writer.db())
+    .await?;
+    let Some(id) = created else { return Ok(None) };
+    writer.create_log(id).await?;
+    admit(writer, id, (owner_id, fullname), Role::Owner).await.map(Some)
+}
+
+/// Creates a workspace for an account that has one already.
+pub(crate) async fn create_another(
+    log: &Log,
+    policy: &AccountsConfig,
+    caller: &CurrentUser,
+    name: &WorkspaceName,
+) -> Result<Workspace> {
+    let mut writer = LogWriter::begin(log).await?;
+    let fullname = user::find(writer.db(), caller.workspace_id, caller.id).await?.fullname;
+    let owner = create(&mut writer, policy, name, (caller.id, &fullname)).await?;
+    let owner = owner.ok_or(AppError::WorkspaceTaken)?;
+    let workspace = find(writer.db(), owner.workspace_id).await?;
+    writer.commit().await?;
+    Ok(workspace)
+}
+
+/// Lets an account into a workspace by invite or, where it is open, by name. The flag says whether
+/// it was not in it before.
+pub(crate) async fn join(
+    log: &Log,
+    caller: &CurrentUser,
+    request: JoinRequest,
+) -> Result<(Workspace, bool)> {
+    let mut writer = LogWriter::begin(log).await?;
+    let current = user::find(writer.db(), caller.workspace_id, caller.id).await?;
+    let door = match (&request.invite_code, &request.name) {
+        (Some(code), None) => Door::Invite(invite::digest(code)),
+        (None, Some(_)) => Door::Open,
+        _ => return Err(AppError::invalid("body", "needs either invite_code or name")),
+    };
+    let id = match (&door, &request.name) {
+        (Door::Open, Some(name)) => find_by_name(writer.db(), name).await?,
+        (Door::Invite(digest), _) => invite::workspace_of(writer.db(), digest).await?,
+        (Door::Open, None) => None,
+    };
+    // Whether a workspace of the name exists is not told to those outside.
+    let id = id.ok_or(match door {
+        Door::Open => AppError::InviteRequired,
+        Door::Invite(_) => AppError::InviteInvalid,
+    })?;
+    writer.add_locks(&[id]).await?;
+    let already = user::find(writer.db(), id, caller.id).await;
+    let joins = match already {
+        Ok(_) => false,
+        Err(AppError::NotFound) => {
+            enter(&mut writer, id, &door, (caller.id, &current.fullname, &current.email)).await?;
+            true
+        }
+        Err(error) => return Err(error),
+    };
+    let workspace = find(writer.db(), id).await?;
+    writer.commit().await?;
+    Ok((workspace, joins))
+}
+
+/// How somebody gets into an existing workspace.
+#[derive(Debug)]
+pub(crate) enum Door {
+    /// By its name.
+    Open,
+    /// By the digest of an invite's code.
+    Invite(Vec<u8>),
+}
+
+/// Lets a person in through a door, if it is open to them. The workspace's log is held.
+pub(crate) async fn enter(
+    writer: &mut LogWriter,
+    id: WorkspaceId,
+    door: &Door,
+    (user_id, fullname, email): (UserId, &str, &str),
+) -> Result<User> {
+    match door {
+        Door::Open => {
+            check_open(writer.db(), id).await?;
+            admit(writer, id, (user_id, fullname), Role::Member).await
+        }
+        Door::Invite(digest) => {
+            let invite = invite::redeem(writer.db(), id, digest, email).await?;
+            let user = admit(writer, id, (user_id, fullname), invite.role).await?;
+            invite.join_chats(writer, user_id).await?;
+            Ok(user)
+        }
+    }
+}
+
+/// Refuses where people get in by invite only.
+pub(crate) async fn check_open(db: &mut PgConnection, id: WorkspaceId) -> Result<()> {
+    match find(db, id).await?.join_policy {
+        JoinPolicy::Open => Ok(()),
+        JoinPolicy::Invite => Err(AppError::InviteRequired),
+    }
+}
+
+async fn admit(
+    writer: &mut LogWriter,
+    id: WorkspaceId,
+    (user_id, fullname): (UserId, &str),
+    role: Role,
+) -> Result<User> {
+    sqlx::query!(
+        "insert into workspace_members (workspace_id, user_id, fullname, role)
+         values ($1, $2, $3, $4)",
+        id as _,
+        user_id as _,
+        fullname,
+        role as _
+    )
+    .execute(writer.db())
+    .await?;
+    let user = user::find(writer.db(), id, user_id).await?;
+    writer.append(id, Audience::Workspace, &Event::UserJoinedWorkspace(user.clone()))?;
+    Ok(user)
+}
+
+/// Changes the caller's workspace.
+pub(crate) async fn update(
+    log: &Log,
+    caller: &CurrentUser,
+    changes: WorkspaceChanges,
+) -> Result<Workspace> {
+    let id = caller.workspace_id;
+    let mut writer = LogWriter::lock(log, &[id]).await?;
+    if user::find(writer.db(), id, caller.id).await?.role < Role::Admin {
+        return Err(AppError::Forbidden);
+    }
+    let name = changes.name.as_ref().map(WorkspaceName::as_str);
+    sqlx::query!(
+        "update workspaces
+         set name = coalesce($2, name),
+             name_key = coalesce($3, name_key),
+             join_policy = coalesce($4, join_policy)
+         where id = $1",
+        id as _,
+        name,
+        name.map(key),
+        changes.join_policy as _
+    )
+    .execute(writer.db())
+    .await
+    .on_constraint("workspaces_name_key", AppError::WorkspaceTaken)?;
+    let workspace = find(writer.db(), id).await?;
+    writer.append(id, Audience::Workspace, &Event::WorkspaceUpdated(workspace.clone()))?;
+    writer.commit().await?;
+    Ok(workspace)
+}
+
+async fn check_creation(db: &mut PgConnection, policy: WorkspaceCreation) -> Result<()> {
+    let allowed = match policy {
+        WorkspaceCreation::Anyone => true,
+        WorkspaceCreation::Nobody => false,
+        WorkspaceCreation::FirstOnly => {
+            // One at a time, so that only one can be the first.
+            sqlx::query!("select pg_advisory_xact_lock(hashtext('the first workspace'))")
+                .fetch_one(&mut *db)
+                .await?;
+            sqlx::query_scalar!(r#"select not exists (select 1 from workspaces) as "none!""#)
+                .fetch_one(db)
+                .await?
+        }
+    };
+    if allowed { Ok(()) } else { Err(AppError::WorkspaceCreationClosed) }
+}

@@ -1,0 +1,6 @@
+//! What models need besides PostgreSQL.
+
+pub(crate) mod message_writer;
+pub(crate) mod password;
+pub(crate) mod purge;
+pub(crate) mod refresh_token;

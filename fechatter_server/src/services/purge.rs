@@ -1,0 +1,65 @@
+//! Removes the messages of deleted chats, in small batches and outside the log's lock.
+//!
+//! A deleted chat is gone for everybody at once; this only frees the space. Several servers may do
+//! it at the same time, and a batch cut short is done again.
+
+use std::time::Duration;
+
+use fechatter_core::ChatId;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::models::throttle;
+
+const BATCH: i64 = 1_000;
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Purges until the end of the server.
+pub(crate) async fn run(db: PgPool, shutdown: CancellationToken) {
+    loop {
+        let done = tokio::select! {
+            done = purge(&db) => done,
+            () = shutdown.cancelled() => return,
+        };
+        if let Err(error) = done {
+            warn!(%error, "deleted chats could not be purged; trying again");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+async fn purge(db: &PgPool) -> sqlx::Result<()> {
+    throttle::forget_old(db).await?;
+    let chats = sqlx::query_scalar!(
+        r#"select id as "id: ChatId" from chats where deleted_at is not null and purged_at is null"#
+    )
+    .fetch_all(db)
+    .await?;
+    for chat_id in chats {
+        while delete_batch(db, chat_id).await? > 0 {
+            // Let everybody else at the disk between batches.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        sqlx::query!("update chats set purged_at = clock_timestamp() where id = $1", chat_id as _)
+            .execute(db)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn delete_batch(db: &PgPool, chat_id: ChatId) -> sqlx::Result<u64> {
+    let deleted = sqlx::query!(
+        "delete from messages
+         where chat_id = $1
+           and id in (select id from messages where chat_id = $1 order by id limit $2)",
+        chat_id as _,
+        BATCH
+    )
+    .execute(db)
+    .await?;
+    Ok(deleted.rows_affected())
+}

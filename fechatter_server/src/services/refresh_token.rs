@@ -1,0 +1,91 @@
+//! Refresh tokens: base64url(session id ‖ generation ‖ HMAC-SHA-256 of both).
+//!
+//! No token is stored: the session's row knows its generation, and only we can make its token.
+
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use fechatter_core::SessionId;
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+/// The key of all refresh tokens: `auth.refresh_key`.
+#[derive(Clone)]
+pub(crate) struct RefreshKey(Arc<hmac::Key>);
+
+/// What a genuine refresh token says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RefreshToken {
+    pub(crate) session_id: SessionId,
+    pub(crate) generation: i32,
+}
+
+impl RefreshKey {
+    /// # Errors
+    /// When the key is missing, a placeholder or shorter than 32 bytes.
+    pub(crate) fn new(key: Option<&SecretString>) -> anyhow::Result<Self> {
+        const HELP: &str = "auth.refresh_key must be at least 32 random bytes in base64; \
+                            `fechatter_server keygen` makes one";
+        let key = key.and_then(|key| BASE64_STANDARD.decode(key.expose_secret()).ok());
+        let key = key.context(HELP)?;
+        ensure!(key.len() >= 32, HELP);
+        Ok(Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &key))))
+    }
+
+    pub(crate) fn write(&self, token: RefreshToken) -> String {
+        let mut bytes = Vec::with_capacity(52);
+        bytes.extend(token.session_id.0.as_bytes());
+        bytes.extend(token.generation.to_be_bytes());
+        let tag = hmac::sign(&self.0, &bytes);
+        bytes.extend(tag.as_ref());
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    pub(crate) fn read(&self, text: &str) -> Option<RefreshToken> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (said, tag) = bytes.split_at_checked(20)?;
+        hmac::verify(&self.0, said, tag).ok()?;
+        let (session_id, generation) = said.split_at(16);
+        Some(RefreshToken {
+            session_id: SessionId(Uuid::from_slice(session_id).ok()?),
+            generation: i32::from_be_bytes(generation.try_into().ok()?),
+        })
+    }
+}
+
+impl fmt::Debug for RefreshKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefreshKey(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> RefreshKey {
+        RefreshKey::new(Some(&BASE64_STANDARD.encode([byte; 32]).into())).unwrap()
+    }
+
+    #[test]
+    fn only_our_own_tokens_are_read() {
+        let token = RefreshToken { session_id: SessionId(Uuid::now_v7()), generation: 7 };
+        let text = key(1).write(token);
+
+        assert_eq!(key(1).read(&text), Some(token));
+        assert_eq!(key(2).read(&text), None);
+        assert_eq!(key(1).read(&text[1..]), None);
+        assert_eq!(key(1).read(""), None);
+    }
+
+    #[test]
+    fn a_placeholder_is_no_key() {
+        assert!(RefreshKey::new(None).is_err());
+        assert!(RefreshKey::new(Some(&"REPLACE-WITH-KEYGEN".into())).is_err());
+        assert!(RefreshKey::new(Some(&BASE64_STANDARD.encode([1; 31]).into())).is_err());
+    }
+}

@@ -1,0 +1,131 @@
+//! JSON bodies: strict in form and in shape, with errors that name the field.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use serde::de::{DeserializeOwned, Deserializer};
+use serde::{Deserialize, Serialize};
+
+use crate::error::AppError;
+
+/// JSON deeper than this is refused.
+const MAX_DEPTH: usize = 64;
+
+/// A JSON body, or a JSON answer.
+#[derive(Debug)]
+pub(crate) struct Json<T>(pub(crate) T);
+
+/// A JSON body, or none at all.
+#[derive(Debug)]
+pub(crate) struct MaybeJson<T>(pub(crate) Option<T>);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = AppError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, AppError> {
+        let is_json = is_json(&request);
+        let bytes = body(request, state).await?;
+        if is_json { parse(&bytes).map(Self) } else { Err(AppError::UnsupportedMediaType) }
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for MaybeJson<T> {
+    type Rejection = AppError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, AppError> {
+        let is_json = is_json(&request);
+        let bytes = body(request, state).await?;
+        match (bytes.is_empty(), is_json) {
+            (true, _) => Ok(Self(None)),
+            (false, true) => parse(&bytes).map(Some).map(Self),
+            (false, false) => Err(AppError::UnsupportedMediaType),
+        }
+    }
+}
+
+impl<T: Serialize> axum::response::IntoResponse for Json<T> {
+    fn into_response(self) -> axum::response::Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+/// For a field that may be absent but not null: in a PATCH, null means "clear".
+pub(crate) fn not_null<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
+/// For a field that PATCH may leave (absent), clear (null) or set.
+pub(crate) fn nullable<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}
+
+fn is_json(request: &Request) -> bool {
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, AppError> {
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => AppError::TooLarge("the body is larger than 1 MiB"),
+        _ => AppError::invalid("body", "cannot be read"),
+    })
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AppError> {
+    if depth(bytes) > MAX_DEPTH {
+        return Err(AppError::MalformedJson("nested too deeply"));
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let shaped = serde_path_to_error::deserialize(&mut deserializer);
+    match (shaped, deserializer.end()) {
+        (Ok(value), Ok(())) => Ok(value),
+        // A body that is no JSON at all is that first, even where its shape was found wrong.
+        (Err(error), _) if serde_json::from_slice::<serde_json::Value>(bytes).is_ok() => {
+            let path = error.path().to_string();
+            let issue = error.into_inner().to_string();
+            let issue = issue.split(" at line ").next().unwrap_or_default();
+            Err(AppError::invalid(if path == "." { "body" } else { &path }, issue))
+        }
+        _ => Err(AppError::MalformedJson("not valid JSON in UTF-8")),
+    }
+}
+
+/// How deep arrays and objects nest, without parsing.
+fn depth(bytes: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_in_strings_are_not_depth() {
+        assert_eq!(depth(br#"{"a": "[[[[\"[[", "b": [[1]]}"#), 3);
+    }
+}

@@ -1,0 +1,6 @@
+//! Request parsing that every handler shares.
+
+pub(crate) mod json;
+pub(crate) mod page;
+pub(crate) mod path;
+pub(crate) mod text;

@@ -1,0 +1,56 @@
+//! Ids in paths: what is no positive 63-bit integer names nothing.
+
+use std::str::FromStr;
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use fechatter_core::{MessageId, UserId};
+
+use crate::error::AppError;
+
+/// The `{id}` of the path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Id<T>(pub(crate) T);
+
+/// The `{mid}` of the path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InMessage(pub(crate) MessageId);
+
+/// The `{member_id}` of the path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InMember(pub(crate) UserId);
+
+impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for Id<T> {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
+        named(parts, state, "id").await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InMessage {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
+        named(parts, state, "mid").await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InMember {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
+        named(parts, state, "member_id").await.map(Self)
+    }
+}
+
+async fn named<S, T>(parts: &mut Parts, state: &S, name: &str) -> Result<T, AppError>
+where
+    S: Send + Sync,
+    T: FromStr,
+{
+    let params = RawPathParams::from_request_parts(parts, state).await;
+    let params = params.map_err(|_| AppError::NotFound)?;
+    let value = params.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
+    value.and_then(|value| value.parse().ok()).ok_or(AppError::NotFound)
+}

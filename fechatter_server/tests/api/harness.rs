@@ -1,0 +1,207 @@
+//! The people who use Fechatter, and the server they use.
+
+mod client;
+mod log;
+mod people;
+mod reply;
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use devdb::TestDatabase;
+use fechatter_core::config::{Config, WorkspaceCreation};
+use fechatter_core::http::Listeners;
+use fechatter_core::token::generate_keys;
+use fechatter_core::workspace::JoinPolicy;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, PgPool};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub(crate) use client::{Client, NOTHING};
+pub(crate) use log::{Log, Logged};
+pub(crate) use people::{Chat, Person, ids_of};
+pub(crate) use reply::{Ordered, Reply, seqs};
+
+/// Everybody's password, unless a test is about passwords.
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
+
+/// A running server with a database of its own; both end with the test.
+pub(crate) struct TestApp {
+    /// A client that has not signed in.
+    pub(crate) anyone: Client,
+    /// A client of the operations port.
+    pub(crate) operator: Client,
+    pub(crate) db: PgPool,
+    pub(crate) private_key: SecretString,
+    pub(crate) public_key: String,
+    _server: DropGuard,
+    _database: TestDatabase,
+}
+
+impl TestApp {
+    /// A server with the development's settings: whoever comes gets in, as often as they like.
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// The development's settings, changed.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let database = TestDatabase::create(&fechatter_server::MIGRATOR).await;
+        let (private_key, public_key) = generate_keys().unwrap();
+        let mut config = Config::from_yaml(include_str!("../../../app.yml.example")).unwrap();
+        config.database.url = database.url().into();
+        config.database.max_connections = 10;
+        config.auth.private_key = Some(private_key.clone());
+        config.auth.public_keys = vec![public_key.clone()];
+        config.auth.refresh_key = Some(BASE64_STANDARD.encode(rand::random::<[u8; 32]>()).into());
+        config.auth.secure_cookie = false;
+        config.accounts.workspace_creation = WorkspaceCreation::Anyone;
+        config.accounts.join_policy = JoinPolicy::Open;
+        config.accounts.refuse_common_passwords = false;
+        config.accounts.free_failures = 1_000_000;
+        config.accounts.attempts_per_minute = 1_000_000;
+        config.accounts.attempts_per_minute_overall = 1_000_000;
+        config.http.requests_per_second = 1_000_000;
+        config.http.burst = 1_000_000;
+        change(&mut config);
+
+        let any_port = "127.0.0.1:0".parse().unwrap();
+        let listeners = Listeners::bind(any_port, any_port).await.unwrap();
+        let public = listeners.public.local_addr().unwrap();
+        let operations = listeners.operations.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let server = fechatter_server::serve(config, listeners, shutdown.clone());
+        tokio::spawn(async move {
+            if let Err(error) = server.await {
+                eprintln!("the server ended: {error:#}");
+            }
+        });
+        Self {
+            anyone: Client::of(public),
+            operator: Client::of(operations),
+            db: PgPoolOptions::new().max_connections(2).connect_lazy(&database.url()).unwrap(),
+            private_key,
+            public_key,
+            _server: shutdown.drop_guard(),
+            _database: database,
+        }
+    }
+
+    /// Signs somebody up to "Acme".
+    pub(crate) async fn user(&self, name: &str) -> Person {
+        self.user_in(name, "Acme").await
+    }
+
+    /// Signs people up to "Acme", one after the other; the first one to come owns it.
+    pub(crate) async fn users<const N: usize>(&self, names: [&str; N]) -> [Person; N] {
+        let mut people = Vec::new();
+        for name in names {
+            people.push(self.user(name).await);
+        }
+        people.try_into().ok().unwrap()
+    }
+
+    /// Signs somebody up to a workspace.
+    pub(crate) async fn user_in(&self, name: &str, workspace: &str) -> Person {
+        let host = workspace.to_lowercase().replace(' ', "-");
+        let sign_up = json!({
+            "fullname": name,
+            "email": format!("{name}@{host}.test"),
+            "password": PASSWORD,
+            "workspace": workspace,
+        });
+        let reply = self.anyone.post("/api/signup", sign_up).await;
+        Person::signed_in(&self.anyone, &reply.expect(reqwest::StatusCode::CREATED))
+    }
+
+    /// Signs somebody in once more, in a session of its own.
+    pub(crate) async fn signs_in(&self, person: &Person) -> Person {
+        let reply = self.tries(&person.email, PASSWORD).await;
+        Person::signed_in(&self.anyone, &reply.expect(reqwest::StatusCode::OK))
+    }
+
+    /// Tries to sign in.
+    pub(crate) async fn tries(&self, email: &str, password: &str) -> Reply {
+        let credentials = json!({ "email": email, "password": password });
+        self.anyone.post("/api/signin", credentials).await
+    }
+
+    /// Puts people into a workspace without the cost of their passwords; they cannot sign in.
+    pub(crate) async fn extras(&self, workspace_id: i64, count: i32) -> Vec<i64> {
+        sqlx::query_scalar(
+            "with new as (
+                 insert into users (email, email_key, password_hash)
+                 select 'extra' || n || '@acme.test', 'extra' || n || '@acme.test', '-'
+                 from generate_series(1, $2) as n
+                 returning id
+             )
+             insert into workspace_members (workspace_id, user_id, fullname, role)
+             select $1, id, 'Extra ' || id, 'member' from new
+             returning user_id",
+        )
+        .bind(workspace_id)
+        .bind(count)
+        .fetch_all(&self.db)
+        .await
+        .unwrap()
+    }
+
+    /// Changes the database behind the server's back: clocks, ranks, what has no endpoint yet.
+    pub(crate) async fn sql(&self, statement: &'static str) {
+        let done = sqlx::query(statement).execute(&self.db).await.unwrap();
+        assert_ne!(done.rows_affected(), 0, "{statement}");
+    }
+
+    /// Lets a person's sessions have been used so much longer ago.
+    pub(crate) async fn ages_sessions_of(&self, person: &Person, by: &str) {
+        let aged = sqlx::query(
+            "update sessions set rotated_at = rotated_at - $2::text::interval where user_id = $1",
+        );
+        aged.bind(person.id).bind(by).execute(&self.db).await.unwrap();
+    }
+
+    /// Makes a person a suspended one, in all their workspaces.
+    pub(crate) async fn suspends(&self, person: &Person) {
+        let suspended = "update workspace_members set status = 'Suspended' where user_id = $1";
+        sqlx::query(suspended).bind(person.id).execute(&self.db).await.unwrap();
+    }
+
+    /// Gives a person a role in all their workspaces.
+    pub(crate) async fn promotes(&self, person: &Person, role: &str) {
+        let promoted = "update workspace_members set role = $2 where user_id = $1";
+        sqlx::query(promoted).bind(person.id).bind(role).execute(&self.db).await.unwrap();
+    }
+
+    /// The events that a workspace's log gets from now on.
+    pub(crate) async fn log_of(&self, workspace_id: i64) -> Log {
+        Log::from_now(self.db.clone(), workspace_id).await
+    }
+
+    /// A digest of each table, but for the counters of throttling.
+    pub(crate) async fn state(&self) -> BTreeMap<String, Value> {
+        let tables: Vec<String> = sqlx::query_scalar(
+            "select tablename::text
+             from pg_tables
+             where schemaname = 'public'
+               and tablename not in ('attempt_windows', 'signin_failures')",
+        )
+        .fetch_all(&self.db)
+        .await
+        .unwrap();
+        let mut state = BTreeMap::new();
+        for table in tables {
+            let digest = format!(
+                "select jsonb_build_array(
+                     count(*), md5(coalesce(string_agg(t::text, '|' order by t::text), '')))
+                 from {table} as t"
+            );
+            let digest: Value =
+                sqlx::query_scalar(AssertSqlSafe(digest)).fetch_one(&self.db).await.unwrap();
+            state.insert(table, digest);
+        }
+        state
+    }
+}

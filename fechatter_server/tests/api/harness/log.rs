@@ -1,0 +1,72 @@
+//! What a workspace's log says happened.
+
+use serde_json::Value;
+use sqlx::{FromRow, PgPool};
+
+/// A reader of one workspace's log.
+pub(crate) struct Log {
+    db: PgPool,
+    workspace_id: i64,
+    position: i64,
+}
+
+/// An event and its audience.
+#[derive(Debug, FromRow)]
+pub(crate) struct Logged {
+    pub(crate) position: i64,
+    pub(crate) kind: String,
+    pub(crate) chat_id: Option<i64>,
+    pub(crate) user_id: Option<i64>,
+    pub(crate) message_id: Option<i64>,
+    /// Null where the event names a message.
+    pub(crate) payload: Option<Value>,
+}
+
+impl Log {
+    pub(crate) async fn from_now(db: PgPool, workspace_id: i64) -> Self {
+        let mut log = Self { db, workspace_id, position: 0 };
+        log.news().await;
+        log
+    }
+
+    /// The events since the last look.
+    pub(crate) async fn news(&mut self) -> Vec<Logged> {
+        let events: Vec<Logged> = sqlx::query_as(
+            "select position, kind, chat_id, user_id, message_id, payload
+             from events
+             where workspace_id = $1 and position > $2
+             order by position",
+        )
+        .bind(self.workspace_id)
+        .bind(self.position)
+        .fetch_all(&self.db)
+        .await
+        .unwrap();
+        if let Some(last) = events.last() {
+            self.position = last.position;
+        }
+        events
+    }
+
+    /// The names of the events since the last look.
+    pub(crate) async fn kinds(&mut self) -> Vec<String> {
+        self.news().await.into_iter().map(|event| event.kind).collect()
+    }
+
+    /// The one event since the last look.
+    #[track_caller]
+    pub(crate) fn only(events: Vec<Logged>, kind: &str) -> Logged {
+        let [event] = <[Logged; 1]>::try_from(events).unwrap();
+        assert_eq!(event.kind, kind);
+        event
+    }
+}
+
+impl Logged {
+    /// What clients receive, but for the event's name.
+    pub(crate) fn data(&self) -> Value {
+        let mut data = self.payload.clone().unwrap();
+        assert_eq!(data.as_object_mut().unwrap().remove("event").unwrap(), *self.kind);
+        data
+    }
+}

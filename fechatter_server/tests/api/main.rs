@@ -1,0 +1,23 @@
+//! The REST API, met as its clients meet it: over HTTP, on a real PostgreSQL, a database a test.
+//!
+//! The contract is `docs/API.md`; a test is named for the fact it holds.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod accounts;
+mod bad_input;
+mod chats;
+mod harness;
+mod invites;
+mod matrix;
+mod members;
+mod membership_model;
+mod messages;
+mod old_client;
+mod plans;
+mod server;
+mod sessions;
+mod throttling;
+mod tokens;
+mod users;
+mod workspaces;

@@ -1,0 +1,124 @@
+//! Turns the logs of workspaces into one stream of server-sent events a person.
+//!
+//! In reading order: `listener` hears the doorbell, `tail` reads the logs and hands on what is new,
+//! `hub` gives it to the streams of those it is for (`room` holds the rules of one workspace,
+//! `outbox` what one stream has yet to take, `snapshot` how a workspace begins), `sse` answers
+//! `GET /events`, `start` decides where a stream begins, `stream` is its life until it ends, and
+//! `frame` is what is written to it.
+
+mod admissions;
+mod frame;
+mod hub;
+mod listener;
+mod outbox;
+mod room;
+mod snapshot;
+mod sse;
+mod start;
+mod stream;
+mod tail;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::routing::get;
+use fechatter_core::config::Config;
+use fechatter_core::db;
+use fechatter_core::http::{self, Listeners, Ready, Shared};
+use fechatter_core::token::Verifier;
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use admissions::Admissions;
+use hub::Hub;
+use snapshot::Loader;
+use sse::App;
+use tail::Tail;
+
+/// Replays that read the database at the same time; others wait their turn.
+const REPLAYS: usize = 4;
+/// How long the pool's connections may take to close at the end.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Serves streams until the token is cancelled; every stream then says `Goodbye`, and all has
+/// ended within 20 s.
+///
+/// # Errors
+/// When the configuration has no good public key or database address, or a part of the server
+/// ended before its time.
+pub async fn serve(
+    config: Config,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let verifier = Verifier::new(&config.auth.public_keys)?;
+    let options = db::options(&config.database, "notify_server")?;
+    let db = db::connect(options.clone(), &config.database);
+    let hub = Arc::new(Hub::default());
+    let tail = Arc::new(Tail::new(Arc::clone(&hub), options.clone()));
+    // A part that fails takes the others down, but not what else the caller's token is for.
+    let shutdown = shutdown.child_token();
+    let app = App {
+        verifier,
+        db: db.clone(),
+        hub: Arc::clone(&hub),
+        loader: Arc::new(Loader::new(db.clone(), Arc::clone(&tail))),
+        admissions: Arc::new(Admissions::new(config.notify.streams_per_user)),
+        replays: Arc::new(Semaphore::new(REPLAYS)),
+        shutdown: shutdown.clone(),
+    };
+    if let (Ok(public), Ok(operations)) =
+        (listeners.public.local_addr(), listeners.operations.local_addr())
+    {
+        info!(%public, %operations, "listening");
+    }
+
+    let mut parts = JoinSet::new();
+    let operations = http::operations(readiness(db.clone(), Arc::clone(&tail)));
+    let listening = listener::run(options, hub, Arc::clone(&tail));
+    parts.spawn(until(shutdown.clone(), async move { tail.run().await }));
+    parts.spawn(until(shutdown.clone(), listening));
+    parts.spawn(http::serve(listeners.public, router(app, &config), shutdown.clone()));
+    parts.spawn(http::serve(listeners.operations, operations, shutdown.clone()));
+    let mut result = Ok(());
+    while let Some(ended) = parts.join_next().await {
+        if let Err(panic) = ended {
+            shutdown.cancel();
+            result = Err(panic).context("a part of the server failed");
+        }
+    }
+    if timeout(CLOSING, db.close()).await.is_err() {
+        warn!("connections to the database were left open");
+    }
+    result
+}
+
+fn router(app: App, config: &Config) -> Router {
+    let shared = Shared {
+        allowed_origins: config.http.allowed_origins.clone(),
+        https: config.notify.public_url.starts_with("https://"),
+    };
+    let router = Router::new().route("/events", get(sse::events)).with_state(app);
+    http::shared(router, &shared)
+}
+
+async fn until(shutdown: CancellationToken, part: impl Future<Output = ()>) {
+    shutdown.run_until_cancelled_owned(part).await;
+}
+
+/// Ready is a server that reaches its database and keeps up with the logs.
+fn readiness(db: PgPool, tail: Arc<Tail>) -> Ready {
+    Arc::new(move || {
+        let (db, tail) = (db.clone(), Arc::clone(&tail));
+        Box::pin(async move {
+            let asked = timeout(Duration::from_secs(1), sqlx::query("select 1").execute(&db)).await;
+            matches!(asked, Ok(Ok(_))) && tail.is_current()
+        })
+    })
+}

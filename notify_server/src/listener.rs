@@ -1,0 +1,110 @@
+//! Hears the doorbell and what goes past the log, on a connection of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use fechatter_core::log::{DOORBELL_CHANNEL, EPHEMERAL_CHANNEL, Ephemeral};
+use fechatter_core::{WorkspaceId, ids::NotAnId};
+use sqlx::Executor;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::hub::Hub;
+use crate::tail::{News, Tail};
+
+/// Between two tries to reach the database.
+const RETRY: Duration = Duration::from_secs(1);
+/// After so long a silence, we ask whether there is still somebody at the other end.
+const SILENCE: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Listens for ever, through any number of lost connections.
+pub(crate) async fn run(options: PgConnectOptions, hub: Arc<Hub>, tail: Arc<Tail>) {
+    let mut failing = false;
+    loop {
+        let ended = match connect(&options).await {
+            Ok(listener) => {
+                if std::mem::take(&mut failing) {
+                    info!("the doorbell can be heard again");
+                }
+                // Rings before this moment were not heard.
+                tail.wake(News::Anywhere);
+                hear(listener, &hub, &tail).await
+            }
+            Err(error) => Err(error),
+        };
+        tail.wake(News::Anywhere);
+        if let Err(error) = ended
+            && !failing
+        {
+            warn!(error = format_args!("{error:#}"), "the doorbell cannot be heard; polling");
+            failing = true;
+        }
+        sleep(RETRY).await;
+    }
+}
+
+async fn connect(options: &PgConnectOptions) -> anyhow::Result<PgListener> {
+    // The listener wants a pool; this one lends out a single connection, once.
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ANSWER)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_lazy_with(options.clone());
+    let mut listener = PgListener::connect_with(&pool).await?;
+    // A connection that was lost comes back here, so that the logs are looked at.
+    listener.eager_reconnect(false);
+    let listening = listener.listen_all([DOORBELL_CHANNEL, EPHEMERAL_CHANNEL]);
+    timeout(ANSWER, listening).await.context("listening takes too long")??;
+    Ok(listener)
+}
+
+/// Returns when the connection is lost.
+async fn hear(mut listener: PgListener, hub: &Hub, tail: &Tail) -> anyhow::Result<()> {
+    loop {
+        match timeout(SILENCE, listener.try_recv()).await {
+            Ok(Ok(Some(notification))) => act_on(&notification, hub, tail),
+            Ok(Ok(None)) => anyhow::bail!("the connection was lost"),
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => {
+                let answer = timeout(ANSWER, listener.execute("select 1")).await;
+                answer.context("the database does not answer")??;
+            }
+        }
+    }
+}
+
+fn act_on(notification: &PgNotification, hub: &Hub, tail: &Tail) {
+    let payload = notification.payload();
+    if notification.channel() == DOORBELL_CHANNEL {
+        tail.wake(news(payload));
+        return;
+    }
+    match serde_json::from_str::<Ephemeral>(payload) {
+        Ok(ephemeral) => hub.send(&ephemeral),
+        Err(error) => warn!(%error, "an ephemeral event cannot be read"),
+    }
+}
+
+/// The workspaces that a doorbell names; anything unreadable may be about any.
+fn news(payload: &str) -> News {
+    let ids: Result<_, NotAnId> = payload.split(',').map(str::parse::<WorkspaceId>).collect();
+    ids.map_or(News::Anywhere, News::In)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doorbell_names_workspaces_or_none() {
+        assert_eq!(news("7"), News::In([WorkspaceId(7)].into()));
+        assert_eq!(news("7,12"), News::In([WorkspaceId(7), WorkspaceId(12)].into()));
+        for payload in ["", "x", "7,", "7,-1"] {
+            assert_eq!(news(payload), News::Anywhere, "{payload:?}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `GET /events`: who asks, whether they may, and the answer's headers.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Query, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use fechatter_core::http::ApiError;
+use fechatter_core::token::{self, AuthUser, Verifier};
+use futures_util::stream;
+use serde::Deserialize;
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
+
+use crate::admissions::Admissions;
+use crate::frame::Control;
+use crate::hub::Hub;
+use crate::snapshot::Loader;
+use crate::start::{self, Asked, Start};
+use crate::stream::Stream;
+
+/// What streams are made of.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) verifier: Verifier,
+    pub(crate) db: PgPool,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) loader: Arc<Loader>,
+    pub(crate) admissions: Arc<Admissions>,
+    pub(crate) replays: Arc<Semaphore>,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// Who asks for which stream.
+pub(crate) struct Request {
+    user: AuthUser,
+    asked: Asked,
+}
+
+/// Native `EventSource` can send no header, so its token comes here: never log this.
+#[derive(Deserialize)]
+struct Parameters {
+    access_token: Option<String>,
+    token: Option<String>,
+    cursor: Option<String>,
+}
+
+impl FromRequestParts<App> for Request {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let Query(parameters) = Query::<Parameters>::try_from_uri(&parts.uri)
+            .map_err(|_| ApiError::invalid_input("the address cannot be understood"))?;
+        let given = parameters.access_token.or(parameters.token);
+        let token = token::bearer(parts)
+            .or(given.as_deref())
+            .ok_or_else(|| ApiError::unauthenticated("unauthenticated", "sign in first"))?;
+        let user = app.verifier.verify(token)?;
+        Span::current().record("user_id", user.id.0);
+
+        let last_event_id = parts.headers.get("last-event-id").map(HeaderValue::as_bytes);
+        let cursor = parameters.cursor.as_deref().map(str::as_bytes);
+        let mut given = [last_event_id, cursor].into_iter().flatten();
+        let asked = match given.find(|cursor| !cursor.is_empty()) {
+            None => Asked::Now,
+            Some(cursor) => str::from_utf8(cursor)
+                .ok()
+                .and_then(|cursor| cursor.parse().ok())
+                .map_or(Asked::Nonsense, Asked::From),
+        };
+        Ok(Self { user, asked })
+    }
+}
+
+/// One person's stream, from where they ask on, until it ends.
+pub(crate) async fn events(
+    State(app): State<App>,
+    Request { user, asked }: Request,
+) -> Result<Response, ApiError> {
+    if app.shutdown.is_cancelled() {
+        return Err(ApiError::unavailable("the server is about to stop"));
+    }
+    let admission = app.admissions.admit(user.id).ok_or_else(|| {
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many open streams")
+            .retry_after(Duration::from_secs(5))
+    })?;
+    let body = match start::find(&app.db, user, asked).await? {
+        Start::At { from, head, resumed } => {
+            Stream::body(app, user, admission, [from, head], resumed)
+        }
+        Start::Reset { reason, cursor } => {
+            let reset = Control::Reset { reason, cursor }.frame();
+            Body::from_stream(stream::iter([Ok::<_, Infallible>(reset)]))
+        }
+    };
+    let headers = [
+        (CONTENT_TYPE, "text/event-stream"),
+        (CACHE_CONTROL, "no-store"),
+        // Or nginx would hold events back.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, body).into_response())
+}

@@ -1,0 +1,170 @@
+//! Where a stream begins, as the database says in one statement.
+
+use axum::http::StatusCode;
+use fechatter_core::log::{Cursor, Stamp};
+use fechatter_core::token::AuthUser;
+use fechatter_core::user::UserStatus;
+use fechatter_core::{Position, http::ApiError};
+use sqlx::PgPool;
+use tracing::error;
+
+use crate::frame::ResetReason;
+
+/// Further behind than this, a snapshot is cheaper than a replay.
+const TOO_FAR_BEHIND: i64 = 100_000;
+
+/// The cursor that a client came with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// None: from now.
+    Now,
+    /// To resume from here.
+    From(Cursor),
+    /// A text that is no cursor.
+    Nonsense,
+}
+
+/// Where a stream begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// After `from`, with `head` being the log's newest event at that moment.
+    At { from: Cursor, head: Cursor, resumed: bool },
+    /// Nowhere: the client starts over from this cursor.
+    Reset { reason: ResetReason, cursor: Cursor },
+}
+
+/// The log at the moment of connecting.
+#[derive(Debug, Clone, Copy)]
+struct Log {
+    head: Cursor,
+    /// The oldest position that is kept.
+    floor: Position,
+    /// Of the event at the asked position, if there is one.
+    stamp: Option<Stamp>,
+}
+
+/// Checks that the caller's session and membership still hold, and finds where the stream begins:
+/// all in one snapshot, so that whatever ends them later stands in the log after the head.
+///
+/// # Errors
+/// When the session has ended, the person is suspended or gone, or the database fails.
+pub(crate) async fn find(db: &PgPool, user: AuthUser, asked: Asked) -> Result<Start, ApiError> {
+    let position = match asked {
+        Asked::From(cursor) => Some(cursor.position),
+        Asked::Now | Asked::Nonsense => None,
+    };
+    let row = sqlx::query!(
+        r#"select exists (
+                      select 1 from sessions
+                      where id = $1 and user_id = $2 and revoked_at is null and expires_at > now()
+                  ) as "signed_in!",
+                  (
+                      select status from workspace_members
+                      where workspace_id = $3 and user_id = $2
+                  ) as "status: UserStatus",
+                  head.position as "position: Position",
+                  head.stamp as "stamp: Stamp",
+                  (
+                      select min(position) from events where workspace_id = $3
+                  ) as "floor!: Position",
+                  (
+                      select stamp from events where workspace_id = $3 and position = $4
+                  ) as "asked: Stamp"
+           from (
+               select position, stamp
+               from events
+               where workspace_id = $3
+               order by position desc
+               limit 1
+           ) as head"#,
+        user.session_id as _,
+        user.id as _,
+        user.workspace_id as _,
+        position as _
+    )
+    .fetch_optional(db)
+    .await
+    .map_err(|error| {
+        error!(%error, "a stream could not be started");
+        ApiError::unavailable("try again in a moment")
+    })?;
+    let signed_out = || ApiError::unauthenticated("unauthenticated", "the session has ended");
+    let row = row.filter(|row| row.signed_in).ok_or_else(signed_out)?;
+    match row.status {
+        Some(UserStatus::Active) => {
+            let head = Cursor { stamp: row.stamp, position: row.position };
+            Ok(decide(asked, Log { head, floor: row.floor, stamp: row.asked }))
+        }
+        Some(UserStatus::Suspended) => {
+            let message = "you are suspended in this workspace";
+            Err(ApiError::new(StatusCode::FORBIDDEN, "suspended", message))
+        }
+        None => {
+            let message = "you are not in this workspace";
+            Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
+        }
+    }
+}
+
+/// A cursor is good only if the event at its position is there with its stamp, which excludes those
+/// of other workspaces and of what a failover or a restored backup has lost.
+fn decide(asked: Asked, Log { head, floor, stamp }: Log) -> Start {
+    let reset = |reason| Start::Reset { reason, cursor: head };
+    match asked {
+        Asked::Now => Start::At { from: head, head, resumed: false },
+        Asked::Nonsense => reset(ResetReason::CursorInvalid),
+        Asked::From(from) if from.position < floor => reset(ResetReason::CursorExpired),
+        Asked::From(from) if stamp != Some(from.stamp) => reset(ResetReason::CursorUnknown),
+        Asked::From(from) if head.position.0 - from.position.0 > TOO_FAR_BEHIND => {
+            reset(ResetReason::TooFarBehind)
+        }
+        Asked::From(from) => Start::At { from, head, resumed: true },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cursor(text: &str) -> Cursor {
+        text.parse().unwrap()
+    }
+
+    /// The log holds 10 to 200,000; the asked event has stamp 1, if it exists.
+    fn decided(asked: Asked) -> Start {
+        let head = cursor("00000002-200000");
+        let exists =
+            matches!(asked, Asked::From(from) if (10..=200_000).contains(&from.position.0));
+        let stamp = exists.then(|| cursor("00000001-1").stamp);
+        decide(asked, Log { head, floor: Position(10), stamp })
+    }
+
+    #[test]
+    fn a_stream_without_a_cursor_starts_at_the_head() {
+        let head = cursor("00000002-200000");
+        assert_eq!(decided(Asked::Now), Start::At { from: head, head, resumed: false });
+    }
+
+    #[test]
+    fn a_cursor_of_this_log_is_resumed() {
+        let head = cursor("00000002-200000");
+        for text in ["00000001-100000", "00000001-200000"] {
+            let from = cursor(text);
+            assert_eq!(decided(Asked::From(from)), Start::At { from, head, resumed: true });
+        }
+    }
+
+    #[test]
+    fn any_other_cursor_is_reset_to_the_head() {
+        for (asked, reason) in [
+            (Asked::Nonsense, ResetReason::CursorInvalid),
+            (Asked::From(cursor("00000003-150000")), ResetReason::CursorUnknown),
+            (Asked::From(cursor("00000001-200001")), ResetReason::CursorUnknown),
+            (Asked::From(cursor("00000001-9")), ResetReason::CursorExpired),
+            (Asked::From(cursor("00000001-10")), ResetReason::TooFarBehind),
+        ] {
+            let reset = Start::Reset { reason, cursor: cursor("00000002-200000") };
+            assert_eq!(decided(asked), reset, "{asked:?}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! `cargo xtask`: what working on Fechatter takes, with nothing to install but Rust.
+
+mod demo;
+mod query_data;
+mod run;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
+
+/// The jobs of this workspace. Each finds or fetches a PostgreSQL of its own unless `DATABASE_URL` names one.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    job: Job,
+}
+
+#[derive(Subcommand)]
+enum Job {
+    /// Build and start both servers and their database, and say how to try them; Ctrl-C ends them
+    Run(run::Options),
+    /// Run all tests against a PostgreSQL that is gone afterwards
+    Test {
+        /// Passed on to `cargo nextest run`, or to `cargo test` where nextest is not installed
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Describe every query in `.sqlx`, so that building needs no database
+    Sqlx {
+        /// Change nothing; fail if `.sqlx` is not up to date
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    // First of all and before any thread: this changes our environment.
+    let _ = dotenvy::from_path(workspace::root().join(".env"));
+    run(Arguments::parse().job).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(job: Job) -> Result<ExitCode> {
+    let runtime = Runtime::new()?;
+    let code = runtime.block_on(async {
+        match job {
+            Job::Run(options) => run::run(options).await,
+            Job::Test { arguments } => test::run(&arguments).await,
+            Job::Sqlx { check } => query_data::run(check).await,
+        }
+    });
+    // Whatever is still waiting in the background ends with the process.
+    runtime.shutdown_background();
+    code
+}

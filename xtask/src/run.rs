@@ -1,0 +1,339 @@
+//! `cargo xtask run`: both servers and their database, until Ctrl-C.
+
+use std::{
+    env, fs,
+    fs::{File, OpenOptions, Permissions},
+    io::Write,
+    net::{Ipv4Addr, TcpListener},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use devdb::{Ending, Leash, Postgres};
+use reqwest::{Client, StatusCode};
+use serde_json::Value;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
+
+use crate::{
+    demo,
+    workspace::{cargo_output, root},
+};
+
+/// How long a server may take over its open requests when it is asked to end.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// How long servers may take to start: the first one migrates.
+const STARTING: Duration = Duration::from_mins(1);
+
+/// How long an earlier run's servers may take to end once that run was killed.
+const PORT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a machine of one's own may be lax about. Your environment and `.env` go before.
+const DEVELOPMENT: [(&str, &str); 8] = [
+    ("FECHATTER__ACCOUNTS__JOIN_POLICY", "open"),
+    ("FECHATTER__ACCOUNTS__WORKSPACE_CREATION", "anyone"),
+    ("FECHATTER__ACCOUNTS__REFUSE_COMMON_PASSWORDS", "false"),
+    ("FECHATTER__ACCOUNTS__ATTEMPTS_PER_MINUTE", "6000"),
+    ("FECHATTER__ACCOUNTS__ATTEMPTS_PER_MINUTE_OVERALL", "60000"),
+    ("FECHATTER__ACCOUNTS__FREE_FAILURES", "100"),
+    ("FECHATTER__AUTH__SECURE_COOKIE", "false"),
+    ("FECHATTER__LOG__FORMAT", "human"),
+];
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Where REST listens; streams are one below, operations ten and eleven above. Each port has its own data
+    #[arg(long, default_value_t = 6688, value_parser = clap::value_parser!(u16).range(1025..=65000))]
+    port: u16,
+    /// Add the workspace "Acme" with Alice, Bob and Charlie, who talk
+    #[arg(long)]
+    demo: bool,
+}
+
+pub(crate) async fn run(options: Options) -> Result<ExitCode> {
+    let ports = Ports::above(options.port);
+    ports.check_free().await?;
+    let programs = build()?;
+    let home = home(options.port)?;
+
+    // Until here Ctrl-C simply ends us, and the leash what we started.
+    let mut postgres = None;
+    let database = if let Some(url) = devdb::configured_url() {
+        println!("Using the database that DATABASE_URL names.");
+        url
+    } else {
+        let own = postgres.insert(Postgres::persistent(&home.join("postgres"))?);
+        let url = own.url("fechatter");
+        devdb::create_database_if_absent(&url).await?;
+        println!("PostgreSQL is up; its data is in {}.", home.display());
+        url
+    };
+    let mut environment = ports.environment();
+    environment.push(("DATABASE_URL".to_owned(), database));
+    environment.extend(development_settings());
+    environment.extend(keys(&programs[0], &home)?);
+
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut servers = [
+        Server::start(&programs[0], &home, ports.rest_operations, &environment)?,
+        Server::start(&programs[1], &home, ports.stream_operations, &environment)?,
+    ];
+    let outcome = tokio::select! {
+        failure = serve(&mut servers, &mut postgres, &ports, &options) => failure,
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = hang_up.recv() => Ok(()),
+    };
+
+    println!("\nStopping.");
+    let stopping = tokio::task::spawn_blocking(move || stop(servers, postgres));
+    tokio::select! {
+        stopped = stopping => stopped??,
+        // Asked twice: the leash ends the rest behind our back.
+        _ = interrupt.recv() => {}
+    }
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Servers first, side by side; then what they need.
+fn stop(mut servers: [Server; 2], postgres: Option<Postgres>) -> Result<()> {
+    for server in &mut servers {
+        server.leash.let_go();
+    }
+    drop(servers);
+    postgres.map_or(Ok(()), Postgres::stop)
+}
+
+/// Ends only when something of ours does.
+async fn serve(
+    servers: &mut [Server; 2],
+    postgres: &mut Option<Postgres>,
+    ports: &Ports,
+    options: &Options,
+) -> Result<()> {
+    // A proxy from the environment is for other machines.
+    let client = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
+    for server in servers.iter_mut() {
+        server.ready(&client).await?;
+    }
+    println!("{}", instructions(ports, servers));
+    if options.demo {
+        println!("{}", demo::add(&client, &ports.rest_url()).await?);
+    }
+    println!("Ctrl-C ends everything.");
+    loop {
+        for server in servers.iter_mut() {
+            server.check()?;
+        }
+        if let Some(postgres) = postgres
+            && !postgres.is_running()
+        {
+            bail!("PostgreSQL has ended:\n{}", tail(postgres.log()));
+        }
+        sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// A running `fechatter_server` or `notify_server`.
+struct Server {
+    name: String,
+    operations: u16,
+    log: PathBuf,
+    leash: Leash,
+}
+
+impl Server {
+    fn start(
+        program: &Path,
+        home: &Path,
+        operations: u16,
+        environment: &[(String, String)],
+    ) -> Result<Self> {
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let log = home.join(format!("{name}.log"));
+        let output = File::create(&log)?;
+        let errors = output.try_clone()?;
+        let leash = Leash::start(program, Ending::new("TERM", GRACE), |command| {
+            command.current_dir(root()).stdout(output).stderr(errors);
+            command.envs(environment.iter().map(|(key, value)| (key, value)));
+        })?;
+        Ok(Self { name, operations, log, leash })
+    }
+
+    async fn ready(&mut self, client: &Client) -> Result<()> {
+        let url = format!("http://127.0.0.1:{}/readyz", self.operations);
+        let deadline = Instant::now() + STARTING;
+        loop {
+            self.check()?;
+            let answer = client.get(&url).send().await.map(|answer| answer.status());
+            if answer.is_ok_and(|status| status == StatusCode::NO_CONTENT) {
+                return Ok(());
+            }
+            let late = Instant::now() >= deadline;
+            ensure!(!late, "{} does not become ready:\n{}", self.name, tail(&self.log));
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn check(&mut self) -> Result<()> {
+        if let Some(status) = self.leash.try_wait()? {
+            bail!("{} has ended ({status}):\n{}", self.name, tail(&self.log));
+        }
+        Ok(())
+    }
+}
+
+/// The four ports of a run.
+struct Ports {
+    rest: u16,
+    stream: u16,
+    rest_operations: u16,
+    stream_operations: u16,
+}
+
+impl Ports {
+    fn above(rest: u16) -> Self {
+        Self { rest, stream: rest - 1, rest_operations: rest + 10, stream_operations: rest + 11 }
+    }
+
+    fn rest_url(&self) -> String {
+        format!("http://localhost:{}", self.rest)
+    }
+
+    fn stream_url(&self) -> String {
+        format!("http://localhost:{}", self.stream)
+    }
+
+    /// Before the build, which may take minutes.
+    async fn check_free(&self) -> Result<()> {
+        let ports = [
+            (self.rest, "REST"),
+            (self.stream, "streams"),
+            (self.rest_operations, "REST's operations"),
+            (self.stream_operations, "the streams' operations"),
+        ];
+        let deadline = Instant::now() + PORT_PATIENCE;
+        for (port, purpose) in ports {
+            while let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+                if Instant::now() >= deadline {
+                    bail!(
+                        "port {port}, for {purpose}, cannot be used ({error}). \
+                         End what listens there, or choose others with --port."
+                    );
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        [
+            ("SERVER__LISTEN", format!("127.0.0.1:{}", self.rest)),
+            ("SERVER__OPERATIONS_LISTEN", format!("127.0.0.1:{}", self.rest_operations)),
+            ("SERVER__PUBLIC_URL", self.rest_url()),
+            ("NOTIFY__LISTEN", format!("127.0.0.1:{}", self.stream)),
+            ("NOTIFY__OPERATIONS_LISTEN", format!("127.0.0.1:{}", self.stream_operations)),
+            ("NOTIFY__PUBLIC_URL", self.stream_url()),
+        ]
+        .map(|(key, value)| (format!("FECHATTER__{key}"), value))
+        .to_vec()
+    }
+}
+
+/// Builds both servers and says where they are.
+fn build() -> Result<[PathBuf; 2]> {
+    let arguments =
+        ["build", "--workspace", "--bins", "--message-format", "json-render-diagnostics"];
+    let messages = cargo_output(&arguments)?;
+    let messages: Vec<Value> =
+        messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let find = |name: &str| {
+        let message = messages
+            .iter()
+            .find(|message| message["target"]["name"] == name && message["executable"].is_string());
+        let program = message.and_then(|message| message["executable"].as_str());
+        program.map(PathBuf::from).with_context(|| format!("cargo built no {name}"))
+    };
+    Ok([find("fechatter_server")?, find("notify_server")?])
+}
+
+/// The folder of this port's data. Root's stays open: the database in it belongs to another user.
+fn home(port: u16) -> Result<PathBuf> {
+    let home = devdb::persistent_home(&root(), &port.to_string());
+    fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
+    fs::set_permissions(&home, Permissions::from_mode(0o755))?;
+    Ok(home)
+}
+
+fn development_settings() -> Vec<(String, String)> {
+    let example = root().join("app.yml.example").display().to_string();
+    DEVELOPMENT
+        .map(|(key, value)| (key, value.to_owned()))
+        .into_iter()
+        .chain([("FECHATTER_CONFIG", example)])
+        .filter(|(key, _)| env::var_os(key).is_none())
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}
+
+/// The keys of this port's data, made on first use.
+fn keys(server: &Path, home: &Path) -> Result<Vec<(String, String)>> {
+    if env::var_os("FECHATTER__AUTH__PRIVATE_KEY").is_some() {
+        return Ok(Vec::new());
+    }
+    let file = home.join("keys.env");
+    if !file.exists() {
+        let mut keygen = Command::new(server);
+        let output =
+            keygen.arg("keygen").current_dir(root()).envs(development_settings()).output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{} keygen failed:\n{complaint}", server.display());
+        // Beside its place first: a half-written file would be taken for keys.
+        let fresh = file.with_extension("new");
+        let _ = fs::remove_file(&fresh);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600).open(&fresh)?.write_all(&output.stdout)?;
+        fs::rename(&fresh, &file)?;
+    }
+    let entries = dotenvy::from_path_iter(&file)?.collect::<Result<_, _>>();
+    entries.with_context(|| format!("reading {}", file.display()))
+}
+
+fn tail(log: &Path) -> String {
+    let content = fs::read(log).unwrap_or_default();
+    let content = String::from_utf8_lossy(&content);
+    let lines: Vec<_> = content.lines().collect();
+    let last = &lines[lines.len().saturating_sub(20)..];
+    format!("{}\n(from {})", last.join("\n"), log.display())
+}
+
+/// Lines to paste into any POSIX shell, as often as one likes.
+fn instructions(ports: &Ports, servers: &[Server; 2]) -> String {
+    let (rest, stream) = (ports.rest_url(), ports.stream_url());
+    let [rest_log, stream_log] = servers.each_ref().map(|server| server.log.display());
+    format!(
+        r#"
+Fechatter is up.
+  REST     {rest}   log: {rest_log}
+  events   {stream}   log: {stream_log}
+
+To try it, paste this into another terminal: sign up, follow the stream, make a chat, send a message.
+
+JSON='Content-Type: application/json'
+TOKEN=$(curl -s {rest}/api/signup -H "$JSON" -d '{{"fullname":"Robin","email":"robin-'"$$-$(date +%s)"'@try.test","password":"try-fechatter","workspace":"Try"}}' | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+curl -sN {stream}/events -H "Authorization: Bearer $TOKEN" & sleep 1
+CHAT=$(curl -s {rest}/api/chat -H "Authorization: Bearer $TOKEN" -H "$JSON" -d '{{"name":"lunch '"$$-$(date +%s)"'","chat_type":"PublicChannel"}}' | sed 's/"id":\([0-9]*\).*/\1/; s/.*[^0-9]//')
+curl -s {rest}/api/chat/$CHAT/messages -H "Authorization: Bearer $TOKEN" -H "$JSON" -d '{{"content":"Noodles?"}}'
+"#
+    )
+}
