@@ -12,6 +12,8 @@ create table workspace_members (
     workspace_id bigint not null references workspaces,
     user_id bigint not null references users,
     fullname text not null check (char_length(fullname) between 1 and 50),
+    -- The name in NFC and lower case, made by the server, for searching.
+    fullname_key text not null,
     title text check (char_length(title) between 1 and 100),
     role text not null check (role in ('owner', 'admin', 'member')),
     status text not null default 'Active' check (status in ('Active', 'Suspended')),

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use config::builder::DefaultState;
 use config::{Environment, File, FileFormat};
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -161,7 +162,7 @@ impl Config {
             .add_source(File::from(path.clone()).format(FileFormat::Yaml))
             .add_source(environment)
             .set_override_option("database.url", std::env::var("DATABASE_URL").ok())
-            .and_then(|layers| layers.build())
+            .and_then(config::ConfigBuilder::<DefaultState>::build)
             .and_then(config::Config::try_deserialize::<Self>)
             .with_context(|| format!("the configuration {} is not complete", path.display()))?;
         config.check()?;

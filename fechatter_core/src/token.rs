@@ -1,4 +1,4 @@
-//! Access tokens: short EdDSA JWTs that say who is calling, from which session, for which workspace.
+//! Access tokens: short `EdDSA` JWTs that say who is calling, from which session, for which workspace.
 
 use std::collections::HashMap;
 use std::sync::Arc;

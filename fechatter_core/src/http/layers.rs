@@ -34,7 +34,7 @@ pub struct Shared {
     pub https: bool,
 }
 
-/// The id of a request: the client's own where it is a valid one, else a UUIDv7.
+/// The id of a request: the client's own where it is a valid one, else a `UUIDv7`.
 #[derive(Debug, Clone)]
 pub struct RequestId(pub String);
 
@@ -132,6 +132,7 @@ fn log_response(response: &Response, latency: Duration, _span: &Span) {
     info!(status = response.status().as_u16(), ms = format_args!("{ms:.1}"), "answered");
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "tower-http's signature")]
 fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     let cause = panic
         .downcast_ref::<String>()
@@ -171,5 +172,5 @@ fn cors(allowed_origins: &[String]) -> CorsLayer {
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("last-event-id")])
         .expose_headers(exposed.map(HeaderName::from_static))
-        .max_age(Duration::from_secs(600))
+        .max_age(Duration::from_mins(10))
 }

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::value::RawValue;
-use sqlx::types::Json;
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{Log, Stamp};
@@ -55,7 +53,8 @@ struct Pending {
     chats: Vec<Option<ChatId>>,
     users: Vec<Option<UserId>>,
     messages: Vec<Option<i64>>,
-    payloads: Vec<Option<Json<Box<RawValue>>>>,
+    // Arrays of sqlx's own JSON type are jsonb, which loses the order of keys.
+    payloads: Vec<Option<String>>,
 }
 
 impl LogWriter {
@@ -157,9 +156,9 @@ impl LogWriter {
         let (message, payload) = match event {
             Event::NewMessage(message) => (Some(message.id.0), None),
             other => {
-                let json = serde_json::value::to_raw_value(other)
+                let json = serde_json::to_string(other)
                     .map_err(|error| sqlx::Error::Encode(error.into()))?;
-                (None, Some(Json(json)))
+                (None, Some(json))
             }
         };
         let (chat, user) = audience.columns();
@@ -174,15 +173,21 @@ impl LogWriter {
         Ok(*head)
     }
 
-    /// Writes the events, commits, and only then rings the doorbell.
+    /// Writes the events, commits, and only then rings the doorbell. A caller who goes away in the
+    /// middle stops nothing: a commit in flight is never cancelled.
     ///
     /// # Errors
     /// When the database fails. After a lost connection the commit may have happened or not.
-    pub async fn commit(mut self) -> sqlx::Result<()> {
+    pub async fn commit(self) -> sqlx::Result<()> {
+        let committed = tokio::spawn(self.write_and_commit()).await;
+        committed.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed))
+    }
+
+    async fn write_and_commit(mut self) -> sqlx::Result<()> {
         let pending = self.pending;
         if !pending.workspaces.is_empty() {
             sqlx::query!(
-                "select append_events($1, $2, $3, $4, $5, $6, $7, $8)",
+                "select append_events($1, $2, $3, $4, $5, $6, $7, $8::text[]::json[])",
                 &pending.workspaces as _,
                 &pending.positions as _,
                 Stamp::random() as _,

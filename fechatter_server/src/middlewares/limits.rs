@@ -33,7 +33,7 @@ impl RequestLimits {
 
     /// Forgets full buckets now and then, until the end of the server.
     pub(crate) async fn forget_idle(self, shutdown: CancellationToken) {
-        let mut minutes = tokio::time::interval(Duration::from_secs(60));
+        let mut minutes = tokio::time::interval(Duration::from_mins(1));
         loop {
             tokio::select! {
                 _ = minutes.tick() => self.0.retain_recent(),

@@ -159,9 +159,10 @@ pub(crate) async fn sign_in(
     let hash = account.as_ref().map(|account| account.password_hash.as_str());
     let known = passwords.verify(&request.password, hash).await?;
     let account = account.filter(|_| known).ok_or(AppError::InvalidCredentials)?;
-    let rehashed = match Passwords::is_outdated(&account.password_hash) {
-        true => Some(passwords.hash(&request.password).await?),
-        false => None,
+    let rehashed = if Passwords::is_outdated(&account.password_hash) {
+        Some(passwords.hash(&request.password).await?)
+    } else {
+        None
     };
 
     let mut tx = db.begin().await?;

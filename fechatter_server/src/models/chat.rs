@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::error::{AppError, OnConstraint, Result};
 use crate::middlewares::auth::CurrentUser;
 use crate::models::member::{self, MAX_NAMED, Member};
-use crate::utils::json::{not_null, nullable};
+use crate::utils::json::{Change, not_null};
 use crate::utils::page;
 use crate::utils::text::{ChatName, Description, key};
 
@@ -38,9 +38,9 @@ pub(crate) struct ChatChanges {
     #[serde(default, deserialize_with = "not_null")]
     #[schema(value_type = Option<String>)]
     name: Option<ChatName>,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default)]
     #[schema(value_type = Option<String>)]
-    description: Option<Option<Description>>,
+    description: Change<Description>,
     #[serde(default, deserialize_with = "not_null")]
     chat_type: Option<ChatType>,
 }
@@ -109,17 +109,17 @@ pub(crate) async fn create(log: &Log, user: &CurrentUser, draft: ChatDraft) -> R
     if let Some(chat) = replay(&mut writer, user, &draft).await? {
         return Ok(Created::Replayed(chat));
     }
-    member::check_active(writer.db(), workspace_id, &others).await?;
-    let id = match (draft.chat_type, &others[..]) {
-        (ChatType::Single, [peer]) => {
-            let pair = (user.id.min(*peer), user.id.max(*peer));
-            if let Some(id) = find_single(writer.db(), workspace_id, pair).await? {
-                return find(writer.db(), workspace_id, id).await.map(Created::Existing);
-            }
-            insert(&mut writer, user, &draft, 2, Some(pair)).await?
-        }
-        _ => insert(&mut writer, user, &draft, others.len() + 1, None).await?,
+    let pair = match (draft.chat_type, &others[..]) {
+        (ChatType::Single, [peer]) => Some((user.id.min(*peer), user.id.max(*peer))),
+        _ => None,
     };
+    if let Some(pair) = pair
+        && let Some(id) = find_single(writer.db(), workspace_id, pair).await?
+    {
+        return find(writer.db(), workspace_id, id).await.map(Created::Existing);
+    }
+    member::check_active(writer.db(), workspace_id, &others).await?;
+    let id = insert(&mut writer, user, &draft, others.len() + 1, pair).await?;
     let position = writer.next_position(workspace_id)?;
     sqlx::query!(
         "insert into chat_members (workspace_id, chat_id, user_id, joined_position)
@@ -325,8 +325,11 @@ pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> R
         return Err(AppError::invalid("chat_type", "is not what this chat can become"));
     }
     let name = changes.name.as_ref().map(ChatName::as_str);
-    let description = changes.description.as_ref();
-    let text = description.and_then(|text| text.as_ref().map(Description::as_str));
+    let (describes, description) = match &changes.description {
+        Change::Leave => (false, None),
+        Change::Clear => (true, None),
+        Change::Set(text) => (true, Some(text.as_str()).filter(|text| !text.is_empty())),
+    };
     sqlx::query!(
         "update chats
          set name = coalesce($2, name),
@@ -338,8 +341,8 @@ pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> R
         member.chat_id as _,
         name,
         name.map(key),
-        description.is_some(),
-        text.filter(|text| !text.is_empty()),
+        describes,
+        description,
         chat_type as _
     )
     .execute(writer.db())

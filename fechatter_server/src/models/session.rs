@@ -188,8 +188,7 @@ async fn speak_for(db: &mut PgConnection, token: RefreshToken, user: User) -> Re
     Ok(Session { token, user, workspace })
 }
 
-/// The account of a refresh token that is its session's current one; a session that has ended, or
-/// does not exist, has none.
+/// The account of a refresh token's session, unless that has ended.
 pub(crate) async fn account(db: &PgPool, token: RefreshToken) -> Result<Option<UserId>> {
     let user_id = sqlx::query_scalar!(
         "select user_id from sessions where id = $1 and revoked_at is null",

@@ -7,6 +7,7 @@ use sqlx::PgExecutor;
 
 use crate::error::{AppError, Result};
 use crate::utils::page;
+use crate::utils::text::key;
 
 /// One person of a workspace.
 pub(crate) async fn find(
@@ -52,7 +53,7 @@ pub(crate) async fn list(
     let limit = page::limit(filter.limit.as_deref(), if paged { 50 } else { i64::MAX - 1 })?;
     let [after] = filter.cursor.as_deref().map_or(Ok([0]), page::read_cursor)?;
     let ids = filter.ids.as_deref().map(|ids| page::ids::<UserId>("ids", ids)).transpose()?;
-    let q = filter.q.filter(|q| !q.is_empty());
+    let q = filter.q.filter(|q| !q.is_empty()).map(|q| key(&q));
     if q.as_deref().is_some_and(|q| q.contains('\0')) {
         return Err(AppError::invalid("q", "must not contain NUL"));
     }
@@ -65,8 +66,8 @@ pub(crate) async fn list(
          where m.workspace_id = $1
            and m.user_id > $2
            and ($3::text is null
-                or strpos(lower(m.fullname), lower($3)) > 0
-                or strpos(lower(u.email), lower($3)) > 0)
+                or strpos(m.fullname_key, $3) > 0
+                or strpos(u.email_key, $3) > 0)
            and ($4::text is null or m.role = $4)
            and ($5::text is null or m.status = $5)
            and ($6::bigint[] is null or m.user_id = any($6))

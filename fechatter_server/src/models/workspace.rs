@@ -217,11 +217,12 @@ async fn admit(
     role: Role,
 ) -> Result<User> {
     sqlx::query!(
-        "insert into workspace_members (workspace_id, user_id, fullname, role)
-         values ($1, $2, $3, $4)",
+        "insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
+         values ($1, $2, $3, $4, $5)",
         id as _,
         user_id as _,
         fullname,
+        key(fullname),
         role as _
     )
     .execute(writer.db())

@@ -26,7 +26,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, AppError> {
         let is_json = is_json(&request);
         let bytes = body(request, state).await?;
-        if is_json { parse(&bytes).map(Self) } else { Err(AppError::UnsupportedMediaType) }
+        // Without a body there is nothing of the wrong type.
+        if is_json || bytes.is_empty() {
+            parse(&bytes).map(Self)
+        } else {
+            Err(AppError::UnsupportedMediaType)
+        }
     }
 }
 
@@ -59,13 +64,20 @@ where
     T::deserialize(deserializer).map(Some)
 }
 
-/// For a field that PATCH may leave (absent), clear (null) or set.
-pub(crate) fn nullable<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    Option::deserialize(deserializer).map(Some)
+/// A field that PATCH may leave (absent), clear (null) or set.
+#[derive(Debug, Default)]
+pub(crate) enum Change<T> {
+    #[default]
+    Leave,
+    Clear,
+    Set(T),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Option::deserialize(deserializer)?;
+        Ok(value.map_or(Self::Clear, Self::Set))
+    }
 }
 
 fn is_json(request: &Request) -> bool {
