@@ -58,8 +58,7 @@ async fn times_are_utc_with_milliseconds() {
     let me = alice.get("/api/me").await.expect(StatusCode::OK);
 
     let time = me["created_at"].as_str().unwrap();
-    let shape: String =
-        time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     assert_eq!(shape, "0000-00-00T00:00:00.000Z");
 }
 

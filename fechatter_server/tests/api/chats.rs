@@ -210,9 +210,7 @@ async fn only_active_people_of_the_workspace_can_be_in_a_chat() {
 async fn names_and_descriptions_have_limits() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
-    let draft = |name: &str, description: &str| {
-        json!({ "name": name, "description": description, "chat_type": "PrivateChannel" })
-    };
+    let draft = |name: &str, description: &str| json!({ "name": name, "description": description, "chat_type": "PrivateChannel" });
     let longest = draft(&format!(" {} ", "😀".repeat(128)), &"😀".repeat(1000));
     let chat = alice.post("/api/chat", longest).await.expect(StatusCode::CREATED);
     assert_eq!(chat["name"], "😀".repeat(128));
@@ -429,9 +427,8 @@ async fn groups_become_private_and_private_channels_public_and_back() {
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let dave = app.user("dave").await;
     let chat = alice.creates_group("news", [&bob, &carol]).await;
-    let into = async |chat_type: &str| {
-        alice.patch(&chat.path, json!({ "chat_type": chat_type })).await
-    };
+    let into =
+        async |chat_type: &str| alice.patch(&chat.path, json!({ "chat_type": chat_type })).await;
     let mut log = app.log_of(alice.workspace_id).await;
 
     for unheard_of in ["PublicChannel", "Single"] {

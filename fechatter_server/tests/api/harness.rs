@@ -23,7 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub(crate) use client::{Client, NOTHING};
 pub(crate) use log::{Log, Logged};
 pub(crate) use people::{Chat, Person, ids_of};
-pub(crate) use reply::{Ordered, Reply, seqs};
+pub(crate) use reply::{Reply, seqs};
 
 /// Everybody's password, unless a test is about passwords.
 pub(crate) const PASSWORD: &str = "correct horse battery staple";

@@ -123,9 +123,10 @@ impl Route {
     /// The path with these values for its parameters.
     fn at(&self, values: &[String]) -> String {
         let mut values = values.iter();
-        let segments = self.path.split('/').map(|segment| {
-            if segment.starts_with('{') { values.next().unwrap() } else { segment }
-        });
+        let segments = self
+            .path
+            .split('/')
+            .map(|segment| if segment.starts_with('{') { values.next().unwrap() } else { segment });
         segments.collect::<Vec<_>>().join("/")
     }
 }
@@ -169,11 +170,7 @@ impl World {
             ("messages", message["id"].to_string(), vec![foreign_message["id"].to_string()]),
             ("members", carol.id.to_string(), vec![mallory.id.to_string()]),
             ("users", carol.id.to_string(), vec![mallory.id.to_string()]),
-            (
-                "workspaces",
-                alice.workspace_id.to_string(),
-                vec![mallory.workspace_id.to_string()],
-            ),
+            ("workspaces", alice.workspace_id.to_string(), vec![mallory.workspace_id.to_string()]),
             ("invites", invite["id"].to_string(), vec![foreign_invite["id"].to_string()]),
         ] {
             ids.insert(kind, Ids { own, hidden });

@@ -207,9 +207,9 @@ async fn history_is_read_in_pages_newest_first() {
         assert_eq!(reply.header("x-has-older"), Some(text(older)), "{query}");
         assert_eq!(reply.header("x-has-newer"), Some(text(newer)), "{query}");
     }
-    for (query, expected) in [("?last_id=0", vec![]), ("?before_seq=0", vec![])] {
+    for query in ["?last_id=0", "?before_seq=0"] {
         let reply = alice.get(&format!("{}{query}", chat.messages)).await;
-        assert_eq!(seqs(&reply.expect(StatusCode::OK)), expected, "{query}");
+        assert_eq!(seqs(&reply.expect(StatusCode::OK)), [0; 0], "{query}");
     }
     let latest = alice.get(&format!("{}?after_seq=7", chat.messages)).await;
     assert_eq!(seqs(&latest.expect(StatusCode::OK)), [0; 0]);

@@ -39,9 +39,8 @@ async fn only_our_key_and_algorithm_count() {
     let alice = app.user("alice").await;
     let (claims, ours) = (payload(&alice.token), header(&alice.token));
     let key = EncodingKey::from_ed_der(&der(&app.private_key));
-    let forge = |header: &Header, key: &EncodingKey| {
-        jsonwebtoken::encode(header, &claims, key).unwrap()
-    };
+    let forge =
+        |header: &Header, key: &EncodingKey| jsonwebtoken::encode(header, &claims, key).unwrap();
     let (other_private, _) = generate_keys().unwrap();
     let other_key = EncodingKey::from_ed_der(&der(&other_private));
     let hs256 = Header { alg: Algorithm::HS256, ..ours.clone() };

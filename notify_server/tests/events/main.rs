@@ -148,18 +148,7 @@ async fn workspaces_hear_nothing_of_each_other() {
     let (world, server, chat, [alice, bob, _]) = World::with_a_chat().await;
     let elsewhere = world.workspace("Elsewhere").await;
     let eve = world.person("eve", elsewhere).await;
-    let bob_there = {
-        sqlx::query(
-            "insert into workspace_members (workspace_id, user_id, fullname, role)
-             values ($1, $2, 'Bob', 'member')",
-        )
-        .bind(elsewhere)
-        .bind(bob.id)
-        .execute(&world.db)
-        .await
-        .unwrap();
-        world.signs_in(bob.id, elsewhere).await
-    };
+    let bob_there = world.joins(&bob, elsewhere).await;
     let mut here = server.stream(&bob).await;
     let mut there = server.stream(&bob_there).await;
     here.expect("Ready").await;

@@ -24,35 +24,35 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Longer than anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-pub struct World {
-    pub db: PgPool,
-    pub log: Log,
-    pub config: Config,
+pub(crate) struct World {
+    pub(crate) db: PgPool,
+    pub(crate) log: Log,
+    pub(crate) config: Config,
     signer: Signer,
-    pub private_key: String,
+    pub(crate) private_key: String,
     // Last, so that everyone has gone when it is dropped.
-    pub database: TestDatabase,
+    pub(crate) database: TestDatabase,
 }
 
 #[derive(Clone)]
-pub struct Person {
-    pub id: UserId,
-    pub workspace_id: WorkspaceId,
-    pub session_id: SessionId,
-    pub token: String,
+pub(crate) struct Person {
+    pub(crate) id: UserId,
+    pub(crate) workspace_id: WorkspaceId,
+    pub(crate) session_id: SessionId,
+    pub(crate) token: String,
 }
 
-pub struct Server {
-    pub address: SocketAddr,
-    pub operations: SocketAddr,
-    pub shutdown: CancellationToken,
-    pub task: JoinHandle<anyhow::Result<()>>,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) operations: SocketAddr,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let database = TestDatabase::create(&fechatter_server::MIGRATOR).await;
         let db = PgPoolOptions::new().max_connections(4).connect_with(database.options());
         let db = db.await.unwrap();
@@ -69,7 +69,7 @@ impl World {
         Self { log: Log::new(db.clone()), db, config, signer, private_key, database }
     }
 
-    pub async fn serve(&self) -> Server {
+    pub(crate) async fn serve(&self) -> Server {
         let any = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners::bind(any, any).await.unwrap();
         let address = listeners.public.local_addr().unwrap();
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// A server, and three people of one workspace in one chat.
-    pub async fn with_a_chat() -> (Self, Server, ChatId, [Person; 3]) {
+    pub(crate) async fn with_a_chat() -> (Self, Server, ChatId, [Person; 3]) {
         let world = Self::new().await;
         let server = world.serve().await;
         let acme = world.workspace("Acme").await;
@@ -92,7 +92,7 @@ impl World {
     }
 
     /// A workspace, with a person who founded it and isn't heard of again.
-    pub async fn workspace(&self, name: &str) -> WorkspaceId {
+    pub(crate) async fn workspace(&self, name: &str) -> WorkspaceId {
         let mut log = LogWriter::begin(&self.log).await.unwrap();
         let founder = insert_user(&mut log, &format!("founder@{name}")).await;
         let id = sqlx::query_scalar(
@@ -109,7 +109,7 @@ impl World {
         id
     }
 
-    pub async fn person(&self, name: &str, workspace_id: WorkspaceId) -> Person {
+    pub(crate) async fn person(&self, name: &str, workspace_id: WorkspaceId) -> Person {
         let mut log = LogWriter::lock(&self.log, &[workspace_id]).await.unwrap();
         let id = insert_user(&mut log, &format!("{name}@{workspace_id}.example")).await;
         insert_member(&mut log, workspace_id, id).await;
@@ -119,7 +119,15 @@ impl World {
         self.signs_in(id, workspace_id).await
     }
 
-    pub async fn signs_in(&self, id: UserId, workspace_id: WorkspaceId) -> Person {
+    /// The same person, signed in to another workspace.
+    pub(crate) async fn joins(&self, person: &Person, workspace_id: WorkspaceId) -> Person {
+        let mut log = LogWriter::lock(&self.log, &[workspace_id]).await.unwrap();
+        insert_member(&mut log, workspace_id, person.id).await;
+        log.commit().await.unwrap();
+        self.signs_in(person.id, workspace_id).await
+    }
+
+    pub(crate) async fn signs_in(&self, id: UserId, workspace_id: WorkspaceId) -> Person {
         let session_id = SessionId(Uuid::now_v7());
         sqlx::query(
             "insert into sessions (id, user_id, workspace_id, expires_at)
@@ -136,7 +144,7 @@ impl World {
     }
 
     /// A private channel of these people.
-    pub async fn chat(&self, owner: &Person, others: &[&Person]) -> ChatId {
+    pub(crate) async fn chat(&self, owner: &Person, others: &[&Person]) -> ChatId {
         let workspace_id = owner.workspace_id;
         let mut log = LogWriter::lock(&self.log, &[workspace_id]).await.unwrap();
         let members: Vec<_> = [&[owner], others].concat().iter().map(|person| person.id).collect();
@@ -163,7 +171,7 @@ impl World {
         id
     }
 
-    pub async fn adds(&self, chat_id: ChatId, actor: &Person, person: &Person) {
+    pub(crate) async fn adds(&self, chat_id: ChatId, actor: &Person, person: &Person) {
         let workspace_id = actor.workspace_id;
         let mut log = LogWriter::lock(&self.log, &[workspace_id]).await.unwrap();
         let position = log.next_position(workspace_id).unwrap();
@@ -180,7 +188,7 @@ impl World {
         log.commit().await.unwrap();
     }
 
-    pub async fn removes(&self, chat_id: ChatId, actor: &Person, person: &Person) {
+    pub(crate) async fn removes(&self, chat_id: ChatId, actor: &Person, person: &Person) {
         let workspace_id = actor.workspace_id;
         let mut log = LogWriter::lock(&self.log, &[workspace_id]).await.unwrap();
         let event = Event::UserLeftChat {
@@ -205,12 +213,12 @@ impl World {
         log.commit().await.unwrap();
     }
 
-    pub async fn sends(&self, sender: &Person, chat_id: ChatId, content: &str) {
+    pub(crate) async fn sends(&self, sender: &Person, chat_id: ChatId, content: &str) {
         self.sends_many(sender, chat_id, &[content]).await;
     }
 
     /// All in one commit.
-    pub async fn sends_many(&self, sender: &Person, chat_id: ChatId, contents: &[&str]) {
+    pub(crate) async fn sends_many(&self, sender: &Person, chat_id: ChatId, contents: &[&str]) {
         let workspace_id = sender.workspace_id;
         let mut log = LogWriter::lock(&self.log, &[workspace_id]).await.unwrap();
         for content in contents {
@@ -236,7 +244,7 @@ impl World {
         log.commit().await.unwrap();
     }
 
-    pub async fn revokes(&self, person: &Person) {
+    pub(crate) async fn revokes(&self, person: &Person) {
         let mut log = LogWriter::lock(&self.log, &[person.workspace_id]).await.unwrap();
         sqlx::query("update sessions set revoked_at = now() where id = $1")
             .bind(person.session_id)
@@ -248,16 +256,16 @@ impl World {
         log.commit().await.unwrap();
     }
 
-    pub async fn head(&self, workspace_id: WorkspaceId) -> Cursor {
+    pub(crate) async fn head(&self, workspace_id: WorkspaceId) -> Cursor {
         log::head(&self.db, workspace_id).await.unwrap()
     }
 
-    pub async fn execute(&self, statement: &'static str) {
+    pub(crate) async fn execute(&self, statement: &'static str) {
         sqlx::raw_sql(statement).execute(&self.db).await.unwrap();
     }
 
     /// The person's token, as one that ends then.
-    pub fn token_until(&self, person: &Person, expires_at: i64) -> String {
+    pub(crate) fn token_until(&self, person: &Person, expires_at: i64) -> String {
         use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
 
         let header = jsonwebtoken::decode_header(&person.token).unwrap();
@@ -272,39 +280,39 @@ impl World {
 }
 
 impl Server {
-    pub fn get(&self, path: &str) -> RequestBuilder {
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
         reqwest::Client::new().get(format!("http://{}{path}", self.address))
     }
 
     /// The person's stream from now on.
-    pub async fn stream(&self, person: &Person) -> Stream {
+    pub(crate) async fn stream(&self, person: &Person) -> Stream {
         self.stream_after(person, "").await
     }
 
     /// The person's stream from a cursor on.
-    pub async fn stream_after(&self, person: &Person, cursor: impl ToString) -> Stream {
+    pub(crate) async fn stream_after(&self, person: &Person, cursor: impl ToString) -> Stream {
         let request = self.get("/events").bearer_auth(&person.token);
         Stream::open(request.header("last-event-id", cursor.to_string())).await
     }
 }
 
 /// A stream, read to somewhere.
-pub struct Stream {
-    pub response: Response,
+pub(crate) struct Stream {
+    pub(crate) response: Response,
     unread: String,
     bytes: Vec<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Frame {
-    pub id: Option<String>,
-    pub event: String,
-    pub data: Value,
+pub(crate) struct Frame {
+    pub(crate) id: Option<String>,
+    pub(crate) event: String,
+    pub(crate) data: Value,
 }
 
 impl Stream {
     #[track_caller]
-    pub fn open(request: RequestBuilder) -> impl Future<Output = Self> {
+    pub(crate) fn open(request: RequestBuilder) -> impl Future<Output = Self> {
         let caller = std::panic::Location::caller();
         async move {
             let response = timeout(PATIENCE, request.send()).await.unwrap().unwrap();
@@ -314,7 +322,7 @@ impl Stream {
     }
 
     /// The next frame; none when the stream has ended.
-    pub async fn next(&mut self) -> Option<Frame> {
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some((frame, rest)) = self.unread.split_once("\n\n") {
                 let frame = Frame::parse(frame);
@@ -336,7 +344,7 @@ impl Stream {
 
     /// The next frame, which is this event.
     #[track_caller]
-    pub fn expect(&mut self, event: &str) -> impl Future<Output = Frame> {
+    pub(crate) fn expect(&mut self, event: &str) -> impl Future<Output = Frame> {
         let caller = std::panic::Location::caller();
         async move {
             let frame = self.next().await;
@@ -348,7 +356,7 @@ impl Stream {
 
     /// The next frame, which is a message of this content.
     #[track_caller]
-    pub fn expect_message(&mut self, content: &str) -> impl Future<Output = Frame> {
+    pub(crate) fn expect_message(&mut self, content: &str) -> impl Future<Output = Frame> {
         let caller = std::panic::Location::caller();
         async move {
             let frame = self.next().await;
@@ -359,14 +367,14 @@ impl Stream {
     }
 
     #[track_caller]
-    pub fn expect_end(&mut self) -> impl Future<Output = ()> {
+    pub(crate) fn expect_end(&mut self) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
         async move { assert_eq!(self.next().await, None, "at {caller}") }
     }
 
     /// Everything until a goodbye for this reason, which is the last.
     #[track_caller]
-    pub fn expect_goodbye(&mut self, reason: &str) -> impl Future<Output = ()> {
+    pub(crate) fn expect_goodbye(&mut self, reason: &str) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
         async move {
             let frame = self.next().await;
@@ -393,7 +401,7 @@ impl Frame {
         Self { id: field("id"), event, data: serde_json::from_str(&data).unwrap() }
     }
 
-    pub fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         self.id.as_deref().unwrap()
     }
 }
@@ -411,8 +419,8 @@ async fn insert_user(log: &mut LogWriter, email: &str) -> UserId {
 
 async fn insert_member(log: &mut LogWriter, workspace_id: WorkspaceId, user_id: UserId) {
     sqlx::query(
-        "insert into workspace_members (workspace_id, user_id, fullname, role)
-         values ($1, $2, 'Somebody', 'member')",
+        "insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
+         values ($1, $2, 'Somebody', 'somebody', 'member')",
     )
     .bind(workspace_id)
     .bind(user_id)

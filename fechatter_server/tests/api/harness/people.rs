@@ -61,7 +61,10 @@ impl Person {
         name: &str,
         others: [&Person; N],
     ) -> Chat {
-        self.creates(json!({ "name": name, "chat_type": "Group", "members": ids_of(others) })).await
+        self.creates(
+            json!({ "name": name, "chat_type": "Group", "members": ids_of(others).as_slice() }),
+        )
+        .await
     }
 
     pub(crate) async fn creates_private_channel<const N: usize>(
@@ -69,7 +72,7 @@ impl Person {
         name: &str,
         others: [&Person; N],
     ) -> Chat {
-        let members = ids_of(others);
+        let members = ids_of(others).to_vec();
         let draft = json!({ "name": name, "chat_type": "PrivateChannel", "members": members });
         self.creates(draft).await
     }
@@ -95,12 +98,12 @@ impl Person {
     }
 
     pub(crate) async fn adds<const N: usize>(&self, others: [&Person; N], chat: &Chat) {
-        let ids = json!(ids_of(others));
+        let ids = json!(ids_of(others).as_slice());
         self.post(&chat.members, ids).await.expect(StatusCode::CREATED);
     }
 
     pub(crate) async fn removes<const N: usize>(&self, others: [&Person; N], chat: &Chat) {
-        let ids = json!(ids_of(others));
+        let ids = json!(ids_of(others).as_slice());
         self.delete(&chat.members, ids).await.expect(StatusCode::NO_CONTENT);
     }
 

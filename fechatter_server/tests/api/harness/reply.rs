@@ -25,7 +25,8 @@ impl Reply {
         let request = request.unwrap();
         let path = request.url().to_string().chars().take(200).collect::<String>();
         let name = format!("{} {path}", request.method());
-        let response = http.execute(request).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        let response =
+            http.execute(request).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.unwrap();
         let reply = Self { request: name, status, headers, text };

@@ -1,0 +1,89 @@
+//! What the server says of itself.
+
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::harness::{NOTHING, TestApp};
+
+#[tokio::test]
+async fn a_client_learns_what_it_talks_to_before_signing_in() {
+    let app = TestApp::with(|config| {
+        config.notify.public_url = "https://events.acme.test".into();
+    })
+    .await;
+
+    let server = app.anyone.get("/api/server").await.expect(StatusCode::OK);
+
+    assert!(server["version"].is_string());
+    assert!(server["api_level"].as_i64().unwrap() >= 1);
+    assert!(!server["features"].is_null());
+    assert!(server["limits"].is_object());
+    assert_eq!(server["workspace_creation"], "anyone");
+    assert_eq!(server["events_url"], "https://events.acme.test/events");
+}
+
+#[tokio::test]
+async fn health_is_told_on_the_operations_port_alone() {
+    let app = TestApp::start().await;
+
+    for path in ["/healthz", "/readyz"] {
+        let reply = app.operator.get(path).await;
+        assert_eq!(reply.expect(StatusCode::NO_CONTENT), Value::Null);
+        app.anyone.get(path).await.refuses(StatusCode::NOT_FOUND, "not_found");
+    }
+    app.operator.get("/api/server").await.refuses(StatusCode::NOT_FOUND, "not_found");
+}
+
+#[tokio::test]
+async fn the_document_of_all_routes_is_served() {
+    let app = TestApp::start().await;
+
+    let document = app.anyone.get("/api-docs/openapi.json").await.expect(StatusCode::OK);
+
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    assert_eq!(document, serde_json::to_value(fechatter_server::openapi()).unwrap());
+}
+
+#[tokio::test]
+async fn every_documented_route_exists() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let document = app.anyone.get("/api-docs/openapi.json").await.expect(StatusCode::OK);
+
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let address: Vec<_> =
+            path.split('/').map(|one| if one.starts_with('{') { "1" } else { one }).collect();
+        let address = address.join("/");
+        // A method that no route takes is refused where there is a route, and not found elsewhere.
+        let reply = alice.call(Method::TRACE, &address, NOTHING).await;
+        reply.refuses(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed");
+        let allow = reply.header("allow").unwrap();
+        for method in item.as_object().unwrap().keys() {
+            let method = method.to_uppercase();
+            assert!(allow.split(',').any(|one| one.trim() == method), "{method} {path}: {allow}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_operation_is_documented_with_its_name_and_its_errors() {
+    let document = serde_json::to_value(fechatter_server::openapi()).unwrap();
+    let mut names = Vec::new();
+
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let name = operation["operationId"].as_str();
+            names.push(name.unwrap_or_else(|| panic!("{method} {path} has no name")));
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(
+                responses.keys().any(|status| status.starts_with('2')),
+                "{method} {path} never succeeds"
+            );
+        }
+    }
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count, "names are unique");
+    assert!(count > 0);
+}

@@ -1,0 +1,163 @@
+//! Guessing and hurrying, and how they are slowed down.
+
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::harness::{PASSWORD, Reply, TestApp};
+
+#[tokio::test]
+async fn after_the_free_failures_a_try_has_to_wait_whether_one_exists_or_not() {
+    let app = TestApp::with(|config| config.accounts.free_failures = 3).await;
+    app.user("alice").await;
+
+    for email in ["alice@acme.test", "nobody@acme.test"] {
+        for _ in 0..3 {
+            let wrong = app.tries(email, "not my password").await;
+            wrong.refuses(StatusCode::FORBIDDEN, "invalid_credentials");
+        }
+        for password in ["not my password", PASSWORD] {
+            let throttled = app.tries(&email.to_uppercase(), password).await;
+            throttled.refuses(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+            assert_eq!(throttled.header("retry-after"), Some("1"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_right_password_works_after_the_delay_and_clears_the_count() {
+    let app = TestApp::with(|config| config.accounts.free_failures = 2).await;
+    app.user("alice").await;
+    for _ in 0..2 {
+        app.tries("alice@acme.test", "not my password").await.expect(StatusCode::FORBIDDEN);
+    }
+    let right = app.tries("alice@acme.test", PASSWORD).await;
+    right.refuses(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+
+    wait(&app).await;
+    app.tries("alice@acme.test", PASSWORD).await.expect(StatusCode::OK);
+
+    for _ in 0..2 {
+        app.tries("alice@acme.test", "not my password").await.expect(StatusCode::FORBIDDEN);
+    }
+}
+
+#[tokio::test]
+async fn the_delay_doubles_up_to_a_minute() {
+    let app = TestApp::with(|config| config.accounts.free_failures = 2).await;
+    app.user("alice").await;
+    app.tries("alice@acme.test", "not my password").await.expect(StatusCode::FORBIDDEN);
+
+    for delay in [1, 2, 4, 8, 16, 32, 60, 60] {
+        app.sql("update signin_failures set last_failed_at = now() - interval '61 s'").await;
+        app.tries("alice@acme.test", "not my password").await.expect(StatusCode::FORBIDDEN);
+
+        let throttled = app.tries("alice@acme.test", PASSWORD).await;
+        throttled.refuses(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+        let wait: u32 = throttled.header("retry-after").unwrap().parse().unwrap();
+        assert!((delay - 1..=delay).contains(&wait) && wait > 0, "{wait} s instead of {delay} s");
+    }
+    app.sql("update signin_failures set failures = 1000000").await;
+    wait(&app).await;
+    app.tries("alice@acme.test", PASSWORD).await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn failures_of_one_address_are_not_held_against_another() {
+    let app = TestApp::with(|config| config.accounts.free_failures = 1).await;
+    app.users(["alice", "bob"]).await;
+
+    app.tries("alice@acme.test", "not my password").await.expect(StatusCode::FORBIDDEN);
+    app.tries("alice@acme.test", PASSWORD).await.expect(StatusCode::TOO_MANY_REQUESTS);
+
+    app.tries("bob@acme.test", PASSWORD).await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn sign_ins_and_sign_ups_from_one_address_are_counted_together() {
+    let app = TestApp::with(|config| config.accounts.attempts_per_minute = 3).await;
+    app.user("alice").await;
+    app.tries("alice@acme.test", PASSWORD).await.expect(StatusCode::OK);
+    app.tries("alice@acme.test", "not my password").await.expect(StatusCode::FORBIDDEN);
+
+    throttled(&app.tries("alice@acme.test", PASSWORD).await);
+    let bob = json!({
+        "fullname": "Bob", "email": "bob@acme.test", "password": PASSWORD, "workspace": "Acme"
+    });
+    throttled(&app.anyone.post("/api/signup", bob).await);
+
+    app.sql("update attempt_windows set started_at = started_at - interval '61 s'").await;
+    app.tries("alice@acme.test", PASSWORD).await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn attempts_from_all_addresses_are_counted_too() {
+    let app = TestApp::with(|config| {
+        config.accounts.attempts_per_minute_overall = 2;
+        config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+
+    for address in ["10.0.0.1", "10.0.0.2"] {
+        tries_from(&app, address).await.expect(StatusCode::FORBIDDEN);
+    }
+    throttled(&tries_from(&app, "10.0.0.3").await);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_says_where_a_request_comes_from() {
+    let app = TestApp::with(|config| {
+        config.accounts.attempts_per_minute = 1;
+        config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+
+    tries_from(&app, "10.0.0.1").await.expect(StatusCode::FORBIDDEN);
+    throttled(&tries_from(&app, "10.0.0.1").await);
+    throttled(&tries_from(&app, "6.6.6.6, 10.0.0.1").await);
+    tries_from(&app, "10.0.0.2").await.expect(StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn anyone_else_who_says_so_is_not_believed() {
+    let app = TestApp::with(|config| config.accounts.attempts_per_minute = 1).await;
+
+    tries_from(&app, "10.0.0.1").await.expect(StatusCode::FORBIDDEN);
+    throttled(&tries_from(&app, "10.0.0.2").await);
+}
+
+#[tokio::test]
+async fn a_person_in_a_hurry_slows_down_nobody_else() {
+    let app = TestApp::with(|config| {
+        config.http.requests_per_second = 1;
+        config.http.burst = 8;
+    })
+    .await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+
+    let mut refused = None;
+    for _ in 0..12 {
+        let reply = alice.get("/api/me").await;
+        if reply.status != StatusCode::OK {
+            throttled(&reply);
+            refused = Some(reply);
+        }
+    }
+    assert!(refused.is_some());
+    bob.get("/api/me").await.expect(StatusCode::OK);
+}
+
+async fn tries_from(app: &TestApp, addresses: &str) -> Reply {
+    let client = app.anyone.with("x-forwarded-for", addresses);
+    let credentials = json!({ "email": "nobody@acme.test", "password": PASSWORD });
+    client.post("/api/signin", credentials).await
+}
+
+/// Lets the longest delay pass.
+async fn wait(app: &TestApp) {
+    app.sql("update signin_failures set last_failed_at = last_failed_at - interval '61 s'").await;
+}
+
+#[track_caller]
+fn throttled(reply: &Reply) {
+    reply.refuses(StatusCode::TOO_MANY_REQUESTS, "rate_limited");
+}

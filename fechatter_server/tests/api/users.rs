@@ -1,0 +1,140 @@
+//! The people of a workspace.
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::harness::{Person, TestApp, ids_of};
+
+#[tokio::test]
+async fn everyone_is_listed_to_everyone_of_the_workspace() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    let mallory = app.user_in("mallory", "Evil Corp").await;
+
+    let users = bob.get("/api/users").await.expect(StatusCode::OK);
+
+    let expected = [
+        alice.get("/api/me").await.expect(StatusCode::OK),
+        bob.get("/api/me").await.expect(StatusCode::OK),
+    ];
+    assert_eq!(users, json!(expected));
+    let theirs = mallory.get("/api/users").await.expect(StatusCode::OK);
+    assert_eq!(theirs.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn with_neither_cursor_nor_limit_all_are_listed_as_before() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    app.extras(alice.workspace_id, 150).await;
+
+    let reply = alice.get("/api/users").await;
+
+    assert_eq!(reply.expect(StatusCode::OK).as_array().unwrap().len(), 151);
+    assert_eq!(reply.header("x-next-cursor"), None);
+}
+
+#[tokio::test]
+async fn the_list_comes_in_pages_on_demand() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let mut expected = app.extras(alice.workspace_id, 6).await;
+    expected.insert(0, alice.id);
+
+    let (mut found, mut path) = (Vec::new(), "/api/users?limit=3".to_owned());
+    loop {
+        let reply = alice.get(&path).await;
+        let page = reply.expect(StatusCode::OK);
+        assert!((1..=3).contains(&page.as_array().unwrap().len()));
+        found.extend(ids(&page));
+        let Some(cursor) = reply.header("x-next-cursor") else { break };
+        path = format!("/api/users?limit=3&cursor={cursor}");
+    }
+    found.sort_unstable();
+    assert_eq!(found, expected);
+
+    for query in ["limit=0", "limit=101", "limit=x", "cursor=nonsense"] {
+        let refused = alice.get(&format!("/api/users?{query}")).await;
+        refused.refuses(StatusCode::BAD_REQUEST, "invalid_input");
+    }
+}
+
+#[tokio::test]
+async fn people_are_found_by_a_part_of_their_name() {
+    let app = TestApp::start().await;
+    let [zoe, under, _] = app.users(["Zo\u{eb}", "a_b", "axb"]).await;
+
+    for (query, found) in [
+        ("q=ZO%C3%8B", vec![zoe.id]),
+        ("q=Zoe%CC%88", vec![zoe.id]),
+        ("q=a_b", vec![under.id]),
+        ("q=%25", vec![]),
+        ("q=%5C", vec![]),
+        ("q=nobody", vec![]),
+    ] {
+        let users = zoe.get(&format!("/api/users?{query}")).await.expect(StatusCode::OK);
+        assert_eq!(ids(&users), found, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn people_are_filtered_by_role_status_and_id() {
+    let app = TestApp::start().await;
+    let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
+    let mallory = app.user_in("mallory", "Evil Corp").await;
+    app.promotes(&bob, "admin").await;
+    app.suspends(&carol).await;
+
+    for (query, found) in [
+        ("role=owner".to_owned(), vec![alice.id]),
+        ("role=admin".into(), vec![bob.id]),
+        ("role=member".into(), vec![carol.id]),
+        ("status=Suspended".into(), vec![carol.id]),
+        ("status=Active".into(), vec![alice.id, bob.id]),
+        ("status=Active&role=member".into(), vec![]),
+        (format!("ids={},{},999", carol.id, mallory.id), vec![carol.id]),
+        (format!("ids={},{}", alice.id, bob.id), vec![alice.id, bob.id]),
+    ] {
+        let users = alice.get(&format!("/api/users?{query}")).await.expect(StatusCode::OK);
+        assert_eq!(sorted(ids(&users)), found, "{query}");
+    }
+    for query in ["role=boss", "role=Owner", "status=active", "ids=x", "ids=1;2"] {
+        let refused = alice.get(&format!("/api/users?{query}")).await;
+        refused.refuses(StatusCode::BAD_REQUEST, "invalid_input");
+    }
+}
+
+#[tokio::test]
+async fn one_person_is_shown_as_in_the_list() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    let mallory = app.user_in("mallory", "Evil Corp").await;
+    let absent = alice.get("/api/users/999").await;
+    absent.refuses(StatusCode::NOT_FOUND, "not_found");
+
+    let shown = bob.get(&path(&alice)).await.expect(StatusCode::OK);
+    assert_eq!(shown, alice.get("/api/me").await.expect(StatusCode::OK));
+
+    for (looker, hidden) in [(&alice, &mallory), (&mallory, &alice)] {
+        let reply = looker.get(&path(hidden)).await;
+        assert_eq!(reply.status, StatusCode::NOT_FOUND);
+        assert_eq!(reply.without_id(), absent.without_id());
+    }
+    app.suspends(&alice).await;
+    let suspended = bob.get(&path(&alice)).await.expect(StatusCode::OK);
+    assert_eq!(suspended["status"], "Suspended");
+    assert_eq!(ids_of([&alice, &bob]), [1, 2]);
+}
+
+fn path(person: &Person) -> String {
+    format!("/api/users/{}", person.id)
+}
+
+fn ids(users: &Value) -> Vec<i64> {
+    users.as_array().unwrap().iter().map(|user| user["id"].as_i64().unwrap()).collect()
+}
+
+fn sorted(mut ids: Vec<i64>) -> Vec<i64> {
+    ids.sort_unstable();
+    ids
+}

@@ -1,0 +1,226 @@
+//! Workspaces: founding them, joining them, going from one to another.
+
+use fechatter_core::config::WorkspaceCreation;
+use insta::assert_json_snapshot;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::harness::{Log, NOTHING, Person, TestApp};
+
+#[tokio::test]
+async fn one_account_can_be_in_several_workspaces() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+
+    let reply = alice.post("/api/workspaces", json!({ "name": "  Side Project " })).await;
+
+    let founded = reply.expect(StatusCode::CREATED);
+    assert_json_snapshot!(reply.ordered(), { ".created_at" => "[time]" }, @r#"
+    {
+      "id": 2,
+      "name": "Side Project",
+      "owner_id": 1,
+      "created_at": "[time]",
+      "join_policy": "open"
+    }
+    "#);
+    let list = alice.get("/api/workspaces").await.expect(StatusCode::OK);
+    let mut mine = vec![alice.get("/api/workspace").await.expect(StatusCode::OK), founded];
+    for workspace in &mut mine {
+        workspace["role"] = "owner".into();
+    }
+    let mut listed = list["items"].as_array().unwrap().clone();
+    listed.sort_by_key(|workspace| workspace["id"].as_i64());
+    assert_eq!(listed, mine);
+}
+
+#[tokio::test]
+async fn a_founder_is_in_their_workspace_under_their_name() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+
+    let founded = alice.post("/api/workspaces", json!({ "name": "Side" })).await;
+    let id = founded.expect(StatusCode::CREATED)["id"].as_i64().unwrap();
+
+    let kinds: Vec<String> =
+        sqlx::query_scalar("select kind from events where workspace_id = $1 order by position")
+            .bind(id)
+            .fetch_all(&app.db)
+            .await
+            .unwrap();
+    assert_eq!(kinds, ["UserJoinedWorkspace"]);
+    let there = switches(&app, &alice, id).await;
+    let me = there.get("/api/me").await.expect(StatusCode::OK);
+    assert_eq!((&me["fullname"], &me["role"]), (&json!("alice"), &json!("owner")));
+    assert_eq!(there.get("/api/users").await.expect(StatusCode::OK), json!([me]));
+}
+
+#[tokio::test]
+async fn a_workspaces_name_is_taken_once() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let mallory = app.user_in("mallory", "Evil Corp").await;
+    let before = app.state().await;
+
+    for name in ["Acme", " acme ", "ACME"] {
+        let refused = mallory.post("/api/workspaces", json!({ "name": name })).await;
+        refused.refuses(StatusCode::CONFLICT, "workspace_taken");
+        let renamed = mallory.patch("/api/workspace", json!({ "name": name })).await;
+        renamed.expect(StatusCode::CONFLICT);
+    }
+    assert_eq!(app.state().await, before);
+    let same = alice.patch("/api/workspace", json!({ "name": "ACME" })).await;
+    assert_eq!(same.expect(StatusCode::OK)["name"], "ACME");
+}
+
+#[tokio::test]
+async fn workspaces_are_founded_where_the_configuration_allows() {
+    let first_only = WorkspaceCreation::FirstOnly;
+    let app = TestApp::with(|config| config.accounts.workspace_creation = first_only).await;
+    let alice = app.user("alice").await;
+
+    let refused = alice.post("/api/workspaces", json!({ "name": "Side" })).await;
+
+    refused.refuses(StatusCode::FORBIDDEN, "workspace_creation_closed");
+}
+
+#[tokio::test]
+async fn open_workspaces_are_joined_by_name_and_once() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let mallory = app.user_in("mallory", "Evil Corp").await;
+    let mut log = app.log_of(alice.workspace_id).await;
+
+    let join = json!({ "name": " aCme " });
+    let joined = mallory.post("/api/workspaces/join", join.clone()).await;
+    let joined = joined.expect(StatusCode::CREATED);
+
+    assert_eq!(joined, alice.get("/api/workspace").await.expect(StatusCode::OK));
+    let event = Log::only(log.news().await, "UserJoinedWorkspace");
+    let there = switches(&app, &mallory, alice.workspace_id).await;
+    let me = there.get("/api/me").await.expect(StatusCode::OK);
+    assert_eq!(event.data(), me);
+    assert_eq!(me["role"], "member");
+
+    let again = mallory.post("/api/workspaces/join", join).await.expect(StatusCode::OK);
+    assert_eq!(again, joined);
+    assert!(log.kinds().await.is_empty());
+}
+
+#[tokio::test]
+async fn closed_workspaces_want_an_invite() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let mallory = app.user_in("mallory", "Evil Corp").await;
+    let closed = alice.patch("/api/workspace", json!({ "join_policy": "invite" })).await;
+    closed.expect(StatusCode::OK);
+    let before = app.state().await;
+
+    let refused = mallory.post("/api/workspaces/join", json!({ "name": "Acme" })).await;
+    refused.refuses(StatusCode::FORBIDDEN, "invite_required");
+    let unknown = mallory.post("/api/workspaces/join", json!({ "invite_code": "x" })).await;
+    unknown.refuses(StatusCode::NOT_FOUND, "invite_invalid");
+    for unclear in [
+        json!({}),
+        json!({ "name": "Acme", "invite_code": "x" }),
+        json!({ "name": 7 }),
+        json!({ "name": "Acme", "role": "owner" }),
+    ] {
+        let refused = mallory.post("/api/workspaces/join", unclear).await;
+        refused.refuses(StatusCode::BAD_REQUEST, "invalid_input");
+    }
+    assert_eq!(app.state().await, before);
+}
+
+#[tokio::test]
+async fn switching_speaks_for_another_workspace_in_the_same_session() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let bob = app.user_in("bob", "Bobs").await;
+    alice.post("/api/workspaces/join", json!({ "name": "Bobs" })).await.expect(StatusCode::CREATED);
+
+    let path = format!("/api/workspaces/{}/switch", bob.workspace_id);
+    let auth = alice.post(&path, NOTHING).await.expect(StatusCode::OK);
+
+    assert_eq!(auth["refresh_token"], Value::Null);
+    assert_eq!(auth["session_id"], alice.session_id);
+    assert_eq!(auth["workspace"]["id"], bob.workspace_id);
+    assert_eq!(auth["user"]["workspace_id"], bob.workspace_id);
+    let there = Person::signed_in(&app.anyone, &auth);
+    let workspace = there.get("/api/workspace").await.expect(StatusCode::OK);
+    assert_eq!(workspace["name"], "Bobs");
+    let here = alice.get("/api/workspace").await.expect(StatusCode::OK);
+    assert_eq!(here["name"], "Acme", "the old token still speaks for the old one");
+
+    let refreshing = app.anyone.with_token(&alice.refresh_token);
+    let refreshed = refreshing.post("/api/refresh", NOTHING).await.expect(StatusCode::OK);
+    assert_eq!(refreshed["workspace"]["id"], bob.workspace_id, "the last used");
+}
+
+#[tokio::test]
+async fn nobody_switches_to_where_they_are_not() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let mallory = app.user_in("mallory", "Evil Corp").await;
+    let before = app.state().await;
+
+    for id in [alice.workspace_id, 999] {
+        let refused = mallory.post(&format!("/api/workspaces/{id}/switch"), NOTHING).await;
+        refused.refuses(StatusCode::NOT_FOUND, "not_found");
+    }
+    assert_eq!(app.state().await, before);
+}
+
+#[tokio::test]
+async fn owner_and_admins_change_the_workspace_and_everyone_hears() {
+    let app = TestApp::start().await;
+    let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
+    app.promotes(&bob, "admin").await;
+    let mut log = app.log_of(alice.workspace_id).await;
+
+    for (person, changes) in
+        [(&alice, json!({ "name": "  Acme Ltd " })), (&bob, json!({ "join_policy": "invite" }))]
+    {
+        let changed = person.patch("/api/workspace", changes).await.expect(StatusCode::OK);
+        assert_eq!(changed["name"], "Acme Ltd");
+        let updated = Log::only(log.news().await, "WorkspaceUpdated");
+        assert_eq!(updated.data(), changed);
+        assert_eq!((updated.chat_id, updated.user_id), (None, None));
+        assert_eq!(carol.get("/api/workspace").await.expect(StatusCode::OK), changed);
+    }
+    let refused = carol.patch("/api/workspace", json!({ "name": "Mine" })).await;
+    refused.refuses(StatusCode::FORBIDDEN, "forbidden");
+    assert!(log.kinds().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_workspace_changes_within_limits() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let before = alice.get("/api/workspace").await.expect(StatusCode::OK);
+
+    for changes in [
+        json!({ "name": "" }),
+        json!({ "name": " " }),
+        json!({ "name": "x".repeat(33) }),
+        json!({ "name": null }),
+        json!({ "name": "a\u{0}b" }),
+        json!({ "join_policy": null }),
+        json!({ "join_policy": "Open" }),
+        json!({ "owner_id": 2 }),
+        json!({ "id": 2 }),
+    ] {
+        let refused = alice.patch("/api/workspace", changes).await;
+        refused.refuses(StatusCode::BAD_REQUEST, "invalid_input");
+    }
+    let unchanged = alice.patch("/api/workspace", json!({})).await.expect(StatusCode::OK);
+    assert_eq!(unchanged, before);
+    let longest = json!({ "name": "😀".repeat(32) });
+    alice.patch("/api/workspace", longest).await.expect(StatusCode::OK);
+}
+
+async fn switches(app: &TestApp, person: &Person, workspace_id: i64) -> Person {
+    let path = format!("/api/workspaces/{workspace_id}/switch");
+    let auth = person.post(&path, NOTHING).await.expect(StatusCode::OK);
+    Person::signed_in(&app.anyone, &auth)
+}
