@@ -31,7 +31,7 @@ use tracing::info;
 use crate::middlewares::limits::RequestLimits;
 use crate::services::message_writer::MessageWriter;
 use crate::services::password::Passwords;
-use crate::services::purge;
+use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
 
 /// The schema: applied by `fechatter_server migrate`, at the start, and to every test's database.
@@ -50,6 +50,7 @@ struct AppState {
     log: Log,
     writer: MessageWriter,
     passwords: Passwords,
+    purge: Purge,
     limits: RequestLimits,
     verifier: Verifier,
     signer: Signer,
@@ -101,7 +102,9 @@ pub async fn serve(
     let db = db::connect(db::options(&config.database, APPLICATION)?, &config.database);
     let log = Log::new(db.clone());
     let limits = RequestLimits::new(&config.http);
+    let purge = Purge::default();
     let state = AppState {
+        purge: purge.clone(),
         writer: MessageWriter::new(log.clone()),
         passwords: Passwords::new()?,
         config: Arc::new(config),
@@ -113,7 +116,7 @@ pub async fn serve(
         refresh_key,
     };
     tokio::spawn(limits.forget_idle(shutdown.clone()));
-    tokio::spawn(purge::run(db.clone(), shutdown.clone()));
+    tokio::spawn(purge.run(db.clone(), shutdown.clone()));
 
     let ready = {
         let db = db.clone();

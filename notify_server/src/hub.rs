@@ -111,6 +111,11 @@ impl Hub {
         }
     }
 
+    /// Whether one of the workspace's streams still has much to take.
+    pub(crate) fn is_crowded(&self, workspace_id: WorkspaceId) -> bool {
+        self.rooms().get(&workspace_id).is_some_and(Room::is_crowded)
+    }
+
     /// Ends all streams of a workspace and forgets it; its next stream loads it anew.
     pub(crate) fn forget(&self, workspace_id: WorkspaceId, end: End) {
         if let Some(room) = self.rooms().remove(&workspace_id) {

@@ -69,10 +69,15 @@ impl Outbox {
         });
     }
 
+    /// Whether half of it is taken up.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.with_queue(|queue| queue.frames.len() > MAX_FRAMES / 2 || queue.bytes > MAX_BYTES / 2)
+    }
+
     /// Waits for what comes next. Losing this future loses nothing.
     pub(crate) async fn next(&self) -> Next {
         loop {
-            let next = self.update_quietly(|queue| match queue.frames.pop_front() {
+            let next = self.with_queue(|queue| match queue.frames.pop_front() {
                 Some(frame) => {
                     queue.bytes -= frame.len();
                     Some(Next::Frame(frame))
@@ -87,11 +92,11 @@ impl Outbox {
     }
 
     fn update(&self, change: impl FnOnce(&mut Queue)) {
-        self.update_quietly(change);
+        self.with_queue(change);
         self.changed.notify_one();
     }
 
-    fn update_quietly<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
+    fn with_queue<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
         change(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

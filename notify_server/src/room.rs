@@ -120,6 +120,11 @@ impl Room {
         }
     }
 
+    /// Whether a stream still has much to take.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.streams.values().flatten().any(|stream| stream.outbox.is_crowded())
+    }
+
     /// Ends all streams.
     pub(crate) fn end(&self, end: End) {
         self.streams.values().flatten().for_each(|stream| stream.outbox.end(end));

@@ -99,10 +99,7 @@ pub(crate) async fn find(db: &PgPool, user: AuthUser, asked: Asked) -> Result<St
             let message = "you are suspended in this workspace";
             Err(ApiError::new(StatusCode::FORBIDDEN, "suspended", message))
         }
-        None => {
-            let message = "you are not in this workspace";
-            Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message))
-        }
+        None => Err(signed_out()),
     }
 }
 

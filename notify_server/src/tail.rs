@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use fechatter_core::log::{self, Cursor, Entry, Range};
 use fechatter_core::{Position, WorkspaceId};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::frame::GoodbyeReason;
@@ -27,10 +28,13 @@ const POLL: Duration = Duration::from_secs(1);
 const QUERY_LIMIT: Duration = Duration::from_secs(1);
 /// Without a scan for so long, the streams here are stale.
 const CURRENT: Duration = Duration::from_secs(5);
-/// What one query reads: at most so many workspaces, and events in all. Half of what a stream's
-/// queue holds, so that a burst alone overflows none.
+/// What one query reads: at most so many workspaces, and events in all.
 const MAX_RANGES: usize = 32;
-const MAX_ENTRIES: usize = 512;
+const MAX_ENTRIES: usize = 256;
+/// What streams are handed at once, and how long those who still have much to take are given before
+/// the next: a burst alone must not overflow the queue of a reader who keeps up.
+const STEP: usize = 512 * 1024;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Where to look.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +91,7 @@ impl Tail {
     /// Scans for ever, one scan at a time.
     pub(crate) async fn run(&self) {
         let mut connection = None;
+        let mut at_once = MAX_ENTRIES;
         let mut failing = false;
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -97,20 +102,22 @@ impl Tail {
             }
             let news =
                 std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner));
-            match self.scan(&mut connection, &news).await {
+            match self.scan(&mut connection, &news, at_once).await {
                 Ok(()) => {
+                    at_once = (at_once + MAX_RANGES).min(MAX_ENTRIES);
                     let now = Some(Instant::now());
                     *self.scanned.lock().unwrap_or_else(PoisonError::into_inner) = now;
                     if std::mem::take(&mut failing) {
                         info!("the logs can be read again");
                     }
                 }
-                // The poll looks at everything again.
-                Err(error) if !failing => {
-                    warn!(error = format_args!("{error:#}"), "the logs cannot be read");
-                    failing = true;
+                // The poll looks at everything again, with smaller queries if it was for their size.
+                Err(error) => {
+                    at_once = (at_once / 2).max(2 * MAX_RANGES);
+                    if !std::mem::replace(&mut failing, true) {
+                        warn!(error = format_args!("{error:#}"), "the logs cannot be read");
+                    }
                 }
-                Err(_) => {}
             }
         }
     }
@@ -119,25 +126,52 @@ impl Tail {
         self.news.lock().unwrap_or_else(PoisonError::into_inner).add(news);
     }
 
-    /// Reads until there is nothing new where it was asked to look.
-    async fn scan(&self, connection: &mut Option<PgConnection>, news: &News) -> anyhow::Result<()> {
-        let mut due = self.hub.heads(news);
-        while !due.is_empty() {
-            let batch = due.split_off(due.len().saturating_sub(MAX_RANGES));
-            let limit = MAX_ENTRIES / batch.len();
-            let entries = self.read(connection, &batch, limit).await?;
-            for (workspace_id, from) in batch {
+    /// Reads once where it was asked to look. Where that was not all, another scan follows, so that
+    /// a busy workspace keeps no other waiting.
+    async fn scan(
+        &self,
+        connection: &mut Option<PgConnection>,
+        news: &News,
+        at_once: usize,
+    ) -> anyhow::Result<()> {
+        for batch in self.hub.heads(news).chunks(MAX_RANGES) {
+            let limit = at_once / batch.len();
+            let entries = self.read(connection, batch, limit).await?;
+            for &(workspace_id, from) in batch {
                 let start = entries.partition_point(|entry| entry.workspace_id < workspace_id);
                 let end = entries.partition_point(|entry| entry.workspace_id <= workspace_id);
                 let entries = &entries[start..end];
-                match self.hub.advance(workspace_id, from, entries) {
-                    Advance::To(head) if entries.len() == limit => due.push((workspace_id, head)),
+                match self.hand_on(workspace_id, from, entries).await {
+                    Advance::To(_) if entries.len() == limit => {
+                        self.wake(News::In([workspace_id].into()));
+                    }
                     Advance::To(_) | Advance::Outdated => {}
                     Advance::Diverged => self.start_over(connection, workspace_id, from).await?,
                 }
             }
         }
         Ok(())
+    }
+
+    async fn hand_on(
+        &self,
+        workspace_id: WorkspaceId,
+        mut from: Cursor,
+        mut entries: &[Entry],
+    ) -> Advance {
+        loop {
+            let step = step(entries);
+            let advance = self.hub.advance(workspace_id, from, &entries[..step]);
+            let Advance::To(head) = advance else { return advance };
+            if self.hub.is_crowded(workspace_id) {
+                sleep(PAUSE).await;
+            }
+            if step == entries.len() {
+                return advance;
+            }
+            from = head;
+            entries = &entries[step - 1..];
+        }
     }
 
     /// From each workspace's own newest event on, to see that it is still there.
@@ -193,9 +227,38 @@ impl Tail {
     }
 }
 
+/// How many entries make a step: the workspace's own newest event, at least one more if there is
+/// one, and then as many as fit.
+fn step(entries: &[Entry]) -> usize {
+    let mut bytes = 0;
+    let full = entries.iter().skip(1).position(|entry| {
+        bytes += entry.data.as_ref().map_or(0, Bytes::len);
+        bytes >= STEP
+    });
+    full.map_or(entries.len(), |index| index + 2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_goes_on_by_at_least_one_event() {
+        let entry = |bytes: usize| Entry {
+            workspace_id: WorkspaceId(1),
+            cursor: "00000001-1".parse().unwrap(),
+            kind: "NewMessage".into(),
+            chat_id: None,
+            user_id: None,
+            joined: Vec::new(),
+            data: Some(vec![b'x'; bytes].into()),
+        };
+        assert_eq!(step(&[]), 0);
+        assert_eq!(step(&[entry(STEP)]), 1);
+        assert_eq!(step(&[entry(STEP), entry(STEP), entry(1)]), 2);
+        assert_eq!(step(&[entry(STEP), entry(1), entry(STEP), entry(1)]), 3);
+        assert_eq!(step(&[entry(STEP), entry(1), entry(1), entry(1)]), 4);
+    }
 
     #[test]
     fn news_of_anywhere_outweighs_news_of_some() {

@@ -20,6 +20,7 @@ use crate::middlewares::auth::CurrentUser;
 use crate::models::chat::{self, ChatChanges, ChatDraft, Created, DirectoryEntry};
 use crate::models::member::Member;
 use crate::models::sidebar::{self, ChatSidebar};
+use crate::services::purge::Purge;
 use crate::utils::json::Json;
 use crate::utils::page::{self, Params};
 use crate::utils::path::Id;
@@ -143,8 +144,13 @@ pub(super) async fn update(
 /// Deletes a chat and its messages.
 #[utoipa::path(delete, path = "/api/chat/{id}", operation_id = "delete_chat",
     params(("id" = i64, Path)), responses((status = 204)))]
-pub(super) async fn delete(member: Member, State(log): State<Log>) -> Result<StatusCode> {
+pub(super) async fn delete(
+    member: Member,
+    State(log): State<Log>,
+    State(purge): State<Purge>,
+) -> Result<StatusCode> {
     chat::delete(&log, member).await?;
+    purge.wake();
     Ok(StatusCode::NO_CONTENT)
 }
 

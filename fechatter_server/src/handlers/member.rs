@@ -15,7 +15,7 @@ use crate::handlers::invite::PageParams;
 use crate::handlers::user::next_cursor;
 use crate::middlewares::auth::CurrentUser;
 use crate::models::member::{self, Changed, MAX_NAMED, Member, MemberChange};
-use crate::utils::json::{Json, MaybeJson};
+use crate::utils::json::{Json, MaybeJson, MaybeList};
 use crate::utils::page::{self, Params};
 use crate::utils::path::{Id, InMember};
 
@@ -63,8 +63,9 @@ pub(super) async fn list(
 pub(super) async fn add(
     member: Member,
     State(log): State<Log>,
-    Json(people): Json<Vec<UserId>>,
+    MaybeList(people): MaybeList<UserId>,
 ) -> Result<(StatusCode, Json<Vec<ChatMember>>)> {
+    let people = people.ok_or_else(|| AppError::invalid("body", "must be a list of ids"))?;
     let added = member::add(&log, member, few(&people)?).await?;
     Ok((StatusCode::CREATED, Json(added)))
 }
@@ -77,7 +78,7 @@ pub(super) async fn remove(
     member: Member,
     State(log): State<Log>,
     Params(params): Params<RemoveParams>,
-    MaybeJson(people): MaybeJson<Vec<UserId>>,
+    MaybeList(people): MaybeList<UserId>,
 ) -> Result<StatusCode> {
     let people = match (people, params.user_ids) {
         (Some(people), None) => people,

@@ -3,31 +3,44 @@
 //! A deleted chat is gone for everybody at once; this only frees the space. Several servers may do
 //! it at the same time, and a batch cut short is done again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fechatter_core::ChatId;
 use sqlx::PgPool;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::models::throttle;
 
 const BATCH: i64 = 1_000;
-const PAUSE: Duration = Duration::from_secs(10);
+/// How soon to look for what another server, or an earlier run, has left.
+const PAUSE: Duration = Duration::from_mins(1);
 
-/// Purges until the end of the server.
-pub(crate) async fn run(db: PgPool, shutdown: CancellationToken) {
-    loop {
-        let done = tokio::select! {
-            done = purge(&db) => done,
-            () = shutdown.cancelled() => return,
+/// Tells the purge that a chat was deleted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Purge(Arc<Notify>);
+
+impl Purge {
+    pub(crate) fn wake(&self) {
+        self.0.notify_one();
+    }
+
+    /// Purges until the end of the server.
+    pub(crate) async fn run(self, db: PgPool, shutdown: CancellationToken) {
+        let purges = async {
+            loop {
+                if let Err(error) = purge(&db).await {
+                    warn!(%error, "deleted chats could not be purged; trying again");
+                }
+                // Woken or not: it is time to look.
+                let _ = tokio::time::timeout(PAUSE, self.0.notified()).await;
+            }
         };
-        if let Err(error) = done {
-            warn!(%error, "deleted chats could not be purged; trying again");
-        }
         tokio::select! {
-            () = tokio::time::sleep(PAUSE) => {}
-            () = shutdown.cancelled() => return,
+            () = purges => {}
+            () = shutdown.cancelled() => {}
         }
     }
 }

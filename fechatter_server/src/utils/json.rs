@@ -12,26 +12,24 @@ use crate::error::AppError;
 /// JSON deeper than this is refused.
 const MAX_DEPTH: usize = 64;
 
-/// A JSON body, or a JSON answer.
+/// A JSON object as the body, or a JSON answer.
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
-/// A JSON body, or none at all.
+/// A JSON object as the body, or none at all.
 #[derive(Debug)]
 pub(crate) struct MaybeJson<T>(pub(crate) Option<T>);
+
+/// A JSON array as the body, or none at all.
+#[derive(Debug)]
+pub(crate) struct MaybeList<T>(pub(crate) Option<Vec<T>>);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = AppError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, AppError> {
-        let is_json = is_json(&request);
-        let bytes = body(request, state).await?;
-        // Without a body there is nothing of the wrong type.
-        if is_json || bytes.is_empty() {
-            parse(&bytes).map(Self)
-        } else {
-            Err(AppError::UnsupportedMediaType)
-        }
+        let bytes = json_body(request, state).await?;
+        parse(&bytes, b'{').map(Self)
     }
 }
 
@@ -39,13 +37,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for MaybeJson<T> {
     type Rejection = AppError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, AppError> {
-        let is_json = is_json(&request);
-        let bytes = body(request, state).await?;
-        match (bytes.is_empty(), is_json) {
-            (true, _) => Ok(Self(None)),
-            (false, true) => parse(&bytes).map(Some).map(Self),
-            (false, false) => Err(AppError::UnsupportedMediaType),
-        }
+        let bytes = json_body(request, state).await?;
+        (!bytes.is_empty()).then(|| parse(&bytes, b'{')).transpose().map(Self)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for MaybeList<T> {
+    type Rejection = AppError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, AppError> {
+        let bytes = json_body(request, state).await?;
+        (!bytes.is_empty()).then(|| parse(&bytes, b'[')).transpose().map(Self)
     }
 }
 
@@ -80,27 +82,29 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
     }
 }
 
-fn is_json(request: &Request) -> bool {
+async fn json_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, AppError> {
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("application/json")
-}
-
-async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, AppError> {
-    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+    let is_json = essence.trim().eq_ignore_ascii_case("application/json");
+    let bytes = Bytes::from_request(request, state).await;
+    let bytes = bytes.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => AppError::TooLarge("the body is larger than 1 MiB"),
         _ => AppError::invalid("body", "cannot be read"),
-    })
+    })?;
+    // Where there is no body, there is nothing of the wrong type.
+    if is_json || bytes.is_empty() { Ok(bytes) } else { Err(AppError::UnsupportedMediaType) }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AppError> {
+/// Parses a body that opens with this bracket: serde would take an array for an object's values.
+fn parse<T: DeserializeOwned>(bytes: &[u8], opening: u8) -> Result<T, AppError> {
     if depth(bytes) > MAX_DEPTH {
         return Err(AppError::MalformedJson("nested too deeply"));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let shaped = serde_path_to_error::deserialize(&mut deserializer);
     match (shaped, deserializer.end()) {
-        (Ok(value), Ok(())) => Ok(value),
+        (Ok(value), Ok(())) if bytes.trim_ascii_start().starts_with(&[opening]) => Ok(value),
+        (Ok(_), Ok(())) => Err(AppError::invalid("body", "has the wrong shape")),
         // A body that is no JSON at all is that first, even where its shape was found wrong.
         (Err(error), _) if serde_json::from_slice::<serde_json::Value>(bytes).is_ok() => {
             let path = error.path().to_string();

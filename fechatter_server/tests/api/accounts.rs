@@ -375,8 +375,9 @@ async fn the_suspended_sign_in_where_they_are_not() {
 
     app.user_in("bob", "Bobs").await;
     app.sql(
-        "insert into workspace_members (workspace_id, user_id, fullname, role, last_used_at)
-         values (2, 1, 'Alice', 'member', now() - interval '1 day')",
+        "insert into workspace_members
+             (workspace_id, user_id, fullname, fullname_key, role, last_used_at)
+         values (2, 1, 'Alice', 'alice', 'member', now() - interval '1 day')",
     )
     .await;
     let auth = app.tries("alice@acme.test", PASSWORD).await.expect(StatusCode::OK);

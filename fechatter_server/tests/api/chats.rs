@@ -256,6 +256,7 @@ async fn a_draft_of_the_wrong_shape_is_refused() {
         json!({ "name": "x", "chat_type": "PrivateChannel", "workspace_id": 2 }),
         json!({ "name": "x", "chat_type": "PrivateChannel", "idempotency_key": "no uuid" }),
         json!([]),
+        json!(["x", "PrivateChannel", null, null, null]),
         json!("x"),
     ] {
         let refused = alice.post("/api/chat", draft.clone()).await;
@@ -416,7 +417,8 @@ async fn a_patch_changes_what_it_names_and_null_clears() {
         json!({ "archived_at": null }),
         json!([]),
     ] {
-        let refused = alice.patch(&chat.path, changes).await;
+        let refused = alice.patch(&chat.path, changes.clone()).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{changes}");
         refused.refuses(StatusCode::BAD_REQUEST, "invalid_input");
     }
 }

@@ -6,6 +6,7 @@ mod people;
 mod reply;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -18,6 +19,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
+use tokio::runtime::Runtime;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use client::{Client, NOTHING};
@@ -39,6 +41,13 @@ pub(crate) struct TestApp {
     pub(crate) public_key: String,
     _server: DropGuard,
     _database: TestDatabase,
+}
+
+/// Where the servers run. Not on the tests' own threads: dropping a database blocks those, and
+/// PostgreSQL drops none while it waits for a client that is only half connected.
+fn servers() -> &'static Runtime {
+    static SERVERS: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+    &SERVERS
 }
 
 impl TestApp {
@@ -69,12 +78,13 @@ impl TestApp {
         change(&mut config);
 
         let any_port = "127.0.0.1:0".parse().unwrap();
-        let listeners = Listeners::bind(any_port, any_port).await.unwrap();
+        let listeners = servers().spawn(Listeners::bind(any_port, any_port));
+        let listeners = listeners.await.unwrap().unwrap();
         let public = listeners.public.local_addr().unwrap();
         let operations = listeners.operations.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let server = fechatter_server::serve(config, listeners, shutdown.clone());
-        tokio::spawn(async move {
+        servers().spawn(async move {
             if let Err(error) = server.await {
                 eprintln!("the server ended: {error:#}");
             }
@@ -138,8 +148,8 @@ impl TestApp {
                  from generate_series(1, $2) as n
                  returning id
              )
-             insert into workspace_members (workspace_id, user_id, fullname, role)
-             select $1, id, 'Extra ' || id, 'member' from new
+             insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
+             select $1, id, 'Extra ' || id, 'extra ' || id, 'member' from new
              returning user_id",
         )
         .bind(workspace_id)

@@ -15,6 +15,7 @@ mod membership_model;
 mod messages;
 mod old_client;
 mod plans;
+mod schema;
 mod server;
 mod sessions;
 mod throttling;

@@ -364,6 +364,7 @@ async fn a_message_of_the_wrong_shape_is_refused() {
         json!({ "content": "x", "files": "x" }),
         json!({ "content": "x", "reply_to_id": "x" }),
         json!(["x"]),
+        json!(["x", null, null, null]),
         json!("x"),
     ] {
         let refused = alice.post(&chat.messages, message).await;

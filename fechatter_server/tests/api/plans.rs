@@ -15,8 +15,8 @@ const A_MILLION_MESSAGES: [&str; 9] = [
      select n || '@acme.test', n || '@acme.test', '-' from generate_series(1, 500) as n",
     "insert into workspaces (name, name_key, owner_id, join_policy)
      values ('Acme', 'acme', 1, 'open')",
-    "insert into workspace_members (workspace_id, user_id, fullname, role)
-     select 1, n, 'Person ' || n, 'member' from generate_series(1, 500) as n",
+    "insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
+     select 1, n, 'Person ' || n, 'person ' || n, 'member' from generate_series(1, 500) as n",
     "insert into workspace_logs values (1)",
     "insert into chats
          (workspace_id, chat_type, name, name_key, owner_id, creator_id, member_count)

@@ -1,0 +1,158 @@
+//! The rules that the database holds by itself, whatever the server does.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use sqlx::{AssertSqlSafe, PgPool};
+
+use crate::harness::{NOTHING, TestApp};
+
+/// Runs statements in one transaction; the constraint that refuses them, or none.
+async fn refused_by(db: &PgPool, statements: String) -> Option<String> {
+    let all = format!("begin; {statements}; commit");
+    let mut connection = db.acquire().await.unwrap();
+    let error = sqlx::raw_sql(AssertSqlSafe(all)).execute(&mut *connection).await.err();
+    sqlx::raw_sql("rollback").execute(&mut *connection).await.unwrap();
+    error.map(|error| {
+        let error = error.into_database_error().unwrap();
+        error.constraint().unwrap_or(error.message()).to_owned()
+    })
+}
+
+fn chat(chat_type: &str, pair: &str, member_count: usize) -> String {
+    format!(
+        "insert into chats (workspace_id, chat_type, name, name_key, owner_id, member_count,
+                            creator_id, single_low, single_high)
+         values (1, '{chat_type}', 'c', 'c', 1, {member_count}, 1, {pair})"
+    )
+}
+
+fn members<const N: usize>(people: [i64; N]) -> String {
+    format!(
+        "insert into chat_members (workspace_id, chat_id, user_id, joined_position)
+         select 1, (select max(id) from chats), person, 9 from unnest(array{people:?}::bigint[]) as person"
+    )
+}
+
+#[tokio::test]
+async fn the_database_holds_the_rules_of_membership() {
+    let app = TestApp::start().await;
+    app.users(["alice", "bob", "carol", "dave"]).await;
+    app.user_in("mallory", "Evil Corp").await;
+    let no_pair = "null, null";
+    let refused = [
+        ("a Single of one", chat("Single", "1, 2", 1), members([1]), "chats_members_at_creation"),
+        (
+            "a third person",
+            chat("Single", "1, 2", 3),
+            members([1, 2, 3]),
+            "chat_members_single_is_fixed",
+        ),
+        ("a Single with oneself", chat("Single", "1, 1", 1), members([1]), "chats_single_pair"),
+        ("a Single of nobody", chat("Single", no_pair, 1), members([1]), "chats_single_pair"),
+        ("a Group of two", chat("Group", no_pair, 2), members([1, 2]), "chats_members_at_creation"),
+        (
+            "a public channel of two",
+            chat("PublicChannel", no_pair, 2),
+            members([1, 2]),
+            "chats_members_at_creation",
+        ),
+        (
+            "an absent owner",
+            chat("PrivateChannel", no_pair, 1),
+            members([2]),
+            "chats_owner_is_member",
+        ),
+        ("a wrong count", chat("PrivateChannel", no_pair, 2), members([1]), "chats_member_count"),
+        (
+            "a stranger",
+            chat("PrivateChannel", no_pair, 2),
+            members([1, 5]),
+            "chat_members_workspace_id_user_id_fkey",
+        ),
+        (
+            "one person twice",
+            chat("PrivateChannel", no_pair, 2),
+            members([1, 1]),
+            "chat_members_pkey",
+        ),
+    ];
+    for (what, chat, members, constraint) in refused {
+        let by = refused_by(&app.db, format!("{chat}; {members}")).await;
+        assert_eq!(by.as_deref(), Some(constraint), "{what}");
+    }
+    let allowed = format!("{}; {}", chat("Group", no_pair, 3), members([1, 2, 3]));
+    assert_eq!(refused_by(&app.db, allowed).await, None);
+}
+
+#[tokio::test]
+async fn the_database_holds_the_rules_of_messages() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    app.user_in("mallory", "Evil Corp").await;
+    let single = alice.opens_single_with(&bob).await;
+    alice.sends(&single, "hello").await;
+    let message = |workspace: i64, sender: i64, seq: i64, key: u8, content: &str| {
+        format!(
+            "insert into messages (workspace_id, chat_id, seq, sender_id, content, idempotency_key, digest)
+             values ({workspace}, {}, {seq}, {sender}, {content},
+                     '00000000-0000-0000-0000-0000000000{key:02}', '')",
+            single.id
+        )
+    };
+    let refused = [
+        ("a seq twice", message(1, 1, 1, 1, "''"), "messages_seq_key"),
+        ("seq 0", message(1, 1, 0, 1, "''"), "messages_seq_check"),
+        ("too long", message(1, 1, 2, 1, "repeat('x', 10001)"), "messages_content_check"),
+        (
+            "another workspace's sender",
+            message(1, 3, 2, 1, "''"),
+            "messages_workspace_id_sender_id_fkey",
+        ),
+        (
+            "another workspace's chat",
+            message(2, 3, 2, 1, "''"),
+            "messages_workspace_id_chat_id_fkey",
+        ),
+        (
+            "a key twice",
+            format!("{}; {}", message(1, 1, 2, 1, "''"), message(1, 1, 3, 1, "''")),
+            "messages_idempotency_key",
+        ),
+    ];
+    for (what, statements, constraint) in refused {
+        let by = refused_by(&app.db, statements).await;
+        assert_eq!(by.as_deref(), Some(constraint), "{what}");
+    }
+    let leaves = format!(
+        "update chat_members set left_position = 99 where chat_id = {} and user_id = 1",
+        single.id
+    );
+    let by = refused_by(&app.db, leaves).await;
+    assert_eq!(by.as_deref(), Some("chat_members_single_is_fixed"));
+}
+
+#[tokio::test]
+async fn a_deleted_chats_messages_are_purged() {
+    let app = TestApp::start().await;
+    let [alice] = app.users(["alice"]).await;
+    let chat = alice.creates_public_channel("lunch").await;
+    let kept = alice.creates_public_channel("dinner").await;
+    for chat in [&chat, &kept] {
+        alice.sends(chat, "hello").await;
+    }
+    alice.delete(&chat.path, NOTHING).await.expect(StatusCode::NO_CONTENT);
+
+    let count = async |id: i64| {
+        let count =
+            sqlx::query_scalar::<_, i64>("select count(*) from messages where chat_id = $1");
+        count.bind(id).fetch_one(&app.db).await.unwrap()
+    };
+    let purged = async {
+        while count(chat.id).await > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), purged).await.expect("never purged");
+    assert_eq!(count(kept.id).await, 1);
+}
