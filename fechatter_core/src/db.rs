@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use secrecy::ExposeSecret;
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgPool, Postgres, Transaction};
 
 use crate::config::DatabaseConfig;
 
@@ -36,4 +36,24 @@ pub fn connect(options: PgConnectOptions, config: &DatabaseConfig) -> PgPool {
         .max_connections(config.max_connections)
         .acquire_timeout(Duration::from_secs(3))
         .connect_lazy_with(options)
+}
+
+/// Begins a transaction with this statement, in a way that may be cancelled.
+///
+/// sqlx gives a connection whose `begin` was cancelled half-way back to the pool inside the open
+/// transaction: whoever gets it next reads an old snapshot, and what they write is rolled back. Here
+/// the `begin` always ends, and a transaction that nobody waits for any more is rolled back.
+///
+/// # Errors
+/// When the database fails.
+pub async fn begin(
+    db: &PgPool,
+    statement: &'static str,
+) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let db = db.clone();
+    let began = tokio::spawn(async move { db.begin_with(statement).await }).await;
+    began.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => Err(sqlx::Error::WorkerCrashed),
+    })
 }

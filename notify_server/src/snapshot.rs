@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fechatter_core::log::{self, Cursor};
 use fechatter_core::token::AuthUser;
-use fechatter_core::{ChatId, UserId, WorkspaceId};
+use fechatter_core::{ChatId, UserId, WorkspaceId, db};
 use sqlx::PgPool;
 use tokio::sync::Mutex;
 
@@ -55,7 +55,7 @@ impl Loader {
 }
 
 async fn load(db: &PgPool, workspace_id: WorkspaceId) -> sqlx::Result<Snapshot> {
-    let mut tx = db.begin_with("begin isolation level repeatable read read only").await?;
+    let mut tx = db::begin(db, "begin isolation level repeatable read read only").await?;
     let head = log::head(&mut *tx, workspace_id).await?;
     let rows = sqlx::query!(
         r#"select chat_id as "chat_id: ChatId", user_id as "user_id: UserId"

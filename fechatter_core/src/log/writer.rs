@@ -6,7 +6,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{Log, Stamp};
 use crate::event::Event;
-use crate::{ChatId, Position, UserId, WorkspaceId};
+use crate::{ChatId, Position, UserId, WorkspaceId, db};
 
 /// Who receives an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl LogWriter {
     /// # Errors
     /// When the database fails.
     pub async fn begin(log: &Log) -> sqlx::Result<Self> {
-        let tx = log.db.begin_with("begin isolation level read committed").await?;
+        let tx = db::begin(&log.db, "begin isolation level read committed").await?;
         Ok(Self { log: log.clone(), tx, heads: BTreeMap::new(), pending: Pending::default() })
     }
 

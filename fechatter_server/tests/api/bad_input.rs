@@ -188,6 +188,23 @@ async fn a_body_has_at_most_one_mebibyte() {
 }
 
 #[tokio::test]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let large = format!(r#"{{"content":"{}"}}"#, "x".repeat(900_000));
+
+    for _ in 0..5 {
+        let stranger = app.anyone.post_bytes("/api/chat/1/messages", large.clone()).await;
+        stranger.refuses(StatusCode::UNAUTHORIZED, "unauthenticated");
+        let nowhere = alice.post_bytes("/api/nothing", large.clone()).await;
+        nowhere.refuses(StatusCode::NOT_FOUND, "not_found");
+        let text = alice.request(Method::POST, "/api/chat").header(CONTENT_TYPE, "text/plain");
+        let text = Reply::to(text.body(large.clone())).await;
+        text.refuses(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
+    }
+}
+
+#[tokio::test]
 async fn addresses_and_headers_have_limits() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;

@@ -254,9 +254,9 @@ impl Model {
         }
         let Some(role) = role else { return Some(&[404]) };
         match *step {
-            Step::Add { others, .. } => self.add(role, &picked(others)),
+            Step::Add { others, .. } => Some(self.add(role, &picked(others))),
             Step::Remove { others, .. } => self.remove(actor, role, &picked(others)),
-            Step::Leave { .. } => self.leave(actor, role),
+            Step::Leave { .. } => Some(self.leave(actor, role)),
             Step::Transfer { to, .. } => self.transfer(actor, role, to),
             Step::Promote { whom, admin, .. } => self.promote(actor, role, whom, admin),
             Step::Delete { .. } if role == Role::Owner => {
@@ -281,15 +281,15 @@ impl Model {
         }
     }
 
-    fn add(&mut self, role: Role, others: &[usize]) -> Option<&'static [u16]> {
+    fn add(&mut self, role: Role, others: &[usize]) -> &'static [u16] {
         match (self.kind, role) {
-            (Kind::Single, _) => Some(&[400, 403]),
-            (_, Role::Member) => Some(&[403]),
+            (Kind::Single, _) => &[400, 403],
+            (_, Role::Member) => &[403],
             _ => {
                 for person in others {
                     self.members.entry(*person).or_insert(Role::Member);
                 }
-                Some(&[201])
+                &[201]
             }
         }
     }
@@ -311,13 +311,13 @@ impl Model {
         }
     }
 
-    fn leave(&mut self, actor: usize, role: Role) -> Option<&'static [u16]> {
+    fn leave(&mut self, actor: usize, role: Role) -> &'static [u16] {
         match (self.kind, role) {
-            (Kind::Single, _) => Some(&[400]),
-            (_, Role::Owner) => Some(&[409]),
+            (Kind::Single, _) => &[400],
+            (_, Role::Owner) => &[409],
             _ => {
                 self.members.remove(&actor);
-                Some(&[204])
+                &[204]
             }
         }
     }

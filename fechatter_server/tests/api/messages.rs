@@ -1,11 +1,14 @@
 //! Sending and reading messages.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use fechatter_core::log::EPHEMERAL_CHANNEL;
 use futures_util::future::join_all;
 use insta::assert_json_snapshot;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use sqlx::postgres::PgListener;
 use uuid::Uuid;
 
 use crate::harness::{Log, Reply, TestApp, seqs};
@@ -78,6 +81,33 @@ async fn a_retry_answers_the_message_that_was_sent() {
     assert!(log.kinds().await.is_empty());
     let read = bob.get(&chat.messages).await.expect(StatusCode::OK);
     assert_eq!(seqs(&read), [2, 1]);
+}
+
+#[tokio::test]
+async fn the_sender_is_told_of_a_retry() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let chat = alice.creates_private_channel("lunch", []).await;
+    let message = json!({ "content": "noodles?", "idempotency_key": Uuid::new_v4() });
+    let sent = alice.post(&chat.messages, message.clone()).await.expect(StatusCode::CREATED);
+    let mut listener = PgListener::connect_with(&app.db).await.unwrap();
+    listener.listen(EPHEMERAL_CHANNEL).await.unwrap();
+
+    alice.post(&chat.messages, message).await.expect(StatusCode::CREATED);
+
+    let heard = tokio::time::timeout(Duration::from_secs(10), listener.recv()).await;
+    let heard: Value = serde_json::from_str(heard.unwrap().unwrap().payload()).unwrap();
+    let event = json!({
+        "event": "DuplicateMessageAttempted",
+        "idempotency_key": sent["idempotency_key"],
+        "chat_id": chat.id,
+        "sender_id": alice.id,
+        "message_id": sent["id"],
+    });
+    let told = json!({
+        "workspace_id": alice.workspace_id, "user_id": alice.id, "event": event
+    });
+    assert_eq!(heard, told);
 }
 
 #[tokio::test]
@@ -176,6 +206,40 @@ async fn sixty_four_messages_sent_at_once_are_numbered_from_1_to_64() {
     let newest = alice.get(&format!("{}?limit=1", chat.messages)).await;
     assert_eq!(newest.expect(StatusCode::OK)[0]["seq"], 64);
     assert_eq!(alice.get(&chat.path).await.expect(StatusCode::OK)["last_seq"], 64);
+}
+
+#[tokio::test]
+async fn a_send_that_is_refused_fails_no_other_one() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    let mallory = app.user_in("mallory", "Evil Corp").await;
+    let chat = alice.creates_private_channel("lunch", []).await;
+    let evil = mallory.creates_private_channel("evil", []).await;
+    let keyed = |content: &str, key: &str| json!({ "content": content, "idempotency_key": key });
+    let key = "0190c5a4-7e2c-7b6a-9d3a-1f2e3d4c5b6a";
+    alice.post(&chat.messages, keyed("first", key)).await.expect(StatusCode::CREATED);
+
+    let sends = join_all((0..8).flat_map(|number| {
+        let content = number.to_string();
+        [
+            alice.post(&chat.messages, json!({ "content": content })),
+            bob.post(&chat.messages, json!({ "content": content })),
+            mallory.post(&chat.messages, json!({ "content": content })),
+            mallory.post(&evil.messages, json!({ "content": content })),
+            alice.post(&chat.messages, keyed("other", key)),
+            alice.post(&chat.messages, keyed("first", key)),
+        ]
+    }))
+    .await;
+
+    for (number, reply) in sends.iter().enumerate() {
+        let expected = [201, 404, 404, 201, 422, 201][number % 6];
+        assert_eq!(reply.status, expected, "{}", reply.text);
+    }
+    let ours = alice.get(&chat.messages).await.expect(StatusCode::OK);
+    assert_eq!(seqs(&ours), (1..=9).rev().collect::<Vec<_>>());
+    let theirs = mallory.get(&evil.messages).await.expect(StatusCode::OK);
+    assert_eq!(seqs(&theirs), (1..=8).rev().collect::<Vec<_>>());
 }
 
 #[tokio::test]

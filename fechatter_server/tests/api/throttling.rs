@@ -1,5 +1,8 @@
 //! Guessing and hurrying, and how they are slowed down.
 
+use std::thread::available_parallelism;
+
+use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -144,6 +147,23 @@ async fn a_person_in_a_hurry_slows_down_nobody_else() {
     }
     assert!(refused.is_some());
     bob.get("/api/me").await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn more_passwords_than_can_be_hashed_soon_are_put_off() {
+    let app = TestApp::start().await;
+    let crowd = 20 * available_parallelism().unwrap().get();
+
+    let replies = join_all((0..crowd).map(|_| app.tries("nobody@acme.test", PASSWORD))).await;
+
+    let put_off = replies.iter().filter(|reply| reply.status == StatusCode::SERVICE_UNAVAILABLE);
+    assert!((1..crowd).contains(&put_off.count()));
+    for reply in replies {
+        match reply.status {
+            StatusCode::FORBIDDEN => reply.refuses(reply.status, "invalid_credentials"),
+            _ => reply.refuses(StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        };
+    }
 }
 
 async fn tries_from(app: &TestApp, addresses: &str) -> Reply {

@@ -6,12 +6,13 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-use fechatter_core::MessageId;
 use fechatter_core::event::EphemeralEvent;
 use fechatter_core::log::Log;
+use fechatter_core::{MessageId, db};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{PgPool, Row};
 use tokio::time::timeout;
 use uuid::Uuid;
 use world::{PATIENCE, Stream, World};
@@ -91,7 +92,12 @@ async fn reconnecting_while_others_write_loses_and_repeats_nothing() {
                 }
                 let frame = stream.expect("NewMessage").await;
                 seq += 1;
-                assert_eq!(frame.data["seq"], seq, "stream {streams}");
+                assert_eq!(
+                    frame.data["seq"],
+                    seq,
+                    "stream {streams} after {cursor}: {}",
+                    frame.id()
+                );
                 cursor = frame.id().to_owned();
             }
         }
@@ -516,4 +522,18 @@ async fn a_server_is_ready_once_it_reads_the_logs() {
         }
     };
     timeout(PATIENCE, ready).await.expect("it never was");
+}
+
+/// Clients that leave while their workspace is loaded must not leave an old snapshot to others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_begin_that_is_cancelled_leaves_no_transaction() {
+    let world = World::new().await;
+    let one = PgPoolOptions::new().max_connections(1).connect_with(world.database.options());
+    let one = one.await.unwrap();
+    for microseconds in (0..2_000).step_by(50) {
+        let begin = db::begin(&one, "begin isolation level repeatable read");
+        drop(timeout(Duration::from_micros(microseconds), begin).await);
+        let row = sqlx::raw_sql("select now() = statement_timestamp()").fetch_one(&one).await;
+        assert!(row.unwrap().get::<bool, _>(0), "after {microseconds} µs");
+    }
 }

@@ -326,7 +326,7 @@ impl Stream {
         loop {
             if let Some((frame, rest)) = self.unread.split_once("\n\n") {
                 let frame = Frame::parse(frame);
-                self.unread = rest.to_owned();
+                self.unread.replace_range(..self.unread.len() - rest.len(), "");
                 return Some(frame);
             }
             let chunk = timeout(PATIENCE, self.response.chunk()).await;
