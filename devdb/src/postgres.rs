@@ -111,6 +111,8 @@ impl Postgres {
                     as_postgres_user(command).stdout(output).stderr(errors);
                     command.arg("-D").arg(&data).args(["-p", &port.to_string()]);
                     command.args(["-h", "127.0.0.1", "-k", "", "-c", "max_connections=200"]);
+                    // Dropping a database waits for connections that are still signing in.
+                    command.args(["-c", "authentication_timeout=5s"]);
                     command.args(settings.iter().flat_map(|setting| ["-c", setting]));
                 })?;
             if is_ready(&mut leash, &data, port, deadline)? {

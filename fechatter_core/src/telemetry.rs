@@ -19,7 +19,7 @@ pub fn init(config: &LogConfig) -> anyhow::Result<()> {
         .with_ansi(stderr().is_terminal());
     let started = match config.format {
         LogFormat::Human => lines.try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).try_init(),
     };
     started.map_err(|error| anyhow::anyhow!(error)).context("logging was already set up")
 }

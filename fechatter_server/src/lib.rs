@@ -18,15 +18,16 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::StatusCode;
 use fechatter_core::config::Config;
-use fechatter_core::http::{Listeners, Shared, operations, serve as serve_http, shared};
+use fechatter_core::http::{Listeners, Ready, Shared, operations, serve as serve_http, shared};
 use fechatter_core::log::Log;
 use fechatter_core::token::{Signer, Verifier};
 use fechatter_core::{db, token};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{ConnectOptions, Connection, PgPool};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::middlewares::limits::RequestLimits;
 use crate::services::message_writer::MessageWriter;
@@ -41,6 +42,8 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 const MAX_BODY: usize = 1024 * 1024;
 /// The longest that a request may take.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the last connections may take to close at the end.
+const CLOSING: Duration = Duration::from_secs(2);
 const APPLICATION: &str = "fechatter_server";
 
 #[derive(Clone, FromRef)]
@@ -87,6 +90,21 @@ pub fn keygen() -> anyhow::Result<String> {
     ))
 }
 
+/// Whether the configuration's keys are good, before anything is done with the rest of it.
+///
+/// # Errors
+/// Names the key that is missing or no key.
+pub fn check_keys(config: &Config) -> anyhow::Result<()> {
+    keys(config).map(|_| ())
+}
+
+fn keys(config: &Config) -> anyhow::Result<(Verifier, Signer, RefreshKey)> {
+    let verifier = Verifier::new(&config.auth.public_keys)?;
+    let signer = Signer::new(config.auth.private_key.as_ref(), &verifier)?;
+    let refresh_key = RefreshKey::new(config.auth.refresh_key.as_ref())?;
+    Ok((verifier, signer, refresh_key))
+}
+
 /// Serves the API until the token is cancelled; requests in hand are finished.
 ///
 /// # Errors
@@ -96,9 +114,7 @@ pub async fn serve(
     listeners: Listeners,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let verifier = Verifier::new(&config.auth.public_keys)?;
-    let signer = Signer::new(config.auth.private_key.as_ref(), &verifier)?;
-    let refresh_key = RefreshKey::new(config.auth.refresh_key.as_ref())?;
+    let (verifier, signer, refresh_key) = keys(&config)?;
     let db = db::connect(db::options(&config.database, APPLICATION)?, &config.database);
     let log = Log::new(db.clone());
     let limits = RequestLimits::new(&config.http);
@@ -118,11 +134,11 @@ pub async fn serve(
     tokio::spawn(limits.forget_idle(shutdown.clone()));
     tokio::spawn(purge.run(db.clone(), shutdown.clone()));
 
-    let ready = {
-        let db = db.clone();
-        Arc::new(move || -> std::pin::Pin<Box<dyn Future<Output = bool> + Send>> {
-            let db = db.clone();
-            Box::pin(async move { answers(&db).await })
+    let ready: Ready = {
+        let (db, draining) = (db.clone(), shutdown.clone());
+        Arc::new(move || {
+            let (db, draining) = (db.clone(), draining.clone());
+            Box::pin(async move { !draining.is_cancelled() && answers(&db).await })
         })
     };
     info!(address = ?listeners.public.local_addr().ok(), "serving");
@@ -132,8 +148,9 @@ pub async fn serve(
         tokio::spawn(serve_http(listeners.operations, operations(ready), ended.clone()));
     serve_http(listeners.public, router(state), shutdown).await;
     ended.cancel();
-    operations.await?;
-    db.close().await;
+    if timeout(CLOSING, async { tokio::join!(operations, db.close()) }).await.is_err() {
+        warn!("connections were left open at the end");
+    }
     Ok(())
 }
 
@@ -159,5 +176,5 @@ fn router(state: AppState) -> Router {
 /// Whether the database answers within a second.
 async fn answers(db: &PgPool) -> bool {
     let answer = sqlx::query_scalar!(r#"select 1 as "one!""#).fetch_one(db);
-    matches!(tokio::time::timeout(Duration::from_secs(1), answer).await, Ok(Ok(_)))
+    matches!(timeout(Duration::from_secs(1), answer).await, Ok(Ok(_)))
 }

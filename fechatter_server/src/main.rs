@@ -43,6 +43,9 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::load(arguments.config.as_deref())?;
     telemetry::init(&config.log)?;
     let is_migrate = matches!(arguments.command, Some(Command::Migrate));
+    if !is_migrate {
+        fechatter_server::check_keys(&config)?;
+    }
     if is_migrate || !arguments.no_migrate {
         fechatter_server::migrate(&config).await?;
     }

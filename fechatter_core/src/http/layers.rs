@@ -128,8 +128,8 @@ fn request_span(request: &Request) -> Span {
 }
 
 fn log_response(response: &Response, latency: Duration, _span: &Span) {
-    let ms = latency.as_secs_f64() * 1_000.0;
-    info!(status = response.status().as_u16(), ms = format_args!("{ms:.1}"), "answered");
+    let ms = (latency.as_secs_f64() * 10_000.0).round() / 10.0;
+    info!(status = response.status().as_u16(), ms, "answered");
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "tower-http's signature")]

@@ -65,7 +65,7 @@ pub(super) async fn add(
     State(log): State<Log>,
     MaybeList(people): MaybeList<UserId>,
 ) -> Result<(StatusCode, Json<Vec<ChatMember>>)> {
-    let people = people.ok_or_else(|| AppError::invalid("body", "must be a list of ids"))?;
+    let people = people.ok_or(AppError::MalformedJson("missing"))?;
     let added = member::add(&log, member, few(&people)?).await?;
     Ok((StatusCode::CREATED, Json(added)))
 }

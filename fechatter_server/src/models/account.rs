@@ -1,6 +1,7 @@
 //! Accounts: an e-mail address, a password, and a way in.
 
 use fechatter_core::config::AccountsConfig;
+use fechatter_core::db::begin;
 use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::User;
 use fechatter_core::{UserId, WorkspaceId};
@@ -91,13 +92,10 @@ async fn enter(
     password_hash: &str,
 ) -> Result<User> {
     writer.add_locks(&[id]).await?;
-    // The door is tried before the address, so that those outside cannot ask for addresses.
-    if matches!(door, Door::Open) {
-        workspace::check_open(writer.db(), id).await?;
-    }
+    // The door comes before the address, so that those outside cannot ask for addresses.
+    let admission = workspace::open(writer.db(), id, door, request.email.as_str()).await?;
     let user_id = insert(writer.db(), request, password_hash).await?;
-    let person = (user_id, request.fullname.as_str(), request.email.as_str());
-    workspace::enter(writer, id, door, person).await
+    workspace::enter(writer, id, admission, (user_id, request.fullname.as_str())).await
 }
 
 /// Signs up into a workspace that does not exist yet, or came to exist just now.
@@ -108,6 +106,7 @@ async fn found(
     password_hash: &str,
 ) -> Result<User> {
     let name = request.workspace.as_ref().ok_or(AppError::InviteInvalid)?;
+    workspace::check_creation(writer.db(), policy.workspace_creation).await?;
     let user_id = insert(writer.db(), request, password_hash).await?;
     let owner = (user_id, request.fullname.as_str());
     if let Some(user) = workspace::create(writer, policy, name, owner).await? {
@@ -116,8 +115,9 @@ async fn found(
     // Somebody else has just created it: a new statement sees theirs.
     let id = workspace::find_by_name(writer.db(), name).await?.ok_or(AppError::Busy)?;
     writer.add_locks(&[id]).await?;
-    let person = (user_id, request.fullname.as_str(), request.email.as_str());
-    workspace::enter(writer, id, &Door::Open, person).await
+    let email = request.email.as_str();
+    let admission = workspace::open(writer.db(), id, &Door::Open, email).await?;
+    workspace::enter(writer, id, admission, owner).await
 }
 
 async fn insert(db: &mut PgConnection, request: &SignUp, password_hash: &str) -> Result<UserId> {
@@ -148,8 +148,10 @@ pub(crate) async fn sign_in(
     if request.password.is_too_long() || email_key.chars().count() > 254 {
         return Err(AppError::InvalidCredentials);
     }
-    if email_key.contains('\0') || request.password.expose().contains('\0') {
-        return Err(AppError::invalid("email", "must not contain NUL"));
+    for (field, text) in [("email", email_key.as_str()), ("password", request.password.expose())] {
+        if text.contains('\0') {
+            return Err(AppError::invalid(field, "must not contain NUL"));
+        }
     }
     throttle::count_failure(db, policy, &email_key).await?;
     let account =
@@ -165,7 +167,7 @@ pub(crate) async fn sign_in(
         None
     };
 
-    let mut tx = db.begin().await?;
+    let mut tx = begin(db, "begin").await?;
     let user = choose_workspace(&mut tx, account.id, request.workspace.as_deref()).await?;
     throttle::forget_failures(&mut *tx, &email_key).await?;
     if let Some(hash) = rehashed {

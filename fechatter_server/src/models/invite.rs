@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
 use crate::middlewares::auth::CurrentUser;
-use crate::models::member;
+use crate::models::{member, user};
 use crate::utils::page;
 use crate::utils::text::{Email, key};
 
@@ -78,7 +78,9 @@ pub(crate) async fn create(
     let expires_at = draft.expires_at.map_or_else(|| Utc::now() + TimeDelta::days(7), |at| at.0);
     let max_uses = draft.max_uses.unwrap_or(1);
     let role = draft.role.unwrap_or(Role::Member);
-    let chat_ids = draft.chat_ids.unwrap_or_default();
+    let mut chat_ids = draft.chat_ids.unwrap_or_default();
+    chat_ids.sort_unstable();
+    chat_ids.dedup();
     if expires_at <= Utc::now() || expires_at > Utc::now() + TimeDelta::days(MAX_DAYS) {
         return Err(AppError::invalid("expires_at", "must be within the next 365 days"));
     }
@@ -88,12 +90,15 @@ pub(crate) async fn create(
     if chat_ids.len() > 100 {
         return Err(AppError::invalid("chat_ids", "must be at most 100"));
     }
-    if role > caller.role {
-        return Err(AppError::Forbidden);
-    }
     let code = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
     let mut writer = LogWriter::lock(log, &[caller.workspace_id]).await?;
-    member::check_may_add(writer.db(), caller, &chat_ids).await?;
+    if role > user::find(writer.db(), caller.workspace_id, caller.id).await?.role {
+        return Err(AppError::Forbidden);
+    }
+    let inviter = (caller.workspace_id, caller.id);
+    if member::may_add_to(writer.db(), inviter, &chat_ids).await? != chat_ids {
+        return Err(AppError::NotFound);
+    }
     let email = draft.email.as_ref().map(Email::as_str);
     let invite = sqlx::query_as!(
         Invite,
@@ -172,7 +177,8 @@ pub(crate) async fn workspace_of(
     Ok(id)
 }
 
-/// Uses an invite once, if it is still good, and good for this address.
+/// Uses an invite once, if it is still good, good for this address, and its creator could still
+/// give its role.
 pub(crate) async fn redeem(
     db: &mut PgConnection,
     workspace_id: WorkspaceId,
@@ -188,6 +194,13 @@ pub(crate) async fn redeem(
            and uses < max_uses
            and expires_at > clock_timestamp()
            and (email_key is null or email_key = $3)
+           and exists (
+               select 1 from workspace_members as inviter
+               where inviter.workspace_id = $1
+                 and inviter.user_id = invites.created_by
+                 and inviter.status = 'Active'
+                 and (invites.role in ('member', inviter.role) or inviter.role = 'owner')
+           )
          returning role, workspace_id, chat_ids, created_by",
         workspace_id as _,
         digest,
@@ -199,15 +212,13 @@ pub(crate) async fn redeem(
 }
 
 impl Redeemed {
-    /// Puts the newcomer into the invite's chats, as far as they still exist.
+    /// Puts the newcomer into the invite's chats: those that still exist, and that the invite's
+    /// creator may still add people to.
     pub(crate) async fn join_chats(&self, writer: &mut LogWriter, user_id: UserId) -> Result<()> {
-        for chat_id in &self.chat_ids {
-            match member::admit(writer, self.workspace_id, *chat_id, &[user_id], self.created_by)
-                .await
-            {
-                Ok(_) | Err(AppError::NotFound) => {}
-                Err(error) => return Err(error),
-            }
+        let inviter = (self.workspace_id, self.created_by);
+        for chat_id in member::may_add_to(writer.db(), inviter, &self.chat_ids).await? {
+            let newcomer = [user_id];
+            member::admit(writer, self.workspace_id, chat_id, &newcomer, self.created_by).await?;
         }
         Ok(())
     }

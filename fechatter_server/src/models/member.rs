@@ -293,13 +293,20 @@ async fn may_transfer(db: &mut PgConnection, user: CurrentUser, chat_id: ChatId)
     }
     if user.role >= Role::Admin {
         let chat = chat::find(&mut *db, user.workspace_id, chat_id).await?;
+        if chat.chat_type == ChatType::Single {
+            return membership.and(Err(AppError::SingleIsFixed));
+        }
         let owner_is_here = check_active(&mut *db, user.workspace_id, &[chat.created_by]).await;
         let owner_is_in = one(db, chat_id, chat.created_by).await?.is_some();
         if matches!(owner_is_here, Err(AppError::UserNotFound)) || !owner_is_in {
             return Ok(chat);
         }
     }
-    membership.and(Err(AppError::Forbidden))
+    match membership {
+        // In a Single, ownership cannot change hands at all.
+        Ok(member) => member.require_not_single().and(Err(AppError::Forbidden)),
+        Err(error) => Err(error),
+    }
 }
 
 async fn set_role(
@@ -349,6 +356,7 @@ pub(crate) async fn admit(
     people: &[UserId],
     actor_id: UserId,
 ) -> Result<Vec<ChatMember>> {
+    let chat = chat::find(writer.db(), workspace_id, chat_id).await?;
     let newcomers = sqlx::query_scalar!(
         r#"select user_id as "user_id!: UserId"
            from unnest($2::bigint[]) with ordinality as named (user_id, place)
@@ -379,8 +387,10 @@ pub(crate) async fn admit(
     )
     .fetch_all(writer.db())
     .await?;
-    resize(writer.db(), chat_id, joined.len()).await?;
-    let chat = chat::find(writer.db(), workspace_id, chat_id).await?;
+    let change = i32::try_from(joined.len()).unwrap_or(i32::MAX);
+    resize(writer.db(), chat_id, change).await?;
+    let member_count = chat.member_count + change;
+    let chat = Chat { chat_members: Vec::new(), member_count, ..chat };
     let mut members = Vec::with_capacity(joined.len());
     for row in joined {
         let event = Event::UserJoinedChat {
@@ -389,7 +399,7 @@ pub(crate) async fn admit(
             joined_at: row.joined_at,
             role: Role::Member,
             actor_id,
-            chat: Chat { chat_members: Vec::new(), ..chat.clone() },
+            chat: chat.clone(),
         };
         let audience = Audience::ChatAnd(chat_id, row.user_id);
         writer.append(workspace_id, audience, &event)?;
@@ -427,7 +437,7 @@ async fn dismiss(
     .await?;
     let mut left = left;
     left.sort_by_key(|row| row.left_position);
-    resize_by(writer.db(), chat_id, -i32::try_from(left.len()).unwrap_or(i32::MAX)).await?;
+    resize(writer.db(), chat_id, -i32::try_from(left.len()).unwrap_or(i32::MAX)).await?;
     for row in left {
         let event = Event::UserLeftChat {
             chat_id,
@@ -442,11 +452,7 @@ async fn dismiss(
     Ok(())
 }
 
-async fn resize(db: &mut PgConnection, chat_id: ChatId, newcomers: usize) -> Result<()> {
-    resize_by(db, chat_id, i32::try_from(newcomers).unwrap_or(i32::MAX)).await
-}
-
-async fn resize_by(db: &mut PgConnection, chat_id: ChatId, change: i32) -> Result<()> {
+async fn resize(db: &mut PgConnection, chat_id: ChatId, change: i32) -> Result<()> {
     sqlx::query!(
         "update chats set member_count = member_count + $2 where id = $1",
         chat_id as _,
@@ -503,17 +509,29 @@ pub(crate) async fn check_active(
     if missing { Err(AppError::UserNotFound) } else { Ok(()) }
 }
 
-/// Refuses unless the caller may add people to all of these chats.
-pub(crate) async fn check_may_add(
+/// Which of these chats somebody may add people to.
+pub(crate) async fn may_add_to(
     db: &mut PgConnection,
-    caller: &CurrentUser,
+    (workspace_id, user_id): (WorkspaceId, UserId),
     chats: &[ChatId],
-) -> Result<()> {
-    for chat_id in chats {
-        let member = Member::find(&mut *db, *caller, *chat_id).await?;
-        if member.chat_type == ChatType::Single || member.role < Role::Admin {
-            return Err(AppError::NotFound);
-        }
-    }
-    Ok(())
+) -> Result<Vec<ChatId>> {
+    let allowed = sqlx::query_scalar!(
+        "select c.id
+         from chats as c
+         join chat_members as m on m.chat_id = c.id
+         where c.workspace_id = $1
+           and c.id = any($3)
+           and c.deleted_at is null
+           and c.chat_type <> 'Single'
+           and m.user_id = $2
+           and m.left_position is null
+           and (c.owner_id = $2 or m.role = 'admin')
+         order by c.id",
+        workspace_id as _,
+        user_id as _,
+        chats as _
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(allowed)
 }

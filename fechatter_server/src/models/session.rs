@@ -1,5 +1,6 @@
 //! Sessions: a sign-in on a device, kept alive by rotating refresh tokens.
 
+use fechatter_core::db::begin;
 use fechatter_core::event::Event;
 use fechatter_core::log::{Audience, Log, LogWriter};
 use fechatter_core::user::{User, UserStatus};
@@ -48,7 +49,7 @@ pub(crate) async fn refresh(
     token: RefreshToken,
     workspace_id: Option<WorkspaceId>,
 ) -> Result<Session> {
-    let mut tx = db.begin().await?;
+    let mut tx = begin(db, "begin").await?;
     let found = sqlx::query!(
         r#"select user_id, workspace_id, generation,
                   rotated_at > clock_timestamp() - interval '30 seconds' as "fresh!"
@@ -98,7 +99,7 @@ pub(crate) async fn switch(
     user_id: UserId,
     workspace_id: WorkspaceId,
 ) -> Result<Session> {
-    let mut tx = db.begin().await?;
+    let mut tx = begin(db, "begin").await?;
     let user = active(user::find(&mut *tx, workspace_id, user_id).await?)?;
     // The refresh token stays as it is, so its generation is not needed.
     let token = RefreshToken { session_id, generation: 0 };

@@ -12,7 +12,8 @@ use utoipa::ToSchema;
 
 use crate::error::{AppError, OnConstraint, Result};
 use crate::middlewares::auth::CurrentUser;
-use crate::models::{invite, user};
+use crate::models::invite::{self, Redeemed};
+use crate::models::user;
 use crate::utils::json::not_null;
 use crate::utils::text::{WorkspaceName, key};
 
@@ -98,7 +99,6 @@ pub(crate) async fn create(
     name: &WorkspaceName,
     owner: (UserId, &str),
 ) -> Result<Option<User>> {
-    check_creation(writer.db(), policy.workspace_creation).await?;
     let (owner_id, fullname) = owner;
     let created = sqlx::query_scalar!(
         "insert into workspaces (name, name_key, owner_id, join_policy)
@@ -125,6 +125,7 @@ pub(crate) async fn create_another(
     name: &WorkspaceName,
 ) -> Result<Workspace> {
     let mut writer = LogWriter::begin(log).await?;
+    check_creation(writer.db(), policy.workspace_creation).await?;
     let fullname = user::find(writer.db(), caller.workspace_id, caller.id).await?.fullname;
     let owner = create(&mut writer, policy, name, (caller.id, &fullname)).await?;
     let owner = owner.ok_or(AppError::WorkspaceTaken)?;
@@ -162,7 +163,8 @@ pub(crate) async fn join(
     let joins = match already {
         Ok(_) => false,
         Err(AppError::NotFound) => {
-            enter(&mut writer, id, &door, (caller.id, &current.fullname, &current.email)).await?;
+            let admission = open(writer.db(), id, &door, &current.email).await?;
+            enter(&mut writer, id, admission, (caller.id, &current.fullname)).await?;
             true
         }
         Err(error) => return Err(error),
@@ -181,33 +183,43 @@ pub(crate) enum Door {
     Invite(Vec<u8>),
 }
 
-/// Lets a person in through a door, if it is open to them. The workspace's log is held.
-pub(crate) async fn enter(
-    writer: &mut LogWriter,
+/// What an open door gives: a role, and an invite's chats.
+pub(crate) struct Admission {
+    role: Role,
+    invite: Option<Redeemed>,
+}
+
+/// Tries a door for a person of this address. The workspace's log is held.
+pub(crate) async fn open(
+    db: &mut PgConnection,
     id: WorkspaceId,
     door: &Door,
-    (user_id, fullname, email): (UserId, &str, &str),
-) -> Result<User> {
+    email: &str,
+) -> Result<Admission> {
     match door {
-        Door::Open => {
-            check_open(writer.db(), id).await?;
-            admit(writer, id, (user_id, fullname), Role::Member).await
-        }
+        Door::Open => match find(db, id).await?.join_policy {
+            JoinPolicy::Open => Ok(Admission { role: Role::Member, invite: None }),
+            JoinPolicy::Invite => Err(AppError::InviteRequired),
+        },
         Door::Invite(digest) => {
-            let invite = invite::redeem(writer.db(), id, digest, email).await?;
-            let user = admit(writer, id, (user_id, fullname), invite.role).await?;
-            invite.join_chats(writer, user_id).await?;
-            Ok(user)
+            let invite = invite::redeem(db, id, digest, email).await?;
+            Ok(Admission { role: invite.role, invite: Some(invite) })
         }
     }
 }
 
-/// Refuses where people get in by invite only.
-pub(crate) async fn check_open(db: &mut PgConnection, id: WorkspaceId) -> Result<()> {
-    match find(db, id).await?.join_policy {
-        JoinPolicy::Open => Ok(()),
-        JoinPolicy::Invite => Err(AppError::InviteRequired),
+/// Lets a person in as the door said.
+pub(crate) async fn enter(
+    writer: &mut LogWriter,
+    id: WorkspaceId,
+    admission: Admission,
+    person: (UserId, &str),
+) -> Result<User> {
+    let user = admit(writer, id, person, admission.role).await?;
+    if let Some(invite) = admission.invite {
+        invite.join_chats(writer, user.id).await?;
     }
+    Ok(user)
 }
 
 async fn admit(
@@ -264,7 +276,8 @@ pub(crate) async fn update(
     Ok(workspace)
 }
 
-async fn check_creation(db: &mut PgConnection, policy: WorkspaceCreation) -> Result<()> {
+/// Refuses where nobody, or nobody any more, may create a workspace.
+pub(crate) async fn check_creation(db: &mut PgConnection, policy: WorkspaceCreation) -> Result<()> {
     let allowed = match policy {
         WorkspaceCreation::Anyone => true,
         WorkspaceCreation::Nobody => false,

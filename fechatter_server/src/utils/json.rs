@@ -100,11 +100,16 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], opening: u8) -> Result<T, AppError> 
     if depth(bytes) > MAX_DEPTH {
         return Err(AppError::MalformedJson("nested too deeply"));
     }
+    if !bytes.trim_ascii_start().starts_with(&[opening]) {
+        return Err(match serde_json::from_slice::<serde_json::Value>(bytes) {
+            Ok(_) => AppError::invalid("body", "has the wrong shape"),
+            Err(_) => AppError::MalformedJson("not valid JSON in UTF-8"),
+        });
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let shaped = serde_path_to_error::deserialize(&mut deserializer);
     match (shaped, deserializer.end()) {
-        (Ok(value), Ok(())) if bytes.trim_ascii_start().starts_with(&[opening]) => Ok(value),
-        (Ok(_), Ok(())) => Err(AppError::invalid("body", "has the wrong shape")),
+        (Ok(value), Ok(())) => Ok(value),
         // A body that is no JSON at all is that first, even where its shape was found wrong.
         (Err(error), _) if serde_json::from_slice::<serde_json::Value>(bytes).is_ok() => {
             let path = error.path().to_string();
