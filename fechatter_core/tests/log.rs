@@ -1,5 +1,7 @@
 //! The rules of writing, against a real PostgreSQL.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;

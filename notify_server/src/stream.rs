@@ -11,7 +11,7 @@ use fechatter_core::{Position, Timestamp};
 use futures_util::{FutureExt, StreamExt, future, stream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::admissions::Admission;
 use crate::frame::{self, Control, GoodbyeReason, ResetReason};
@@ -28,6 +28,10 @@ const MAX_ENTRIES: i64 = 100;
 const NEAR: i64 = 256;
 /// Frames on their way to the socket, so that they are written several at a time.
 const IN_HAND: usize = 32;
+
+/// How often a failed query is asked again, and after which wait.
+const TRIES: usize = 20;
+const RETRY: Duration = Duration::from_millis(250);
 
 /// One caller's stream.
 pub(crate) struct Stream {
@@ -96,7 +100,13 @@ impl Stream {
             reached = hub;
         }
 
-        let attachment = self.app.loader.attach(&self.app.hub, self.user, reached).await?;
+        let mut tries = Tries::default();
+        let attachment = loop {
+            match self.app.loader.attach(&self.app.hub, self.user, reached).await {
+                Ok(attachment) => break attachment,
+                Err(error) => tries.wait(error).await?,
+            }
+        };
         // What came between, while what comes from now on queues up behind it.
         if let Some(end) = self.replay(reached.position, attachment.head.position).await? {
             return Ok(end);
@@ -120,9 +130,16 @@ impl Stream {
         while after < upto {
             let to = Position(after.0 + MAX_SPAN).min(upto);
             let range = Range { workspace_id: self.user.workspace_id, from: after.next(), to };
-            let entries = {
-                let _turn = self.app.replays.acquire().await;
-                log::read(&self.app.db, &[range], Some(self.user.id), MAX_ENTRIES).await?
+            let mut tries = Tries::default();
+            let entries = loop {
+                let turn = self.app.replays.acquire().await;
+                let reader = Some(self.user.id);
+                let read = log::read(&self.app.db, &[range], reader, MAX_ENTRIES).await;
+                drop(turn);
+                match read {
+                    Ok(entries) => break entries,
+                    Err(error) => tries.wait(error).await?,
+                }
             };
             after = match entries.last() {
                 Some(last) if i64::try_from(entries.len()) == Ok(MAX_ENTRIES) => {
@@ -145,8 +162,26 @@ impl Stream {
         Ok(None)
     }
 
+    /// Waits until there is room for the frame.
     async fn send(&self, frame: Bytes) {
         // The other end lives in the same body: it cannot be gone.
         let _ = self.frames.send(frame).await;
+    }
+}
+
+/// Patience with a database that restarts: it ends no stream that is catching up.
+#[derive(Default)]
+struct Tries(usize);
+
+impl Tries {
+    /// Waits before the next try, or gives the error back after the last.
+    async fn wait(&mut self, error: sqlx::Error) -> sqlx::Result<()> {
+        self.0 += 1;
+        if self.0 == TRIES {
+            return Err(error);
+        }
+        debug!(%error, "asking again");
+        sleep(RETRY).await;
+        Ok(())
     }
 }

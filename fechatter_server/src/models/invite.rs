@@ -78,9 +78,7 @@ pub(crate) async fn create(
     let expires_at = draft.expires_at.map_or_else(|| Utc::now() + TimeDelta::days(7), |at| at.0);
     let max_uses = draft.max_uses.unwrap_or(1);
     let role = draft.role.unwrap_or(Role::Member);
-    let mut chat_ids = draft.chat_ids.unwrap_or_default();
-    chat_ids.sort_unstable();
-    chat_ids.dedup();
+    let chat_ids = draft.chat_ids.unwrap_or_default();
     if expires_at <= Utc::now() || expires_at > Utc::now() + TimeDelta::days(MAX_DAYS) {
         return Err(AppError::invalid("expires_at", "must be within the next 365 days"));
     }
@@ -96,7 +94,8 @@ pub(crate) async fn create(
         return Err(AppError::Forbidden);
     }
     let inviter = (caller.workspace_id, caller.id);
-    if member::may_add_to(writer.db(), inviter, &chat_ids).await? != chat_ids {
+    let allowed = member::may_add_to(writer.db(), inviter, &chat_ids).await?;
+    if chat_ids.iter().any(|id| !allowed.contains(id)) {
         return Err(AppError::NotFound);
     }
     let email = draft.email.as_ref().map(Email::as_str);

@@ -404,6 +404,21 @@ fn alice() -> Value {
     sign_up("Alice", "alice@acme.test", "Acme")
 }
 
+#[tokio::test]
+async fn where_nobody_can_come_in_sign_up_tells_nothing_about_addresses() {
+    let app = TestApp::with(as_shipped).await;
+    app.user("alice").await;
+
+    for (workspace, kind) in
+        [("Acme", "invite_required"), ("Elsewhere", "workspace_creation_closed")]
+    {
+        for email in ["alice@acme.test", "dave@acme.test"] {
+            let refused = app.anyone.post("/api/signup", sign_up("Dave", email, workspace)).await;
+            refused.refuses(StatusCode::FORBIDDEN, kind);
+        }
+    }
+}
+
 fn sign_up(fullname: &str, email: &str, workspace: &str) -> Value {
     json!({ "fullname": fullname, "email": email, "password": PASSWORD, "workspace": workspace })
 }

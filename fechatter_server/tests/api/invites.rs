@@ -294,3 +294,68 @@ fn sign_up(name: &str, code: &Value) -> Value {
         "invite_code": code,
     })
 }
+
+#[tokio::test]
+async fn an_invite_leads_only_where_its_creator_still_may_add_people() {
+    let app = closed().await;
+    let [alice, bob] = app_with_bob(&app).await;
+    let deleted = bob.creates_private_channel("deleted", []).await;
+    let given_away = bob.creates_private_channel("given away", [&alice]).await;
+    let kept = bob.creates_private_channel("kept", []).await;
+    let chats = json!([deleted.id, given_away.id, kept.id]);
+    let invite = invites(&bob, json!({ "chat_ids": chats })).await;
+    bob.deletes(&deleted).await;
+    let transfer = format!("{}/{}", given_away.members, alice.id);
+    bob.patch(&transfer, NOTHING).await.expect(StatusCode::OK);
+
+    let carol = signs_up(&app, "carol", &invite["code"]).await.expect(StatusCode::CREATED);
+
+    let carol = carol["user"]["id"].as_i64().unwrap();
+    let memberships: Vec<i64> =
+        sqlx::query_scalar("select chat_id from chat_members where user_id = $1")
+            .bind(carol)
+            .fetch_all(&app.db)
+            .await
+            .unwrap();
+    assert_eq!(memberships, [kept.id]);
+}
+
+#[tokio::test]
+async fn an_invite_ends_with_its_creators_right_to_give_the_role() {
+    let app = closed().await;
+    let [_alice, bob] = app_with_bob(&app).await;
+    app.promotes(&bob, "admin").await;
+    let as_admin = invites(&bob, json!({ "role": "admin" })).await;
+    let as_member = invites(&bob, json!({ "max_uses": 2 })).await;
+
+    app.promotes(&bob, "member").await;
+    signs_up(&app, "carol", &as_admin["code"])
+        .await
+        .refuses(StatusCode::NOT_FOUND, "invite_invalid");
+    signs_up(&app, "carol", &as_member["code"]).await.expect(StatusCode::CREATED);
+    app.suspends(&bob).await;
+    signs_up(&app, "dave", &as_member["code"])
+        .await
+        .refuses(StatusCode::NOT_FOUND, "invite_invalid");
+}
+
+#[tokio::test]
+async fn an_invite_that_is_not_ones_own_tells_nothing_about_addresses() {
+    let app = closed().await;
+    let alice = app.user("alice").await;
+    let invite = invites(&alice, json!({ "email": "carol@acme.test" })).await;
+
+    // Alice has an account and Dave has none: both hear the same.
+    for name in ["alice", "dave"] {
+        let refused = signs_up(&app, name, &invite["code"]).await;
+        refused.refuses(StatusCode::NOT_FOUND, "invite_invalid");
+    }
+}
+
+/// Alice, who owns the workspace, and Bob, whom she has invited.
+async fn app_with_bob(app: &TestApp) -> [Person; 2] {
+    let alice = app.user("alice").await;
+    let invite = invites(&alice, json!({})).await;
+    let bob = signs_up(app, "bob", &invite["code"]).await.expect(StatusCode::CREATED);
+    [alice, Person::signed_in(&app.anyone, &bob)]
+}
