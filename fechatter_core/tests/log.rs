@@ -220,9 +220,9 @@ async fn the_doorbell_rings_after_the_commit_with_the_workspaces_ids() {
     writer.commit().await.unwrap();
 
     let ring = tokio::time::timeout(Duration::from_secs(10), listener.recv()).await;
-    let rung: BTreeSet<String> =
+    let ids: BTreeSet<String> =
         ring.unwrap().unwrap().payload().split(',').map(ToOwned::to_owned).collect();
-    assert_eq!(rung, BTreeSet::from([acme.to_string(), evil.to_string()]));
+    assert_eq!(ids, BTreeSet::from([acme.to_string(), evil.to_string()]));
 }
 
 #[tokio::test]
