@@ -157,7 +157,7 @@ pub async fn serve(
 /// The document of every route.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    handlers::routes().into_openapi()
+    handlers::document()
 }
 
 fn router(state: AppState) -> Router {

@@ -31,12 +31,13 @@ pub struct Detail {
 
 /// An error's JSON.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Body<'a> {
+pub struct ErrorBody<'a> {
     code: u16,
     error: &'a str,
     r#type: &'a str,
     request_id: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(required = false)]
     details: &'a [Detail],
 }
 
@@ -122,8 +123,8 @@ impl ApiError {
         self.status
     }
 
-    pub(super) fn body<'a>(&'a self, request_id: &'a str) -> Body<'a> {
-        Body {
+    pub(super) fn body<'a>(&'a self, request_id: &'a str) -> ErrorBody<'a> {
+        ErrorBody {
             code: self.status.as_u16(),
             error: &self.message,
             r#type: self.kind,

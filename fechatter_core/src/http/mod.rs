@@ -6,7 +6,7 @@ mod layers;
 mod operations;
 mod serve;
 
-pub use error::{ApiError, Detail};
+pub use error::{ApiError, Detail, ErrorBody};
 pub use layers::{RequestId, Shared, shared};
 pub use operations::{Ready, operations};
 pub use serve::{Listeners, Peer, serve};

@@ -50,7 +50,7 @@ pub(super) struct Said {
 }
 
 /// Creates an account, in a new workspace or an existing one.
-#[utoipa::path(post, path = "/api/signup", operation_id = "sign_up", request_body = SignUp,
+#[utoipa::path(post, path = "/api/signup", operation_id = "sign_up", security(()), request_body = SignUp,
     responses((status = 201, body = AuthResponse)))]
 pub(super) async fn sign_up(
     State(state): State<AppState>,
@@ -67,7 +67,7 @@ pub(super) async fn sign_up(
 }
 
 /// Opens a session.
-#[utoipa::path(post, path = "/api/signin", operation_id = "sign_in", request_body = SignIn,
+#[utoipa::path(post, path = "/api/signin", operation_id = "sign_in", security(()), request_body = SignIn,
     responses((status = 200, body = AuthResponse)))]
 pub(super) async fn sign_in(
     State(state): State<AppState>,
@@ -82,7 +82,7 @@ pub(super) async fn sign_in(
 }
 
 /// Exchanges a refresh token, from the cookie or else as bearer, for new tokens.
-#[utoipa::path(post, path = "/api/refresh", operation_id = "refresh", params(RefreshParams),
+#[utoipa::path(post, path = "/api/refresh", operation_id = "refresh", security(()), params(RefreshParams),
     responses((status = 200, body = AuthResponse)))]
 pub(super) async fn refresh(
     State(state): State<AppState>,
@@ -97,7 +97,7 @@ pub(super) async fn refresh(
 }
 
 /// Ends the session of the access token, or of the refresh token in cookie or bearer.
-#[utoipa::path(post, path = "/api/logout", operation_id = "log_out",
+#[utoipa::path(post, path = "/api/logout", operation_id = "log_out", security(()),
     responses((status = 200, body = Said)))]
 pub(super) async fn log_out(
     State(state): State<AppState>,

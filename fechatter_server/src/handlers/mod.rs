@@ -9,17 +9,54 @@ mod server;
 mod user;
 mod workspace;
 
-use utoipa::OpenApi;
+use fechatter_core::http::{Detail, ErrorBody};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
+use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::AppState;
 
 #[derive(OpenApi)]
-#[openapi(info(title = "Fechatter", description = "A workspace's chats over REST."))]
+#[openapi(
+    info(title = "Fechatter", description = "A workspace's chats over REST."),
+    components(schemas(ErrorBody, Detail)),
+    security(("access_token" = []))
+)]
 struct Document;
 
-/// Every route, and the document that describes them.
+/// What holds for every operation: how callers show who they are, and the one form of errors.
+struct Conventions;
+
+impl Modify for Conventions {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("access_token", SecurityScheme::Http(bearer));
+
+        let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+        let error =
+            ResponseBuilder::new().description("An error").content("application/json", body);
+        let error = RefOr::T(error.build());
+        for item in document.paths.paths.values_mut() {
+            let methods =
+                [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+            for operation in methods.into_iter().flatten() {
+                operation.responses.responses.insert("default".into(), error.clone());
+            }
+        }
+    }
+}
+
+/// The document of every route.
+pub(crate) fn document() -> utoipa::openapi::OpenApi {
+    let mut document = routes().into_openapi();
+    Conventions.modify(&mut document);
+    document
+}
+
+/// Every route, with its description.
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(server::show))

@@ -42,6 +42,14 @@ async fn the_document_of_all_routes_is_served() {
 
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     assert_eq!(document, serde_json::to_value(fechatter_server::openapi()).unwrap());
+    let error = &document["components"]["schemas"]["ErrorBody"]["properties"];
+    assert!(error["request_id"].is_object());
+    for operation in document["paths"].as_object().unwrap().values() {
+        for (method, operation) in operation.as_object().unwrap() {
+            let error = &operation["responses"]["default"]["content"]["application/json"];
+            assert_eq!(error["schema"]["$ref"], "#/components/schemas/ErrorBody", "{method}");
+        }
+    }
 }
 
 #[tokio::test]
