@@ -17,7 +17,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::error::{AppError, Result};
 use crate::middlewares::auth::CurrentUser;
-use crate::models::chat::{self, ChatChanges, ChatDraft, Created, DirectoryEntry};
+use crate::models::chat::{self, ChatChanges, ChatDraft, Created};
+use crate::models::directory::{self, DirectoryEntry};
 use crate::models::member::Member;
 use crate::models::sidebar::{self, ChatSidebar};
 use crate::services::purge::Purge;
@@ -109,7 +110,7 @@ pub(super) async fn directory(
 ) -> Result<Json<Directory>> {
     let limit = page::limit(params.limit.as_deref(), 50)?;
     let place = (params.cursor.as_deref(), limit);
-    let (items, next_cursor) = chat::directory(&db, &caller, params.q, place).await?;
+    let (items, next_cursor) = directory::list(&db, &caller, params.q, place).await?;
     Ok(Json(Directory { items, next_cursor }))
 }
 

@@ -14,7 +14,8 @@ use crate::error::{AppError, Result};
 use crate::handlers::invite::PageParams;
 use crate::handlers::user::next_cursor;
 use crate::middlewares::auth::CurrentUser;
-use crate::models::member::{self, Changed, MAX_NAMED, Member, MemberChange};
+use crate::models::member::{self, MAX_NAMED, Member};
+use crate::models::member_role::{self, Changed, MemberChange};
 use crate::utils::json::{Json, MaybeJson, MaybeList};
 use crate::utils::page::{self, Params};
 use crate::utils::path::{Id, InMember};
@@ -100,7 +101,7 @@ pub(super) async fn change(
     State(log): State<Log>,
     MaybeJson(change): MaybeJson<MemberChange>,
 ) -> Result<Response> {
-    let response = match member::change(&log, caller, (chat_id, target), change).await? {
+    let response = match member_role::change(&log, caller, (chat_id, target), change).await? {
         Changed::Transferred => Json("Chat ownership transferred successfully").into_response(),
         Changed::Role(member) => Json(member).into_response(),
     };

@@ -10,8 +10,9 @@ use sqlx::PgPool;
 use crate::error::Result;
 use crate::handlers::chat::replayed;
 use crate::middlewares::auth::Caller;
+use crate::models::history::{self, Selection};
 use crate::models::member::Member;
-use crate::models::message::{self, MessageDraft, Selection, Sent};
+use crate::models::message::{self, MessageDraft, Sent};
 use crate::services::message_writer::MessageWriter;
 use crate::utils::json::Json;
 use crate::utils::page::Params;
@@ -47,7 +48,7 @@ pub(super) async fn list(
     State(db): State<PgPool>,
     Params(selection): Params<Selection>,
 ) -> Result<Response> {
-    let page = message::page(&db, &member, selection).await?;
+    let page = history::page(&db, &member, selection).await?;
     let beyond =
         [("x-has-older", page.has_older.to_string()), ("x-has-newer", page.has_newer.to_string())];
     Ok((beyond, Json(page.messages)).into_response())

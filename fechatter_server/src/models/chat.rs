@@ -6,8 +6,8 @@ use fechatter_core::event::Event;
 use fechatter_core::log::{Audience, Log, LogWriter};
 use fechatter_core::user::Role;
 use fechatter_core::{ChatId, Seq, UserId, WorkspaceId};
-use serde::{Deserialize, Serialize};
-use sqlx::{PgExecutor, PgPool};
+use serde::Deserialize;
+use sqlx::PgExecutor;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -15,7 +15,6 @@ use crate::error::{AppError, OnConstraint, Result};
 use crate::middlewares::auth::CurrentUser;
 use crate::models::member::{self, MAX_NAMED, Member};
 use crate::utils::json::{Change, not_null};
-use crate::utils::page;
 use crate::utils::text::{ChatName, Description, key};
 
 /// What a chat is to be.
@@ -43,14 +42,6 @@ pub(crate) struct ChatChanges {
     description: Change<Description>,
     #[serde(default, deserialize_with = "not_null")]
     chat_type: Option<ChatType>,
-}
-
-/// A public channel as the directory lists it.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct DirectoryEntry {
-    #[serde(flatten)]
-    chat: Chat,
-    joined: bool,
 }
 
 /// What creating a chat came to.
@@ -243,73 +234,6 @@ pub(crate) async fn find(
     .fetch_optional(db)
     .await?;
     chat.ok_or(AppError::NotFound)
-}
-
-/// Public channels by id, whether the caller has joined them, and where the next page begins.
-pub(crate) async fn directory(
-    db: &PgPool,
-    user: &CurrentUser,
-    q: Option<String>,
-    (cursor, limit): (Option<&str>, i64),
-) -> Result<(Vec<DirectoryEntry>, Option<String>)> {
-    let [after] = cursor.map_or(Ok([0]), page::read_cursor)?;
-    let q = q.filter(|q| !q.is_empty()).map(|q| key(&q));
-    if q.as_deref().is_some_and(|q| q.contains('\0')) {
-        return Err(AppError::invalid("q", "must not contain NUL"));
-    }
-    let rows = sqlx::query!(
-        r#"select c.id, c.workspace_id, c.name, c.chat_type,
-                  array(
-                      select m.user_id from chat_members as m
-                      where m.chat_id = c.id and m.left_position is null
-                      order by m.joined_position, m.user_id
-                      limit $5
-                  ) as "chat_members!: Vec<UserId>",
-                  c.description, c.owner_id, c.created_at, c.updated_at, c.member_count,
-                  coalesce((select max(seq) from messages where chat_id = c.id), 0)
-                      as "last_seq!: Seq",
-                  c.archived_at,
-                  exists (
-                      select 1 from chat_members as m
-                      where m.chat_id = c.id and m.user_id = $4 and m.left_position is null
-                  ) as "joined!"
-           from chats as c
-           where c.workspace_id = $1
-             and c.chat_type = 'PublicChannel'
-             and c.deleted_at is null
-             and c.id > $2
-             and ($3::text is null or strpos(c.name_key, $3) > 0)
-           order by c.id
-           limit $6"#,
-        user.workspace_id as _,
-        after,
-        q,
-        user.id as _,
-        LISTED_MEMBERS,
-        limit + 1
-    )
-    .fetch_all(db)
-    .await?;
-    let mut rows = rows;
-    let next = page::cut(&mut rows, limit, |row| [row.id.0]);
-    let entries = rows.into_iter().map(|row| DirectoryEntry {
-        chat: Chat {
-            id: row.id,
-            workspace_id: row.workspace_id,
-            name: row.name,
-            chat_type: row.chat_type,
-            chat_members: row.chat_members,
-            description: row.description,
-            created_by: row.owner_id,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-            member_count: row.member_count,
-            last_seq: row.last_seq,
-            archived_at: row.archived_at,
-        },
-        joined: row.joined,
-    });
-    Ok((entries.collect(), next))
 }
 
 /// Renames, describes or converts a chat.

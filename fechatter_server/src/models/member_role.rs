@@ -1,0 +1,166 @@
+//! What a member may be given: a role, or the chat.
+
+use fechatter_core::chat::{Chat, ChatMember, ChatType};
+use fechatter_core::event::Event;
+use fechatter_core::log::{Audience, Log, LogWriter};
+use fechatter_core::user::Role;
+use fechatter_core::{ChatId, UserId};
+use serde::Deserialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+use crate::error::{AppError, Result};
+use crate::middlewares::auth::CurrentUser;
+use crate::models::chat;
+use crate::models::member::{Member, check_active, one};
+
+/// What `PATCH …/members/{member_id}` asks for; without a body, the ownership's transfer.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MemberChange {
+    operation: Option<Operation>,
+    role: Option<GivenRole>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Operation {
+    TransferOwnership,
+}
+
+/// A role that an owner can give.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum GivenRole {
+    /// Adds, removes and renames.
+    Admin,
+    /// Takes part.
+    Member,
+}
+
+/// What a change of a member came to.
+#[derive(Debug)]
+pub(crate) enum Changed {
+    Transferred,
+    Role(ChatMember),
+}
+
+/// Gives a chat to another member, or gives a member a role.
+pub(crate) async fn change(
+    log: &Log,
+    user: CurrentUser,
+    (chat_id, target): (ChatId, UserId),
+    change: Option<MemberChange>,
+) -> Result<Changed> {
+    match change {
+        None | Some(MemberChange { operation: Some(Operation::TransferOwnership), role: None }) => {
+            transfer(log, user, chat_id, target).await?;
+            Ok(Changed::Transferred)
+        }
+        Some(MemberChange { operation: None, role: Some(role) }) => {
+            set_role(log, user, chat_id, target, role).await.map(Changed::Role)
+        }
+        Some(_) => Err(AppError::invalid("body", "needs either operation or role")),
+    }
+}
+
+async fn transfer(log: &Log, user: CurrentUser, chat_id: ChatId, target: UserId) -> Result<()> {
+    let workspace_id = user.workspace_id;
+    let mut writer = LogWriter::lock(log, &[workspace_id]).await?;
+    let chat = may_transfer(writer.db(), user, chat_id).await?;
+    if chat.chat_type == ChatType::Single {
+        return Err(AppError::SingleIsFixed);
+    }
+    let taker = one(writer.db(), chat_id, target).await?.ok_or(AppError::NotAChatMember)?;
+    if check_active(writer.db(), workspace_id, &[target]).await.is_err() {
+        return Err(AppError::NotAChatMember);
+    }
+    if taker.role == Role::Owner {
+        return Ok(());
+    }
+    // The old owner becomes a plain member: whoever gives a chat away gives all of it.
+    sqlx::query!(
+        "with demoted as (
+             update chat_members set role = 'member'
+             where chat_id = $1 and user_id in ($2, $3) and left_position is null
+         )
+         update chats set owner_id = $3, updated_at = clock_timestamp() where id = $1",
+        chat_id as _,
+        chat.created_by as _,
+        target as _
+    )
+    .execute(writer.db())
+    .await?;
+    let audience = Audience::Chat(chat_id);
+    let updated = chat::find(writer.db(), workspace_id, chat_id).await?;
+    writer.append(workspace_id, audience, &Event::ChatUpdated(updated))?;
+    for person in [chat.created_by, target] {
+        if let Some(member) = one(writer.db(), chat_id, person).await? {
+            writer.append(workspace_id, audience, &Event::MemberUpdated(member))?;
+        }
+    }
+    Ok(writer.commit().await?)
+}
+
+/// The owner may transfer a chat; where the owner is suspended or gone, the workspace's owner and
+/// admins may too.
+async fn may_transfer(db: &mut PgConnection, user: CurrentUser, chat_id: ChatId) -> Result<Chat> {
+    let membership = Member::find(&mut *db, user, chat_id).await;
+    if let Ok(Member { role: Role::Owner, .. }) = membership {
+        return chat::find(db, user.workspace_id, chat_id).await;
+    }
+    if user.role >= Role::Admin {
+        let chat = chat::find(&mut *db, user.workspace_id, chat_id).await?;
+        if chat.chat_type == ChatType::Single {
+            return membership.and(Err(AppError::SingleIsFixed));
+        }
+        let owner_is_here = check_active(&mut *db, user.workspace_id, &[chat.created_by]).await;
+        let owner_is_in = one(db, chat_id, chat.created_by).await?.is_some();
+        if matches!(owner_is_here, Err(AppError::UserNotFound)) || !owner_is_in {
+            return Ok(chat);
+        }
+    }
+    match membership {
+        // In a Single, ownership cannot change hands at all.
+        Ok(member) => member.require_not_single().and(Err(AppError::Forbidden)),
+        Err(error) => Err(error),
+    }
+}
+
+async fn set_role(
+    log: &Log,
+    user: CurrentUser,
+    chat_id: ChatId,
+    target: UserId,
+    role: GivenRole,
+) -> Result<ChatMember> {
+    let mut writer = LogWriter::lock(log, &[user.workspace_id]).await?;
+    let member = Member::find(writer.db(), user, chat_id).await?;
+    member.require_not_single()?;
+    member.require_role(Role::Owner)?;
+    if target == member.owner_id {
+        return Err(AppError::OwnerMustTransfer);
+    }
+    let role = match role {
+        GivenRole::Admin => Role::Admin,
+        GivenRole::Member => Role::Member,
+    };
+    let before = one(writer.db(), chat_id, target).await?.ok_or(AppError::NotAChatMember)?;
+    if before.role == role {
+        return Ok(before);
+    }
+    sqlx::query!(
+        "update chat_members set role = $3
+         where chat_id = $1 and user_id = $2 and left_position is null",
+        chat_id as _,
+        target as _,
+        role as _
+    )
+    .execute(writer.db())
+    .await?;
+    let after = ChatMember { role, ..before };
+    let event = Event::MemberUpdated(after.clone());
+    writer.append(user.workspace_id, Audience::Chat(chat_id), &event)?;
+    writer.commit().await?;
+    Ok(after)
+}
