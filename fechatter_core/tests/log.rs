@@ -1,6 +1,10 @@
 //! The rules of writing, against a real PostgreSQL.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,9 +17,13 @@ use fechatter_core::{ChatId, Position, SessionId, UserId, WorkspaceId};
 use sqlx::PgPool;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
+/// Nothing here takes this long unless it never comes.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 struct World {
     db: PgPool,
@@ -123,14 +131,18 @@ async fn a_reader_never_sees_a_lower_position_later() {
             }
         });
     }
-    let mut seen = 0;
-    while seen < 160 {
-        let range = Range { workspace_id: acme, from: Position(seen + 1), to: Position(i64::MAX) };
-        for entry in log::read(&world.db, &[range], None, 1_000).await.unwrap() {
-            assert_eq!(entry.cursor.position, Position(seen + 1));
-            seen += 1;
+    let reads = async {
+        let mut seen = 0;
+        while seen < 160 {
+            let from = Position(seen + 1);
+            let range = Range { workspace_id: acme, from, to: Position(i64::MAX) };
+            for entry in log::read(&world.db, &[range], None, 1_000).await.unwrap() {
+                assert_eq!(entry.cursor.position, Position(seen + 1));
+                seen += 1;
+            }
         }
-    }
+    };
+    timeout(PATIENCE, reads).await.expect("the log ends early");
     writers.join_all().await;
 }
 
@@ -149,14 +161,13 @@ async fn what_is_checked_under_the_lock_sees_every_earlier_commit() {
             .unwrap()
     });
     // The second one waits for the first one's lock from here on.
-    while sqlx::query("select 1 from pg_locks where not granted")
-        .fetch_optional(&world.db)
-        .await
-        .unwrap()
-        .is_none()
-    {
-        tokio::task::yield_now().await;
-    }
+    let waits = async {
+        let waiting = "select 1 from pg_locks where not granted";
+        while sqlx::query(waiting).fetch_optional(&world.db).await.unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, waits).await.expect("nobody waits for the lock");
     sqlx::query("update workspaces set name = 'renamed' where id = $1")
         .bind(acme)
         .execute(first.db())
@@ -219,7 +230,7 @@ async fn the_doorbell_rings_after_the_commit_with_the_workspaces_ids() {
     writer.append(evil, ALL, &event()).unwrap();
     writer.commit().await.unwrap();
 
-    let ring = tokio::time::timeout(Duration::from_secs(10), listener.recv()).await;
+    let ring = timeout(PATIENCE, listener.recv()).await;
     let ids: BTreeSet<String> =
         ring.unwrap().unwrap().payload().split(',').map(ToOwned::to_owned).collect();
     assert_eq!(ids, BTreeSet::from([acme.to_string(), evil.to_string()]));
