@@ -1,10 +1,12 @@
 //! What every request to either server shares: the errors' one form, the layers, the accept loop
 //! and the operations port.
 
+mod body;
 mod error;
 mod layers;
 mod operations;
 mod serve;
+mod socket;
 
 pub use error::{ApiError, Detail, ErrorBody};
 pub use layers::{RequestId, Shared, shared};

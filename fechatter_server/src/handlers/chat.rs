@@ -9,13 +9,13 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use fechatter_core::ChatId;
-use fechatter_core::chat::{Chat, ChatType};
+use fechatter_core::chat::Chat;
 use fechatter_core::log::Log;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::error::{AppError, Result};
+use crate::error::Result;
 use crate::middlewares::auth::CurrentUser;
 use crate::models::chat::{self, ChatChanges, ChatDraft, Created};
 use crate::models::directory::{self, DirectoryEntry};
@@ -122,11 +122,11 @@ pub(super) async fn show(
     Id(id): Id<ChatId>,
     State(db): State<PgPool>,
 ) -> Result<Json<ChatWithMe>> {
-    let chat = chat::find(&db, caller.workspace_id, id).await?;
     let me = sidebar::list(&db, &caller, Some(id), None).await?.pop();
-    if me.is_none() && chat.chat_type != ChatType::PublicChannel {
-        return Err(AppError::NotFound);
+    if me.is_none() {
+        chat::check_public(&db, caller.workspace_id, id).await?;
     }
+    let chat = chat::find(&db, caller.workspace_id, id).await?;
     Ok(Json(ChatWithMe { chat, me }))
 }
 

@@ -2,6 +2,7 @@
 
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
+use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::token::AuthUser;
 use fechatter_core::user::{Role, UserStatus};
 use fechatter_core::{SessionId, UserId, WorkspaceId};
@@ -40,13 +41,32 @@ impl FromRequestParts<AppState> for CurrentUser {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
         let caller = Caller::from_request_parts(parts, state).await?;
-        Self::check(&state.db, caller.0).await
+        let AuthUser { id, workspace_id, session_id, .. } = caller.0;
+        Self::find(&state.db, id, workspace_id, session_id).await
     }
 }
 
 impl CurrentUser {
-    /// Asks the database whether the token's session lives and its person is active.
-    pub(crate) async fn check(db: impl PgExecutor<'_>, user: AuthUser) -> Result<Self> {
+    /// Locks the log of the caller's workspace and asks again: a session that ended, or a
+    /// suspension, while the request was on its way or waited for the lock, stops it.
+    pub(crate) async fn lock(&self, log: &Log) -> Result<(LogWriter, Self)> {
+        let mut writer = LogWriter::lock(log, &[self.workspace_id]).await?;
+        let user = self.again(writer.db()).await?;
+        Ok((writer, user))
+    }
+
+    /// The same caller, if they still may act.
+    pub(crate) async fn again(&self, db: impl PgExecutor<'_>) -> Result<Self> {
+        Self::find(db, self.id, self.workspace_id, self.session_id).await
+    }
+
+    /// Asks the database whether the session lives and its person is active in the workspace.
+    async fn find(
+        db: impl PgExecutor<'_>,
+        id: UserId,
+        workspace_id: WorkspaceId,
+        session_id: SessionId,
+    ) -> Result<Self> {
         let found = sqlx::query!(
             "select m.role, m.status
              from sessions as s
@@ -56,21 +76,16 @@ impl CurrentUser {
                and s.revoked_at is null
                and s.expires_at > clock_timestamp()
                and m.workspace_id = $3",
-            user.session_id as _,
-            user.id as _,
-            user.workspace_id as _
+            session_id as _,
+            id as _,
+            workspace_id as _
         )
         .fetch_optional(db)
         .await?
         .ok_or(AppError::SessionEnded)?;
         match found.status {
             UserStatus::Suspended => Err(AppError::Suspended),
-            UserStatus::Active => Ok(Self {
-                id: user.id,
-                workspace_id: user.workspace_id,
-                session_id: user.session_id,
-                role: found.role,
-            }),
+            UserStatus::Active => Ok(Self { id, workspace_id, session_id, role: found.role }),
         }
     }
 }

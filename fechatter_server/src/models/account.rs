@@ -145,7 +145,7 @@ pub(crate) async fn sign_in(
 ) -> Result<Session> {
     // Neither can be anybody's, and neither is worth a hash.
     let email_key = key(request.email.trim());
-    if request.password.is_too_long() || email_key.chars().count() > 254 {
+    if request.password.is_too_long() || request.email.trim().chars().count() > 2 * Email::MAX {
         return Err(AppError::InvalidCredentials);
     }
     for (field, text) in [("email", email_key.as_str()), ("password", request.password.expose())] {

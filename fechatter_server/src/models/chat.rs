@@ -91,13 +91,13 @@ impl ChatDraft {
 /// Creates a chat with its creator as owner.
 pub(crate) async fn create(log: &Log, user: &CurrentUser, draft: ChatDraft) -> Result<Created> {
     let others = draft.others(user.id)?;
-    let unnamed = draft.name.as_ref().is_none_or(|name| name.as_str().is_empty());
+    let unnamed = draft.name.as_ref().is_none_or(ChatName::is_blank);
     if unnamed && draft.chat_type != ChatType::Single {
         return Err(AppError::invalid("name", "must have 1 to 128 characters"));
     }
     let workspace_id = user.workspace_id;
-    let mut writer = LogWriter::lock(log, &[workspace_id]).await?;
-    if let Some(chat) = replay(&mut writer, user, &draft).await? {
+    let (mut writer, user) = user.lock(log).await?;
+    if let Some(chat) = replay(&mut writer, &user, &draft).await? {
         return Ok(Created::Replayed(chat));
     }
     let pair = match (draft.chat_type, &others[..]) {
@@ -110,7 +110,7 @@ pub(crate) async fn create(log: &Log, user: &CurrentUser, draft: ChatDraft) -> R
         return find(writer.db(), workspace_id, id).await.map(Created::Existing);
     }
     member::check_active(writer.db(), workspace_id, &others).await?;
-    let id = insert(&mut writer, user, &draft, others.len() + 1, pair).await?;
+    let id = insert(&mut writer, &user, &draft, others.len() + 1, pair).await?;
     let position = writer.next_position(workspace_id)?;
     sqlx::query!(
         "insert into chat_members (workspace_id, chat_id, user_id, joined_position)
@@ -236,12 +236,32 @@ pub(crate) async fn find(
     chat.ok_or(AppError::NotFound)
 }
 
+/// Refuses unless anyone of the workspace may see the chat.
+pub(crate) async fn check_public(
+    db: impl PgExecutor<'_>,
+    workspace_id: WorkspaceId,
+    id: ChatId,
+) -> Result<()> {
+    let public = sqlx::query_scalar!(
+        r#"select true as "public!" from chats
+           where workspace_id = $1
+             and id = $2
+             and chat_type = 'PublicChannel'
+             and deleted_at is null"#,
+        workspace_id as _,
+        id as _
+    )
+    .fetch_optional(db)
+    .await?;
+    public.map(|_| ()).ok_or(AppError::NotFound)
+}
+
 /// Renames, describes or converts a chat.
 pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> Result<Chat> {
     let (mut writer, member) = member.lock(log).await?;
     member.require_not_single()?;
     member.require_role(Role::Admin)?;
-    if changes.name.as_ref().is_some_and(|name| name.as_str().is_empty()) {
+    if changes.name.as_ref().is_some_and(ChatName::is_blank) {
         return Err(AppError::invalid("name", "must have 1 to 128 characters"));
     }
     let chat_type = changes.chat_type.unwrap_or(member.chat_type);

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
 use crate::middlewares::auth::CurrentUser;
-use crate::models::{member, user};
+use crate::models::member;
 use crate::utils::page;
 use crate::utils::text::{Email, key};
 
@@ -89,8 +89,8 @@ pub(crate) async fn create(
         return Err(AppError::invalid("chat_ids", "must be at most 100"));
     }
     let code = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
-    let mut writer = LogWriter::lock(log, &[caller.workspace_id]).await?;
-    if role > user::find(writer.db(), caller.workspace_id, caller.id).await?.role {
+    let (mut writer, caller) = caller.lock(log).await?;
+    if role > caller.role {
         return Err(AppError::Forbidden);
     }
     let inviter = (caller.workspace_id, caller.id);

@@ -67,8 +67,8 @@ impl Member {
 
     /// Locks the log and looks again: what was true when the request came may have changed.
     pub(crate) async fn lock(&self, log: &Log) -> Result<(LogWriter, Self)> {
-        let mut writer = LogWriter::lock(log, &[self.user.workspace_id]).await?;
-        let member = Self::find(writer.db(), self.user, self.chat_id).await?;
+        let (mut writer, user) = self.user.lock(log).await?;
+        let member = Self::find(writer.db(), user, self.chat_id).await?;
         Ok((writer, member))
     }
 
@@ -132,7 +132,7 @@ pub(crate) async fn add(log: &Log, member: Member, people: &[UserId]) -> Result<
 
 /// Enters a public channel; one who is in the chat already stays so.
 pub(crate) async fn join(log: &Log, user: CurrentUser, chat_id: ChatId) -> Result<ChatMember> {
-    let mut writer = LogWriter::lock(log, &[user.workspace_id]).await?;
+    let (mut writer, user) = user.lock(log).await?;
     match Member::find(writer.db(), user, chat_id).await {
         Ok(member) => {
             member.require_not_single()?;
@@ -141,10 +141,7 @@ pub(crate) async fn join(log: &Log, user: CurrentUser, chat_id: ChatId) -> Resul
         Err(AppError::NotFound) => {}
         Err(error) => return Err(error),
     }
-    let chat = chat::find(writer.db(), user.workspace_id, chat_id).await?;
-    if chat.chat_type != ChatType::PublicChannel {
-        return Err(AppError::NotFound);
-    }
+    chat::check_public(writer.db(), user.workspace_id, chat_id).await?;
     let joined = admit(&mut writer, user.workspace_id, chat_id, &[user.id], user.id).await?;
     writer.commit().await?;
     joined.into_iter().next().ok_or(AppError::NotFound)

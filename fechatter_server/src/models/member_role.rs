@@ -2,7 +2,7 @@
 
 use fechatter_core::chat::{Chat, ChatMember, ChatType};
 use fechatter_core::event::Event;
-use fechatter_core::log::{Audience, Log, LogWriter};
+use fechatter_core::log::{Audience, Log};
 use fechatter_core::user::Role;
 use fechatter_core::{ChatId, UserId};
 use serde::Deserialize;
@@ -13,12 +13,15 @@ use crate::error::{AppError, Result};
 use crate::middlewares::auth::CurrentUser;
 use crate::models::chat;
 use crate::models::member::{Member, check_active, one};
+use crate::utils::json::not_null;
 
 /// What `PATCH …/members/{member_id}` asks for; without a body, the ownership's transfer.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MemberChange {
+    #[serde(default, deserialize_with = "not_null")]
     operation: Option<Operation>,
+    #[serde(default, deserialize_with = "not_null")]
     role: Option<GivenRole>,
 }
 
@@ -66,7 +69,7 @@ pub(crate) async fn change(
 
 async fn transfer(log: &Log, user: CurrentUser, chat_id: ChatId, target: UserId) -> Result<()> {
     let workspace_id = user.workspace_id;
-    let mut writer = LogWriter::lock(log, &[workspace_id]).await?;
+    let (mut writer, user) = user.lock(log).await?;
     let chat = may_transfer(writer.db(), user, chat_id).await?;
     if chat.chat_type == ChatType::Single {
         return Err(AppError::SingleIsFixed);
@@ -134,7 +137,7 @@ async fn set_role(
     target: UserId,
     role: GivenRole,
 ) -> Result<ChatMember> {
-    let mut writer = LogWriter::lock(log, &[user.workspace_id]).await?;
+    let (mut writer, user) = user.lock(log).await?;
     let member = Member::find(writer.db(), user, chat_id).await?;
     member.require_not_single()?;
     member.require_role(Role::Owner)?;

@@ -125,6 +125,7 @@ pub(crate) async fn create_another(
     name: &WorkspaceName,
 ) -> Result<Workspace> {
     let mut writer = LogWriter::begin(log).await?;
+    caller.again(writer.db()).await?;
     check_creation(writer.db(), policy.workspace_creation).await?;
     let fullname = user::find(writer.db(), caller.workspace_id, caller.id).await?.fullname;
     let owner = create(&mut writer, policy, name, (caller.id, &fullname)).await?;
@@ -159,6 +160,7 @@ pub(crate) async fn join(
         Door::Invite(_) => AppError::InviteInvalid,
     })?;
     writer.add_locks(&[id]).await?;
+    caller.again(writer.db()).await?;
     let already = user::find(writer.db(), id, caller.id).await;
     let joins = match already {
         Ok(_) => false,
@@ -251,8 +253,8 @@ pub(crate) async fn update(
     changes: WorkspaceChanges,
 ) -> Result<Workspace> {
     let id = caller.workspace_id;
-    let mut writer = LogWriter::lock(log, &[id]).await?;
-    if user::find(writer.db(), id, caller.id).await?.role < Role::Admin {
+    let (mut writer, caller) = caller.lock(log).await?;
+    if caller.role < Role::Admin {
         return Err(AppError::Forbidden);
     }
     let name = changes.name.as_ref().map(WorkspaceName::as_str);

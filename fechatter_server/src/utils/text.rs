@@ -8,9 +8,19 @@ use utoipa::ToSchema;
 
 use crate::error::AppError;
 
-/// Two spellings that people take for one name: NFC and lower case.
+/// The same for spellings that people take for one name: lower case, NFC, without what cannot be
+/// seen.
 pub(crate) fn key(text: &str) -> String {
-    text.nfc().collect::<String>().to_lowercase().nfc().collect()
+    let visible = text.chars().filter(|c| !is_invisible(*c));
+    let lower = visible.nfc().collect::<String>().to_lowercase();
+    // Lower case depends on a sigma's place in its word; parts of names are looked for, too.
+    lower.replace('ς', "σ").nfc().collect()
+}
+
+/// Format characters that leave no trace on a screen: joiners, marks of direction, the soft hyphen.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Trimmed, in NFC, without control characters, of `min` to `max` characters.
@@ -19,6 +29,8 @@ fn name(text: &str, min: usize, max: usize) -> Result<String, String> {
     let length = text.chars().count();
     if text.chars().any(char::is_control) {
         Err("must not contain control characters".into())
+    } else if length >= min && min > 0 && key(&text).trim().is_empty() {
+        Err("must have something to see".into())
     } else if (min..=max).contains(&length) {
         Ok(text)
     } else {
@@ -62,6 +74,13 @@ text! {
     /// A chat's name: at most 128 characters after trimming; empty only for a Single.
     ChatName, |text| name(text, 0, 128)
 }
+impl ChatName {
+    /// Whether there is nothing to see.
+    pub(crate) fn is_blank(&self) -> bool {
+        key(&self.0).trim().is_empty()
+    }
+}
+
 text! {
     /// What a chat is about: at most 1,000 characters.
     Description, |text| name(text, 0, 1_000)
@@ -72,9 +91,14 @@ text! {
     Email, email
 }
 
+impl Email {
+    /// The longest one, in characters.
+    pub(crate) const MAX: usize = 254;
+}
+
 /// See <https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address>.
 fn email(text: &str) -> Result<String, String> {
-    let text = name(text, 3, 254)?;
+    let text = name(text, 3, Email::MAX)?;
     let letter = |c: char| c.is_alphanumeric() || (!c.is_ascii() && !c.is_whitespace());
     let local_ok = |c: char| letter(c) || ".!#$%&'*+/=?^_`{|}~-".contains(c);
     let label_ok = |label: &str| {
@@ -175,8 +199,18 @@ mod tests {
         let name = FullName::try_from("  Zoe\u{308} ".to_owned()).unwrap();
         assert_eq!(name.as_str(), "Zo\u{eb}");
         assert!(FullName::try_from("a\u{0}b".to_owned()).is_err());
+        assert!(FullName::try_from("\u{200b}\u{feff}".to_owned()).is_err());
         assert!(FullName::try_from("é".repeat(50)).is_ok());
         assert!(FullName::try_from("é".repeat(51)).is_err());
+    }
+
+    #[test]
+    fn spellings_that_look_the_same_have_one_key() {
+        for (one, other) in [("ΟΔΟΣ", "οδός".replace('ό', "ο").as_str()), ("Acme", "ac\u{200b}ME")]
+        {
+            assert_eq!(key(one), key(other));
+        }
+        assert!(key("ΟΣΑΚΑ").contains(&key("ΟΣ")));
     }
 
     #[test]

@@ -405,6 +405,29 @@ fn alice() -> Value {
 }
 
 #[tokio::test]
+async fn whoever_signs_up_can_sign_in_also_with_letters_that_grow_in_lower_case() {
+    let app = TestApp::start().await;
+    let email = format!("{}@x.io", "İ".repeat(130));
+
+    let signed_up = app.anyone.post("/api/signup", sign_up("Alice", &email, "Acme")).await;
+    signed_up.expect(StatusCode::CREATED);
+    app.tries(&email, PASSWORD).await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_name_has_something_to_see() {
+    let app = TestApp::start().await;
+
+    for (fullname, workspace) in [("\u{200b}\u{feff}", "Acme"), ("Alice", "\u{2060}")] {
+        let body = sign_up(fullname, "alice@acme.test", workspace);
+        app.anyone
+            .post("/api/signup", body)
+            .await
+            .refuses(StatusCode::BAD_REQUEST, "invalid_input");
+    }
+}
+
+#[tokio::test]
 async fn where_nobody_can_come_in_sign_up_tells_nothing_about_addresses() {
     let app = TestApp::with(as_shipped).await;
     app.user("alice").await;

@@ -461,3 +461,24 @@ async fn leaving_while_being_made_owner_leaves_a_chat_with_an_owner() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_change_of_a_member_names_one_thing_and_nothing_is_null() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    let chat = alice.creates_private_channel("lunch", [&bob]).await;
+    let path = format!("{}/{}", chat.members, bob.id);
+    let before = app.state().await;
+
+    for change in [
+        json!({}),
+        json!({ "operation": null }),
+        json!({ "operation": null, "role": "admin" }),
+        json!({ "operation": "transfer_ownership", "role": null }),
+        json!({ "operation": "transfer_ownership", "role": "admin" }),
+        json!({ "role": "owner" }),
+    ] {
+        alice.patch(&path, change).await.refuses(StatusCode::BAD_REQUEST, "invalid_input");
+    }
+    assert_eq!(app.state().await, before);
+}

@@ -404,3 +404,26 @@ fn cookie(reply: &Reply) -> (String, Vec<String>) {
     let attributes = attributes.split(';').map(|one| one.trim().to_lowercase());
     (value.to_owned(), attributes.collect())
 }
+
+#[tokio::test]
+async fn what_waits_for_the_lock_while_its_session_ends_is_not_done() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let chat = alice.creates_public_channel("lunch").await;
+    let before = app.state().await;
+
+    let mut lock = app.db.begin().await.unwrap();
+    sqlx::query("select 1 from workspace_logs for update").execute(&mut *lock).await.unwrap();
+    let ends = async {
+        let waiting = "select 1 from pg_locks where not granted";
+        while sqlx::query(waiting).fetch_optional(&app.db).await.unwrap().is_none() {}
+        sqlx::query("update sessions set revoked_at = now()").execute(&mut *lock).await.unwrap();
+        lock.commit().await.unwrap();
+    };
+    let renames = alice.patch(&chat.path, json!({ "name": "dinner" }));
+    let (refused, ()) = futures_util::future::join(renames, ends).await;
+
+    refused.refuses(StatusCode::UNAUTHORIZED, "unauthenticated");
+    app.sql("update sessions set revoked_at = null").await;
+    assert_eq!(app.state().await, before);
+}

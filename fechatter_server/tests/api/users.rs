@@ -138,3 +138,15 @@ fn sorted(mut ids: Vec<i64>) -> Vec<i64> {
     ids.sort_unstable();
     ids
 }
+
+#[tokio::test]
+async fn names_are_found_in_any_case_of_any_script() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let odos = app.user("ΟΔΟΣ").await;
+
+    for q in ["ΟΔΟΣ", "οδος", "οδοσ", "ΔΟΣ"] {
+        let found = alice.get(&format!("/api/users?q={q}")).await.expect(StatusCode::OK);
+        assert_eq!(found[0]["id"], odos.id, "{q}");
+    }
+}
