@@ -78,7 +78,7 @@ impl TestDatabase {
     /// Where to connect, for a process.
     #[must_use]
     pub fn url(&self) -> String {
-        self.options.to_url_lossy().to_string()
+        with_database(&test_server(), &self.name)
     }
 
     async fn try_create(migrator: &Migrator) -> Result<Self> {
@@ -109,6 +109,15 @@ impl Drop for TestDatabase {
             eprintln!("devdb: {} stays for now: {error:#}", self.name);
         }
     }
+}
+
+/// The same server's URL with another database: sqlx cannot write one for a server behind a socket.
+fn with_database(url: &str, name: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, q)| (rest, Some(q)));
+    let authority = rest.split('/').next().unwrap_or_default();
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{scheme}://{authority}/{name}{query}")
 }
 
 /// A connection for making and dropping databases. The one that `server` names may not exist.
@@ -208,4 +217,21 @@ async fn drop_database(admin: &mut PgConnection, name: &str) -> Result<()> {
 async fn execute(admin: &mut PgConnection, statement: String) -> sqlx::Result<()> {
     query(AssertSqlSafe(statement)).execute(admin).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_changes_its_database_and_nothing_else() {
+        for (url, expected) in [
+            ("postgres:///a", "postgres:///b"),
+            ("postgres:///a?host=/run/x", "postgres:///b?host=/run/x"),
+            ("postgres://me:pw@host:1/a", "postgres://me:pw@host:1/b"),
+            ("postgresql://host", "postgresql://host/b"),
+        ] {
+            assert_eq!(with_database(url, "b"), expected);
+        }
+    }
 }

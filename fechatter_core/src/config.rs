@@ -164,7 +164,7 @@ impl Config {
             .set_override_option("database.url", std::env::var("DATABASE_URL").ok())
             .and_then(config::ConfigBuilder::<DefaultState>::build)
             .and_then(config::Config::try_deserialize::<Self>)
-            .with_context(|| format!("the configuration {} is not complete", path.display()))?;
+            .with_context(|| format!("the configuration {} is not valid", path.display()))?;
         config.check()?;
         Ok(config)
     }

@@ -14,6 +14,7 @@ mod utils;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::StatusCode;
@@ -65,7 +66,10 @@ struct AppState {
 /// # Errors
 /// When the database cannot be reached or holds something else.
 pub async fn migrate(config: &Config) -> anyhow::Result<()> {
-    let mut connection = db::options(&config.database, APPLICATION)?.connect().await?;
+    let options = db::options(&config.database, APPLICATION)?;
+    let connection = options.connect().await;
+    let mut connection =
+        connection.context("the database of database.url, or DATABASE_URL, cannot be reached")?;
     MIGRATOR.run_direct(None, &mut connection, false).await?;
     connection.close().await?;
     Ok(())
