@@ -145,7 +145,11 @@ pub async fn serve(
             Box::pin(async move { !draining.is_cancelled() && answers(&db).await })
         })
     };
-    info!(address = ?listeners.public.local_addr().ok(), "serving");
+    if let (Ok(public), Ok(operations)) =
+        (listeners.public.local_addr(), listeners.operations.local_addr())
+    {
+        info!(%public, %operations, "listening");
+    }
     // The operations port outlives the requests in hand, so that operators can watch them end.
     let ended = CancellationToken::new();
     let operations =
