@@ -3,15 +3,18 @@
 //! Every key must be there and no other; each can be overridden by `FECHATTER__SECTION__KEY`, the
 //! database's address also by `DATABASE_URL`. Lists are separated by commas in the environment.
 
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use config::builder::DefaultState;
 use config::{Environment, File, FileFormat};
 use ipnet::IpNet;
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use tracing::warn;
 
 use crate::workspace::JoinPolicy;
@@ -56,7 +59,9 @@ pub struct NotifyConfig {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct HttpConfig {
+    #[serde(deserialize_with = "list")]
     pub allowed_origins: Vec<String>,
+    #[serde(deserialize_with = "list")]
     pub trusted_proxies: Vec<IpNet>,
     pub requests_per_second: u32,
     pub burst: u32,
@@ -78,6 +83,7 @@ pub struct DatabaseConfig {
 pub struct AuthConfig {
     /// Needed by `fechatter_server` only.
     pub private_key: Option<SecretString>,
+    #[serde(deserialize_with = "list")]
     pub public_keys: Vec<String>,
     /// Needed by `fechatter_server` only.
     pub refresh_key: Option<SecretString>,
@@ -235,9 +241,34 @@ impl HttpConfig {
     }
 }
 
+/// A list; an empty text, as the environment has it for an empty list, is no member.
+fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let members = texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+    members.map(|text| text.parse().map_err(D::Error::custom)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_may_be_empty_also_as_a_text() {
+        let example = include_str!("../../app.yml.example");
+        let one = "  trusted_proxies: [127.0.0.1/32]\n";
+        for (value, members) in [("[]", 0), ("[\"\"]", 0), ("[10.0.0.0/8, \" ::1/128\"]", 2)] {
+            let line = format!("  trusted_proxies: {value}\n");
+            let yaml = example.replace("  trusted_proxies: []\n", &line);
+            assert_eq!(Config::from_yaml(&yaml).unwrap().http.trusted_proxies.len(), members);
+        }
+        let wrong = example.replace("  trusted_proxies: []\n", &one.replace("32", "33"));
+        let error = format!("{:#}", Config::from_yaml(&wrong).unwrap_err());
+        assert!(error.contains("http.trusted_proxies"), "{error}");
+    }
 
     fn http(trusted: &[&str]) -> HttpConfig {
         HttpConfig {
