@@ -7,10 +7,6 @@ use fechatter_core::config::Config;
 use fechatter_core::http::Listeners;
 use fechatter_core::{shutdown, telemetry};
 
-/// glibc keeps the 19 MiB of each password's hash in an arena of each thread that has made one.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Fechatter's REST API.
 #[derive(Parser)]
 #[command(version)]

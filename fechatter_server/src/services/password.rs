@@ -1,42 +1,51 @@
 //! Password hashes: Argon2id, off the async threads, a few at a time.
 
-use std::sync::Arc;
-use std::thread::available_parallelism;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, available_parallelism};
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{self, PasswordHasher, PasswordVerifier};
 use argon2::{Argon2, Params};
-use tokio::sync::Semaphore;
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
 
 use crate::error::{AppError, Result};
 use crate::utils::text::Password;
 
-/// Callers that may wait for each hash in work; more are refused.
-const WAITING_PER_PERMIT: usize = 8;
+/// Callers that may wait for each worker; more are refused.
+const WAITING_PER_WORKER: usize = 8;
 
-/// Hashes and checks passwords. Clones share the limits.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Hashes and checks passwords, on threads of their own. Clones share them.
 ///
-/// The parameters are the least that OWASP recommends: Argon2id, 19 MiB, 2 passes, 1 lane.
+/// The parameters are the least that OWASP recommends: Argon2id, 19 MiB, 2 passes, 1 lane. The
+/// threads are few and stay: on those of the runtime's blocking pool, the allocator would keep the
+/// memory of a hash for each of the many that come and go.
 #[derive(Debug, Clone)]
 pub(crate) struct Passwords {
-    working: Arc<Semaphore>,
-    admitted: Arc<Semaphore>,
+    jobs: mpsc::Sender<Job>,
     /// Checked when there is no account, so that an unknown e-mail costs as much as a wrong
     /// password.
     nobody: Arc<str>,
 }
 
 impl Passwords {
+    /// Starts a worker for each core but one. They end with the last clone of this.
+    ///
     /// # Errors
-    /// When the system has no randomness.
-    pub(crate) fn new() -> Result<Self, password_hash::Error> {
-        let permits = available_parallelism().map_or(1, |cores| cores.get() - 1).max(1);
+    /// When the system has no randomness or no thread to give.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let workers = available_parallelism().map_or(1, |cores| cores.get() - 1).max(1);
+        let (jobs, queue) = mpsc::channel(workers * WAITING_PER_WORKER);
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..workers {
+            let queue = Arc::clone(&queue);
+            thread::Builder::new().name("passwords".into()).spawn(move || work_off(&queue))?;
+        }
         let nobody: PasswordHash = Argon2::default().hash_password(b"nobody's password")?;
-        Ok(Self {
-            working: Arc::new(Semaphore::new(permits)),
-            admitted: Arc::new(Semaphore::new(permits * (1 + WAITING_PER_PERMIT))),
-            nobody: nobody.to_string().into(),
-        })
+        Ok(Self { jobs, nobody: nobody.to_string().into() })
     }
 
     /// The hash of a password, as a PHC string.
@@ -79,16 +88,25 @@ impl Passwords {
         T: Send + 'static,
         F: FnOnce() -> Result<T, password_hash::Error> + Send + 'static,
     {
-        let admitted =
-            Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| AppError::Busy)?;
-        let working =
-            Arc::clone(&self.working).acquire_owned().await.map_err(|_| AppError::Busy)?;
-        // The permits go with the work: a caller who gives up does not make room for more.
-        let done = tokio::task::spawn_blocking(move || {
-            let _permits = (admitted, working);
-            work()
-        });
-        Ok(done.await??)
+        let (answer, answered) = oneshot::channel();
+        let job = move || {
+            // Nobody waits for it any more: others do.
+            if !answer.is_closed() {
+                let _ = answer.send(work());
+            }
+        };
+        self.jobs.try_send(Box::new(job)).map_err(|_| AppError::Busy)?;
+        Ok(answered.await.map_err(|_| AppError::Busy)??)
+    }
+}
+
+fn work_off(queue: &Mutex<mpsc::Receiver<Job>>) {
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        let Some(job) = job else { return };
+        if catch_unwind(AssertUnwindSafe(job)).is_err() {
+            error!("hashing a password panicked");
+        }
     }
 }
 
