@@ -6,10 +6,10 @@ use serde::Serialize;
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
-use crate::error::{AppError, Result};
+use crate::error::Result;
 use crate::middlewares::auth::CurrentUser;
 use crate::utils::page;
-use crate::utils::text::key;
+use crate::utils::text::search_key;
 
 /// A public channel as the directory lists it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -27,10 +27,7 @@ pub(crate) async fn list(
     (cursor, limit): (Option<&str>, i64),
 ) -> Result<(Vec<DirectoryEntry>, Option<String>)> {
     let [after] = cursor.map_or(Ok([0]), page::read_cursor)?;
-    let q = q.filter(|q| !q.is_empty()).map(|q| key(&q));
-    if q.as_deref().is_some_and(|q| q.contains('\0')) {
-        return Err(AppError::invalid("q", "must not contain NUL"));
-    }
+    let q = search_key(q.as_deref())?;
     let rows = sqlx::query!(
         r#"select c.id, c.workspace_id, c.name, c.chat_type,
                   array(

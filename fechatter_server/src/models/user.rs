@@ -7,7 +7,7 @@ use sqlx::PgExecutor;
 
 use crate::error::{AppError, Result};
 use crate::utils::page;
-use crate::utils::text::key;
+use crate::utils::text::search_key;
 
 /// One person of a workspace.
 pub(crate) async fn find(
@@ -53,10 +53,7 @@ pub(crate) async fn list(
     let limit = page::limit(filter.limit.as_deref(), if paged { 50 } else { i64::MAX - 1 })?;
     let [after] = filter.cursor.as_deref().map_or(Ok([0]), page::read_cursor)?;
     let ids = filter.ids.as_deref().map(|ids| page::ids::<UserId>("ids", ids)).transpose()?;
-    let q = filter.q.filter(|q| !q.is_empty()).map(|q| key(&q));
-    if q.as_deref().is_some_and(|q| q.contains('\0')) {
-        return Err(AppError::invalid("q", "must not contain NUL"));
-    }
+    let q = search_key(filter.q.as_deref())?;
     let mut users = sqlx::query_as!(
         User,
         "select u.id, m.fullname, u.email, m.status, u.created_at, m.workspace_id, m.role, m.title,

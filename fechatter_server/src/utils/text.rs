@@ -17,6 +17,14 @@ pub(crate) fn key(text: &str) -> String {
     lower.replace('ς', "σ").nfc().collect()
 }
 
+/// The key of what is looked for in names, unless that is nothing.
+pub(crate) fn search_key(q: Option<&str>) -> Result<Option<String>, AppError> {
+    match q.filter(|q| !q.is_empty()) {
+        Some(q) if q.contains('\0') => Err(AppError::invalid("q", "must not contain NUL")),
+        q => Ok(q.map(key)),
+    }
+}
+
 /// Format characters that leave no trace on a screen: joiners, marks of direction, the soft hyphen.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
