@@ -40,13 +40,18 @@ pub enum Event {
     MemberUpdated(ChatMember),
     NewMessage(Message),
     UserJoinedWorkspace(User),
+    UserUpdated(User),
+    UserLeftWorkspace {
+        user_id: UserId,
+        reason: LeaveReason,
+    },
     WorkspaceUpdated(Workspace),
     SessionRevoked {
         session_id: SessionId,
     },
 }
 
-/// Why somebody is no longer a member.
+/// Why somebody is no longer in a chat, or in the workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeaveReason {
@@ -69,6 +74,8 @@ impl Event {
             Self::MemberUpdated(_) => "MemberUpdated",
             Self::NewMessage(_) => "NewMessage",
             Self::UserJoinedWorkspace(_) => "UserJoinedWorkspace",
+            Self::UserUpdated(_) => "UserUpdated",
+            Self::UserLeftWorkspace { .. } => "UserLeftWorkspace",
             Self::WorkspaceUpdated(_) => "WorkspaceUpdated",
             Self::SessionRevoked { .. } => "SessionRevoked",
         }

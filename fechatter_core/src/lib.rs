@@ -4,6 +4,7 @@
 //! [`workspace`], [`chat`], [`message`]), [`event`] (what the log holds of them), [`log`] (how
 //! events are written, read and announced), [`token`] (who is calling), [`http`] (what every
 //! request to either server shares), [`config`], [`db`], [`telemetry`] and [`shutdown`].
+//! [`sabotage`] is for tests of the tests.
 
 pub mod chat;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod http;
 pub mod ids;
 pub mod log;
 pub mod message;
+pub mod sabotage;
 pub mod shutdown;
 pub mod telemetry;
 pub mod time;

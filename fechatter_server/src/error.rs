@@ -57,6 +57,9 @@ pub(crate) enum AppError {
     #[error("this call must come from our own pages")]
     CrossSite,
 
+    #[error("the workspace would be without an owner")]
+    LastOwner,
+
     #[error("{0}")]
     InvalidMembers(&'static str),
     #[error("there is no such active user in this workspace")]
@@ -141,6 +144,7 @@ impl AppError {
             Self::RefreshInvalid => (S::UNAUTHORIZED, "refresh_invalid"),
             Self::RefreshReused => (S::UNAUTHORIZED, "refresh_reused"),
             Self::CrossSite => (S::FORBIDDEN, "cross_site"),
+            Self::LastOwner => (S::CONFLICT, "last_owner"),
             Self::InvalidMembers(_) => (S::BAD_REQUEST, "invalid_members"),
             Self::UserNotFound => (S::NOT_FOUND, "user_not_found"),
             Self::ChatNameTaken => (S::CONFLICT, "chat_name_taken"),

@@ -60,7 +60,7 @@ pub(crate) async fn find(db: &PgPool, user: AuthUser, asked: Asked) -> Result<St
                   ) as "signed_in!",
                   (
                       select status from workspace_members
-                      where workspace_id = $3 and user_id = $2
+                      where workspace_id = $3 and user_id = $2 and left_at is null
                   ) as "status: UserStatus",
                   head.position as "position: Position",
                   head.stamp as "stamp: Stamp",

@@ -6,6 +6,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{Log, Stamp};
 use crate::event::Event;
+use crate::sabotage::{self, Sabotage};
 use crate::{ChatId, Position, UserId, WorkspaceId, db};
 
 /// Who receives an event.
@@ -84,17 +85,19 @@ impl LogWriter {
     /// # Errors
     /// As for [`lock`](Self::lock).
     pub async fn add_locks(&mut self, workspaces: &[WorkspaceId]) -> sqlx::Result<()> {
-        // In ascending order, so that two writers of several logs cannot wait for each other.
-        sqlx::query!(
-            "select workspace_id
-             from workspace_logs
-             where workspace_id = any($1)
-             order by workspace_id
-             for no key update",
-            workspaces as _
-        )
-        .fetch_all(&mut *self.tx)
-        .await?;
+        if !sabotage::is(Sabotage::NoLock) {
+            // In ascending order, so that two writers of several logs cannot wait for each other.
+            sqlx::query!(
+                "select workspace_id
+                 from workspace_logs
+                 where workspace_id = any($1)
+                 order by workspace_id
+                 for no key update",
+                workspaces as _
+            )
+            .fetch_all(&mut *self.tx)
+            .await?;
+        }
         // A new statement, so that it sees what was committed while the first one waited.
         let heads = sqlx::query!(
             r#"select workspace_id as "workspace_id: WorkspaceId",
@@ -179,8 +182,11 @@ impl LogWriter {
     /// # Errors
     /// When the database fails. After a lost connection the commit may have happened or not.
     pub async fn commit(self) -> sqlx::Result<()> {
-        let committed = tokio::spawn(self.write_and_commit()).await;
-        committed.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed))
+        let commit = tokio::spawn(self.write_and_commit());
+        if sabotage::is(Sabotage::EarlyAnswer) {
+            return Ok(());
+        }
+        commit.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed))
     }
 
     async fn write_and_commit(mut self) -> sqlx::Result<()> {

@@ -6,6 +6,8 @@ mod invite;
 mod member;
 mod message;
 mod server;
+mod session;
+mod sync;
 mod user;
 mod workspace;
 
@@ -69,13 +71,17 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(auth::log_out_all_as_before))
         .routes(routes!(user::me))
         .routes(routes!(user::list))
-        .routes(routes!(user::show))
+        .routes(routes!(user::show, user::update, user::remove))
+        .routes(routes!(session::list))
+        .routes(routes!(session::end))
         .routes(routes!(workspace::list, workspace::create))
         .routes(routes!(workspace::join))
         .routes(routes!(workspace::switch))
         .routes(routes!(workspace::show, workspace::update))
+        .routes(routes!(workspace::leave))
         .routes(routes!(invite::list, invite::create))
         .routes(routes!(invite::delete))
+        .routes(routes!(sync::show))
         .routes(routes!(chat::list, chat::create))
         .routes(routes!(chat::directory))
         .routes(routes!(chat::show, chat::update, chat::delete))

@@ -1,14 +1,17 @@
 //! The people of the caller's workspace.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use fechatter_core::UserId;
+use fechatter_core::log::Log;
 use fechatter_core::user::User;
 use sqlx::PgPool;
 
 use crate::error::Result;
 use crate::middlewares::auth::CurrentUser;
+use crate::models::departure;
 use crate::models::user::{self, Filter};
+use crate::models::workspace_role::{self, UserChanges};
 use crate::utils::json::Json;
 use crate::utils::page::Params;
 use crate::utils::path::Id;
@@ -47,6 +50,31 @@ pub(super) async fn show(
     State(db): State<PgPool>,
 ) -> Result<Json<User>> {
     user::find(&db, caller.workspace_id, id).await.map(Json)
+}
+
+/// Changes a person's role or status.
+#[utoipa::path(patch, path = "/api/users/{id}", operation_id = "update_user",
+    params(("id" = i64, Path)), request_body = UserChanges,
+    responses((status = 200, body = User)))]
+pub(super) async fn update(
+    caller: CurrentUser,
+    Id(id): Id<UserId>,
+    State(log): State<Log>,
+    Json(changes): Json<UserChanges>,
+) -> Result<Json<User>> {
+    workspace_role::update(&log, caller, id, changes).await.map(Json)
+}
+
+/// Takes a person out of the workspace and all its chats.
+#[utoipa::path(delete, path = "/api/users/{id}", operation_id = "remove_user",
+    params(("id" = i64, Path)), responses((status = 204)))]
+pub(super) async fn remove(
+    caller: CurrentUser,
+    Id(id): Id<UserId>,
+    State(log): State<Log>,
+) -> Result<StatusCode> {
+    departure::remove(&log, caller, id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// The header that says where the next page of a bare array begins.

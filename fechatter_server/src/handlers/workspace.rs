@@ -13,8 +13,8 @@ use crate::AppState;
 use crate::error::Result;
 use crate::handlers::auth::{AuthResponse, respond};
 use crate::middlewares::auth::CurrentUser;
-use crate::models::session;
 use crate::models::workspace::{self, JoinRequest, WorkspaceChanges, WorkspaceWithRole};
+use crate::models::{departure, session};
 use crate::utils::json::Json;
 use crate::utils::path::Id;
 use crate::utils::text::WorkspaceName;
@@ -95,4 +95,12 @@ pub(super) async fn update(
     Json(changes): Json<WorkspaceChanges>,
 ) -> Result<Json<Workspace>> {
     workspace::update(&log, &caller, changes).await.map(Json)
+}
+
+/// Takes the caller out of the workspace and all its chats.
+#[utoipa::path(post, path = "/api/workspace/leave", operation_id = "leave_workspace",
+    responses((status = 204)))]
+pub(super) async fn leave(caller: CurrentUser, State(log): State<Log>) -> Result<StatusCode> {
+    departure::leave(&log, caller).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

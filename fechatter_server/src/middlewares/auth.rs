@@ -75,7 +75,8 @@ impl CurrentUser {
                and s.user_id = $2
                and s.revoked_at is null
                and s.expires_at > clock_timestamp()
-               and m.workspace_id = $3",
+               and m.workspace_id = $3
+               and m.left_at is null",
             session_id as _,
             id as _,
             workspace_id as _

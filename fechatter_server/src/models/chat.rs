@@ -107,7 +107,8 @@ pub(crate) async fn create(log: &Log, user: &CurrentUser, draft: ChatDraft) -> R
     if let Some(pair) = pair
         && let Some(id) = find_single(writer.db(), workspace_id, pair).await?
     {
-        return find(writer.db(), workspace_id, id).await.map(Created::Existing);
+        let chat = readmit(writer, &user, id, pair).await?;
+        return Ok(Created::Existing(chat));
     }
     member::check_active(writer.db(), workspace_id, &others).await?;
     let id = insert(&mut writer, &user, &draft, others.len() + 1, pair).await?;
@@ -128,6 +129,37 @@ pub(crate) async fn create(log: &Log, user: &CurrentUser, draft: ChatDraft) -> R
     writer.append(workspace_id, Audience::Chat(id), &Event::NewChat(chat.clone()))?;
     writer.commit().await?;
     Ok(Created::New(chat))
+}
+
+/// The Single of these two; whoever of them has left the workspace and come back is in it again.
+async fn readmit(
+    mut writer: LogWriter,
+    user: &CurrentUser,
+    id: ChatId,
+    (low, high): (UserId, UserId),
+) -> Result<Chat> {
+    let returned = sqlx::query_scalar!(
+        "select w.user_id
+         from workspace_members as w
+         where w.workspace_id = $1
+           and w.user_id in ($3, $4)
+           and w.status = 'Active'
+           and not exists (
+               select 1 from chat_members as m
+               where m.chat_id = $2 and m.user_id = w.user_id and m.left_position is null)",
+        user.workspace_id as _,
+        id as _,
+        low as _,
+        high as _
+    )
+    .fetch_all(writer.db())
+    .await?;
+    if !returned.is_empty() {
+        member::admit(&mut writer, user.workspace_id, id, &returned, user.id).await?;
+    }
+    let chat = find(writer.db(), user.workspace_id, id).await?;
+    writer.commit().await?;
+    Ok(chat)
 }
 
 async fn insert(

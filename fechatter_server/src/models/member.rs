@@ -13,6 +13,7 @@ use crate::AppState;
 use crate::error::{AppError, Result};
 use crate::middlewares::auth::CurrentUser;
 use crate::models::chat;
+use crate::models::departure::end_memberships;
 use crate::utils::page;
 use crate::utils::path::Id;
 
@@ -257,43 +258,15 @@ pub(crate) async fn admit(
     Ok(members)
 }
 
-/// Ends memberships, each at the position of its event.
 async fn dismiss(
     writer: &mut LogWriter,
     member: &Member,
     people: &[UserId],
     reason: LeaveReason,
 ) -> Result<()> {
-    let (workspace_id, chat_id) = (member.user.workspace_id, member.chat_id);
-    let first = writer.next_position(workspace_id)?;
-    let positions: Vec<_> = (first.0..).take(people.len()).map(Position).collect();
-    let left = sqlx::query!(
-        "update chat_members as m
-         set left_position = leaver.position
-         from unnest($2::bigint[], $3::bigint[]) as leaver (user_id, position)
-         where m.chat_id = $1 and m.user_id = leaver.user_id and m.left_position is null
-         returning m.user_id, m.joined_at, m.left_position",
-        chat_id as _,
-        people as _,
-        &positions as _
-    )
-    .fetch_all(writer.db())
-    .await?;
-    let mut left = left;
-    left.sort_by_key(|row| row.left_position);
-    resize(writer.db(), chat_id, -i32::try_from(left.len()).unwrap_or(i32::MAX)).await?;
-    for row in left {
-        let event = Event::UserLeftChat {
-            chat_id,
-            user_id: row.user_id,
-            joined_at: row.joined_at,
-            actor_id: member.user.id,
-            reason,
-        };
-        let audience = Audience::ChatAnd(chat_id, row.user_id);
-        writer.append(workspace_id, audience, &event)?;
-    }
-    Ok(())
+    let memberships: Vec<_> = people.iter().map(|person| (member.chat_id, *person)).collect();
+    let user = member.user;
+    end_memberships(writer, user.workspace_id, &memberships, (user.id, reason)).await
 }
 
 async fn resize(db: &mut PgConnection, chat_id: ChatId, change: i32) -> Result<()> {

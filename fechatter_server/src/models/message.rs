@@ -4,6 +4,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use fechatter_core::event::Event;
 use fechatter_core::log::{Audience, Log, LogWriter};
 use fechatter_core::message::{Mentions, Message, MessageKind};
+use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::token::AuthUser;
 use fechatter_core::user::UserStatus;
 use fechatter_core::{ChatId, MessageId, Seq, Timestamp, UserId};
@@ -76,8 +77,7 @@ impl MessageDraft {
 pub(crate) async fn send(log: &Log, outgoing: &Outgoing) -> Result<Sent> {
     let Outgoing { sender, chat_id, content, idempotency_key } = outgoing;
     let digest = digest(&SHA256, content.as_bytes());
-    let mut writer = LogWriter::lock(log, &[sender.workspace_id]).await?;
-    let place = check(writer.db(), outgoing).await?;
+    let (mut writer, place) = lock_and_check(log, outgoing).await?;
     if let Some((id, earlier)) = place.earlier {
         if earlier != digest.as_ref() {
             return Err(AppError::IdempotencyMismatch);
@@ -128,6 +128,52 @@ struct Place {
     earlier: Option<(MessageId, Vec<u8>)>,
 }
 
+/// The lock first, and then the check, in a statement of its own: it sees whatever was committed
+/// while the lock was waited for.
+async fn lock_and_check(log: &Log, outgoing: &Outgoing) -> Result<(LogWriter, Place)> {
+    let workspace_id = outgoing.sender.workspace_id;
+    if sabotage::is(Sabotage::LockWithCheck) {
+        let mut writer = LogWriter::begin(log).await?;
+        check_while_locking(writer.db(), outgoing).await?;
+        writer.add_locks(&[workspace_id]).await?;
+        let seq = next_seq(writer.db(), outgoing.chat_id).await?;
+        return Ok((writer, Place { seq, earlier: None }));
+    }
+    let mut writer = LogWriter::lock(log, &[workspace_id]).await?;
+    let place = check(writer.db(), outgoing).await?;
+    Ok((writer, place))
+}
+
+/// What [`Sabotage::LockWithCheck`] does: the statement sees the memberships from before its wait.
+async fn check_while_locking(db: &mut PgConnection, outgoing: &Outgoing) -> Result<()> {
+    let member = sqlx::query_scalar!(
+        r#"select true as "member!"
+           from workspace_logs as l
+           join chat_members as m on m.workspace_id = l.workspace_id
+           where l.workspace_id = $1
+             and m.chat_id = $2
+             and m.user_id = $3
+             and m.left_position is null
+           for no key update of l"#,
+        outgoing.sender.workspace_id as _,
+        outgoing.chat_id as _,
+        outgoing.sender.id as _
+    )
+    .fetch_optional(db)
+    .await?;
+    member.map(|_| ()).ok_or(AppError::NotFound)
+}
+
+async fn next_seq(db: &mut PgConnection, chat_id: ChatId) -> Result<Seq> {
+    let seq = sqlx::query_scalar!(
+        r#"select coalesce(max(seq), 0) + 1 as "seq!: Seq" from messages where chat_id = $1"#,
+        chat_id as _
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(seq)
+}
+
 async fn check(db: &mut PgConnection, outgoing: &Outgoing) -> Result<Place> {
     let found = sqlx::query!(
         r#"select w.status as "status: UserStatus",
@@ -152,7 +198,8 @@ async fn check(db: &mut PgConnection, outgoing: &Outgoing) -> Result<Place> {
                and earlier.sender_id = w.user_id
                and earlier.idempotency_key = $5
            where w.workspace_id = $1
-             and w.user_id = $2"#,
+             and w.user_id = $2
+             and w.left_at is null"#,
         outgoing.sender.workspace_id as _,
         outgoing.sender.id as _,
         outgoing.chat_id as _,

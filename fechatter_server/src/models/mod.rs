@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod chat;
+pub(crate) mod departure;
 pub(crate) mod directory;
 pub(crate) mod history;
 pub(crate) mod invite;
@@ -9,7 +10,10 @@ pub(crate) mod member;
 pub(crate) mod member_role;
 pub(crate) mod message;
 pub(crate) mod session;
+pub(crate) mod session_list;
 pub(crate) mod sidebar;
+pub(crate) mod sync;
 pub(crate) mod throttle;
 pub(crate) mod user;
 pub(crate) mod workspace;
+pub(crate) mod workspace_role;

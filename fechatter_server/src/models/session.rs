@@ -6,7 +6,7 @@ use fechatter_core::log::{Audience, Log, LogWriter};
 use fechatter_core::user::{User, UserStatus};
 use fechatter_core::workspace::Workspace;
 use fechatter_core::{SessionId, UserId, WorkspaceId};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use crate::error::{AppError, Result};
@@ -108,7 +108,8 @@ pub(crate) async fn switch(
     Ok(session)
 }
 
-/// Ends one session of an account, or all of them; those that have ended already stay so.
+/// Ends one session of an account, or all of them, and says which; those that have ended already
+/// stay so.
 ///
 /// Its streams learn of it in every workspace, so all their logs are locked, in one go.
 pub(crate) async fn revoke(
@@ -116,14 +117,17 @@ pub(crate) async fn revoke(
     log: &Log,
     user_id: UserId,
     session_id: Option<SessionId>,
-) -> Result<()> {
-    let workspaces = sqlx::query_scalar!(
-        "select workspace_id from workspace_members where user_id = $1",
-        user_id as _
-    )
-    .fetch_all(db)
-    .await?;
-    let mut writer = LogWriter::lock(log, &workspaces).await?;
+) -> Result<Vec<SessionId>> {
+    let mut workspaces = workspaces_of(db, user_id).await?;
+    let mut writer = loop {
+        let mut writer = LogWriter::lock(log, &workspaces).await?;
+        let now = workspaces_of(writer.db(), user_id).await?;
+        if now == workspaces {
+            break writer;
+        }
+        // The account has joined or left one while the locks were waited for.
+        workspaces = now;
+    };
     let revoked = sqlx::query_scalar!(
         "update sessions
          set revoked_at = clock_timestamp()
@@ -136,13 +140,27 @@ pub(crate) async fn revoke(
     )
     .fetch_all(writer.db())
     .await?;
-    for session_id in revoked {
+    for session_id in &revoked {
         for workspace_id in &workspaces {
-            let event = Event::SessionRevoked { session_id };
+            let event = Event::SessionRevoked { session_id: *session_id };
             writer.append(*workspace_id, Audience::User(user_id), &event)?;
         }
     }
-    Ok(writer.commit().await?)
+    writer.commit().await?;
+    Ok(revoked)
+}
+
+async fn workspaces_of(db: impl PgExecutor<'_>, user_id: UserId) -> Result<Vec<WorkspaceId>> {
+    let workspaces = sqlx::query_scalar!(
+        "select workspace_id
+         from workspace_members
+         where user_id = $1 and left_at is null
+         order by workspace_id",
+        user_id as _
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(workspaces)
 }
 
 /// The workspace that an account used last, of those in which it is active; `preferred` first.

@@ -22,7 +22,8 @@ pub(crate) async fn find(
          from workspace_members as m
          join users as u on u.id = m.user_id
          where m.workspace_id = $1
-           and m.user_id = $2",
+           and m.user_id = $2
+           and m.left_at is null",
         workspace_id as _,
         user_id as _
     )
@@ -62,6 +63,7 @@ pub(crate) async fn list(
          join users as u on u.id = m.user_id
          where m.workspace_id = $1
            and m.user_id > $2
+           and m.left_at is null
            and ($3::text is null
                 or strpos(m.fullname_key, $3) > 0
                 or strpos(u.email_key, $3) > 0)

@@ -74,6 +74,7 @@ pub(crate) async fn list(db: &PgPool, user_id: UserId) -> Result<Vec<WorkspaceWi
          from workspace_members as m
          join workspaces as w on w.id = m.workspace_id
          where m.user_id = $1
+           and m.left_at is null
          order by w.id",
         user_id as _
     )
@@ -231,8 +232,16 @@ async fn admit(
     role: Role,
 ) -> Result<User> {
     sqlx::query!(
-        "insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
-         values ($1, $2, $3, $4, $5)",
+        "insert into workspace_members as m (workspace_id, user_id, fullname, fullname_key, role)
+         values ($1, $2, $3, $4, $5)
+         on conflict (workspace_id, user_id) do update
+         set fullname = excluded.fullname,
+             fullname_key = excluded.fullname_key,
+             role = excluded.role,
+             status = 'Active',
+             left_at = null,
+             joined_at = clock_timestamp()
+         where m.left_at is not null",
         id as _,
         user_id as _,
         fullname,

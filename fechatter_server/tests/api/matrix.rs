@@ -32,6 +32,8 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             "/api-docs/openapi.json"
             | "/api/server"
             | "/api/me"
+            | "/api/sessions"
+            | "/api/sync"
             | "/api/workspaces"
             | "/api/workspace"
             | "/api/users"
@@ -50,11 +52,15 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             | "/api/logout"
             | "/api/logout-all"
             | "/api/logout_all"
+            | "/api/workspace/leave"
             | "/api/workspaces/{id}/switch"
             | "/api/chat/{id}/join"
             | "/api/chat/{id}/leave",
         )
-        | ("DELETE", "/api/invites/{id}" | "/api/chat/{id}") => NOTHING,
+        | (
+            "DELETE",
+            "/api/invites/{id}" | "/api/chat/{id}" | "/api/sessions/{id}" | "/api/users/{id}",
+        ) => NOTHING,
         // Both are refused: the address is taken, and the password wrong.
         ("POST", "/api/signup") => json!({
             "fullname": "Alice", "email": "alice@acme.test", "password": "12345678",
@@ -64,6 +70,7 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
         ("POST", "/api/workspaces") | ("PATCH", "/api/workspace" | "/api/chat/{id}") => {
             json!({ "name": "Mine" })
         }
+        ("PATCH", "/api/users/{id}") => json!({ "role": "admin" }),
         ("POST", "/api/workspaces/join") => json!({ "name": "Acme" }),
         ("POST", "/api/invites") => json!({}),
         ("POST", "/api/chat") => json!({ "name": "mine", "chat_type": "PublicChannel" }),
@@ -171,6 +178,11 @@ impl World {
             ("members", carol.id.to_string(), vec![mallory.id.to_string()]),
             ("users", carol.id.to_string(), vec![mallory.id.to_string()]),
             ("workspaces", alice.workspace_id.to_string(), vec![mallory.workspace_id.to_string()]),
+            (
+                "sessions",
+                alice.session_id.clone(),
+                vec![mallory.session_id.clone(), uuid::Uuid::nil().to_string()],
+            ),
             ("invites", invite["id"].to_string(), vec![foreign_invite["id"].to_string()]),
         ] {
             ids.insert(kind, Ids { own, hidden });

@@ -427,3 +427,59 @@ async fn what_waits_for_the_lock_while_its_session_ends_is_not_done() {
     app.sql("update sessions set revoked_at = null").await;
     assert_eq!(app.state().await, before);
 }
+
+#[tokio::test]
+async fn an_account_lists_its_living_sessions() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    let phone = app.signs_in(&alice).await;
+    let gone = app.signs_in(&alice).await;
+    gone.post("/api/logout", NOTHING).await.expect(StatusCode::OK);
+
+    let listed = phone.get("/api/sessions").await.expect(StatusCode::OK);
+
+    let sessions = listed["items"].as_array().unwrap();
+    let ids: Vec<_> = sessions.iter().map(|one| one["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [&phone.session_id, &alice.session_id]);
+    assert_eq!((&sessions[0]["current"], &sessions[1]["current"]), (&json!(true), &json!(false)));
+    for session in sessions {
+        assert_eq!(session["ip"], "127.0.0.1");
+        let mut fields: Vec<_> = session.as_object().unwrap().keys().map(String::as_str).collect();
+        fields.sort_unstable();
+        assert_eq!(
+            fields,
+            ["created_at", "current", "expires_at", "id", "ip", "last_used_at", "user_agent"]
+        );
+    }
+    let theirs = bob.get("/api/sessions").await.expect(StatusCode::OK);
+    assert_eq!(theirs["items"].as_array().unwrap().len(), 1);
+
+    app.ages_sessions_of(&alice, "15 days").await;
+    assert_eq!(phone.get("/api/sessions").await.expect(StatusCode::OK)["items"], json!([]));
+}
+
+#[tokio::test]
+async fn a_session_is_ended_from_another_device_in_every_workspace() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let phone = app.signs_in(&alice).await;
+    let other = alice.post("/api/workspaces", json!({ "name": "Mine" })).await;
+    let other = other.expect(StatusCode::CREATED)["id"].as_i64().unwrap();
+    let mut logs = [app.log_of(alice.workspace_id).await, app.log_of(other).await];
+    let path = format!("/api/sessions/{}", phone.session_id);
+
+    alice.delete(&path, NOTHING).await.expect(StatusCode::NO_CONTENT);
+
+    for log in &mut logs {
+        let event = crate::harness::Log::only(log.news().await, "SessionRevoked");
+        assert_eq!(event.data(), json!({ "session_id": phone.session_id }));
+        assert_eq!(event.user_id, Some(alice.id));
+    }
+    phone.get("/api/me").await.refuses(StatusCode::UNAUTHORIZED, "unauthenticated");
+    refused(&refresh(&app, &phone.refresh_token).await, "refresh_invalid");
+    alice.delete(&path, NOTHING).await.refuses(StatusCode::NOT_FOUND, "not_found");
+    for id in ["", "0", "text", "00000000-0000-0000-0000-000000000000"] {
+        let refused = alice.delete(&format!("/api/sessions/{id}"), NOTHING).await;
+        assert_eq!(refused.status, StatusCode::NOT_FOUND, "{id}");
+    }
+}

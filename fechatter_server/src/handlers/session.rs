@@ -1,0 +1,40 @@
+//! The caller's sessions.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use fechatter_core::SessionId;
+use fechatter_core::log::Log;
+use serde::Serialize;
+use sqlx::PgPool;
+use utoipa::ToSchema;
+
+use crate::error::Result;
+use crate::middlewares::auth::CurrentUser;
+use crate::models::session_list::{self, SessionEntry};
+use crate::utils::json::Json;
+use crate::utils::path::Id;
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Sessions {
+    items: Vec<SessionEntry>,
+}
+
+/// The account's sessions that have not ended, last used first.
+#[utoipa::path(get, path = "/api/sessions", operation_id = "list_sessions",
+    responses((status = 200, body = Sessions)))]
+pub(super) async fn list(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<Sessions>> {
+    Ok(Json(Sessions { items: session_list::list(&db, &caller).await? }))
+}
+
+/// Ends one of the account's sessions.
+#[utoipa::path(delete, path = "/api/sessions/{id}", operation_id = "end_session",
+    params(("id" = uuid::Uuid, Path)), responses((status = 204)))]
+pub(super) async fn end(
+    caller: CurrentUser,
+    Id(id): Id<SessionId>,
+    State(db): State<PgPool>,
+    State(log): State<Log>,
+) -> Result<StatusCode> {
+    session_list::end(&db, &log, &caller, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

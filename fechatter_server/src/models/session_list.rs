@@ -1,0 +1,54 @@
+//! An account's sessions as it sees them, and the end of one of them.
+
+use fechatter_core::log::Log;
+use fechatter_core::{SessionId, Timestamp};
+use serde::Serialize;
+use sqlx::PgPool;
+use utoipa::ToSchema;
+
+use crate::error::{AppError, Result};
+use crate::middlewares::auth::CurrentUser;
+use crate::models::session;
+
+/// A sign-in on a device.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SessionEntry {
+    id: SessionId,
+    created_at: Timestamp,
+    /// When it was last refreshed: a device in use does so every 15 minutes.
+    last_used_at: Timestamp,
+    /// When it ends unless it is refreshed before, and in any case 30 days after it began.
+    expires_at: Timestamp,
+    user_agent: Option<String>,
+    ip: Option<String>,
+    /// Whether it is the one that asks.
+    current: bool,
+}
+
+/// The sessions of the caller's account that have not ended, last used first.
+pub(crate) async fn list(db: &PgPool, caller: &CurrentUser) -> Result<Vec<SessionEntry>> {
+    let sessions = sqlx::query_as!(
+        SessionEntry,
+        r#"select id, created_at as "created_at: Timestamp",
+                  rotated_at as "last_used_at: Timestamp",
+                  least(expires_at, rotated_at + interval '14 days') as "expires_at!: Timestamp",
+                  user_agent, ip, id = $2 as "current!"
+           from sessions
+           where user_id = $1
+             and revoked_at is null
+             and expires_at > clock_timestamp()
+             and rotated_at > clock_timestamp() - interval '14 days'
+           order by rotated_at desc, id"#,
+        caller.id as _,
+        caller.session_id as _
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(sessions)
+}
+
+/// Ends one of the caller's sessions, on whatever device: its streams and tokens end with it.
+pub(crate) async fn end(db: &PgPool, log: &Log, caller: &CurrentUser, id: SessionId) -> Result<()> {
+    let ended = session::revoke(db, log, caller.id, Some(id)).await?;
+    if ended.is_empty() { Err(AppError::NotFound) } else { Ok(()) }
+}

@@ -1,0 +1,49 @@
+//! All that a client needs to begin with, as of one moment.
+
+use fechatter_core::Timestamp;
+use fechatter_core::db::begin;
+use fechatter_core::log::{self, Cursor};
+use fechatter_core::user::User;
+use fechatter_core::workspace::Workspace;
+use serde::Serialize;
+use sqlx::PgPool;
+use utoipa::ToSchema;
+
+use crate::error::Result;
+use crate::middlewares::auth::CurrentUser;
+use crate::models::sidebar::{self, ChatSidebar};
+use crate::models::user::{self, Filter};
+use crate::models::workspace;
+
+/// The caller's view of their workspace at one position of its log.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Sync {
+    /// Where `GET /events` goes on from: what came later, and nothing else, is still to come.
+    #[schema(value_type = String)]
+    cursor: Cursor,
+    server_time: Timestamp,
+    me: User,
+    workspace: Workspace,
+    chats: Vec<ChatSidebar>,
+    /// Everybody in the workspace, by id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    users: Option<Vec<User>>,
+}
+
+/// Reads everything in one snapshot, so that state and cursor belong together.
+pub(crate) async fn read(db: &PgPool, caller: &CurrentUser, with_users: bool) -> Result<Sync> {
+    let mut tx = begin(db, "begin isolation level repeatable read read only").await?;
+    let caller = caller.again(&mut *tx).await?;
+    let cursor = log::head(&mut *tx, caller.workspace_id).await?;
+    let me = user::find(&mut *tx, caller.workspace_id, caller.id).await?;
+    let workspace = workspace::find(&mut *tx, caller.workspace_id).await?;
+    let chats = sidebar::list(&mut *tx, &caller, None, None).await?;
+    let users = if with_users {
+        Some(user::list(&mut *tx, caller.workspace_id, Filter::default()).await?.0)
+    } else {
+        None
+    };
+    tx.commit().await?;
+    Ok(Sync { cursor, server_time: Timestamp::now(), me, workspace, chats, users })
+}

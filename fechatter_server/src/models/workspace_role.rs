@@ -1,0 +1,124 @@
+//! Roles and status in a workspace: who may change whose, and that somebody always owns it.
+
+use fechatter_core::event::Event;
+use fechatter_core::log::{Audience, Log, LogWriter};
+use fechatter_core::user::{Role, User, UserStatus};
+use fechatter_core::{UserId, WorkspaceId};
+use serde::Deserialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+use crate::error::{AppError, Result};
+use crate::middlewares::auth::CurrentUser;
+use crate::models::{user, workspace};
+use crate::utils::json::not_null;
+
+/// What an owner may change of anybody, and an admin of members.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UserChanges {
+    #[serde(default, deserialize_with = "not_null")]
+    role: Option<Role>,
+    #[serde(default, deserialize_with = "not_null")]
+    status: Option<UserStatus>,
+}
+
+/// Gives a person another role, at most the caller's own, or another status. Whoever is suspended
+/// keeps their memberships, and can do nothing from here on.
+pub(crate) async fn update(
+    log: &Log,
+    caller: CurrentUser,
+    person: UserId,
+    changes: UserChanges,
+) -> Result<User> {
+    let (mut writer, caller) = caller.lock(log).await?;
+    let before = user::find(writer.db(), caller.workspace_id, person).await?;
+    require_power_over(&caller, &before)?;
+    let role = changes.role.unwrap_or(before.role);
+    let status = changes.status.unwrap_or(before.status);
+    if role > caller.role {
+        return Err(AppError::Forbidden);
+    }
+    let after = User { role, status, ..before.clone() };
+    if after == before {
+        return Ok(after);
+    }
+    if !is_active_owner(&after) {
+        keep_an_owner_besides(writer.db(), &before).await?;
+    }
+    sqlx::query!(
+        "update workspace_members set role = $3, status = $4
+         where workspace_id = $1 and user_id = $2",
+        after.workspace_id as _,
+        after.id as _,
+        role as _,
+        status as _
+    )
+    .execute(writer.db())
+    .await?;
+    let updated = Event::UserUpdated(after.clone());
+    writer.append(after.workspace_id, Audience::Workspace, &updated)?;
+    if !is_active_owner(&after) {
+        pass_on_from(&mut writer, &before).await?;
+    }
+    writer.commit().await?;
+    Ok(after)
+}
+
+/// An owner has power over everybody, an admin over members.
+pub(crate) fn require_power_over(caller: &CurrentUser, person: &User) -> Result<()> {
+    match caller.role {
+        Role::Owner => Ok(()),
+        Role::Admin if person.role == Role::Member => Ok(()),
+        Role::Admin | Role::Member => Err(AppError::Forbidden),
+    }
+}
+
+fn is_active_owner(person: &User) -> bool {
+    person.role == Role::Owner && person.status == UserStatus::Active
+}
+
+/// Refuses to let the last owner who can act go.
+pub(crate) async fn keep_an_owner_besides(db: &mut PgConnection, person: &User) -> Result<()> {
+    if !is_active_owner(person) || another_owner(db, person).await?.is_some() {
+        Ok(())
+    } else {
+        Err(AppError::LastOwner)
+    }
+}
+
+/// Makes another owner the one whom the workspace names, if that was this person.
+pub(crate) async fn pass_on_from(writer: &mut LogWriter, person: &User) -> Result<()> {
+    let workspace_id: WorkspaceId = person.workspace_id;
+    let named = workspace::find(writer.db(), workspace_id).await?;
+    if named.owner_id != person.id {
+        return Ok(());
+    }
+    let owner_id = another_owner(writer.db(), person).await?.ok_or(AppError::LastOwner)?;
+    sqlx::query!(
+        "update workspaces set owner_id = $2 where id = $1",
+        workspace_id as _,
+        owner_id as _
+    )
+    .execute(writer.db())
+    .await?;
+    let workspace = workspace::find(writer.db(), workspace_id).await?;
+    writer.append(workspace_id, Audience::Workspace, &Event::WorkspaceUpdated(workspace))?;
+    Ok(())
+}
+
+/// The longest-standing of the other owners who can act.
+async fn another_owner(db: &mut PgConnection, person: &User) -> Result<Option<UserId>> {
+    let owner = sqlx::query_scalar!(
+        "select user_id
+         from workspace_members
+         where workspace_id = $1 and user_id <> $2 and role = 'owner' and status = 'Active'
+         order by joined_at, user_id
+         limit 1",
+        person.workspace_id as _,
+        person.id as _
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(owner)
+}

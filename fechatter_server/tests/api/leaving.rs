@@ -1,0 +1,161 @@
+//! Leaving the workspace, by one's own wish or another's.
+
+use futures_util::future::join_all;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::harness::{NOTHING, Person, TestApp};
+
+fn path(person: &Person) -> String {
+    format!("/api/users/{}", person.id)
+}
+
+#[tokio::test]
+async fn whoever_leaves_is_out_of_every_chat_and_what_they_wrote_stays() {
+    let app = TestApp::start().await;
+    let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
+    let group = alice.creates_group("Lunch", [&bob, &carol]).await;
+    let single = bob.opens_single_with(&alice).await;
+    let own = bob.creates_public_channel("news").await;
+    let other = carol.creates_private_channel("secret", []).await;
+    bob.sends(&group, "So long").await;
+    let mut log = app.log_of(alice.workspace_id).await;
+
+    bob.post("/api/workspace/leave", NOTHING).await.expect(StatusCode::NO_CONTENT);
+
+    let news = log.news().await;
+    let told: Vec<_> =
+        news.iter().map(|event| (event.kind.as_str(), event.chat_id, event.user_id)).collect();
+    let left = |chat: i64| ("UserLeftChat", Some(chat), Some(bob.id));
+    assert_eq!(
+        told,
+        [left(group.id), left(single.id), left(own.id), ("UserLeftWorkspace", None, None)]
+    );
+    assert_eq!(news[3].data(), json!({ "user_id": bob.id, "reason": "left" }));
+    assert_eq!(news[0].data()["reason"], "left");
+    for event in &news[..3] {
+        assert_eq!(ended_at(&app, event.chat_id.unwrap(), bob.id).await, event.position);
+    }
+
+    assert_eq!(alice.members_of(&group).await, [alice.id, carol.id]);
+    let sidebar = alice.sidebar(&group).await;
+    assert_eq!(sidebar["member_count"], 2);
+    assert_eq!(sidebar["last_message"]["sender_name"], "bob");
+    assert_eq!(alice.sidebar(&single).await["name"], "bob");
+    assert_eq!(carol.sidebar(&other).await["member_count"], 1);
+    alice.get(&path(&bob)).await.refuses(StatusCode::NOT_FOUND, "not_found");
+    let users = alice.get("/api/users").await.expect(StatusCode::OK);
+    assert_eq!(users.as_array().unwrap().len(), 2);
+    // A chat whose owner has gone is for the workspace's owner to give away.
+    carol.joins(&own).await;
+    alice.patch(&own.member(carol.id), NOTHING).await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn whoever_has_left_is_nobody_here_any_more() {
+    let app = TestApp::start().await;
+    let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
+    let chat = alice.creates_group("Lunch", [&bob, &carol]).await;
+
+    alice.delete(&path(&bob), NOTHING).await.expect(StatusCode::NO_CONTENT);
+
+    let sent = bob.post(&chat.messages, json!({ "content": "Hello?" })).await;
+    sent.refuses(StatusCode::UNAUTHORIZED, "unauthenticated");
+    for read in ["/api/me", "/api/sync", "/api/chat", &chat.path, "/api/users"] {
+        bob.get(read).await.refuses(StatusCode::UNAUTHORIZED, "unauthenticated");
+    }
+    alice.delete(&path(&bob), NOTHING).await.refuses(StatusCode::NOT_FOUND, "not_found");
+    let adding = alice.post(&chat.members, json!([bob.id])).await;
+    adding.refuses(StatusCode::NOT_FOUND, "user_not_found");
+    let named = json!({ "email": bob.email, "password": crate::harness::PASSWORD,
+        "workspace": "Acme" });
+    let signing_in = app.anyone.post("/api/signin", named).await;
+    signing_in.refuses(StatusCode::FORBIDDEN, "invalid_credentials");
+    app.tries(&bob.email, crate::harness::PASSWORD)
+        .await
+        .refuses(StatusCode::FORBIDDEN, "suspended");
+}
+
+#[tokio::test]
+async fn other_workspaces_of_the_account_stay() {
+    let app = TestApp::start().await;
+    let [_alice, bob] = app.users(["alice", "bob"]).await;
+    let other = bob.post("/api/workspaces", json!({ "name": "Mine" })).await;
+    let other = other.expect(StatusCode::CREATED);
+
+    bob.post("/api/workspace/leave", NOTHING).await.expect(StatusCode::NO_CONTENT);
+
+    let refreshed = app.anyone.with_cookie(&bob.refresh_token).post("/api/refresh", NOTHING).await;
+    let bob = Person::signed_in(&app.anyone, &refreshed.expect(StatusCode::OK));
+    assert_eq!(bob.workspace_id, other["id"]);
+    let workspaces = bob.get("/api/workspaces").await.expect(StatusCode::OK);
+    assert_eq!(workspaces["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn whoever_comes_back_starts_as_new_and_finds_their_singles_again() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    bob.post("/api/workspaces", json!({ "name": "Mine" })).await.expect(StatusCode::CREATED);
+    let single = bob.opens_single_with(&alice).await;
+    let channel = bob.creates_public_channel("news").await;
+    bob.sends(&single, "Hello").await;
+    alice.patch(&path(&bob), json!({ "role": "admin" })).await.expect(StatusCode::OK);
+    alice.delete(&path(&bob), NOTHING).await.expect(StatusCode::NO_CONTENT);
+    let refreshed = app.anyone.with_cookie(&bob.refresh_token).post("/api/refresh", NOTHING).await;
+    let elsewhere = Person::signed_in(&app.anyone, &refreshed.expect(StatusCode::OK));
+
+    let joined = elsewhere.post("/api/workspaces/join", json!({ "name": "Acme" })).await;
+    joined.expect(StatusCode::CREATED);
+    let me = bob.get("/api/me").await.expect(StatusCode::OK);
+    assert_eq!((&me["role"], &me["status"]), (&json!("member"), &json!("Active")));
+    assert_eq!(bob.get("/api/chat").await.expect(StatusCode::OK), json!([]));
+
+    let mut log = app.log_of(alice.workspace_id).await;
+    for person in [&bob, &alice] {
+        let other = if person.id == bob.id { &alice } else { &bob };
+        let draft = json!({ "chat_type": "Single", "members": [other.id] });
+        let found = person.post("/api/chat", draft).await.expect(StatusCode::OK);
+        assert_eq!(found["id"], single.id);
+        assert_eq!(found["member_count"], 2);
+    }
+    assert_eq!(log.kinds().await, ["UserJoinedChat"]);
+    let history = bob.get(&single.messages).await.expect(StatusCode::OK);
+    assert_eq!(history[0]["content"], "Hello");
+    // It belongs to whoever owns it still, and they may come back to it.
+    bob.joins(&channel).await;
+    assert_eq!(bob.role_of(&bob, &channel).await.unwrap(), "owner");
+}
+
+#[tokio::test]
+async fn leaving_at_the_same_time_leaves_an_owner() {
+    let app = TestApp::start().await;
+    let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
+    app.promotes(&bob, "owner").await;
+    app.promotes(&carol, "owner").await;
+
+    let leaving = [&alice, &bob, &carol].map(|person| person.post("/api/workspace/leave", NOTHING));
+    let left = join_all(leaving).await;
+
+    let statuses = left.iter().filter(|reply| reply.status == StatusCode::NO_CONTENT).count();
+    assert_eq!(statuses, 2);
+    let owners: Vec<Value> = sqlx::query_scalar(
+        "select to_jsonb(w.owner_id = m.user_id)
+         from workspace_members as m
+         join workspaces as w on w.id = m.workspace_id
+         where m.role = 'owner' and m.left_at is null",
+    )
+    .fetch_all(&app.db)
+    .await
+    .unwrap();
+    assert_eq!(owners, [json!(true)]);
+}
+
+async fn ended_at(app: &TestApp, chat_id: i64, user_id: i64) -> i64 {
+    sqlx::query_scalar("select left_position from chat_members where chat_id = $1 and user_id = $2")
+        .bind(chat_id)
+        .bind(user_id)
+        .fetch_one(&app.db)
+        .await
+        .unwrap()
+}
