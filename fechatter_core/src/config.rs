@@ -30,6 +30,7 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub auth: AuthConfig,
     pub accounts: AccountsConfig,
+    pub retention: RetentionConfig,
     pub log: LogConfig,
 }
 
@@ -52,6 +53,9 @@ pub struct NotifyConfig {
     pub operations_listen: SocketAddr,
     pub public_url: String,
     pub streams_per_user: usize,
+    pub streams: usize,
+    pub recent_events: usize,
+    pub recent_mebibytes: usize,
 }
 
 /// `http`: what requests to either server meet.
@@ -113,6 +117,14 @@ pub enum WorkspaceCreation {
     FirstOnly,
     /// Nobody.
     Nobody,
+}
+
+/// `retention`: how long things are kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "app.yml.example explains every key")]
+pub struct RetentionConfig {
+    pub events_days: u32,
 }
 
 /// `log`: what the servers say of themselves.
@@ -207,6 +219,10 @@ impl Config {
             ("http.burst", self.http.burst > 0),
             ("database.max_connections", self.database.max_connections >= 2),
             ("notify.streams_per_user", self.notify.streams_per_user > 0),
+            ("notify.streams", self.notify.streams > 0),
+            ("notify.recent_events", self.notify.recent_events > 0),
+            ("notify.recent_mebibytes", self.notify.recent_mebibytes > 0),
+            ("retention.events_days", self.retention.events_days > 0),
             ("accounts.free_failures", self.accounts.free_failures > 0),
             ("accounts.attempts_per_minute", self.accounts.attempts_per_minute > 0),
             ("accounts.attempts_per_minute_overall", self.accounts.attempts_per_minute_overall > 0),

@@ -43,6 +43,8 @@ pub(crate) enum ResetReason {
 pub(crate) enum GoodbyeReason {
     TokenExpired,
     SessionRevoked,
+    Suspended,
+    Removed,
     SlowConsumer,
     Draining,
 }
@@ -128,6 +130,7 @@ mod tests {
             kind: "ChatDeleted".into(),
             chat_id: None,
             user_id: None,
+            message_id: None,
             joined: Vec::new(),
             data: data.map(|data| Bytes::from(data.to_owned())),
         }

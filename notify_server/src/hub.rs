@@ -5,21 +5,34 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fechatter_core::log::{self, Cursor, Ephemeral};
 use fechatter_core::token::AuthUser;
-use fechatter_core::{Timestamp, WorkspaceId};
+use fechatter_core::{Position, Timestamp, WorkspaceId};
 
 use crate::frame::{self, Control};
 use crate::outbox::{End, Next, Outbox};
-use crate::room::{Room, Snapshot};
+use crate::room::{Answer, Missed, Reader, Room, Snapshot};
 use crate::tail::News;
 
+/// How long a workspace stays once its last stream has gone.
+const LINGER: Duration = Duration::from_secs(30);
+
 /// All that is shared between the tail and the streams.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Hub {
     rooms: Mutex<HashMap<WorkspaceId, Room>>,
     streams_so_far: AtomicU64,
+    limits: RecentLimits,
+}
+
+/// How much of the newest events is kept: so many of each workspace, and so many bytes in all, of
+/// which each workspace here has the same share.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RecentLimits {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
 }
 
 /// What became of entries that the tail has read.
@@ -33,23 +46,39 @@ pub(crate) enum Advance {
     Diverged,
 }
 
-/// A stream's end of the hub. Dropping it detaches the stream, and the last one of a workspace
-/// takes the workspace with it.
+/// A stream's end of the hub. Dropping it detaches the stream.
 #[derive(Debug)]
 pub(crate) struct Attachment {
     hub: Arc<Hub>,
     id: u64,
     reader: AuthUser,
     reached: Cursor,
-    /// Where the workspace was: what comes after it and after `reached` comes by itself.
-    pub(crate) head: Cursor,
     outbox: Arc<Outbox>,
 }
 
+/// What the hub can do for a reader who has everything up to a cursor.
+#[derive(Debug)]
+pub(crate) enum Follow {
+    /// Tell what they missed, and ask again.
+    Missed(Missed),
+    /// Tell what they missed; from there on, everything queues for them.
+    Attached(Missed, Attachment),
+    /// Nothing until the log is read up to this position: it is not kept here.
+    Forgotten(Position),
+    /// Nothing: the workspace here has another event at that place.
+    Diverged,
+    /// Nothing until the workspace is loaded.
+    Absent,
+}
+
 impl Hub {
-    /// Where a workspace is, if it is loaded.
-    pub(crate) fn head(&self, workspace_id: WorkspaceId) -> Option<Cursor> {
-        self.rooms().get(&workspace_id).map(Room::head)
+    pub(crate) fn new(limits: RecentLimits) -> Self {
+        Self { rooms: Mutex::default(), streams_so_far: AtomicU64::new(0), limits }
+    }
+
+    /// How many of the newest events of a workspace are kept at the most.
+    pub(crate) fn limits(&self) -> RecentLimits {
+        self.limits
     }
 
     /// The workspaces here that may have news, and where they are.
@@ -64,34 +93,51 @@ impl Hub {
         }
     }
 
-    /// Adds the stream of a reader who has everything up to `reached`; none if the workspace has to
-    /// be loaded first.
-    pub(crate) fn attach(
-        self: &Arc<Self>,
-        reader: AuthUser,
-        reached: Cursor,
-    ) -> Option<Attachment> {
-        let room = &mut *self.rooms();
-        Some(self.enter(room.get_mut(&reader.workspace_id)?, reader, reached))
-    }
-
-    /// Begins a workspace, unless it is there by now, with its first stream.
-    pub(crate) fn begin(
-        self: &Arc<Self>,
-        reader: AuthUser,
-        reached: Cursor,
-        snapshot: Snapshot,
-    ) -> Attachment {
+    /// Goes on with a reader who has everything up to `reached`: what they missed, and once that is
+    /// all, their place among the streams, with nothing in between.
+    pub(crate) fn follow(self: &Arc<Self>, reader: &Reader, reached: Cursor) -> Follow {
         let rooms = &mut *self.rooms();
-        let room = rooms.entry(reader.workspace_id).or_insert_with(|| Room::new(snapshot));
-        self.enter(room, reader, reached)
+        let Some(room) = rooms.get_mut(&reader.user.workspace_id) else { return Follow::Absent };
+        match room.missed(reader, reached) {
+            Answer::Missed(missed) => {
+                let complete = missed.reached.position >= room.head().position;
+                if !complete || missed.end.is_some() {
+                    return Follow::Missed(missed);
+                }
+                let attachment = self.attach(room, reader.user, missed.reached);
+                Follow::Attached(missed, attachment)
+            }
+            Answer::Forgotten(upto) => Follow::Forgotten(upto),
+            Answer::Diverged => Follow::Diverged,
+        }
     }
 
-    fn enter(self: &Arc<Self>, room: &mut Room, reader: AuthUser, reached: Cursor) -> Attachment {
+    fn attach(self: &Arc<Self>, room: &mut Room, reader: AuthUser, reached: Cursor) -> Attachment {
         let id = self.streams_so_far.fetch_add(1, Ordering::Relaxed);
         let outbox = Arc::new(Outbox::default());
         room.attach(id, reader, reached.position, Arc::clone(&outbox));
-        Attachment { hub: Arc::clone(self), id, reader, reached, head: room.head(), outbox }
+        Attachment { hub: Arc::clone(self), id, reader, reached, outbox }
+    }
+
+    /// Begins a workspace, unless it is there by now; whoever does so is about to follow it.
+    pub(crate) fn begin(&self, workspace_id: WorkspaceId, snapshot: Snapshot) {
+        let rooms = &mut *self.rooms();
+        rooms.entry(workspace_id).or_insert_with(|| Room::new(snapshot));
+        let share = self.limits.bytes / rooms.len();
+        for room in rooms.values_mut() {
+            room.trim(self.limits.events, share);
+        }
+    }
+
+    /// Whether a workspace is here.
+    pub(crate) fn has(&self, workspace_id: WorkspaceId) -> bool {
+        self.rooms().contains_key(&workspace_id)
+    }
+
+    /// Forgets the workspaces that nobody has followed for a while. Not at once: whoever was alone
+    /// there and comes back soon would have it loaded anew.
+    pub(crate) fn forget_deserted(&self) {
+        self.rooms().retain(|_, room| !room.is_deserted(LINGER));
     }
 
     /// Hands on what the log says from `from` on, which was the workspace's own position.
@@ -102,13 +148,15 @@ impl Hub {
         entries: &[log::Entry],
     ) -> Advance {
         let rooms = &mut self.rooms();
+        let share = self.limits.bytes / rooms.len().max(1);
         let Some(room) = rooms.get_mut(&workspace_id).filter(|room| room.head() == from) else {
             return Advance::Outdated;
         };
-        match room.advance(entries) {
-            Ok(()) => Advance::To(room.head()),
-            Err(_) => Advance::Diverged,
+        if room.advance(entries).is_err() {
+            return Advance::Diverged;
         }
+        room.trim(self.limits.events, share);
+        Advance::To(room.head())
     }
 
     /// Whether one of the workspace's streams still has much to take.
@@ -159,9 +207,6 @@ impl Drop for Attachment {
         let workspace_id = self.reader.workspace_id;
         if let Some(room) = rooms.get_mut(&workspace_id) {
             room.detach(self.id, self.reader.id);
-            if room.is_empty() {
-                rooms.remove(&workspace_id);
-            }
         }
     }
 }

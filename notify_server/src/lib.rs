@@ -1,16 +1,20 @@
 //! Turns the logs of workspaces into one stream of server-sent events a person.
 //!
 //! In reading order: `listener` hears the doorbell, `tail` reads the logs and hands on what is new,
-//! `hub` gives it to the streams of those it is for (`room` holds the rules of one workspace,
-//! `outbox` what one stream has yet to take, `snapshot` how a workspace begins), `sse` answers
-//! `GET /events`, `start` decides where a stream begins, `stream` is its life until it ends, and
-//! `frame` is what is written to it.
+//! `hub` gives it to the streams of those it is for. `room` holds the rules of one workspace:
+//! `memberships` who is in which chat, `recent` its newest events, `ending` which of them end
+//! streams, `outbox` what one stream has yet to take, `snapshot` how a workspace begins. `sse`
+//! answers `GET /events`, `start` decides where a stream begins, `stream` is its life until it
+//! ends, and `frame` is what is written to it.
 
 mod admissions;
+mod ending;
 mod frame;
 mod hub;
 mod listener;
+mod memberships;
 mod outbox;
+mod recent;
 mod room;
 mod snapshot;
 mod sse;
@@ -36,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use admissions::Admissions;
-use hub::Hub;
+use hub::{Hub, RecentLimits};
 use snapshot::Loader;
 use sse::App;
 use tail::Tail;
@@ -60,7 +64,10 @@ pub async fn serve(
     let verifier = Verifier::new(&config.auth.public_keys)?;
     let options = db::options(&config.database, "notify_server")?;
     let db = db::connect(options.clone(), &config.database);
-    let hub = Arc::new(Hub::default());
+    let hub = Arc::new(Hub::new(RecentLimits {
+        events: config.notify.recent_events,
+        bytes: config.notify.recent_mebibytes * 1024 * 1024,
+    }));
     let tail = Arc::new(Tail::new(Arc::clone(&hub), options.clone()));
     // A part that fails takes the others down, but not what else the caller's token is for.
     let shutdown = shutdown.child_token();
@@ -68,8 +75,9 @@ pub async fn serve(
         verifier,
         db: db.clone(),
         hub: Arc::clone(&hub),
-        loader: Arc::new(Loader::new(db.clone(), Arc::clone(&tail))),
-        admissions: Arc::new(Admissions::new(config.notify.streams_per_user)),
+        loader: Arc::new(Loader::new(db.clone(), Arc::clone(&hub), Arc::clone(&tail))),
+        tail: Arc::clone(&tail),
+        admissions: Arc::new(Admissions::new(&config.notify)),
         replays: Arc::new(Semaphore::new(REPLAYS)),
         shutdown: shutdown.clone(),
     };

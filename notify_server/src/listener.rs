@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fechatter_core::log::{DOORBELL_CHANNEL, EPHEMERAL_CHANNEL, Ephemeral};
+use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::{WorkspaceId, ids::NotAnId};
 use sqlx::Executor;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
@@ -30,12 +31,12 @@ pub(crate) async fn run(options: PgConnectOptions, hub: Arc<Hub>, tail: Arc<Tail
                     info!("the doorbell can be heard again");
                 }
                 // Rings before this moment were not heard.
-                tail.wake(News::Anywhere);
+                wake(&tail);
                 hear(listener, &hub, &tail).await
             }
             Err(error) => Err(error),
         };
-        tail.wake(News::Anywhere);
+        wake(&tail);
         if let Err(error) = ended
             && !failing
         {
@@ -43,6 +44,12 @@ pub(crate) async fn run(options: PgConnectOptions, hub: Arc<Hub>, tail: Arc<Tail
             failing = true;
         }
         sleep(RETRY).await;
+    }
+}
+
+fn wake(tail: &Tail) {
+    if !sabotage::is(Sabotage::NoRescan) {
+        tail.wake(News::Anywhere);
     }
 }
 

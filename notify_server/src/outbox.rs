@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fechatter_core::log::Cursor;
 use tokio::sync::Notify;
 
-use crate::frame::GoodbyeReason;
+use crate::frame::{GoodbyeReason, ResetReason};
 
 const MAX_FRAMES: usize = 1_024;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -32,8 +32,8 @@ struct Queue {
 pub(crate) enum End {
     /// The client may come back and resume.
     Goodbye(GoodbyeReason),
-    /// The log is not the one that the client has seen.
-    Reset(Cursor),
+    /// The client cannot go on from where it is; it starts over from this cursor.
+    Reset(ResetReason, Cursor),
 }
 
 /// What a stream takes.

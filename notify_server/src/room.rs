@@ -1,38 +1,47 @@
 //! The rules of one workspace: who is in which chat, and which open streams an event is for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fechatter_core::log::{Cursor, Entry};
+use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::token::AuthUser;
-use fechatter_core::{ChatId, Position, SessionId, UserId};
-use serde::Deserialize;
-use tracing::error;
+use fechatter_core::{Position, UserId};
 
-use crate::frame::{self, GoodbyeReason};
+use crate::frame::GoodbyeReason;
+use crate::memberships::{Membership, Memberships};
 use crate::outbox::{End, Outbox};
+use crate::recent::{After, Event, Recent};
+
+/// What a stream is told at once of what it has missed, and how many events are looked at for it.
+const MAX_FRAMES: usize = 256;
+const MAX_EVENTS: usize = 2_000;
 
 /// A workspace as it is at one position of its log.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    pub(crate) head: Cursor,
-    pub(crate) members: HashMap<ChatId, HashSet<UserId>>,
+    pub(crate) recent: Recent,
+    /// Those that did not end before the oldest of the recent events.
+    pub(crate) memberships: Vec<Membership>,
 }
 
 /// A workspace with open streams; changed by the entries of its log only, in order.
 #[derive(Debug)]
 pub(crate) struct Room {
-    head: Cursor,
-    members: HashMap<ChatId, HashSet<UserId>>,
+    recent: Recent,
+    memberships: Memberships,
     streams: HashMap<UserId, Vec<Stream>>,
+    // Since when there have been none.
+    deserted: Option<Instant>,
 }
 
 /// A stream as its workspace knows it.
 #[derive(Debug)]
 struct Stream {
     id: u64,
-    session_id: SessionId,
+    reader: AuthUser,
     // Where its own reading of the log ends: what stands there or before is not for us to send.
     after: Position,
     outbox: Arc<Outbox>,
@@ -42,37 +51,99 @@ struct Stream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Diverged;
 
-#[derive(Deserialize)]
-struct SessionRevoked {
-    session_id: SessionId,
+/// Who reads, and up to where nothing can end their stream: there the database has just said that
+/// they may.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reader {
+    pub(crate) user: AuthUser,
+    pub(crate) checked_at: Position,
 }
 
-/// The session that an event ends.
-pub(crate) fn revoked_session(entry: &Entry) -> Option<SessionId> {
-    if entry.kind != "SessionRevoked" {
-        return None;
+/// What a reader missed, as far as it is known here.
+#[derive(Debug)]
+pub(crate) struct Missed {
+    pub(crate) frames: Vec<Bytes>,
+    /// The newest event that the frames take the reader to.
+    pub(crate) reached: Cursor,
+    /// What ends the stream behind the frames.
+    pub(crate) end: Option<GoodbyeReason>,
+}
+
+/// What a workspace can say to somebody who has everything up to a cursor.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// This is what they missed.
+    Missed(Missed),
+    /// What they missed up to this position is not kept here.
+    Forgotten(Position),
+    /// This workspace has another event at their position.
+    Diverged,
+}
+
+impl Reader {
+    /// Why an event ends this reader's stream, if it does.
+    pub(crate) fn ended_by(&self, event: &Event) -> Option<GoodbyeReason> {
+        let later = event.cursor.position > self.checked_at;
+        event.ending.filter(|_| later).and_then(|ending| ending.reason_for(&self.user))
     }
-    let revoked: Option<SessionRevoked> =
-        entry.data.as_ref().and_then(|data| serde_json::from_slice(data).ok());
-    if revoked.is_none() {
-        error!(cursor = %entry.cursor, "a SessionRevoked names no session");
-    }
-    revoked.map(|revoked| revoked.session_id)
 }
 
 impl Room {
-    pub(crate) fn new(Snapshot { head, members }: Snapshot) -> Self {
-        Self { head, members, streams: HashMap::new() }
+    pub(crate) fn new(Snapshot { recent, memberships }: Snapshot) -> Self {
+        let memberships = Memberships::new(memberships);
+        Self { recent, memberships, streams: HashMap::new(), deserted: Some(Instant::now()) }
     }
 
     /// The newest event that it has seen.
     pub(crate) fn head(&self) -> Cursor {
-        self.head
+        self.recent.head()
     }
 
-    /// Whether nobody is here any more.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.streams.is_empty()
+    /// Whether nobody has been here for so long.
+    pub(crate) fn is_deserted(&self, time: Duration) -> bool {
+        self.deserted.is_some_and(|since| since.elapsed() > time)
+    }
+
+    /// What a reader who has everything up to `reached` has missed since.
+    pub(crate) fn missed(&self, reader: &Reader, reached: Cursor) -> Answer {
+        let mut missed = Missed { frames: Vec::new(), reached, end: None };
+        if sabotage::is(Sabotage::NoCatchUp) {
+            let unread = reached.position < reader.checked_at;
+            missed.reached = self.head();
+            return if unread {
+                Answer::Forgotten(reader.checked_at)
+            } else {
+                Answer::Missed(missed)
+            };
+        }
+        let events = match self.recent.after(reached) {
+            After::Events(events) => events,
+            After::NotYet => return Answer::Missed(missed),
+            After::Forgotten => return Answer::Forgotten(self.recent.floor().position),
+            After::Diverged => return Answer::Diverged,
+        };
+        for event in events.take(MAX_EVENTS) {
+            missed.reached = event.cursor;
+            if self.is_for(event, reader.user.id) {
+                missed.frames.extend(event.frame.clone());
+                missed.end = reader.ended_by(event);
+            }
+            if missed.end.is_some() || missed.frames.len() == MAX_FRAMES {
+                break;
+            }
+        }
+        Answer::Missed(missed)
+    }
+
+    fn is_for(&self, event: &Event, user_id: UserId) -> bool {
+        match (event.chat_id, event.user_id) {
+            (None, None) => true,
+            (None, Some(id)) => id == user_id,
+            (Some(chat_id), id) => {
+                id == Some(user_id)
+                    || self.memberships.include(chat_id, user_id, event.cursor.position)
+            }
+        }
     }
 
     /// Adds a stream whose reader has everything up to `reached`.
@@ -83,9 +154,10 @@ impl Room {
         reached: Position,
         outbox: Arc<Outbox>,
     ) {
-        let after = reached.max(self.head.position);
-        let stream = Stream { id, session_id: reader.session_id, after, outbox };
+        let after = reached.max(self.head().position);
+        let stream = Stream { id, reader, after, outbox };
         self.streams.entry(reader.id).or_default().push(stream);
+        self.deserted = None;
     }
 
     pub(crate) fn detach(&mut self, id: u64, user_id: UserId) {
@@ -95,22 +167,37 @@ impl Room {
                 self.streams.remove(&user_id);
             }
         }
+        if self.streams.is_empty() {
+            self.deserted = Some(Instant::now());
+        }
     }
 
     /// Takes what the log says from its own newest event on, which must still be there.
     pub(crate) fn advance(&mut self, entries: &[Entry]) -> Result<(), Diverged> {
         let (first, rest) = entries.split_first().ok_or(Diverged)?;
-        if first.cursor != self.head {
+        if first.cursor != self.head() {
             return Err(Diverged);
         }
         for entry in rest {
-            if entry.cursor.position != self.head.position.next() {
+            if entry.cursor.position != self.head().position.next() {
                 return Err(Diverged);
             }
-            self.deliver(entry);
-            self.head = entry.cursor;
+            let event = Event::new(entry);
+            self.memberships.begin(entry);
+            self.deliver(&event);
+            self.memberships.end(entry);
+            self.recent.push(entry, event);
         }
         Ok(())
+    }
+
+    /// Forgets the oldest of the recent events beyond these limits.
+    pub(crate) fn trim(&mut self, max_events: usize, max_bytes: usize) {
+        let floor = self.recent.floor();
+        let kept = self.recent.trim(max_events, max_bytes);
+        if kept != floor.position {
+            self.memberships.forget_before(kept);
+        }
     }
 
     /// Hands a frame past the log to one person's streams.
@@ -130,76 +217,48 @@ impl Room {
         self.streams.values().flatten().for_each(|stream| stream.outbox.end(end));
     }
 
-    /// A membership has both its ends: who joins gets the event of it, and so does who leaves.
-    fn deliver(&mut self, entry: &Entry) {
-        let kind = entry.kind.as_str();
-        match (kind, entry.chat_id, entry.user_id) {
-            ("NewChat", Some(chat_id), _) => {
-                self.members.entry(chat_id).or_default().extend(&entry.joined);
-            }
-            ("UserJoinedChat", Some(chat_id), Some(user_id)) => {
-                self.members.entry(chat_id).or_default().insert(user_id);
-            }
-            _ => {}
-        }
-        if let Some(frame) = frame::durable(entry) {
-            self.for_audience(entry, |stream| stream.outbox.push(frame.clone()));
-        }
-        match (kind, entry.chat_id, entry.user_id) {
-            ("UserLeftChat", Some(chat_id), Some(user_id)) => {
-                if let Some(members) = self.members.get_mut(&chat_id) {
-                    members.remove(&user_id);
-                }
-            }
-            ("ChatDeleted", Some(chat_id), _) => {
-                self.members.remove(&chat_id);
-            }
-            _ => {}
-        }
-        if let Some(session_id) = revoked_session(entry) {
-            self.for_audience(entry, |stream| {
-                if stream.session_id == session_id {
-                    stream.outbox.end(End::Goodbye(GoodbyeReason::SessionRevoked));
-                }
-            });
-        }
-    }
-
-    fn for_audience(&self, entry: &Entry, tell: impl Fn(&Stream)) {
+    fn deliver(&self, event: &Event) {
         let tell = |streams: &[Stream]| {
-            let awaiting = streams.iter().filter(|stream| stream.after < entry.cursor.position);
-            awaiting.for_each(&tell);
+            for stream in streams.iter().filter(|stream| stream.after < event.cursor.position) {
+                if let Some(frame) = &event.frame {
+                    stream.outbox.push(frame.clone());
+                }
+                let reason = event.ending.and_then(|ending| ending.reason_for(&stream.reader));
+                if let Some(reason) = reason {
+                    stream.outbox.end(End::Goodbye(reason));
+                }
+            }
         };
-        let tell_user = |user_id| {
-            if let Some(streams) = self.streams.get(&user_id) {
+        let tell_user = |user_id: &UserId| {
+            if let Some(streams) = self.streams.get(user_id) {
                 tell(streams);
             }
         };
-        let Some(chat_id) = entry.chat_id else {
-            match entry.user_id {
+        let Some(chat_id) = event.chat_id else {
+            match &event.user_id {
                 Some(user_id) => tell_user(user_id),
                 None => self.streams.values().for_each(|streams| tell(streams)),
             }
             return;
         };
-        let nobody = HashSet::new();
-        let members = self.members.get(&chat_id).unwrap_or(&nobody);
+        let nobody = HashMap::new();
+        let members = self.memberships.of(chat_id).unwrap_or(&nobody);
         // Whichever are fewer: the members or the people who are here.
         if members.len() <= self.streams.len() {
-            members.iter().copied().for_each(tell_user);
+            members.keys().for_each(tell_user);
         } else {
-            let here = self.streams.iter().filter(|(user_id, _)| members.contains(user_id));
+            let here = self.streams.iter().filter(|(user_id, _)| members.contains_key(user_id));
             here.for_each(|(_, streams)| tell(streams));
         }
-        if let Some(user_id) = entry.user_id.filter(|user_id| !members.contains(user_id)) {
-            tell_user(user_id);
+        if let Some(user_id) = event.user_id.filter(|user_id| !members.contains_key(user_id)) {
+            tell_user(&user_id);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use fechatter_core::WorkspaceId;
+    use fechatter_core::{ChatId, MessageId, SessionId, WorkspaceId};
     use futures_util::FutureExt;
 
     use super::*;
@@ -207,22 +266,61 @@ mod tests {
 
     const LUNCH: ChatId = ChatId(1);
     const PHONE: SessionId = SessionId(uuid::Uuid::from_u128(1));
+    const MESSAGE: MessageId = MessageId(1);
     const LAPTOP: SessionId = SessionId(uuid::Uuid::from_u128(2));
 
     /// A workspace at position 10 where users 1 and 2 are in one chat.
     fn room() -> Room {
-        let members = HashMap::from([(LUNCH, HashSet::from([UserId(1), UserId(2)]))]);
-        Room::new(Snapshot { head: at(10), members })
+        let member = |user| Membership {
+            chat_id: LUNCH,
+            user_id: UserId(user),
+            joined: Position(1),
+            left: None,
+        };
+        let recent = Recent::new(&[entry(10, "Something", None, None)]).unwrap();
+        Room::new(Snapshot { recent, memberships: vec![member(1), member(2)] })
     }
 
     fn at(position: i64) -> Cursor {
         Cursor { position: Position(position), .."00000001-1".parse().unwrap() }
     }
 
+    fn entry(position: i64, kind: &str, chat_id: Option<ChatId>, user: Option<i64>) -> Entry {
+        Entry {
+            workspace_id: WorkspaceId(1),
+            cursor: at(position),
+            kind: kind.into(),
+            chat_id,
+            user_id: user.map(UserId),
+            message_id: None,
+            joined: Vec::new(),
+            data: Some("{}".into()),
+        }
+    }
+
+    fn reader(user: i64, session_id: SessionId) -> AuthUser {
+        AuthUser { id: UserId(user), workspace_id: WorkspaceId(1), session_id, expires_at: 0 }
+    }
+
+    /// The positions that a person missed who was last here at another one, and what ends them.
+    fn missed(room: &Room, user: i64, since: i64) -> (Vec<i64>, Option<GoodbyeReason>) {
+        let reader = Reader { user: reader(user, PHONE), checked_at: at(10).position };
+        let Answer::Missed(missed) = room.missed(&reader, at(since)) else {
+            panic!("{since} is not known here")
+        };
+        let positions = missed.frames.iter().map(position).collect();
+        (positions, missed.end)
+    }
+
+    fn position(frame: &Bytes) -> i64 {
+        let text = str::from_utf8(frame).unwrap();
+        let id = text.strip_prefix("id: ").unwrap().lines().next().unwrap();
+        id.parse::<Cursor>().unwrap().position.0
+    }
+
     impl Room {
         fn joins(&mut self, user: i64, session_id: SessionId, reached: i64) -> Arc<Outbox> {
-            let (id, workspace_id) = (UserId(user), WorkspaceId(1));
-            let reader = AuthUser { id, workspace_id, session_id, expires_at: 0 };
+            let reader = reader(user, session_id);
             let outbox = Arc::new(Outbox::default());
             self.attach(0, reader, Position(reached), Arc::clone(&outbox));
             outbox
@@ -245,18 +343,13 @@ mod tests {
             joined: &[i64],
             data: Option<&str>,
         ) {
-            let entry = |position, data| Entry {
-                workspace_id: WorkspaceId(1),
-                cursor: at(position),
-                kind: kind.into(),
-                chat_id,
-                user_id: user.map(UserId),
+            let own = self.head().position.0;
+            let next = Entry {
                 joined: joined.iter().copied().map(UserId).collect(),
-                data,
+                data: data.map(|data| Bytes::from(data.to_owned())),
+                ..entry(own + 1, kind, chat_id, user)
             };
-            let data = data.map(|data| Bytes::from(data.to_owned()));
-            let own = self.head.position.0;
-            self.advance(&[entry(own, None), entry(own + 1, data)]).unwrap();
+            self.advance(&[entry(own, "Something", None, None), next]).unwrap();
         }
     }
 
@@ -266,9 +359,7 @@ mod tests {
         loop {
             match outbox.next().now_or_never() {
                 Some(Next::Frame(frame)) => {
-                    let text = str::from_utf8(&frame).unwrap();
-                    let id = text.strip_prefix("id: ").unwrap().lines().next().unwrap();
-                    positions.push(id.parse::<Cursor>().unwrap().position.0);
+                    positions.push(position(&frame));
                 }
                 Some(Next::End(end)) => return (positions, Some(end)),
                 None => return (positions, None),
@@ -381,15 +472,7 @@ mod tests {
 
     #[test]
     fn a_log_that_does_not_go_on_is_noticed() {
-        let entry = |cursor| Entry {
-            workspace_id: WorkspaceId(1),
-            cursor,
-            kind: "NewMessage".into(),
-            chat_id: Some(LUNCH),
-            user_id: None,
-            joined: Vec::new(),
-            data: Some("{}".into()),
-        };
+        let entry = |cursor| Entry { cursor, ..entry(1, "NewMessage", Some(LUNCH), None) };
         let other_stamp = Cursor { position: Position(10), .."0000000f-1".parse().unwrap() };
         for log in [
             vec![],
@@ -402,5 +485,122 @@ mod tests {
             assert_eq!(room.advance(&log), Err(Diverged), "{log:?}");
             assert_received(&streams, [&[]]);
         }
+    }
+
+    #[test]
+    fn who_was_away_gets_what_they_would_have_got_live() {
+        let mut room = room();
+        let live = room.here([1, 2, 3]);
+
+        room.takes("NewMessage", Some(LUNCH), None);
+        room.takes("UserJoinedChat", Some(LUNCH), Some(3));
+        room.takes("NewMessage", Some(LUNCH), None);
+        room.takes("UserLeftChat", Some(LUNCH), Some(2));
+        room.takes("NewMessage", Some(LUNCH), None);
+        room.takes("WorkspaceUpdated", None, None);
+        room.takes("UserJoinedChat", Some(LUNCH), Some(2));
+        room.takes("ReadStateUpdated", None, Some(1));
+        room.takes("ChatDeleted", Some(LUNCH), None);
+
+        for (outbox, user) in live.iter().zip([1, 2, 3]) {
+            let (all, _) = received(outbox);
+            for since in 10..=19 {
+                let later: Vec<_> = all.iter().copied().filter(|at| *at > since).collect();
+                assert_eq!(missed(&room, user, since), (later, None), "{user} since {since}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_said_in_a_deleted_chat_is_not_told_again() {
+        let mut room = room();
+        let said =
+            Entry { message_id: Some(MESSAGE), ..entry(11, "NewMessage", Some(LUNCH), None) };
+        room.advance(&[entry(10, "Something", None, None), said]).unwrap();
+        assert_eq!(missed(&room, 1, 10), (vec![11], None));
+
+        room.takes("ChatDeleted", Some(LUNCH), None);
+
+        assert_eq!(missed(&room, 1, 10), (vec![12], None));
+    }
+
+    #[test]
+    fn a_message_that_has_changed_is_for_the_log_to_tell() {
+        let mut room = room();
+        let about = |position, kind| Entry {
+            message_id: Some(MESSAGE),
+            ..entry(position, kind, Some(LUNCH), None)
+        };
+        room.advance(&[entry(10, "Something", None, None), about(11, "NewMessage")]).unwrap();
+        room.takes("NewMessage", Some(LUNCH), None);
+        room.advance(&[about(12, "NewMessage"), about(13, "MessageUpdated")]).unwrap();
+
+        let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
+        let answer = room.missed(&reader, at(11));
+        assert!(matches!(answer, Answer::Forgotten(Position(12))), "{answer:?}");
+        assert_eq!(missed(&room, 1, 12), (vec![13], None));
+    }
+
+    #[test]
+    fn an_ending_that_was_missed_is_the_last_thing_told() {
+        let mut room = room();
+        let suspended = r#"{"event":"UserUpdated","id":1,"status":"Suspended"}"#;
+        let active = r#"{"event":"UserUpdated","id":1,"status":"Active"}"#;
+        room.takes_data("UserUpdated", None, None, &[], Some(active));
+        room.takes_data("UserUpdated", None, None, &[], Some(suspended));
+        room.takes("NewMessage", Some(LUNCH), None);
+
+        assert_eq!(missed(&room, 1, 10), (vec![11, 12], Some(GoodbyeReason::Suspended)));
+        assert_eq!(missed(&room, 2, 10), (vec![11, 12, 13], None));
+        // Where the database has said so later, it was about an earlier suspension.
+        let reader = Reader { user: reader(1, PHONE), checked_at: Position(12) };
+        let Answer::Missed(missed) = room.missed(&reader, at(10)) else {
+            panic!("10 is not known here")
+        };
+        assert_eq!((missed.end, missed.reached), (None, at(13)));
+    }
+
+    #[test]
+    fn the_suspended_and_the_removed_hear_of_it_and_no_more() {
+        let mut room = room();
+        let [alice, bob, carol] = room.here([1, 2, 3]);
+
+        let suspended = r#"{"event":"UserUpdated","id":1,"status":"Suspended"}"#;
+        room.takes_data("UserUpdated", None, None, &[], Some(suspended));
+        let removed = r#"{"event":"UserLeftWorkspace","user_id":2,"reason":"removed"}"#;
+        room.takes_data("UserLeftWorkspace", None, None, &[], Some(removed));
+        room.takes("WorkspaceUpdated", None, None);
+
+        let goodbye = |reason| Some(End::Goodbye(reason));
+        assert_eq!(received(&alice), (vec![11], goodbye(GoodbyeReason::Suspended)));
+        assert_eq!(received(&bob), (vec![11, 12], goodbye(GoodbyeReason::Removed)));
+        assert_eq!(received(&carol), (vec![11, 12, 13], None));
+    }
+
+    #[test]
+    fn only_so_much_is_kept_and_told_at_once() {
+        let mut room = room();
+        for _ in 0..1_000 {
+            room.takes("NewMessage", Some(LUNCH), None);
+        }
+        let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
+        let Answer::Missed(first) = room.missed(&reader, at(500)) else { panic!("not known") };
+        assert_eq!((first.frames.len(), first.reached), (MAX_FRAMES, at(756)));
+
+        room.trim(100, usize::MAX);
+        let forgotten = room.missed(&reader, at(910));
+        assert!(matches!(forgotten, Answer::Forgotten(Position(911))), "{forgotten:?}");
+        assert_eq!(missed(&room, 1, 911).0.len(), 99);
+        room.trim(usize::MAX, 0);
+        assert_eq!(missed(&room, 1, 1_010), (vec![], None));
+        assert_eq!(room.head(), at(1_010));
+    }
+
+    #[test]
+    fn a_cursor_of_another_log_is_noticed() {
+        let room = room();
+        let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
+        let other = Cursor { position: Position(10), .."0000000f-1".parse().unwrap() };
+        assert!(matches!(room.missed(&reader, other), Answer::Diverged));
     }
 }

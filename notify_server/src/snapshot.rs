@@ -1,74 +1,123 @@
-//! How a workspace begins here: its position and memberships at one moment.
+//! How a workspace begins here: its newest events and its memberships at one moment.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use fechatter_core::log::{self, Cursor};
-use fechatter_core::token::AuthUser;
-use fechatter_core::{ChatId, UserId, WorkspaceId, db};
-use sqlx::PgPool;
+use bytes::Bytes;
+use fechatter_core::log::{self, Cursor, Entry, Range};
+use fechatter_core::{ChatId, Position, UserId, WorkspaceId, db};
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::Mutex;
 
-use crate::hub::{Attachment, Hub};
+use crate::hub::{Hub, RecentLimits};
+use crate::memberships::Membership;
+use crate::recent::Recent;
 use crate::room::Snapshot;
 use crate::tail::{News, Tail};
 
 /// Workspaces that may be loaded side by side; each is loaded once at a time.
 const LANES: usize = 8;
+/// Events that one query reads.
+const CHUNK: usize = 1_000;
 
 /// Loads workspaces for their first streams.
 #[derive(Debug)]
 pub(crate) struct Loader {
     db: PgPool,
+    hub: Arc<Hub>,
     tail: Arc<Tail>,
     lanes: [Mutex<()>; LANES],
 }
 
 impl Loader {
-    pub(crate) fn new(db: PgPool, tail: Arc<Tail>) -> Self {
-        Self { db, tail, lanes: Default::default() }
+    pub(crate) fn new(db: PgPool, hub: Arc<Hub>, tail: Arc<Tail>) -> Self {
+        Self { db, hub, tail, lanes: Default::default() }
     }
 
-    /// Attaches the stream of a reader who has everything up to `reached`, to a workspace that is
-    /// loaded if need be.
-    pub(crate) async fn attach(
-        &self,
-        hub: &Arc<Hub>,
-        reader: AuthUser,
-        reached: Cursor,
-    ) -> sqlx::Result<Attachment> {
-        if let Some(attachment) = hub.attach(reader, reached) {
-            return Ok(attachment);
-        }
-        let workspace_id = reader.workspace_id;
+    /// Makes a workspace be here.
+    pub(crate) async fn load(&self, workspace_id: WorkspaceId) -> sqlx::Result<()> {
         let lane = usize::try_from(workspace_id.0).unwrap_or_default() % LANES;
         let _lane = self.lanes[lane].lock().await;
-        if let Some(attachment) = hub.attach(reader, reached) {
-            return Ok(attachment);
+        if self.hub.has(workspace_id) {
+            return Ok(());
         }
-        let snapshot = load(&self.db, workspace_id).await?;
-        let attachment = hub.begin(reader, reached, snapshot);
+        let snapshot = load(&self.db, workspace_id, self.hub.limits()).await?;
+        self.hub.begin(workspace_id, snapshot);
         // Whatever was announced since the snapshot found nobody here.
         self.tail.wake(News::In([workspace_id].into()));
-        Ok(attachment)
+        Ok(())
     }
 }
 
-async fn load(db: &PgPool, workspace_id: WorkspaceId) -> sqlx::Result<Snapshot> {
+async fn load(
+    db: &PgPool,
+    workspace_id: WorkspaceId,
+    limits: RecentLimits,
+) -> sqlx::Result<Snapshot> {
     let mut tx = db::begin(db, "begin isolation level repeatable read read only").await?;
     let head = log::head(&mut *tx, workspace_id).await?;
-    let rows = sqlx::query!(
-        r#"select chat_id as "chat_id: ChatId", user_id as "user_id: UserId"
-           from chat_members
-           where workspace_id = $1 and left_position is null"#,
-        workspace_id as _
-    )
-    .fetch_all(&mut *tx)
-    .await?;
+    let entries = newest(&mut tx, workspace_id, head, limits).await?;
+    let recent = Recent::new(&entries).ok_or(sqlx::Error::RowNotFound)?;
+    let memberships = memberships(&mut tx, workspace_id, recent.floor().position).await?;
     tx.commit().await?;
-    let mut members: HashMap<_, HashSet<_>> = HashMap::new();
-    for row in rows {
-        members.entry(row.chat_id).or_default().insert(row.user_id);
+    Ok(Snapshot { recent, memberships })
+}
+
+/// The newest events, in order: as many as there may be, or as are still there.
+async fn newest(
+    db: &mut PgConnection,
+    workspace_id: WorkspaceId,
+    head: Cursor,
+    limits: RecentLimits,
+) -> sqlx::Result<Vec<Entry>> {
+    let (mut chunks, mut events, mut bytes) = (Vec::new(), 0, 0);
+    let mut to = head.position;
+    while to.0 > 0 && events < limits.events && bytes < limits.bytes {
+        let wanted = CHUNK.min(limits.events - events);
+        let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
+        let from = Position((to.0 - wanted + 1).max(1));
+        let chunk = log::read(&mut *db, &[Range { workspace_id, from, to }], None, wanted).await?;
+        let complete = chunk.first().is_some_and(|entry| entry.cursor.position == from);
+        events += chunk.len();
+        bytes +=
+            chunk.iter().filter_map(|entry| entry.data.as_ref()).map(Bytes::len).sum::<usize>();
+        chunks.push(chunk);
+        if !complete {
+            break;
+        }
+        to = Position(from.0 - 1);
     }
-    Ok(Snapshot { head, members })
+    chunks.reverse();
+    Ok(chunks.into_iter().flatten().collect())
+}
+
+async fn memberships(
+    db: &mut PgConnection,
+    workspace_id: WorkspaceId,
+    since: Position,
+) -> sqlx::Result<Vec<Membership>> {
+    // One index for each half.
+    let rows = sqlx::query!(
+        r#"select chat_id as "chat_id!: ChatId", user_id as "user_id!: UserId",
+                  joined_position as "joined!: Position", left_position as "left: Position"
+           from (
+               select chat_id, user_id, joined_position, left_position
+               from chat_members
+               where workspace_id = $1 and left_position is null
+               union all
+               select chat_id, user_id, joined_position, left_position
+               from chat_members
+               where workspace_id = $1 and left_position >= $2
+           ) as memberships"#,
+        workspace_id as _,
+        since as _
+    )
+    .fetch_all(db)
+    .await?;
+    let memberships = rows.into_iter().map(|row| Membership {
+        chat_id: row.chat_id,
+        user_id: row.user_id,
+        joined: row.joined,
+        left: row.left,
+    });
+    Ok(memberships.collect())
 }

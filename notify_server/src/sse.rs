@@ -19,12 +19,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use crate::admissions::Admissions;
+use crate::admissions::{Admissions, Full};
 use crate::frame::Control;
 use crate::hub::Hub;
 use crate::snapshot::Loader;
 use crate::start::{self, Asked, Start};
 use crate::stream::Stream;
+use crate::tail::Tail;
 
 /// What streams are made of.
 #[derive(Clone)]
@@ -33,6 +34,7 @@ pub(crate) struct App {
     pub(crate) db: PgPool,
     pub(crate) hub: Arc<Hub>,
     pub(crate) loader: Arc<Loader>,
+    pub(crate) tail: Arc<Tail>,
     pub(crate) admissions: Arc<Admissions>,
     pub(crate) replays: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,
@@ -87,11 +89,8 @@ pub(crate) async fn events(
     if app.shutdown.is_cancelled() {
         return Err(ApiError::unavailable("the server is about to stop"));
     }
-    let admission = app.admissions.admit(user.id).ok_or_else(|| {
-        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many open streams")
-            .retry_after(Duration::from_secs(5))
-    })?;
-    let body = match start::find(&app.db, user, asked).await? {
+    let admission = app.admissions.admit(user.id).map_err(refuse)?;
+    let body = match start::find(&app, user, asked).await? {
         Start::At { from, head, resumed } => {
             Stream::body(app, user, admission, [from, head], resumed)
         }
@@ -107,4 +106,15 @@ pub(crate) async fn events(
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     Ok((headers, body).into_response())
+}
+
+/// Those who are refused come back at different times.
+fn refuse(full: Full) -> ApiError {
+    let error = match full {
+        Full::OfTheirs => {
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many open streams")
+        }
+        Full::OfAll => ApiError::unavailable("too many open streams on this server"),
+    };
+    error.retry_after(Duration::from_secs(rand::random_range(3..=10)))
 }

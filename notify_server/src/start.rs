@@ -1,17 +1,19 @@
 //! Where a stream begins, as the database says in one statement.
 
 use axum::http::StatusCode;
-use fechatter_core::log::{Cursor, Stamp};
+use fechatter_core::log::{self, Cursor, Range, Stamp};
 use fechatter_core::token::AuthUser;
 use fechatter_core::user::UserStatus;
 use fechatter_core::{Position, http::ApiError};
-use sqlx::PgPool;
 use tracing::error;
 
 use crate::frame::ResetReason;
+use crate::sse::App;
 
-/// Further behind than this, a snapshot is cheaper than a replay.
+/// Further behind than this, a snapshot is cheaper than a replay: in positions of the log, and in
+/// events for this reader.
 const TOO_FAR_BEHIND: i64 = 100_000;
+const TOO_MUCH_MISSED: i64 = 5_000;
 
 /// The cursor that a client came with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +50,7 @@ struct Log {
 ///
 /// # Errors
 /// When the session has ended, the person is suspended or gone, or the database fails.
-pub(crate) async fn find(db: &PgPool, user: AuthUser, asked: Asked) -> Result<Start, ApiError> {
+pub(crate) async fn find(app: &App, user: AuthUser, asked: Asked) -> Result<Start, ApiError> {
     let position = match asked {
         Asked::From(cursor) => Some(cursor.position),
         Asked::Now | Asked::Nonsense => None,
@@ -82,18 +84,16 @@ pub(crate) async fn find(db: &PgPool, user: AuthUser, asked: Asked) -> Result<St
         user.workspace_id as _,
         position as _
     )
-    .fetch_optional(db)
+    .fetch_optional(&app.db)
     .await
-    .map_err(|error| {
-        error!(%error, "a stream could not be started");
-        ApiError::unavailable("try again in a moment")
-    })?;
+    .map_err(unavailable)?;
     let signed_out = || ApiError::unauthenticated("unauthenticated", "the session has ended");
     let row = row.filter(|row| row.signed_in).ok_or_else(signed_out)?;
     match row.status {
         Some(UserStatus::Active) => {
             let head = Cursor { stamp: row.stamp, position: row.position };
-            Ok(decide(asked, Log { head, floor: row.floor, stamp: row.asked }))
+            let start = decide(asked, Log { head, floor: row.floor, stamp: row.asked });
+            limit(app, user, start).await.map_err(unavailable)
         }
         Some(UserStatus::Suspended) => {
             let message = "you are suspended in this workspace";
@@ -101,6 +101,29 @@ pub(crate) async fn find(db: &PgPool, user: AuthUser, asked: Asked) -> Result<St
         }
         None => Err(signed_out()),
     }
+}
+
+/// Lets a reader who has missed too much start over. Only whoever is that far behind in the log
+/// can have missed so much.
+async fn limit(app: &App, user: AuthUser, start: Start) -> sqlx::Result<Start> {
+    let Start::At { from, head, .. } = start else { return Ok(start) };
+    if head.position.0 - from.position.0 <= TOO_MUCH_MISSED {
+        return Ok(start);
+    }
+    let _turn = app.replays.acquire().await;
+    let workspace_id = user.workspace_id;
+    let missed = Range { workspace_id, from: from.position.next(), to: head.position };
+    let count = log::count_for(&app.db, missed, user.id, TOO_MUCH_MISSED + 1).await?;
+    if count > TOO_MUCH_MISSED {
+        return Ok(Start::Reset { reason: ResetReason::TooFarBehind, cursor: head });
+    }
+    Ok(start)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn unavailable(error: sqlx::Error) -> ApiError {
+    error!(%error, "a stream could not be started");
+    ApiError::unavailable("try again in a moment")
 }
 
 /// A cursor is good only if the event at its position is there with its stamp, which excludes those

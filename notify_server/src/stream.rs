@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use fechatter_core::log::{self, Cursor, Range};
+use fechatter_core::log::{self, Cursor, Entry, Found, Range};
 use fechatter_core::token::AuthUser;
 use fechatter_core::{Position, Timestamp};
 use futures_util::{FutureExt, StreamExt, future, stream};
@@ -15,17 +15,18 @@ use tracing::{debug, warn};
 
 use crate::admissions::Admission;
 use crate::frame::{self, Control, GoodbyeReason, ResetReason};
+use crate::hub::Follow;
 use crate::outbox::{End, Next};
-use crate::room::revoked_session;
+use crate::recent::Event;
+use crate::room::Reader;
 use crate::sse::App;
+use crate::tail::News;
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// One query of a replay looks at so many positions and takes so many events: neither a log of
 /// other people's events nor one of long messages makes it slow or large.
 const MAX_SPAN: i64 = 1_000;
 const MAX_ENTRIES: i64 = 100;
-/// A stream further behind the hub than this catches up before events queue for it.
-const NEAR: i64 = 256;
 /// Frames on their way to the socket, so that they are written several at a time.
 const IN_HAND: usize = 32;
 
@@ -81,36 +82,46 @@ impl Stream {
         };
         let last = match end {
             End::Goodbye(reason) => Control::goodbye(reason),
-            End::Reset(cursor) => Control::Reset { reason: ResetReason::CursorUnknown, cursor },
+            End::Reset(reason, cursor) => Control::Reset { reason, cursor },
         };
         self.send(last.frame()).await;
     }
 
     /// Everything after `from` that is for this reader, once and in order, until something ends it.
     async fn play(&self, from: Cursor) -> sqlx::Result<End> {
-        self.replay(from.position, self.head.position).await?;
-        let mut reached = self.head;
-        let is_far = |reached: Cursor, hub: &Cursor| hub.position.0 - reached.position.0 > NEAR;
-        while let Some(hub) =
-            self.app.hub.head(self.user.workspace_id).filter(|hub| is_far(reached, hub))
-        {
-            if let Some(end) = self.replay(reached.position, hub.position).await? {
-                return Ok(end);
-            }
-            reached = hub;
-        }
-
+        let reader = Reader { user: self.user, checked_at: self.head.position };
+        let workspace_id = self.user.workspace_id;
+        let mut reached = from;
         let mut tries = Tries::default();
         let attachment = loop {
-            match self.app.loader.attach(&self.app.hub, self.user, reached).await {
-                Ok(attachment) => break attachment,
-                Err(error) => tries.wait(error).await?,
+            match self.app.hub.follow(&reader, reached) {
+                Follow::Missed(missed) => {
+                    self.send_all(missed.frames).await;
+                    if let Some(reason) = missed.end {
+                        return Ok(End::Goodbye(reason));
+                    }
+                    reached = missed.reached;
+                }
+                Follow::Attached(missed, attachment) => {
+                    self.send_all(missed.frames).await;
+                    break attachment;
+                }
+                Follow::Forgotten(upto) => match self.replay(&reader, reached, upto).await? {
+                    Ok(cursor) => reached = cursor,
+                    Err(end) => return Ok(end),
+                },
+                Follow::Absent => {
+                    if let Err(error) = self.app.loader.load(workspace_id).await {
+                        tries.wait(error).await?;
+                    }
+                }
+                // Either the room or the cursor is of a log that is no more: the tail finds out.
+                Follow::Diverged => {
+                    self.app.tail.wake(News::In([workspace_id].into()));
+                    tries.wait(sqlx::Error::RowNotFound).await?;
+                }
             }
         };
-        // What came between, while what comes from now on queues up behind it.
-        if let Some(end) = self.replay(reached.position, attachment.head.position).await? {
-            return Ok(end);
-        }
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -124,42 +135,79 @@ impl Stream {
         }
     }
 
-    /// Reads what came after `after`, up to `upto`, as fast as the client takes it. The end is that
-    /// of the reader's session, if it stands there.
-    async fn replay(&self, mut after: Position, upto: Position) -> sqlx::Result<Option<End>> {
-        while after < upto {
-            let to = Position(after.0 + MAX_SPAN).min(upto);
-            let range = Range { workspace_id: self.user.workspace_id, from: after.next(), to };
-            let mut tries = Tries::default();
-            let entries = loop {
-                let turn = self.app.replays.acquire().await;
-                let reader = Some(self.user.id);
-                let read = log::read(&self.app.db, &[range], reader, MAX_ENTRIES).await;
-                drop(turn);
-                match read {
-                    Ok(entries) => break entries,
-                    Err(error) => tries.wait(error).await?,
-                }
-            };
-            after = match entries.last() {
-                Some(last) if i64::try_from(entries.len()) == Ok(MAX_ENTRIES) => {
-                    last.cursor.position
-                }
-                _ => to,
+    /// Reads the log after a cursor, up to a position, as fast as the client takes it, and says
+    /// where that led or what ends the stream.
+    async fn replay(
+        &self,
+        reader: &Reader,
+        mut reached: Cursor,
+        upto: Position,
+    ) -> sqlx::Result<Result<Cursor, End>> {
+        while reached.position < upto {
+            let (entries, step) = match self.read_on(reached, upto).await? {
+                Ok(read) => read,
+                Err(reset) => return Ok(Err(reset)),
             };
             for entry in entries {
-                if let Some(frame) = frame::durable(&entry) {
-                    self.send(frame).await;
+                let event = Event::new(&entry);
+                if let Some(frame) = &event.frame {
+                    self.send(frame.clone()).await;
                 }
-                // The session was good at the head: nothing up to there ends the stream.
-                if entry.cursor.position > self.head.position
-                    && revoked_session(&entry) == Some(self.user.session_id)
-                {
-                    return Ok(Some(End::Goodbye(GoodbyeReason::SessionRevoked)));
+                if let Some(reason) = reader.ended_by(&event) {
+                    return Ok(Err(End::Goodbye(reason)));
                 }
             }
+            reached = step;
         }
-        Ok(None)
+        Ok(Ok(reached))
+    }
+
+    /// The next few events that are for this reader, and the cursor up to which these are all.
+    ///
+    /// Whether the log still had what was asked of it, and was still the same, is looked at after
+    /// they were read: it may have been pruned in the meantime, or have failed over.
+    async fn read_on(
+        &self,
+        reached: Cursor,
+        upto: Position,
+    ) -> sqlx::Result<Result<(Vec<Entry>, Cursor), End>> {
+        let workspace_id = self.user.workspace_id;
+        let to = Position(reached.position.0 + MAX_SPAN).min(upto);
+        let range = Range { workspace_id, from: reached.position.next(), to };
+        let mut tries = Tries::default();
+        loop {
+            let turn = self.app.replays.acquire().await;
+            let read = async {
+                let reader = Some(self.user.id);
+                let entries = log::read(&self.app.db, &[range], reader, MAX_ENTRIES).await?;
+                let to = match entries.last() {
+                    Some(last) if i64::try_from(entries.len()) == Ok(MAX_ENTRIES) => {
+                        last.cursor.position
+                    }
+                    _ => to,
+                };
+                let again = log::look_again(&self.app.db, workspace_id, reached, to).await?;
+                let reason = match again {
+                    (Found::It, Some(step)) => return Ok(Ok((entries, step))),
+                    (Found::Pruned, _) => ResetReason::CursorExpired,
+                    (Found::It | Found::Other, _) => ResetReason::CursorUnknown,
+                };
+                let head = log::head(&self.app.db, workspace_id).await?;
+                Ok(Err(End::Reset(reason, head)))
+            };
+            let read = read.await;
+            drop(turn);
+            match read {
+                Ok(read) => return Ok(read),
+                Err(error) => tries.wait(error).await?,
+            }
+        }
+    }
+
+    async fn send_all(&self, frames: Vec<Bytes>) {
+        for frame in frames {
+            self.send(frame).await;
+        }
     }
 
     /// Waits until there is room for the frame.

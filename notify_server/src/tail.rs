@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use fechatter_core::log::{self, Cursor, Entry, Range};
+use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::{Position, WorkspaceId};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -17,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::frame::GoodbyeReason;
+use crate::frame::{GoodbyeReason, ResetReason};
 use crate::hub::{Advance, Hub};
 use crate::outbox::End;
 
@@ -98,7 +99,12 @@ impl Tail {
         loop {
             tokio::select! {
                 () = self.woken.notified() => {}
-                _ = poll.tick() => self.note(News::Anywhere),
+                _ = poll.tick() => {
+                    self.hub.forget_deserted();
+                    if !sabotage::is(Sabotage::NoRescan) {
+                        self.note(News::Anywhere);
+                    }
+                }
             }
             let news =
                 std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner));
@@ -207,7 +213,7 @@ impl Tail {
         let mut open = self.open(connection).await?;
         let head = timeout(QUERY_LIMIT, log::head(&mut open, workspace_id)).await;
         let end = match head.context("reading takes too long")? {
-            Ok(head) => End::Reset(head),
+            Ok(head) => End::Reset(ResetReason::CursorUnknown, head),
             // The workspace is gone, and its people's sessions with it.
             Err(sqlx::Error::RowNotFound) => End::Goodbye(GoodbyeReason::SessionRevoked),
             Err(error) => return Err(error.into()),
@@ -250,6 +256,7 @@ mod tests {
             kind: "NewMessage".into(),
             chat_id: None,
             user_id: None,
+            message_id: None,
             joined: Vec::new(),
             data: Some(vec![b'x'; bytes].into()),
         };

@@ -32,6 +32,7 @@ pub struct Entry {
     pub kind: String,
     pub chat_id: Option<ChatId>,
     pub user_id: Option<UserId>,
+    pub message_id: Option<MessageId>,
     /// The people whose membership a `NewChat` began.
     pub joined: Vec<UserId>,
     /// The frame's `data`; none when the event's message is gone.
@@ -56,6 +57,82 @@ pub async fn head(db: impl PgExecutor<'_>, workspace_id: WorkspaceId) -> sqlx::R
     Ok(Cursor { stamp: row.stamp, position: row.position })
 }
 
+/// What a log has at a cursor's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// That event.
+    It,
+    /// Nothing any more: the log begins later.
+    Pruned,
+    /// Another event, or nothing yet: the log is not the one that the cursor is from.
+    Other,
+}
+
+/// Whether an event is still in its log, and the event at a later position, if there is one.
+///
+/// A reader that asks after it has read what lies between knows that it has read all of it, and of
+/// the log that it means: logs lose events at their beginning only, and two logs that have one event
+/// in common have all earlier ones in common.
+///
+/// # Errors
+/// When the database fails or there is no such log.
+pub async fn look_again(
+    db: impl PgExecutor<'_>,
+    workspace_id: WorkspaceId,
+    cursor: Cursor,
+    later: Position,
+) -> sqlx::Result<(Found, Option<Cursor>)> {
+    let row = sqlx::query!(
+        r#"select (
+                      select stamp from events where workspace_id = $1 and position = $2
+                  ) as "stamp: Stamp",
+                  (
+                      select stamp from events where workspace_id = $1 and position = $3
+                  ) as "later: Stamp",
+                  (
+                      select min(position) from events where workspace_id = $1
+                  ) as "floor!: Position""#,
+        workspace_id as _,
+        cursor.position as _,
+        later as _
+    )
+    .fetch_one(db)
+    .await?;
+    let found = match row.stamp {
+        Some(stamp) if stamp == cursor.stamp => Found::It,
+        None if cursor.position < row.floor => Found::Pruned,
+        _ => Found::Other,
+    };
+    Ok((found, row.later.map(|stamp| Cursor { stamp, position: later })))
+}
+
+/// How many events after a position a person was to receive, counted up to `limit`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_for(
+    db: impl PgExecutor<'_>,
+    range: Range,
+    reader: UserId,
+    limit: i64,
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!"
+           from (
+               select 1
+               from log_entries_for($1, $2, $3, $4)
+               limit $5
+           ) as theirs"#,
+        range.workspace_id as _,
+        range.from as _,
+        range.to as _,
+        reader as _,
+        limit
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Reads up to `limit` events of each range, in order of position.
 ///
 /// With a `reader`, only what that person was to receive: by their membership at each event's
@@ -74,27 +151,20 @@ pub async fn read(
     let to: Vec<_> = ranges.iter().map(|range| range.to).collect();
     let rows = sqlx::query_as!(
         Row,
-        r#"select e.workspace_id as "workspace_id!", e.position as "position!",
-                  e.stamp as "stamp!", e.kind as "kind!", e.chat_id, e.user_id, e.message_id,
+        r#"select e.workspace_id as "workspace_id!: WorkspaceId",
+                  e.position as "position!: Position", e.stamp as "stamp!: Stamp",
+                  e.kind as "kind!", e.chat_id as "chat_id: ChatId", e.user_id as "user_id: UserId",
+                  e.message_id as "message_id: MessageId",
                   e.payload as "payload: Json<Box<RawValue>>", e.joined as "joined: Vec<UserId>",
-                  e.seq, e.sender_id, e.message_kind, e.content, e.idempotency_key,
-                  e.created_at, e.edited_at, e.deleted_at
+                  e.seq as "seq: Seq", e.sender_id as "sender_id: UserId",
+                  e.message_kind as "message_kind: MessageKind", e.content, e.idempotency_key,
+                  e.created_at as "created_at: Timestamp", e.edited_at as "edited_at: Timestamp",
+                  e.deleted_at as "deleted_at: Timestamp"
            from unnest($1::bigint[], $2::bigint[], $3::bigint[])
                as range (workspace_id, first, last)
            cross join lateral (
                select *
-               from log_entries as e
-               where e.workspace_id = range.workspace_id
-                 and e.position between range.first and range.last
-                 and ($4::bigint is null
-                      or (e.chat_id is null and e.user_id is null)
-                      or e.user_id = $4
-                      or exists (
-                          select 1 from chat_members as m
-                          where m.chat_id = e.chat_id
-                            and m.user_id = $4
-                            and m.joined_position <= e.position
-                            and (m.left_position is null or m.left_position >= e.position)))
+               from log_entries_for(range.workspace_id, range.first, range.last, $4) as e
                order by e.position
                limit $5
            ) as e
@@ -157,6 +227,7 @@ impl Row {
             kind: self.kind,
             chat_id: self.chat_id,
             user_id: self.user_id,
+            message_id: self.message_id,
             joined: self.joined.unwrap_or_default(),
             data,
         })

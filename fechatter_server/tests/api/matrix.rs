@@ -70,12 +70,13 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
         ("POST", "/api/workspaces") | ("PATCH", "/api/workspace" | "/api/chat/{id}") => {
             json!({ "name": "Mine" })
         }
-        ("PATCH", "/api/users/{id}") => json!({ "role": "admin" }),
         ("POST", "/api/workspaces/join") => json!({ "name": "Acme" }),
         ("POST", "/api/invites") => json!({}),
         ("POST", "/api/chat") => json!({ "name": "mine", "chat_type": "PublicChannel" }),
         ("POST" | "DELETE", "/api/chat/{id}/members") => json!([bob]),
-        ("PATCH", "/api/chat/{id}/members/{member_id}") => json!({ "role": "admin" }),
+        ("PATCH", "/api/users/{id}" | "/api/chat/{id}/members/{member_id}") => {
+            json!({ "role": "admin" })
+        }
         ("POST", "/api/chat/{id}/messages") => json!({ "content": "Hello" }),
         _ => return None,
     };
