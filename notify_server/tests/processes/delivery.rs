@@ -1,0 +1,106 @@
+//! From the POST of one server to the streams of the other.
+
+use serde_json::json;
+
+use crate::fechatter::Fechatter;
+
+#[tokio::test]
+async fn a_message_reaches_its_three_members_and_no_stranger() {
+    let fechatter = Fechatter::start().await;
+    let alice = fechatter.signs_up("alice", "Acme").await;
+    let bob = fechatter.signs_up("bob", "Acme").await;
+    let carol = fechatter.signs_up("carol", "Acme").await;
+    let eve = fechatter.signs_up("eve", "Acme").await;
+    let mallory = fechatter.signs_up("mallory", "Evil Corp").await;
+    let mut members = Vec::new();
+    for person in [&alice, &bob, &carol] {
+        members.push(person.listens(None).await);
+    }
+    let (mut eve_hears, mut mallory_hears) = (eve.listens(None).await, mallory.listens(None).await);
+
+    let group = json!({ "name": "lunch", "chat_type": "Group", "members": [bob.id, carol.id] });
+    let chat = alice.post("/api/chat", &group).await;
+    let messages = format!("/api/chat/{}/messages", chat["id"]);
+    // The longest message there is, of characters that take four bytes each.
+    let longest = "🍜".repeat(10_000);
+    let sent = alice.post(&messages, &json!({ "content": longest })).await;
+
+    for stream in &mut members {
+        assert_eq!(stream.next().await.unwrap()["event"], "NewChat");
+        let mut received = stream.next().await.unwrap();
+        assert_eq!(received.as_object_mut().unwrap().remove("event").unwrap(), "NewMessage");
+        assert_eq!(received, sent);
+    }
+    // What comes after it in their own logs shows that nothing came before.
+    for (person, stream) in [(&eve, &mut eve_hears), (&mallory, &mut mallory_hears)] {
+        let own = json!({ "name": "mine", "chat_type": "PrivateChannel" });
+        let own = person.post("/api/chat", &own).await;
+        let first = stream.next().await.unwrap();
+        assert_eq!((&first["event"], &first["id"]), (&json!("NewChat"), &own["id"]));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_after_every_connection_to_the_database_was_cut() {
+    let fechatter = Fechatter::start().await;
+    let alice = fechatter.signs_up("alice", "Acme").await;
+    let mut stream = alice.listens(None).await;
+    let chat = json!({ "name": "lunch", "chat_type": "PublicChannel" });
+    let chat = alice.post("/api/chat", &chat).await;
+    let messages = format!("/api/chat/{}/messages", chat["id"]);
+    alice.post(&messages, &json!({ "content": "before" })).await;
+    assert_eq!(stream.until("NewMessage").await["content"], "before");
+
+    let admin = sqlx::PgPool::connect_with(fechatter.database.options()).await.unwrap();
+    sqlx::query(
+        "select pg_terminate_backend(pid) from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid()",
+    )
+    .execute(&admin)
+    .await
+    .unwrap();
+    alice.post(&messages, &json!({ "content": "after" })).await;
+    assert_eq!(stream.until("NewMessage").await["content"], "after");
+}
+
+#[tokio::test]
+async fn both_servers_end_on_sigterm_and_streams_say_goodbye() {
+    let mut fechatter = Fechatter::start().await;
+    let alice = fechatter.signs_up("alice", "Acme").await;
+    let mut stream = alice.listens(None).await;
+    for server in &mut fechatter.servers {
+        server.let_go();
+    }
+    assert_eq!(stream.until("Goodbye").await["reason"], "draining");
+    assert!(stream.next().await.is_none(), "Goodbye is the last event");
+    let statuses = tokio::task::spawn_blocking(move || {
+        fechatter.servers.map(|server| server.stop().unwrap().code())
+    });
+    // A server that did not end within 20 s was killed, and its status says so.
+    assert_eq!(statuses.await.unwrap(), [Some(0), Some(0)]);
+}
+
+#[tokio::test]
+async fn a_client_resumes_at_another_start_of_the_stream() {
+    let fechatter = Fechatter::start().await;
+    let alice = fechatter.signs_up("alice", "Acme").await;
+    let mut stream = alice.listens(None).await;
+    let chat = json!({ "name": "lunch", "chat_type": "PublicChannel" });
+    let chat = alice.post("/api/chat", &chat).await;
+    stream.until("NewChat").await;
+    let cursor = stream.cursor.clone();
+    drop(stream);
+
+    let messages = format!("/api/chat/{}/messages", chat["id"]);
+    let mut sent = Vec::new();
+    for i in 1..=20 {
+        let message = alice.post(&messages, &json!({ "content": i.to_string() })).await;
+        sent.push(message["id"].clone());
+    }
+    let mut stream = alice.listens(cursor.as_deref()).await;
+    let mut received = Vec::new();
+    while received.len() < sent.len() {
+        received.push(stream.until("NewMessage").await["id"].clone());
+    }
+    assert_eq!(received, sent);
+}

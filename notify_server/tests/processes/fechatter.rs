@@ -1,0 +1,211 @@
+//! Both servers as processes of their own, and people who use them.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use devdb::{Ending, Leash, TestDatabase};
+use reqwest::{Client, Method, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+/// Nothing here takes this long unless it never comes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Both servers on a database of their own.
+pub(crate) struct Fechatter {
+    client: Client,
+    rest: String,
+    events: String,
+    pub(crate) operations: [String; 2],
+    pub(crate) servers: [Leash; 2],
+    pub(crate) database: TestDatabase,
+}
+
+impl Fechatter {
+    pub(crate) async fn start() -> Self {
+        let database = TestDatabase::create(&fechatter_server::MIGRATOR).await;
+        let [rest, rest_operations, events, events_operations] = free_addresses();
+        let mut environment = vec![
+            ("DATABASE_URL", database.url()),
+            ("FECHATTER__SERVER__LISTEN", rest.to_string()),
+            ("FECHATTER__SERVER__OPERATIONS_LISTEN", rest_operations.to_string()),
+            ("FECHATTER__NOTIFY__LISTEN", events.to_string()),
+            ("FECHATTER__NOTIFY__OPERATIONS_LISTEN", events_operations.to_string()),
+            ("FECHATTER__ACCOUNTS__WORKSPACE_CREATION", "anyone".into()),
+            ("FECHATTER__ACCOUNTS__JOIN_POLICY", "open".into()),
+            ("FECHATTER__ACCOUNTS__ATTEMPTS_PER_MINUTE", "100000".into()),
+            ("FECHATTER__ACCOUNTS__ATTEMPTS_PER_MINUTE_OVERALL", "100000".into()),
+            ("FECHATTER__HTTP__REQUESTS_PER_SECOND", "100000".into()),
+            ("FECHATTER__HTTP__BURST", "100000".into()),
+            ("FECHATTER__LOG__FILTER", "warn".into()),
+        ];
+        let keys = fechatter_server::keygen().unwrap();
+        environment.extend(keys.lines().map(|line| {
+            let (key, value) = line.split_once('=').unwrap();
+            (key, value.to_owned())
+        }));
+        let start = |program: &Path| {
+            let ending = Ending::new("TERM", Duration::from_secs(20));
+            let configure = |command: &mut Command| {
+                let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../app.yml.example");
+                command.args(["--config", example]).envs(environment.clone()).stdout(Stdio::null());
+            };
+            Leash::start(program, ending, configure).unwrap()
+        };
+        let notify_server = Path::new(env!("CARGO_BIN_EXE_notify_server"));
+        let servers = [start(&fechatter_server()), start(notify_server)];
+        let fechatter = Self {
+            client: Client::builder().no_proxy().build().unwrap(),
+            rest: format!("http://{rest}"),
+            events: format!("http://{events}/events"),
+            operations: [rest_operations, events_operations].map(|a| format!("http://{a}")),
+            servers,
+            database,
+        };
+        for operations in &fechatter.operations {
+            let readyz = format!("{operations}/readyz");
+            timeout(PATIENCE, fechatter.ready(&readyz)).await.expect("the server is never ready");
+        }
+        fechatter
+    }
+
+    async fn ready(&self, readyz: &str) {
+        while self.client.get(readyz).send().await.map(|r| r.status()).ok()
+            != Some(StatusCode::NO_CONTENT)
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) async fn signs_up(&self, name: &str, workspace: &str) -> Person<'_> {
+        let host = workspace.to_lowercase().replace(' ', "-");
+        let email = format!("{name}@{host}.test");
+        let body = json!({ "fullname": name, "email": email, "password": "correct horse battery",
+            "workspace": workspace });
+        let signed_up = self.client.post(format!("{}/api/signup", self.rest)).json(&body).send();
+        let signed_up = signed_up.await.unwrap();
+        assert_eq!(signed_up.status(), StatusCode::CREATED);
+        Person::of(self, email, &signed_up.json().await.unwrap())
+    }
+
+    /// What an operations port says of its server: 0 is `fechatter_server`'s, 1 `notify_server`'s.
+    pub(crate) async fn metrics(&self, server: usize) -> String {
+        let url = format!("{}/metrics", self.operations[server]);
+        self.client.get(url).send().await.unwrap().text().await.unwrap()
+    }
+}
+
+/// The other crate's binary, which a build of the whole workspace puts beside ours.
+fn fechatter_server() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_notify_server")).with_file_name("fechatter_server");
+    assert!(program.exists(), "run `cargo build --workspace` first: this test needs both servers");
+    program
+}
+
+/// Addresses that nobody listened on a moment ago.
+fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap())
+}
+
+pub(crate) struct Person<'a> {
+    fechatter: &'a Fechatter,
+    pub(crate) id: i64,
+    pub(crate) session_id: String,
+    email: String,
+    token: String,
+}
+
+impl<'a> Person<'a> {
+    fn of(fechatter: &'a Fechatter, email: String, signed_in: &Value) -> Self {
+        let text = |field: &str| signed_in[field].as_str().unwrap().to_owned();
+        Self {
+            fechatter,
+            id: signed_in["user"]["id"].as_i64().unwrap(),
+            session_id: text("session_id"),
+            email,
+            token: text("access_token"),
+        }
+    }
+
+    /// The same person, in another session.
+    pub(crate) async fn signs_in(&self) -> Person<'a> {
+        let body = json!({ "email": self.email, "password": "correct horse battery" });
+        let signed_in = self.post("/api/signin", &body).await;
+        Person::of(self.fechatter, self.email.clone(), &signed_in)
+    }
+
+    pub(crate) async fn call(&self, method: Method, path: &str, body: &Value) -> Response {
+        let url = format!("{}{path}", self.fechatter.rest);
+        let request = self.fechatter.client.request(method, url).bearer_auth(&self.token);
+        let request = if body.is_null() { request } else { request.json(body) };
+        request.send().await.unwrap()
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
+        let response = self.call(Method::POST, path, body).await;
+        assert!(response.status().is_success(), "{path}: {}", response.text().await.unwrap());
+        response.json().await.unwrap()
+    }
+
+    /// A call that answers nothing, or nothing that counts.
+    pub(crate) async fn does(&self, method: Method, path: &str, body: &Value) {
+        let response = self.call(method, path, body).await;
+        assert!(response.status().is_success(), "{path}: {}", response.text().await.unwrap());
+    }
+
+    /// How `GET /events` answers.
+    pub(crate) async fn asks_for_events(&self, cursor: Option<&str>) -> Response {
+        let mut request = self.fechatter.client.get(&self.fechatter.events);
+        if let Some(cursor) = cursor {
+            request = request.header("last-event-id", cursor);
+        }
+        request.bearer_auth(&self.token).send().await.unwrap()
+    }
+
+    /// Follows the person's events, from a cursor or from now.
+    pub(crate) async fn listens(&self, cursor: Option<&str>) -> Stream {
+        let response = self.asks_for_events(cursor).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let mut stream = Stream { response, bytes: Vec::new(), cursor: None };
+        assert_eq!(stream.next().await.unwrap()["event"], "Ready");
+        stream
+    }
+}
+
+/// An open stream; its frames are read one by one.
+pub(crate) struct Stream {
+    response: Response,
+    bytes: Vec<u8>,
+    pub(crate) cursor: Option<String>,
+}
+
+impl Stream {
+    /// The next event's data, or none at the stream's end.
+    pub(crate) async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.bytes.windows(2).position(|two| two == b"\n\n") {
+                let frame = String::from_utf8(self.bytes.drain(..end + 2).collect()).unwrap();
+                let line = |field| frame.lines().find_map(|line| line.strip_prefix(field));
+                self.cursor = line("id: ").map(ToOwned::to_owned).or(self.cursor.take());
+                if let Some(data) = line("data: ") {
+                    return Some(serde_json::from_str(data).unwrap());
+                }
+                continue;
+            }
+            let chunk = timeout(PATIENCE, self.response.chunk()).await.expect("no event came");
+            self.bytes.extend(chunk.ok()??);
+        }
+    }
+
+    pub(crate) async fn until(&mut self, event: &str) -> Value {
+        loop {
+            let next = self.next().await.expect("the stream ended");
+            if next["event"] == event {
+                return next;
+            }
+        }
+    }
+}
