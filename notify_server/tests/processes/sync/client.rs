@@ -14,6 +14,7 @@ pub(crate) struct Client {
     workspace: Value,
     chats: BTreeMap<i64, Value>,
     users: BTreeMap<i64, Value>,
+    waiting: Option<(String, Value)>,
 }
 
 impl Client {
@@ -28,19 +29,27 @@ impl Client {
             workspace: sync["workspace"].clone(),
             chats: by_id(&sync["chats"]),
             users: by_id(&sync["users"]),
+            waiting: None,
         }
     }
 
-    /// Applies events up to a cursor; those behind it must be left for later.
+    /// Applies events up to a cursor; the one behind it waits for the next time.
     pub(crate) async fn follow(&mut self, stream: &mut Stream, upto: &Value) {
         let upto = position(upto.as_str().unwrap());
-        while position(&self.cursor) < upto {
-            let event = stream.next().await.expect("the stream ended");
-            let Some(cursor) = stream.cursor.clone() else { continue };
+        loop {
+            let (cursor, event) = match self.waiting.take() {
+                Some(waiting) => waiting,
+                None => {
+                    let event = stream.next().await.expect("the stream ended");
+                    (stream.cursor.clone().unwrap(), event)
+                }
+            };
             assert!(position(&cursor) > position(&self.cursor), "{event} comes twice");
-            if position(&cursor) <= upto {
-                self.apply(&event);
+            if position(&cursor) > upto {
+                self.waiting = Some((cursor, event));
+                return;
             }
+            self.apply(&event);
             self.cursor = cursor;
         }
     }
