@@ -120,7 +120,7 @@ pub enum WorkspaceCreation {
 }
 
 /// `retention`: how long things are kept.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct RetentionConfig {

@@ -123,6 +123,7 @@ pub async fn serve(
     let log = Log::new(db.clone());
     let limits = RequestLimits::new(&config.http);
     let purge = Purge::default();
+    let retention = config.retention;
     let state = AppState {
         purge: purge.clone(),
         writer: MessageWriter::new(log.clone()),
@@ -136,7 +137,7 @@ pub async fn serve(
         refresh_key,
     };
     tokio::spawn(limits.forget_idle(shutdown.clone()));
-    tokio::spawn(purge.run(db.clone(), shutdown.clone()));
+    tokio::spawn(purge.run(db.clone(), retention, shutdown.clone()));
 
     let ready: Ready = {
         let (db, draining) = (db.clone(), shutdown.clone());

@@ -4,3 +4,4 @@ pub(crate) mod message_writer;
 pub(crate) mod password;
 pub(crate) mod purge;
 pub(crate) mod refresh_token;
+pub(crate) mod retention;

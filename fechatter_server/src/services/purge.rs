@@ -1,4 +1,5 @@
-//! Removes the messages of deleted chats, in small batches and outside the log's lock.
+//! Removes what nobody can see any more, in small batches and outside the log's lock: the messages
+//! of deleted chats, old events, counters without effect.
 //!
 //! A deleted chat is gone for everybody at once; this only frees the space. Several servers may do
 //! it at the same time, and a batch cut short is done again.
@@ -7,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fechatter_core::ChatId;
+use fechatter_core::config::RetentionConfig;
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::models::throttle;
+use crate::services::retention;
 
 const BATCH: i64 = 1_000;
 /// How soon to look for what another server, or an earlier run, has left.
@@ -28,11 +31,20 @@ impl Purge {
     }
 
     /// Purges until the end of the server.
-    pub(crate) async fn run(self, db: PgPool, shutdown: CancellationToken) {
+    pub(crate) async fn run(
+        self,
+        db: PgPool,
+        retention: RetentionConfig,
+        shutdown: CancellationToken,
+    ) {
+        let days = i32::try_from(retention.events_days).unwrap_or(i32::MAX);
         let purges = async {
             loop {
                 if let Err(error) = purge(&db).await {
                     warn!(%error, "deleted chats could not be purged; trying again");
+                }
+                if let Err(error) = retention::prune(&db, days).await {
+                    warn!(%error, "old events could not be removed; trying again");
                 }
                 // Woken or not: it is time to look.
                 let _ = tokio::time::timeout(PAUSE, self.0.notified()).await;

@@ -16,6 +16,7 @@ mod membership_model;
 mod messages;
 mod old_client;
 mod plans;
+mod retention;
 mod roles;
 mod schema;
 mod server;

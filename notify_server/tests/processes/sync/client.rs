@@ -37,12 +37,11 @@ impl Client {
     pub(crate) async fn follow(&mut self, stream: &mut Stream, upto: &Value) {
         let upto = position(upto.as_str().unwrap());
         loop {
-            let (cursor, event) = match self.waiting.take() {
-                Some(waiting) => waiting,
-                None => {
-                    let event = stream.next().await.expect("the stream ended");
-                    (stream.cursor.clone().unwrap(), event)
-                }
+            let (cursor, event) = if let Some(waiting) = self.waiting.take() {
+                waiting
+            } else {
+                let event = stream.next().await.expect("the stream ended");
+                (stream.cursor.clone().unwrap(), event)
             };
             assert!(position(&cursor) > position(&self.cursor), "{event} comes twice");
             if position(&cursor) > upto {
