@@ -3,12 +3,14 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use ::metrics::gauge;
 use anyhow::Context;
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Postgres, Transaction};
 
 use crate::config::DatabaseConfig;
+use crate::metrics;
 
 /// How to reach the database, without the limits of [`connect`]: for migrations and listeners.
 ///
@@ -36,6 +38,14 @@ pub fn connect(options: PgConnectOptions, config: &DatabaseConfig) -> PgPool {
         .max_connections(config.max_connections)
         .acquire_timeout(Duration::from_secs(3))
         .connect_lazy_with(options)
+}
+
+/// Measures how many connections there are, and how many of them nobody uses.
+pub fn measure(db: &PgPool) {
+    let (all, idle) = (f64::from(db.size()), u32::try_from(db.num_idle()).unwrap_or(u32::MAX));
+    let idle = f64::from(idle).min(all);
+    gauge!(metrics::DATABASE_CONNECTIONS, "state" => "idle").set(idle);
+    gauge!(metrics::DATABASE_CONNECTIONS, "state" => "busy").set(all - idle);
 }
 
 /// Begins a transaction with this statement, in a way that may be cancelled.

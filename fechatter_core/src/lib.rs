@@ -3,7 +3,8 @@
 //! Read in this order: [`ids`] (one newtype an id), the objects that clients receive ([`user`],
 //! [`workspace`], [`chat`], [`message`]), [`event`] (what the log holds of them), [`log`] (how
 //! events are written, read and announced), [`token`] (who is calling), [`http`] (what every
-//! request to either server shares), [`config`], [`db`], [`telemetry`] and [`shutdown`].
+//! request to either server shares), [`config`], [`db`], [`telemetry`], [`metrics`] and
+//! [`shutdown`].
 //! [`sabotage`] is for tests of the tests.
 
 pub mod chat;
@@ -14,6 +15,7 @@ pub mod http;
 pub mod ids;
 pub mod log;
 pub mod message;
+pub mod metrics;
 pub mod sabotage;
 pub mod shutdown;
 pub mod telemetry;

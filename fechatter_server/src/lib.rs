@@ -19,8 +19,11 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::StatusCode;
 use fechatter_core::config::Config;
-use fechatter_core::http::{Listeners, Ready, Shared, operations, serve as serve_http, shared};
+use fechatter_core::http::{
+    Ask, Listeners, Operations, Shared, operations, serve as serve_http, shared,
+};
 use fechatter_core::log::Log;
+use fechatter_core::metrics::Metrics;
 use fechatter_core::token::{Signer, Verifier};
 use fechatter_core::{db, token};
 use secrecy::{ExposeSecret, SecretString};
@@ -139,13 +142,21 @@ pub async fn serve(
     tokio::spawn(limits.forget_idle(shutdown.clone()));
     tokio::spawn(purge.run(db.clone(), retention, shutdown.clone()));
 
-    let ready: Ready = {
+    let metrics = Metrics::start()?;
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(metrics.clone().upkeep()));
+    let ready: Ask<bool> = {
         let (db, draining) = (db.clone(), shutdown.clone());
         Arc::new(move || {
             let (db, draining) = (db.clone(), draining.clone());
             Box::pin(async move { !draining.is_cancelled() && answers(&db).await })
         })
     };
+    let measured = db.clone();
+    let measure: Ask<()> = Arc::new(move || {
+        fechatter_core::db::measure(&measured);
+        Box::pin(async {})
+    });
+    let told = Operations { ready, measure, metrics };
     if let (Ok(public), Ok(operations)) =
         (listeners.public.local_addr(), listeners.operations.local_addr())
     {
@@ -154,7 +165,7 @@ pub async fn serve(
     // The operations port outlives the requests in hand, so that operators can watch them end.
     let ended = CancellationToken::new();
     let operations =
-        tokio::spawn(serve_http(listeners.operations, operations(ready), ended.clone()));
+        tokio::spawn(serve_http(listeners.operations, operations(told), ended.clone()));
     serve_http(listeners.public, router(state), shutdown).await;
     ended.cancel();
     if timeout(CLOSING, async { tokio::join!(operations, db.close()) }).await.is_err() {

@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
+use ::metrics::counter;
 use bytes::Bytes;
-use fechatter_core::Timestamp;
 use fechatter_core::event::EphemeralEvent;
 use fechatter_core::log::{Cursor, Entry};
-use serde::Serialize;
+use fechatter_core::{Timestamp, metrics};
+use serde::{Serialize, Serializer};
 use tracing::error;
 
 /// What a server says about the stream itself.
@@ -24,8 +25,7 @@ pub(crate) enum Control {
 }
 
 /// Why a cursor cannot be served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ResetReason {
     /// It is no cursor.
     CursorInvalid,
@@ -38,8 +38,7 @@ pub(crate) enum ResetReason {
 }
 
 /// Why a stream ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GoodbyeReason {
     TokenExpired,
     SessionRevoked,
@@ -49,7 +48,50 @@ pub(crate) enum GoodbyeReason {
     Draining,
 }
 
+impl ResetReason {
+    /// Its name in frames.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::CursorInvalid => "cursor_invalid",
+            Self::CursorUnknown => "cursor_unknown",
+            Self::CursorExpired => "cursor_expired",
+            Self::TooFarBehind => "too_far_behind",
+        }
+    }
+}
+
+impl GoodbyeReason {
+    /// Its name in frames.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::TokenExpired => "token_expired",
+            Self::SessionRevoked => "session_revoked",
+            Self::Suspended => "suspended",
+            Self::Removed => "removed",
+            Self::SlowConsumer => "slow_consumer",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+impl Serialize for ResetReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl Serialize for GoodbyeReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
 impl Control {
+    pub(crate) fn reset(reason: ResetReason, cursor: Cursor) -> Self {
+        counter!(metrics::RESETS, "reason" => reason.name()).increment(1);
+        Self::Reset { reason, cursor }
+    }
+
     pub(crate) fn goodbye(reason: GoodbyeReason) -> Self {
         Self::Goodbye { reason, retry_ms: retry_ms() }
     }

@@ -56,6 +56,17 @@ pub(crate) struct Attachment {
     outbox: Arc<Outbox>,
 }
 
+/// What is held for streams.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    pub(crate) workspaces: usize,
+    /// The size of the recent events.
+    pub(crate) recent_bytes: usize,
+    /// Frames that wait in outboxes, and in the one with the most.
+    pub(crate) waiting: usize,
+    pub(crate) longest: usize,
+}
+
 /// What the hub can do for a reader who has everything up to a cursor.
 #[derive(Debug)]
 pub(crate) enum Follow {
@@ -127,6 +138,16 @@ impl Hub {
         for room in rooms.values_mut() {
             room.trim(self.limits.events, share);
         }
+    }
+
+    /// What is held here.
+    pub(crate) fn load(&self) -> Load {
+        let rooms = &*self.rooms();
+        let mut load = Load { workspaces: rooms.len(), ..Load::default() };
+        for room in rooms.values() {
+            room.add_to(&mut load);
+        }
+        load
     }
 
     /// Whether a workspace is here.

@@ -5,13 +5,14 @@
 //! `memberships` who is in which chat, `recent` its newest events, `ending` which of them end
 //! streams, `outbox` what one stream has yet to take, `snapshot` how a workspace begins. `sse`
 //! answers `GET /events`, `start` decides where a stream begins, `stream` is its life until it
-//! ends, and `frame` is what is written to it.
+//! ends, and `frame` is what is written to it. `measure` is for those who watch.
 
 mod admissions;
 mod ending;
 mod frame;
 mod hub;
 mod listener;
+mod measure;
 mod memberships;
 mod outbox;
 mod recent;
@@ -30,7 +31,8 @@ use axum::Router;
 use axum::routing::get;
 use fechatter_core::config::Config;
 use fechatter_core::db;
-use fechatter_core::http::{self, Listeners, Ready, Shared};
+use fechatter_core::http::{self, Ask, Listeners, Operations, Shared};
+use fechatter_core::metrics::Metrics;
 use fechatter_core::token::Verifier;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
@@ -88,10 +90,16 @@ pub async fn serve(
     }
 
     let mut parts = JoinSet::new();
-    let operations = http::operations(readiness(db.clone(), Arc::clone(&tail)));
+    let metrics = Metrics::start()?;
+    let operations = http::operations(Operations {
+        ready: readiness(db.clone(), Arc::clone(&tail)),
+        measure: measuring(db.clone(), Arc::clone(&hub), Arc::clone(&tail)),
+        metrics: metrics.clone(),
+    });
     let listening = listener::run(options, hub, Arc::clone(&tail));
     parts.spawn(until(shutdown.clone(), async move { tail.run().await }));
     parts.spawn(until(shutdown.clone(), listening));
+    parts.spawn(until(shutdown.clone(), metrics.upkeep()));
     parts.spawn(http::serve(listeners.public, router(app, &config), shutdown.clone()));
     parts.spawn(http::serve(listeners.operations, operations, shutdown.clone()));
     let mut result = Ok(());
@@ -116,12 +124,19 @@ fn router(app: App, config: &Config) -> Router {
     http::shared(router, &shared)
 }
 
+fn measuring(db: PgPool, hub: Arc<Hub>, tail: Arc<Tail>) -> Ask<()> {
+    Arc::new(move || {
+        let (db, hub, tail) = (db.clone(), Arc::clone(&hub), Arc::clone(&tail));
+        Box::pin(async move { measure::all(&db, &hub, &tail).await })
+    })
+}
+
 async fn until(shutdown: CancellationToken, part: impl Future<Output = ()>) {
     shutdown.run_until_cancelled_owned(part).await;
 }
 
 /// Ready is a server that reaches its database and keeps up with the logs.
-fn readiness(db: PgPool, tail: Arc<Tail>) -> Ready {
+fn readiness(db: PgPool, tail: Arc<Tail>) -> Ask<bool> {
     Arc::new(move || {
         let (db, tail) = (db.clone(), Arc::clone(&tail));
         Box::pin(async move {

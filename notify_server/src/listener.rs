@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::metrics::counter;
 use anyhow::Context;
 use fechatter_core::log::{DOORBELL_CHANNEL, EPHEMERAL_CHANNEL, Ephemeral};
 use fechatter_core::sabotage::{self, Sabotage};
-use fechatter_core::{WorkspaceId, ids::NotAnId};
+use fechatter_core::{WorkspaceId, ids::NotAnId, metrics};
 use sqlx::Executor;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
 use tokio::time::{sleep, timeout};
@@ -87,6 +88,7 @@ async fn hear(mut listener: PgListener, hub: &Hub, tail: &Tail) -> anyhow::Resul
 fn act_on(notification: &PgNotification, hub: &Hub, tail: &Tail) {
     let payload = notification.payload();
     if notification.channel() == DOORBELL_CHANNEL {
+        counter!(metrics::DOORBELLS_HEARD).increment(1);
         tail.wake(news(payload));
         return;
     }

@@ -69,6 +69,11 @@ impl Outbox {
         });
     }
 
+    /// How many frames wait.
+    pub(crate) fn len(&self) -> usize {
+        self.with_queue(|queue| queue.frames.len())
+    }
+
     /// Whether half of it is taken up.
     pub(crate) fn is_crowded(&self) -> bool {
         self.with_queue(|queue| queue.frames.len() > MAX_FRAMES / 2 || queue.bytes > MAX_BYTES / 2)

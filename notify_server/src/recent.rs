@@ -53,6 +53,11 @@ impl Recent {
         (!events.is_empty()).then_some(Self { events, bytes })
     }
 
+    /// How much memory they take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The newest event.
     pub(crate) fn head(&self) -> Cursor {
         self.events[self.events.len() - 1].cursor

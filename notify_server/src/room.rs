@@ -1,16 +1,19 @@
 //! The rules of one workspace: who is in which chat, and which open streams an event is for.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::metrics::counter;
 use bytes::Bytes;
 use fechatter_core::log::{Cursor, Entry};
 use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::token::AuthUser;
-use fechatter_core::{Position, UserId};
+use fechatter_core::{ChatId, Position, UserId, metrics};
 
 use crate::frame::GoodbyeReason;
+use crate::hub::Load;
 use crate::memberships::{Membership, Memberships};
 use crate::outbox::{End, Outbox};
 use crate::recent::{After, Event, Recent};
@@ -207,6 +210,16 @@ impl Room {
         }
     }
 
+    /// Adds what is held here.
+    pub(crate) fn add_to(&self, load: &mut Load) {
+        load.recent_bytes += self.recent.bytes();
+        for stream in self.streams.values().flatten() {
+            let waiting = stream.outbox.len();
+            load.waiting += waiting;
+            load.longest = load.longest.max(waiting);
+        }
+    }
+
     /// Whether a stream still has much to take.
     pub(crate) fn is_crowded(&self) -> bool {
         self.streams.values().flatten().any(|stream| stream.outbox.is_crowded())
@@ -218,10 +231,12 @@ impl Room {
     }
 
     fn deliver(&self, event: &Event) {
+        let delivered = Cell::new(0);
         let tell = |streams: &[Stream]| {
             for stream in streams.iter().filter(|stream| stream.after < event.cursor.position) {
                 if let Some(frame) = &event.frame {
                     stream.outbox.push(frame.clone());
+                    delivered.update(|count| count + 1);
                 }
                 let reason = event.ending.and_then(|ending| ending.reason_for(&stream.reader));
                 if let Some(reason) = reason {
@@ -229,36 +244,42 @@ impl Room {
                 }
             }
         };
-        let tell_user = |user_id: &UserId| {
-            if let Some(streams) = self.streams.get(user_id) {
-                tell(streams);
-            }
-        };
-        let Some(chat_id) = event.chat_id else {
-            match &event.user_id {
-                Some(user_id) => tell_user(user_id),
-                None => self.streams.values().for_each(|streams| tell(streams)),
-            }
-            return;
-        };
+        match (event.chat_id, event.user_id) {
+            (Some(chat_id), user_id) => self.tell_chat(chat_id, user_id, tell),
+            (None, Some(user_id)) => self.tell_user(user_id, &tell),
+            (None, None) => self.streams.values().for_each(|streams| tell(streams)),
+        }
+        counter!(metrics::DELIVERIES).increment(delivered.get());
+    }
+
+    fn tell_user(&self, user_id: UserId, tell: &impl Fn(&[Stream])) {
+        if let Some(streams) = self.streams.get(&user_id) {
+            tell(streams);
+        }
+    }
+
+    /// Its members, and one more person.
+    fn tell_chat(&self, chat_id: ChatId, user_id: Option<UserId>, tell: impl Fn(&[Stream])) {
         let nobody = HashMap::new();
         let members = self.memberships.of(chat_id).unwrap_or(&nobody);
         // Whichever are fewer: the members or the people who are here.
         if members.len() <= self.streams.len() {
-            members.keys().for_each(tell_user);
+            for user_id in members.keys() {
+                self.tell_user(*user_id, &tell);
+            }
         } else {
             let here = self.streams.iter().filter(|(user_id, _)| members.contains_key(user_id));
             here.for_each(|(_, streams)| tell(streams));
         }
-        if let Some(user_id) = event.user_id.filter(|user_id| !members.contains_key(user_id)) {
-            tell_user(&user_id);
+        if let Some(user_id) = user_id.filter(|user_id| !members.contains_key(user_id)) {
+            self.tell_user(user_id, &tell);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use fechatter_core::{ChatId, MessageId, SessionId, WorkspaceId};
+    use fechatter_core::{MessageId, SessionId, WorkspaceId};
     use futures_util::FutureExt;
 
     use super::*;

@@ -95,7 +95,7 @@ pub(crate) async fn events(
             Stream::body(app, user, admission, [from, head], resumed)
         }
         Start::Reset { reason, cursor } => {
-            let reset = Control::Reset { reason, cursor }.frame();
+            let reset = Control::reset(reason, cursor).frame();
             Body::from_stream(stream::iter([Ok::<_, Infallible>(reset)]))
         }
     };

@@ -3,11 +3,12 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use ::metrics::{counter, gauge, histogram};
 use axum::body::Body;
 use bytes::Bytes;
 use fechatter_core::log::{self, Cursor, Entry, Found, Range};
 use fechatter_core::token::AuthUser;
-use fechatter_core::{Position, Timestamp};
+use fechatter_core::{Position, Timestamp, metrics};
 use futures_util::{FutureExt, StreamExt, future, stream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
@@ -40,6 +41,7 @@ pub(crate) struct Stream {
     user: AuthUser,
     /// Where the log was when the stream was asked for.
     head: Cursor,
+    resumed: bool,
     frames: mpsc::Sender<Bytes>,
     _admission: Admission,
 }
@@ -54,17 +56,19 @@ impl Stream {
         resumed: bool,
     ) -> Body {
         let (frames, mut taken) = mpsc::channel(IN_HAND);
-        let stream = Self { app, user, head, frames, _admission: admission };
+        let stream = Self { app, user, head, resumed, frames, _admission: admission };
         let life = async move {
+            let mut closing = Closing::of_opened();
             stream.send(frame::ready(from, resumed)).await;
-            stream.live(from).await;
+            closing.reason = stream.live(from).await;
         };
         let taken = stream::poll_fn(move |context| taken.poll_recv(context));
         let life = life.into_stream().filter_map(|()| future::ready(None));
         Body::from_stream(stream::select(taken, life).map(Ok::<_, Infallible>))
     }
 
-    async fn live(&self, from: Cursor) {
+    /// Lives until something other than the client ends it; says what.
+    async fn live(&self, from: Cursor) -> &'static str {
         let seconds_left = self.user.expires_at - Timestamp::now().0.timestamp();
         let lifetime = Duration::from_secs(seconds_left.try_into().unwrap_or(0));
         let end = tokio::select! {
@@ -76,15 +80,16 @@ impl Stream {
                 Err(error) => {
                     // Without a goodbye: the client comes back and resumes.
                     warn!(%error, user_id = %self.user.id, "a stream could not be continued");
-                    return;
+                    return "failed";
                 }
             },
         };
-        let last = match end {
-            End::Goodbye(reason) => Control::goodbye(reason),
-            End::Reset(reason, cursor) => Control::Reset { reason, cursor },
+        let (last, reason) = match end {
+            End::Goodbye(reason) => (Control::goodbye(reason), reason.name()),
+            End::Reset(reason, cursor) => (Control::reset(reason, cursor), "reset"),
         };
         self.send(last.frame()).await;
+        reason
     }
 
     /// Everything after `from` that is for this reader, once and in order, until something ends it.
@@ -93,9 +98,11 @@ impl Stream {
         let workspace_id = self.user.workspace_id;
         let mut reached = from;
         let mut tries = Tries::default();
+        let mut catching_up = CatchingUp::now();
         let attachment = loop {
             match self.app.hub.follow(&reader, reached) {
                 Follow::Missed(missed) => {
+                    catching_up.events += missed.frames.len();
                     self.send_all(missed.frames).await;
                     if let Some(reason) = missed.end {
                         return Ok(End::Goodbye(reason));
@@ -103,13 +110,17 @@ impl Stream {
                     reached = missed.reached;
                 }
                 Follow::Attached(missed, attachment) => {
+                    catching_up.events += missed.frames.len();
                     self.send_all(missed.frames).await;
                     break attachment;
                 }
-                Follow::Forgotten(upto) => match self.replay(&reader, reached, upto).await? {
-                    Ok(cursor) => reached = cursor,
-                    Err(end) => return Ok(end),
-                },
+                Follow::Forgotten(upto) => {
+                    catching_up.source = "database";
+                    match self.replay(&reader, reached, upto, &mut catching_up.events).await? {
+                        Ok(cursor) => reached = cursor,
+                        Err(end) => return Ok(end),
+                    }
+                }
                 Follow::Absent => {
                     if let Err(error) = self.app.loader.load(workspace_id).await {
                         tries.wait(error).await?;
@@ -122,6 +133,9 @@ impl Stream {
                 }
             }
         };
+        if self.resumed {
+            catching_up.record();
+        }
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -142,6 +156,7 @@ impl Stream {
         reader: &Reader,
         mut reached: Cursor,
         upto: Position,
+        events: &mut usize,
     ) -> sqlx::Result<Result<Cursor, End>> {
         while reached.position < upto {
             let (entries, step) = match self.read_on(reached, upto).await? {
@@ -151,6 +166,7 @@ impl Stream {
             for entry in entries {
                 let event = Event::new(&entry);
                 if let Some(frame) = &event.frame {
+                    *events += 1;
                     self.send(frame.clone()).await;
                 }
                 if let Some(reason) = reader.ended_by(&event) {
@@ -214,6 +230,45 @@ impl Stream {
     async fn send(&self, frame: Bytes) {
         // The other end lives in the same body: it cannot be gone.
         let _ = self.frames.send(frame).await;
+    }
+}
+
+/// Counts a stream while it is open, and then why it is not.
+struct Closing {
+    reason: &'static str,
+}
+
+impl Closing {
+    fn of_opened() -> Self {
+        gauge!(metrics::STREAMS_OPEN).increment(1);
+        // Until something else does, the client ends it.
+        Self { reason: "gone" }
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        gauge!(metrics::STREAMS_OPEN).decrement(1);
+        counter!(metrics::STREAMS_CLOSED, "reason" => self.reason).increment(1);
+    }
+}
+
+/// What a stream had to be told before it was live.
+struct CatchingUp {
+    began: Instant,
+    source: &'static str,
+    events: usize,
+}
+
+impl CatchingUp {
+    fn now() -> Self {
+        Self { began: Instant::now(), source: "memory", events: 0 }
+    }
+
+    fn record(&self) {
+        let events = u32::try_from(self.events).unwrap_or(u32::MAX);
+        histogram!(metrics::REPLAY_EVENTS).record(events);
+        histogram!(metrics::REPLAY_SECONDS, "source" => self.source).record(self.began.elapsed());
     }
 }
 

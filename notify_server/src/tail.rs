@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ::metrics::counter;
 use anyhow::Context;
 use bytes::Bytes;
 use fechatter_core::log::{self, Cursor, Entry, Range};
 use fechatter_core::sabotage::{self, Sabotage};
-use fechatter_core::{Position, WorkspaceId};
+use fechatter_core::{Position, WorkspaceId, metrics};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::Notify;
@@ -67,6 +68,7 @@ pub(crate) struct Tail {
     options: PgConnectOptions,
     news: Mutex<News>,
     woken: Notify,
+    began: Instant,
     scanned: Mutex<Option<Instant>>,
 }
 
@@ -74,7 +76,7 @@ impl Tail {
     pub(crate) fn new(hub: Arc<Hub>, options: PgConnectOptions) -> Self {
         let options = options.options([("statement_timeout", "2s"), ("jit", "off")]);
         let (news, woken, scanned) = Default::default();
-        Self { hub, options, news, woken, scanned }
+        Self { hub, options, news, woken, began: Instant::now(), scanned }
     }
 
     /// Asks for a scan; one that is under way is followed by another.
@@ -89,6 +91,12 @@ impl Tail {
         scanned.is_some_and(|scanned| scanned.elapsed() < CURRENT)
     }
 
+    /// How long ago the logs were read; since the start, if they never were.
+    pub(crate) fn scan_age(&self) -> Duration {
+        let scanned = *self.scanned.lock().unwrap_or_else(PoisonError::into_inner);
+        scanned.unwrap_or(self.began).elapsed()
+    }
+
     /// Scans for ever, one scan at a time.
     pub(crate) async fn run(&self) {
         let mut connection = None;
@@ -97,19 +105,21 @@ impl Tail {
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                () = self.woken.notified() => {}
+            let found_by = tokio::select! {
+                () = self.woken.notified() => "doorbell",
                 _ = poll.tick() => {
                     self.hub.forget_deserted();
                     if !sabotage::is(Sabotage::NoRescan) {
                         self.note(News::Anywhere);
                     }
+                    "poll"
                 }
-            }
+            };
             let news =
                 std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner));
             match self.scan(&mut connection, &news, at_once).await {
-                Ok(()) => {
+                Ok(found) => {
+                    counter!(metrics::EVENTS_READ, "found_by" => found_by).increment(found);
                     at_once = (at_once + MAX_RANGES).min(MAX_ENTRIES);
                     let now = Some(Instant::now());
                     *self.scanned.lock().unwrap_or_else(PoisonError::into_inner) = now;
@@ -132,14 +142,15 @@ impl Tail {
         self.news.lock().unwrap_or_else(PoisonError::into_inner).add(news);
     }
 
-    /// Reads once where it was asked to look. Where that was not all, another scan follows, so that
+    /// Reads once where it was asked to look, and says how many events were new. Where that was not all, another scan follows, so that
     /// a busy workspace keeps no other waiting.
     async fn scan(
         &self,
         connection: &mut Option<PgConnection>,
         news: &News,
         at_once: usize,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<u64> {
+        let mut found = 0;
         for batch in self.hub.heads(news).chunks(MAX_RANGES) {
             let limit = at_once / batch.len();
             let entries = self.read(connection, batch, limit).await?;
@@ -147,6 +158,7 @@ impl Tail {
                 let start = entries.partition_point(|entry| entry.workspace_id < workspace_id);
                 let end = entries.partition_point(|entry| entry.workspace_id <= workspace_id);
                 let entries = &entries[start..end];
+                found += u64::try_from(entries.len().saturating_sub(1))?;
                 match self.hand_on(workspace_id, from, entries).await {
                     Advance::To(_) if entries.len() == limit => {
                         self.wake(News::In([workspace_id].into()));
@@ -156,7 +168,7 @@ impl Tail {
                 }
             }
         }
-        Ok(())
+        Ok(found)
     }
 
     async fn hand_on(
@@ -209,6 +221,7 @@ impl Tail {
         workspace_id: WorkspaceId,
         from: Cursor,
     ) -> anyhow::Result<()> {
+        counter!(metrics::LOG_BREAKS).increment(1);
         error!(%workspace_id, %from, "the log does not go on from where it was: resetting streams");
         let mut open = self.open(connection).await?;
         let head = timeout(QUERY_LIMIT, log::head(&mut open, workspace_id)).await;

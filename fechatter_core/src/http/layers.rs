@@ -19,7 +19,17 @@ use tracing::{Span, error, field, info, info_span};
 use uuid::Uuid;
 
 use super::ApiError;
+use crate::metrics;
 
+const STANDARD_METHODS: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
 const MAX_URI: usize = 8 * 1024;
 const MAX_HEADERS: usize = 16 * 1024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -80,8 +90,11 @@ async fn envelope(request: Request, next: Next, https: bool) -> Response {
     let started = Instant::now();
     let RequestId(id) =
         request.extensions().get::<RequestId>().cloned().unwrap_or(RequestId(String::new()));
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;
     let status = response.status();
+    count(&method, route.as_ref(), status, started.elapsed());
     if status.is_client_error() || status.is_server_error() {
         response = render(response, &id);
     }
@@ -103,6 +116,22 @@ async fn envelope(request: Request, next: Next, https: bool) -> Response {
         headers.insert(STRICT_TRANSPORT_SECURITY, value);
     }
     response
+}
+
+/// By the route's pattern, not its path, so that there are only so many.
+fn count(method: &Method, route: Option<&MatchedPath>, status: StatusCode, took: Duration) {
+    let route = route.map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
+    // Clients can make up methods.
+    let method =
+        if STANDARD_METHODS.contains(method) { method.to_string() } else { "other".into() };
+    let answered = [
+        ("method", method.clone()),
+        ("route", route.clone()),
+        ("status", status.as_u16().to_string()),
+    ];
+    ::metrics::counter!(metrics::REQUESTS, &answered).increment(1);
+    let took_labels = [("method", method), ("route", route)];
+    ::metrics::histogram!(metrics::REQUEST_SECONDS, &took_labels).record(took);
 }
 
 fn render(response: Response, request_id: &str) -> Response {

@@ -10,5 +10,5 @@ mod socket;
 
 pub use error::{ApiError, Detail, ErrorBody};
 pub use layers::{RequestId, Shared, shared};
-pub use operations::{Ready, operations};
+pub use operations::{Ask, Operations, operations};
 pub use serve::{Listeners, Peer, serve};

@@ -7,13 +7,14 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use ::metrics::counter;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::event::EphemeralEvent;
-use crate::{UserId, WorkspaceId};
+use crate::{UserId, WorkspaceId, metrics};
 
 /// Its payload is the ids of workspaces with news, separated by commas; empty means any.
 pub const DOORBELL_CHANNEL: &str = "fechatter_doorbell";
@@ -92,7 +93,10 @@ async fn ring_for(shared: Weak<Shared>, changed: Arc<Notify>, db: PgPool) {
     loop {
         changed.notified().await;
         let Some(pending) = shared.upgrade().map(|shared| shared.take()) else { return };
-        if let Err(error) = notify(&db, pending).await {
+        let rung = notify(&db, pending).await;
+        let outcome = if rung.is_ok() { "rung" } else { "failed" };
+        counter!(metrics::DOORBELLS_RUNG, "outcome" => outcome).increment(1);
+        if let Err(error) = rung {
             warn!(%error, "the doorbell did not ring; readers find the events by polling");
         }
     }

@@ -1,13 +1,15 @@
 //! Writing: lock the log, check, write, append, commit, ring.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
+use ::metrics::{counter, histogram};
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{Log, Stamp};
 use crate::event::Event;
 use crate::sabotage::{self, Sabotage};
-use crate::{ChatId, Position, UserId, WorkspaceId, db};
+use crate::{ChatId, Position, UserId, WorkspaceId, db, metrics};
 
 /// Who receives an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +87,7 @@ impl LogWriter {
     /// # Errors
     /// As for [`lock`](Self::lock).
     pub async fn add_locks(&mut self, workspaces: &[WorkspaceId]) -> sqlx::Result<()> {
+        let began = Instant::now();
         if !sabotage::is(Sabotage::NoLock) {
             // In ascending order, so that two writers of several logs cannot wait for each other.
             sqlx::query!(
@@ -98,6 +101,7 @@ impl LogWriter {
             .fetch_all(&mut *self.tx)
             .await?;
         }
+        histogram!(metrics::LOCK_WAIT_SECONDS).record(began.elapsed());
         // A new statement, so that it sees what was committed while the first one waited.
         let heads = sqlx::query!(
             r#"select workspace_id as "workspace_id: WorkspaceId",
@@ -208,6 +212,8 @@ impl LogWriter {
         }
         self.tx.commit().await?;
         if !pending.workspaces.is_empty() {
+            let written = u64::try_from(pending.workspaces.len()).unwrap_or(u64::MAX);
+            counter!(metrics::EVENTS_WRITTEN).increment(written);
             self.log.doorbell.ring(pending.workspaces);
         }
         Ok(())

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use fechatter_core::WorkspaceId;
+use ::metrics::counter;
 use fechatter_core::db::begin;
+use fechatter_core::{WorkspaceId, metrics};
 use sqlx::PgPool;
 
 /// Events that one transaction removes: few enough to be done within some milliseconds.
@@ -86,5 +87,6 @@ async fn remove_oldest(db: &PgPool, workspace_id: WorkspaceId, days: i32) -> sql
     .await?
     .rows_affected();
     tx.commit().await?;
+    counter!(metrics::EVENTS_PRUNED).increment(removed);
     Ok(i64::try_from(removed) == Ok(BATCH))
 }

@@ -104,3 +104,51 @@ async fn a_client_resumes_at_another_start_of_the_stream() {
     }
     assert_eq!(received, sent);
 }
+
+#[tokio::test]
+async fn both_servers_tell_what_they_do() {
+    let fechatter = Fechatter::start().await;
+    let alice = fechatter.signs_up("alice", "Acme").await;
+    let mut stream = alice.listens(None).await;
+    let chat = json!({ "name": "lunch", "chat_type": "PublicChannel" });
+    alice.post("/api/chat", &chat).await;
+    let cursor = stream.until("NewChat").await;
+    assert!(cursor["id"].is_i64());
+    alice.asks_for_events(Some("nonsense")).await.text().await.unwrap();
+    let resumed = stream.cursor.clone();
+    alice.post("/api/chat", &json!({ "name": "dinner", "chat_type": "PublicChannel" })).await;
+    stream.until("NewChat").await;
+    alice.listens(resumed.as_deref()).await.until("NewChat").await;
+
+    let [rest, events] = [fechatter.metrics(0).await, fechatter.metrics(1).await];
+
+    for (metrics, name, least) in [
+        (
+            &rest,
+            "fechatter_requests_total{method=\"POST\",route=\"/api/chat\",status=\"201\"}",
+            2.0,
+        ),
+        (&rest, "fechatter_request_seconds_count{method=\"POST\",route=\"/api/signup\"}", 1.0),
+        (&rest, "fechatter_events_written_total", 3.0),
+        (&rest, "fechatter_lock_wait_seconds_count", 2.0),
+        (&rest, "fechatter_doorbells_rung_total{outcome=\"rung\"}", 1.0),
+        (&rest, "fechatter_database_connections{state=\"idle\"}", 1.0),
+        (&events, "fechatter_requests_total{method=\"GET\",route=\"/events\",status=\"200\"}", 3.0),
+        (&events, "fechatter_doorbells_heard_total", 1.0),
+        (&events, "fechatter_streams_open", 1.0),
+        (&events, "fechatter_resets_total{reason=\"cursor_invalid\"}", 1.0),
+        (&events, "fechatter_replay_events_sum", 1.0),
+        (&events, "fechatter_replay_seconds_count{source=\"memory\"}", 1.0),
+        (&events, "fechatter_deliveries_total", 1.0),
+        (&events, "fechatter_workspaces", 1.0),
+        (&events, "fechatter_recent_bytes", 100.0),
+        (&events, "fechatter_tail_lag_positions", 0.0),
+        (&events, "fechatter_tail_lag_seconds", 0.0),
+        (&events, "fechatter_tail_scan_age_seconds", 0.0),
+        (&events, "fechatter_outbox_frames{which=\"longest\"}", 0.0),
+    ] {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|value| value.trim().parse::<f64>().ok());
+        assert!(value.is_some_and(|value| value >= least), "{name}: {value:?} in\n{metrics}");
+    }
+}

@@ -1,0 +1,119 @@
+//! What both servers count and measure, for Prometheus.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::Context;
+use metrics::{describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+macro_rules! names {
+    ($($describe:ident $name:ident $text:literal $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $name: &str = $text;
+        )*
+
+        fn describe() {
+            $($describe!($name, $help);)*
+        }
+    };
+}
+
+names! {
+    describe_counter REQUESTS "fechatter_requests_total"
+        "Answers, by method, route and status.";
+    describe_histogram REQUEST_SECONDS "fechatter_request_seconds"
+        "Time until the answer's headers, by method and route.";
+    describe_histogram LOCK_WAIT_SECONDS "fechatter_lock_wait_seconds"
+        "Time that a writer waited for the locks of its logs.";
+    describe_counter EVENTS_WRITTEN "fechatter_events_written_total"
+        "Events committed to the logs.";
+    describe_counter EVENTS_PRUNED "fechatter_events_pruned_total"
+        "Events removed because they were too old.";
+    describe_counter DOORBELLS_RUNG "fechatter_doorbells_rung_total"
+        "Notifications sent, by outcome (rung, failed).";
+    describe_gauge DATABASE_CONNECTIONS "fechatter_database_connections"
+        "Connections of the pool, by state (idle, busy).";
+    describe_counter DOORBELLS_HEARD "fechatter_doorbells_heard_total"
+        "Notifications received.";
+    describe_counter EVENTS_READ "fechatter_events_read_total"
+        "Events read from the logs, by what made the tail look (doorbell, poll).";
+    describe_counter LOG_BREAKS "fechatter_log_breaks_total"
+        "Times that a log did not go on from where it was: a hole, a failover or a restore.";
+    describe_gauge TAIL_LAG_POSITIONS "fechatter_tail_lag_positions"
+        "The logs' heads minus the tail's positions, of the workspace that is furthest behind.";
+    describe_gauge TAIL_LAG_SECONDS "fechatter_tail_lag_seconds"
+        "Age of the oldest event that the tail has not read.";
+    describe_gauge TAIL_SCAN_AGE_SECONDS "fechatter_tail_scan_age_seconds"
+        "Time since the tail last read all logs with success.";
+    describe_gauge WORKSPACES "fechatter_workspaces"
+        "Workspaces held in memory.";
+    describe_gauge RECENT_BYTES "fechatter_recent_bytes"
+        "Size of the recent events held in memory.";
+    describe_gauge STREAMS_OPEN "fechatter_streams_open"
+        "Streams open now.";
+    describe_counter STREAMS_CLOSED "fechatter_streams_closed_total"
+        "Streams that ended, by reason: those of Goodbye, and reset, gone (the client), failed.";
+    describe_counter RESETS "fechatter_resets_total"
+        "Resets sent, by reason.";
+    describe_histogram REPLAY_EVENTS "fechatter_replay_events"
+        "Events that a resuming stream had missed.";
+    describe_histogram REPLAY_SECONDS "fechatter_replay_seconds"
+        "Time until a resuming stream had what it missed, by source (memory, database).";
+    describe_counter DELIVERIES "fechatter_deliveries_total"
+        "Events handed to streams as they happened.";
+    describe_gauge OUTBOX_FRAMES "fechatter_outbox_frames"
+        "Events waiting for slow readers, by which (all, longest).";
+}
+
+const SECONDS: [f64; 13] =
+    [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+const EVENTS: [f64; 7] = [0.0, 1.0, 10.0, 100.0, 1_000.0, 5_000.0, 100_000.0];
+/// Histograms keep every value until somebody looks.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What has been counted in this process.
+#[derive(Debug, Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// Starts counting, once for the process however often it is called.
+    ///
+    /// # Errors
+    /// When something else counts already.
+    pub fn start() -> anyhow::Result<Self> {
+        static STARTED: OnceLock<Result<Metrics, String>> = OnceLock::new();
+        let started = STARTED.get_or_init(|| install().map_err(|error| format!("{error:#}")));
+        started.clone().map_err(anyhow::Error::msg)
+    }
+
+    /// Everything in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Keeps the memory of what is measured in bounds, for ever.
+    pub async fn upkeep(self) {
+        let mut upkeep = tokio::time::interval(UPKEEP);
+        loop {
+            upkeep.tick().await;
+            self.0.run_upkeep();
+        }
+    }
+}
+
+fn install() -> anyhow::Result<Metrics> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(Matcher::Suffix("_events".into()), &EVENTS)
+        })
+        .context("the buckets of the metrics are wrong")?
+        .build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|error| anyhow::anyhow!("{error}"))?;
+    describe();
+    Ok(Metrics(handle))
+}
