@@ -60,8 +60,8 @@ pub(super) async fn sign_up(
 ) -> Result<(StatusCode, CookieJar, Json<AuthResponse>)> {
     let policy = &state.config.accounts;
     throttle::count_attempt(&state.db, policy, &device).await?;
-    let session =
-        account::sign_up(&state.log, policy, &state.passwords, (request, &device)).await?;
+    let stores = (&state.db, &state.log);
+    let session = account::sign_up(stores, policy, &state.passwords, (request, &device)).await?;
     let (jar, body) = with_cookie(&state, jar, session)?;
     Ok((StatusCode::CREATED, jar, body))
 }

@@ -43,9 +43,18 @@ pub(crate) struct SignIn {
     workspace: Option<String>,
 }
 
-/// Creates an account in a workspace, new or existing, and its first session.
+/// Whose account it is that signs up.
+enum Account {
+    /// Nobody's yet: it is to have this password, hashed.
+    New(String),
+    /// That of somebody who has left every workspace, and knows its password.
+    Returning(UserId),
+}
+
+/// Creates an account in a workspace, new or existing, and its first session. An account that has
+/// left every workspace comes back in the same way: it has no other.
 pub(crate) async fn sign_up(
-    log: &Log,
+    (db, log): (&PgPool, &Log),
     policy: &AccountsConfig,
     passwords: &Passwords,
     (request, device): (SignUp, &Device),
@@ -54,16 +63,48 @@ pub(crate) async fn sign_up(
         return Err(AppError::invalid("workspace", "is missing"));
     }
     request.password.check(policy.refuse_common_passwords)?;
-    let password_hash = passwords.hash(&request.password).await?;
+    let account = match returning(db, policy, passwords, &request).await? {
+        Some(id) => Account::Returning(id),
+        None => Account::New(passwords.hash(&request.password).await?),
+    };
 
     let mut writer = LogWriter::begin(log).await?;
     let user = match find_door(writer.db(), &request).await? {
-        Some((id, door)) => enter(&mut writer, id, &door, &request, &password_hash).await?,
-        None => found(&mut writer, policy, &request, &password_hash).await?,
+        Some((id, door)) => enter(&mut writer, id, &door, &request, &account).await?,
+        None => found(&mut writer, policy, &request, &account).await?,
     };
     let session = session::open(writer.db(), user, device).await?;
     writer.commit().await?;
     Ok(session)
+}
+
+/// The account of somebody who has left every workspace, if this is their password. Guesses count
+/// as they do when signing in.
+async fn returning(
+    db: &PgPool,
+    policy: &AccountsConfig,
+    passwords: &Passwords,
+    request: &SignUp,
+) -> Result<Option<UserId>> {
+    let email_key = key(request.email.as_str());
+    let account = sqlx::query!(
+        "select id, password_hash
+         from users as u
+         where email_key = $1
+           and not exists (
+               select 1 from workspace_members as m
+               where m.user_id = u.id and m.left_at is null)",
+        email_key
+    )
+    .fetch_optional(db)
+    .await?;
+    let Some(account) = account else { return Ok(None) };
+    throttle::count_failure(db, policy, &email_key).await?;
+    if !passwords.verify(&request.password, Some(&account.password_hash)).await? {
+        return Err(AppError::EmailTaken);
+    }
+    throttle::forget_failures(db, &email_key).await?;
+    Ok(Some(account.id))
 }
 
 /// The existing workspace that the request means, and how to get in.
@@ -89,12 +130,12 @@ async fn enter(
     id: WorkspaceId,
     door: &Door,
     request: &SignUp,
-    password_hash: &str,
+    account: &Account,
 ) -> Result<User> {
     writer.add_locks(&[id]).await?;
     // The door comes before the address, so that those outside cannot ask for addresses.
     let admission = workspace::open(writer.db(), id, door, request.email.as_str()).await?;
-    let user_id = insert(writer.db(), request, password_hash).await?;
+    let user_id = settle(writer.db(), request, account).await?;
     workspace::enter(writer, id, admission, (user_id, request.fullname.as_str())).await
 }
 
@@ -103,11 +144,11 @@ async fn found(
     writer: &mut LogWriter,
     policy: &AccountsConfig,
     request: &SignUp,
-    password_hash: &str,
+    account: &Account,
 ) -> Result<User> {
     let name = request.workspace.as_ref().ok_or(AppError::InviteInvalid)?;
     workspace::check_creation(writer.db(), policy.workspace_creation).await?;
-    let user_id = insert(writer.db(), request, password_hash).await?;
+    let user_id = settle(writer.db(), request, account).await?;
     let owner = (user_id, request.fullname.as_str());
     if let Some(user) = workspace::create(writer, policy, name, owner).await? {
         return Ok(user);
@@ -120,7 +161,12 @@ async fn found(
     workspace::enter(writer, id, admission, owner).await
 }
 
-async fn insert(db: &mut PgConnection, request: &SignUp, password_hash: &str) -> Result<UserId> {
+/// The account's id, now that it exists in any case.
+async fn settle(db: &mut PgConnection, request: &SignUp, account: &Account) -> Result<UserId> {
+    let password_hash = match account {
+        Account::Returning(id) => return Ok(*id),
+        Account::New(password_hash) => password_hash,
+    };
     let id = sqlx::query_scalar!(
         "insert into users (email, email_key, password_hash)
          values ($1, $2, $3)

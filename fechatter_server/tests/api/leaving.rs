@@ -128,6 +128,28 @@ async fn whoever_comes_back_starts_as_new_and_finds_their_singles_again() {
 }
 
 #[tokio::test]
+async fn whoever_has_left_every_workspace_comes_back_by_signing_up() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    let signing_up = |password: &str, workspace: &str| {
+        let request = json!({ "fullname": "Bobby", "email": bob.email, "password": password,
+            "workspace": workspace });
+        app.anyone.post("/api/signup", request)
+    };
+    signing_up(crate::harness::PASSWORD, "Mine").await.refuses(StatusCode::CONFLICT, "email_taken");
+    alice.delete(&path(&bob), NOTHING).await.expect(StatusCode::NO_CONTENT);
+
+    signing_up("not the password", "Acme").await.refuses(StatusCode::CONFLICT, "email_taken");
+    let back = signing_up(crate::harness::PASSWORD, "Acme").await.expect(StatusCode::CREATED);
+
+    let back = Person::signed_in(&app.anyone, &back);
+    assert_eq!((back.id, back.name.as_str()), (bob.id, "Bobby"));
+    let users = alice.get("/api/users").await.expect(StatusCode::OK);
+    assert_eq!(users.as_array().unwrap().len(), 2);
+    signing_up(crate::harness::PASSWORD, "Mine").await.refuses(StatusCode::CONFLICT, "email_taken");
+}
+
+#[tokio::test]
 async fn leaving_at_the_same_time_leaves_an_owner() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
