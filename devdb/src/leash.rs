@@ -1,21 +1,25 @@
 //! A child process that cannot outlive us, not even when we are killed with −9.
 //!
-//! Between us and the child stands a small shell whose standard input is a pipe from us. However we end, the kernel
-//! closes the pipe; the shell then ends the child, and nothing here needs `unsafe` or a platform's own call.
+//! Between us and the child stands a small shell whose standard input is a socket to us. However we end, the kernel
+//! closes the socket; the shell then ends the child, and nothing here needs `unsafe` or a platform's own call.
 
 use std::{
     ffi::OsStr,
-    io,
-    os::unix::process::CommandExt,
+    io::{self, BufRead, BufReader, Write},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt},
+    },
     path::PathBuf,
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
 /// `$1` the ending signal, `$2` seconds until KILL, `$3` a directory to remove (or nothing), then the child's command.
 ///
-/// The second process reads the pipe until it closes. The child itself gets neither the pipe (3) nor the spare copy of
-/// standard error (4), which keeps a shell's remarks about killed jobs off the terminal.
+/// The second process tells the child's process id (we may be gone by then) and sends the child each signal that it reads,
+/// until the socket closes. The child itself gets neither the socket (3) nor the spare copy of standard error (4), which keeps a shell's
+/// remarks about killed jobs off the terminal.
 const SUPERVISOR: &str = r#"
 signal=$1 grace=$2 remove=$3
 shift 3
@@ -25,7 +29,9 @@ child=$!
 trap 'kill -s "$signal" "$child"' HUP INT TERM
 (
     exec >/dev/null 4>&-
-    while read -r _; do :; done <&3
+    trap '' PIPE
+    echo "$child" >&3
+    while read -r order; do kill -s "$order" "$child"; done <&3
     exec 3<&-
     kill -s "$signal" "$child"
     while [ "$grace" -gt 0 ]; do sleep 1; grace=$((grace - 1)); done
@@ -70,7 +76,8 @@ impl Ending {
 #[derive(Debug)]
 pub struct Leash {
     supervisor: Child,
-    pipe: Option<ChildStdin>,
+    child: u32,
+    socket: Option<UnixStream>,
 }
 
 impl Leash {
@@ -92,14 +99,37 @@ impl Leash {
             .arg(ending.remove.unwrap_or_default())
             .arg(program);
         configure(&mut command);
-        let mut supervisor = command.stdin(Stdio::piped()).process_group(0).spawn()?;
-        let pipe = supervisor.stdin.take();
-        Ok(Self { supervisor, pipe })
+        let (socket, its) = UnixStream::pair()?;
+        let supervisor = command.stdin(Stdio::from(OwnedFd::from(its))).process_group(0).spawn()?;
+        // It keeps a copy of its end of the socket, and we would never read that it has ended.
+        drop(command);
+        let mut said = String::new();
+        BufReader::new(&socket).read_line(&mut said)?;
+        let child = said.trim().parse().map_err(io::Error::other)?;
+        Ok(Self { supervisor, child, socket: Some(socket) })
+    }
+
+    /// The child's process id, to ask the system about it while it runs.
+    #[must_use]
+    pub fn child(&self) -> u32 {
+        self.child
+    }
+
+    /// Sends the child a signal (`"KILL"`, `"STOP"`, `"CONT"`…).
+    ///
+    /// # Errors
+    ///
+    /// When the child has ended or its ending has begun.
+    pub fn signal(&mut self, signal: &str) -> io::Result<()> {
+        let has_ended = self.try_wait()?.is_some();
+        let mut socket =
+            self.socket.as_ref().filter(|_| !has_ended).ok_or(io::ErrorKind::NotConnected)?;
+        socket.write_all(format!("{signal}\n").as_bytes())
     }
 
     /// Begins the ending and returns at once, so that several children can end side by side.
     pub fn let_go(&mut self) {
-        self.pipe = None;
+        self.socket = None;
     }
 
     /// Ends the child and waits until it is gone.

@@ -10,5 +10,7 @@ mod postgres;
 mod testdb;
 
 pub use leash::{Ending, Leash};
-pub use postgres::{Postgres, configured_url, create_database_if_absent, persistent_home};
+pub use postgres::{
+    Postgres, configured_url, create_database_if_absent, lasting_port, persistent_home,
+};
 pub use testdb::{TestDatabase, test_server};

@@ -38,8 +38,24 @@ pub struct Postgres {
     leash: Leash,
     port: u16,
     password: String,
-    log: PathBuf,
+    launch: Launch,
+    /// Dropped last: removes the data.
+    _keeper: Option<Keeper>,
 }
+
+/// What it takes to start the server, again and again.
+#[derive(Debug)]
+struct Launch {
+    programs: Programs,
+    data: PathBuf,
+    log: PathBuf,
+    ending: Ending,
+    settings: Vec<String>,
+}
+
+/// Removes a directory when it is dropped or this process ends, however often the server in it has ended before.
+#[derive(Debug)]
+struct Keeper(Leash);
 
 impl Postgres {
     /// Starts an empty, fast server whose data is removed when it ends.
@@ -51,9 +67,23 @@ impl Postgres {
         let home = throw_away_parent().join(format!("fechatter-{}", Uuid::new_v4().simple()));
         // PostgreSQL's immediate shutdown: the data is going anyway.
         let ending = Ending::new("QUIT", Duration::from_secs(5)).and_remove(&home);
-        Self::start(&home, &ending, &NOT_DURABLE).inspect_err(|_| {
+        Self::start(&home, ending, &NOT_DURABLE, free_port).inspect_err(|_| {
             let _ = fs::remove_dir_all(&home);
         })
+    }
+
+    /// Starts an empty server on the disk that keeps what it has committed when it is [killed](Self::kill) and
+    /// [restarted](Self::restart). Its data is removed when this is dropped. `settings` are as in `postgres -c`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Postgres::throw_away`].
+    pub fn durable(settings: &[&str]) -> Result<Self> {
+        let home = disk().join(format!("fechatter-{}", Uuid::new_v4().simple()));
+        let keeper = Keeper::of(&home)?;
+        let ending = Ending::new("QUIT", Duration::from_secs(5));
+        let postgres = Self::start(&home, ending, settings, lasting_port)?;
+        Ok(Self { _keeper: Some(keeper), ..postgres })
     }
 
     /// Starts a server that keeps its data, durably, in `home`, which is made if absent.
@@ -62,7 +92,7 @@ impl Postgres {
     ///
     /// As [`Postgres::throw_away`], and when another server holds the data or another major version made it.
     pub fn persistent(home: &Path) -> Result<Self> {
-        Self::start(home, &Ending::new("INT", Duration::from_secs(30)), &[])
+        Self::start(home, Ending::new("INT", Duration::from_secs(30)), &[], free_port)
     }
 
     /// The URL of one of the server's databases, for its superuser.
@@ -74,7 +104,7 @@ impl Postgres {
     /// The file that the server logs to.
     #[must_use]
     pub fn log(&self) -> &Path {
-        &self.log
+        &self.launch.log
     }
 
     /// Whether the server is running.
@@ -92,34 +122,58 @@ impl Postgres {
         Ok(())
     }
 
-    fn start(home: &Path, ending: &Ending, settings: &[&str]) -> Result<Self> {
+    /// Ends the server with −9 and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended already.
+    pub fn kill(&mut self) -> Result<()> {
+        self.leash.signal("KILL").context("killing PostgreSQL")?;
+        self.leash.wait()?;
+        Ok(())
+    }
+
+    /// Starts the server that was killed, on the same data and port, and waits until it has recovered.
+    ///
+    /// # Errors
+    ///
+    /// As [`Postgres::throw_away`].
+    pub fn restart(&mut self) -> Result<()> {
+        (self.leash, self.port) = self.launch.start(|| Ok(self.port))?;
+        Ok(())
+    }
+
+    fn start(
+        home: &Path,
+        ending: Ending,
+        settings: &[&str],
+        port: fn() -> Result<u16>,
+    ) -> Result<Self> {
         let data = home.join("data");
         let programs = Programs::find(major_of(&data)?)?;
         let password = prepare(home)?;
         if !data.exists() {
-            initialise(&programs, home, &data, settings.is_empty())?;
+            initialise(&programs, home, &data, settings != NOT_DURABLE)?;
         }
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let launch = Launch { programs, data, log: home.join("postgres.log"), ending, settings };
+        let (leash, port) = launch.start(port)?;
+        Ok(Self { leash, port, password, launch, _keeper: None })
+    }
+}
 
+impl Launch {
+    fn start(&self, choose_port: impl Fn() -> Result<u16>) -> Result<(Leash, u16)> {
+        let Self { data, log, .. } = self;
         let deadline = Instant::now() + PATIENCE;
-        let log = home.join("postgres.log");
         loop {
-            let port = free_port()?;
-            let output = File::create(&log)?;
-            let errors = output.try_clone()?;
-            let mut leash =
-                Leash::start(programs.program("postgres"), ending.clone(), |command| {
-                    as_postgres_user(command).stdout(output).stderr(errors);
-                    command.arg("-D").arg(&data).args(["-p", &port.to_string()]);
-                    command.args(["-h", "127.0.0.1", "-k", "", "-c", "max_connections=200"]);
-                    // Dropping a database waits for connections that are still signing in.
-                    command.args(["-c", "authentication_timeout=5s"]);
-                    command.args(settings.iter().flat_map(|setting| ["-c", setting]));
-                })?;
-            if is_ready(&mut leash, &data, port, deadline)? {
-                return Ok(Self { leash, port, password, log });
+            let port = choose_port()?;
+            let mut leash = self.leash(port)?;
+            if is_ready(&mut leash, data, deadline)? {
+                return Ok((leash, port));
             }
             // Read before the ending removes it.
-            let said = fs::read_to_string(&log).unwrap_or_default();
+            let said = fs::read_to_string(log).unwrap_or_default();
             drop(leash);
             let held = said.contains("postmaster.pid") || said.contains("is still in use");
             let port_taken = said.contains("could not create any TCP/IP sockets");
@@ -133,6 +187,40 @@ impl Postgres {
             }
             sleep(Duration::from_millis(if held { 500 } else { 0 }));
         }
+    }
+
+    fn leash(&self, port: u16) -> Result<Leash> {
+        let output = File::create(&self.log)?;
+        let errors = output.try_clone()?;
+        let program = self.programs.program("postgres");
+        let leash = Leash::start(program, self.ending.clone(), |command| {
+            as_postgres_user(command).stdout(output).stderr(errors);
+            command.arg("-D").arg(&self.data).args(["-p", &port.to_string()]);
+            command.args(["-h", "127.0.0.1", "-k", "", "-c", "max_connections=200"]);
+            // Dropping a database waits for connections that are still signing in.
+            command.args(["-c", "authentication_timeout=5s"]);
+            command.args(self.settings.iter().flat_map(|setting| ["-c", setting]));
+        })?;
+        Ok(leash)
+    }
+}
+
+impl Keeper {
+    /// If we are killed, it waits until the server, which is then ended too, no longer writes there.
+    fn of(home: &Path) -> Result<Self> {
+        let ending = Ending::new("CONT", Duration::from_secs(7)).and_remove(home);
+        let leash = Leash::start("sleep", ending, |command| {
+            command.arg("2147483647");
+        })?;
+        Ok(Self(leash))
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // Without waiting: the server has ended by now. If this fails, it ends by itself.
+        let _ = self.0.signal("KILL");
+        let _ = self.0.wait();
     }
 }
 
@@ -173,14 +261,12 @@ fn throw_away_parent() -> PathBuf {
     let df = Command::new("df").args(["-Pk", "/dev/shm"]).output();
     let df = df.map(|df| String::from_utf8_lossy(&df.stdout).into_owned()).unwrap_or_default();
     let free = df.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
-    if free.is_some_and(|kilobytes: u64| kilobytes >= PLENTY) {
-        "/dev/shm".into()
-    } else if is_root() {
-        // Root's own temporary folder may be closed to the user that PostgreSQL runs as.
-        "/var/tmp".into()
-    } else {
-        env::temp_dir()
-    }
+    if free.is_some_and(|kilobytes: u64| kilobytes >= PLENTY) { "/dev/shm".into() } else { disk() }
+}
+
+fn disk() -> PathBuf {
+    // Root's own temporary folder may be closed to the user that PostgreSQL runs as.
+    if is_root() { "/var/tmp".into() } else { env::temp_dir() }
 }
 
 fn major_of(data: &Path) -> Result<Option<u32>> {
@@ -233,13 +319,27 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
+/// A free port that the system gives to no outgoing connection, so that it is still free when its server comes back.
+/// Else a client that tries it in vain would now and then be given that very port, and talk to itself.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn lasting_port() -> Result<u16> {
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    // Any place to begin will do, as long as two processes choose different ones.
+    let begin = 12_000 + u16::from(Uuid::new_v4().as_bytes()[0]) * 64;
+    (begin..32_000).find(is_free).context("no port between 12000 and 32000 is free")
+}
+
 /// Waits for the line that `pg_ctl` waits for; `false` when the server ended instead.
-fn is_ready(leash: &mut Leash, data: &Path, port: u16, deadline: Instant) -> Result<bool> {
+fn is_ready(leash: &mut Leash, data: &Path, deadline: Instant) -> Result<bool> {
+    let process = leash.child().to_string();
     while leash.try_wait()?.is_none() && Instant::now() < deadline {
         let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
         let lines: Vec<_> = state.lines().map(str::trim).collect();
-        // A file that a killed server left behind names another port.
-        if lines.get(3) == Some(&port.to_string().as_str()) && lines.get(7) == Some(&"ready") {
+        // A file that a killed server left behind names another process.
+        if lines.first() == Some(&process.as_str()) && lines.get(7) == Some(&"ready") {
             return Ok(true);
         }
         sleep(Duration::from_millis(10));

@@ -42,6 +42,23 @@ fn a_child_that_ends_by_itself_gives_its_status() {
 }
 
 #[test]
+fn a_child_gets_the_signals_that_it_is_sent() {
+    let notes = notes("signals");
+    let mut leash = start(CHILD, Ending::new("TERM", Duration::from_secs(5)), &notes);
+    wait_for(|| lines(&notes).len() == 1);
+    assert_eq!(lines(&notes)[0], leash.child().to_string());
+
+    // What is asked of a stopped child waits until it goes on, except for KILL.
+    leash.signal("STOP").unwrap();
+    leash.signal("TERM").unwrap();
+    leash.signal("KILL").unwrap();
+
+    assert_eq!(leash.wait().unwrap().code(), Some(128 + 9));
+    assert_eq!(lines(&notes).len(), 1);
+    assert!(leash.signal("TERM").is_err());
+}
+
+#[test]
 fn a_program_that_does_not_exist_is_127() {
     let ending = Ending::new("TERM", Duration::from_secs(5));
     let mut leash = Leash::start("/no/such/program", ending, |_| {}).unwrap();

@@ -1,0 +1,22 @@
+//! A whole Fechatter for tools that try it from outside: real processes, people who call them, streams that listen.
+//!
+//! In reading order: `cluster` starts a database and any number of both servers, of which each is a `process`; `town`
+//! makes workspaces, people and chats in bulk; `rest` has the people's calls; `connection` is one stream, `chunks` and
+//! `frames` what comes through it, and `follower` a client that always comes back to its stream.
+
+mod chunks;
+mod cluster;
+mod connection;
+mod follower;
+mod frames;
+mod process;
+mod rest;
+mod town;
+
+pub use cluster::{Cluster, Programs, Setup};
+pub use connection::{Connection, OpenError, Target};
+pub use follower::{End, Follower, Heard};
+pub use frames::Frame;
+pub use process::Process;
+pub use rest::{Answer, Person, Rest};
+pub use town::{Town, Workspace};

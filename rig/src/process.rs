@@ -1,0 +1,149 @@
+//! One server process, to be ended, frozen and started again at will.
+
+use std::{
+    fs::OpenOptions,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use devdb::{Ending, Leash};
+use reqwest::{Client, StatusCode};
+use tokio::time::sleep;
+
+/// What a server has for its open requests once it is asked to end.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// A `fechatter_server` or `notify_server` that always has the same addresses.
+#[derive(Debug)]
+pub struct Process {
+    program: PathBuf,
+    address: SocketAddr,
+    operations: SocketAddr,
+    environment: Vec<(String, String)>,
+    log: PathBuf,
+    leash: Option<Leash>,
+}
+
+impl Process {
+    /// A process that is still to be started. What it says is added to the file `log`.
+    pub(crate) fn new(
+        program: &Path,
+        [address, operations]: [SocketAddr; 2],
+        environment: Vec<(String, String)>,
+        log: PathBuf,
+    ) -> Self {
+        Self { program: program.to_owned(), address, operations, environment, log, leash: None }
+    }
+
+    /// Where clients reach it.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it tells operators how it is.
+    #[must_use]
+    pub fn operations(&self) -> SocketAddr {
+        self.operations
+    }
+
+    /// The system's number for it, while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.leash.as_ref().map(Leash::child)
+    }
+
+    /// Gives it an environment variable from its next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Starts it, without waiting until it is ready.
+    ///
+    /// # Errors
+    /// When the system cannot start it.
+    pub fn start(&mut self) -> Result<()> {
+        let output = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let leash = Leash::start(&self.program, Ending::new("TERM", GRACE), |command| {
+            command.stdout(Stdio::null()).stderr(output).envs(self.environment.iter().cloned());
+        });
+        self.leash = Some(leash.with_context(|| format!("starting {}", self.program.display()))?);
+        Ok(())
+    }
+
+    /// Waits until it says that it can serve.
+    ///
+    /// # Errors
+    /// When it has ended instead, or says so for longer than the patience.
+    pub async fn ready(&mut self, client: &Client, patience: Duration) -> Result<()> {
+        let url = format!("http://{}/readyz", self.operations);
+        let deadline = Instant::now() + patience;
+        while !matches!(
+            client.get(&url).timeout(Duration::from_secs(2)).send().await,
+            Ok(answer) if answer.status() == StatusCode::NO_CONTENT
+        ) {
+            self.check()?;
+            if Instant::now() > deadline {
+                bail!("{} does not become ready; see {}", self.name(), self.log.display());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Whether it still runs; it does not end by itself.
+    ///
+    /// # Errors
+    /// When it has ended or was not started.
+    pub fn check(&mut self) -> Result<()> {
+        let leash = self.leash.as_mut().with_context(|| "this server was not started")?;
+        if let Some(status) = leash.try_wait()? {
+            bail!("{} has ended ({status}); see {}", self.name(), self.log.display());
+        }
+        Ok(())
+    }
+
+    /// Sends it a signal: `"STOP"`, `"CONT"`…
+    ///
+    /// # Errors
+    /// When it has ended or was not started.
+    pub fn signal(&mut self, signal: &str) -> Result<()> {
+        let leash = self.leash.as_mut().with_context(|| "this server was not started")?;
+        leash.signal(signal).with_context(|| format!("sending {signal}"))
+    }
+
+    /// Ends it with −9 and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it has ended already or was not started.
+    pub fn kill(&mut self) -> Result<()> {
+        self.signal("KILL")?;
+        if let Some(mut leash) = self.leash.take() {
+            leash.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Asks it to end and returns at once, so that several can end side by side.
+    pub fn let_go(&mut self) {
+        if let Some(leash) = &mut self.leash {
+            leash.let_go();
+        }
+    }
+
+    /// Asks it to end, waits for that, and tells its exit code.
+    ///
+    /// # Errors
+    /// When it was not started, or the system cannot tell.
+    pub fn stop(&mut self) -> Result<Option<i32>> {
+        let leash = self.leash.take().with_context(|| "this server was not started")?;
+        Ok(leash.stop()?.code())
+    }
+
+    fn name(&self) -> String {
+        self.program.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}

@@ -1,0 +1,184 @@
+//! People's calls to the REST API.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use fechatter_core::{ChatId, SessionId, UserId, WorkspaceId};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// The way to every `fechatter_server`.
+#[derive(Debug, Clone)]
+pub struct Rest {
+    client: Client,
+    servers: Arc<[SocketAddr]>,
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// It was done.
+    Ok {
+        /// The body; null if there is none.
+        body: Value,
+        /// It had been done before, under the same key.
+        replayed: bool,
+    },
+    /// It was not done and never will be.
+    Refused {
+        /// A 4xx.
+        status: StatusCode,
+        /// The error's stable name.
+        kind: String,
+    },
+    /// It was done, or not, or still will be.
+    Unknown(String),
+}
+
+/// A signed-in person, who calls one of the servers.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Person {
+    pub id: UserId,
+    pub workspace_id: WorkspaceId,
+    pub session_id: SessionId,
+    pub token: Arc<str>,
+    /// Which of the servers to call; any number will do.
+    pub server: usize,
+    pub rest: Rest,
+}
+
+impl Rest {
+    pub(crate) fn new(client: Client, servers: Arc<[SocketAddr]>) -> Self {
+        Self { client, servers }
+    }
+
+    /// The same calls by another way: through proxies, or to some of the servers only.
+    #[must_use]
+    pub fn through(&self, servers: Arc<[SocketAddr]>) -> Self {
+        Self { client: self.client.clone(), servers }
+    }
+
+    /// Calls the server of this number with a bearer token, if there is one.
+    pub async fn call(
+        &self,
+        server: usize,
+        token: Option<&str>,
+        (method, path): (Method, &str),
+        body: Option<&Value>,
+    ) -> Answer {
+        let server = self.servers[server % self.servers.len()];
+        let mut request = self.client.request(method, format!("http://{server}{path}"));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        match request.send().await {
+            Ok(response) => Answer::read(response).await,
+            Err(error) => Answer::Unknown(error.to_string()),
+        }
+    }
+
+    /// Creates an account in the workspace of this name, which comes into being with its first person.
+    pub async fn sign_up(&self, server: usize, name: &str, workspace: &str) -> Answer {
+        let body = json!({
+            "fullname": name, "email": format!("{name}-{}@rig.test", Uuid::new_v4().simple()),
+            "password": "correct horse battery staple", "workspace": workspace,
+        });
+        self.call(server, None, (Method::POST, "/api/signup"), Some(&body)).await
+    }
+
+    /// Exchanges a refresh token.
+    pub async fn refresh(&self, server: usize, refresh_token: &str) -> Answer {
+        self.call(server, Some(refresh_token), (Method::POST, "/api/refresh"), None).await
+    }
+
+    /// The person that an answer to [`sign_up`](Self::sign_up) or [`refresh`](Self::refresh) speaks of.
+    #[must_use]
+    pub fn person(&self, authenticated: &Value) -> Option<Person> {
+        Some(Person {
+            id: UserId(authenticated["user"]["id"].as_i64()?),
+            workspace_id: WorkspaceId(authenticated["user"]["workspace_id"].as_i64()?),
+            session_id: SessionId(authenticated["session_id"].as_str()?.parse().ok()?),
+            token: authenticated["access_token"].as_str()?.into(),
+            server: 0,
+            rest: self.clone(),
+        })
+    }
+}
+
+impl Answer {
+    async fn read(response: reqwest::Response) -> Self {
+        let status = response.status();
+        let replayed = response.headers().contains_key("idempotency-replayed");
+        let body = match response.bytes().await {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+            Err(error) => return Self::Unknown(error.to_string()),
+        };
+        if status.is_success() {
+            Self::Ok { body, replayed }
+        } else if status.is_client_error() {
+            let kind = body["type"].as_str().unwrap_or_default().to_owned();
+            Self::Refused { status, kind }
+        } else {
+            Self::Unknown(format!("{status}: {body}"))
+        }
+    }
+
+    /// The body, if it was done.
+    #[must_use]
+    pub fn ok(self) -> Option<Value> {
+        match self {
+            Self::Ok { body, .. } => Some(body),
+            _ => None,
+        }
+    }
+}
+
+impl Person {
+    /// Calls the person's server.
+    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        self.rest.call(self.server, Some(&self.token), (method, path), body).await
+    }
+
+    /// The same person at the server of this number.
+    #[must_use]
+    pub fn at(&self, server: usize) -> Self {
+        Self { server, ..self.clone() }
+    }
+
+    /// Says something in a chat, under a key that makes it safe to say it again.
+    pub async fn send(&self, chat: ChatId, content: &str, key: Uuid) -> Answer {
+        let body = json!({ "content": content, "idempotency_key": key });
+        self.call(Method::POST, &format!("/api/chat/{chat}/messages"), Some(&body)).await
+    }
+
+    /// Opens a chat with others.
+    pub async fn create_chat(&self, kind: &str, name: &str, others: &[UserId]) -> Answer {
+        let body = json!({ "chat_type": kind, "name": name, "members": others });
+        self.call(Method::POST, "/api/chat", Some(&body)).await
+    }
+
+    /// Adds somebody to a chat.
+    pub async fn add(&self, chat: ChatId, user: UserId) -> Answer {
+        self.call(Method::POST, &format!("/api/chat/{chat}/members"), Some(&json!([user]))).await
+    }
+
+    /// Removes somebody from a chat.
+    pub async fn remove(&self, chat: ChatId, user: UserId) -> Answer {
+        self.call(Method::DELETE, &format!("/api/chat/{chat}/members"), Some(&json!([user]))).await
+    }
+
+    /// Ends the person's session.
+    pub async fn log_out(&self) -> Answer {
+        self.call(Method::POST, "/api/logout", None).await
+    }
+}
+
+impl fmt::Debug for Person {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Person").field("id", &self.id).finish_non_exhaustive()
+    }
+}
