@@ -1,10 +1,12 @@
 //! A PostgreSQL server of our own.
 
+mod standby;
+
 use std::{
     env,
     fs::{self, File, OpenOptions, Permissions},
     io::Write,
-    net::TcpListener,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::fs::{OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     process::Command,
@@ -20,6 +22,7 @@ use uuid::Uuid;
 use crate::{
     find::{Programs, as_postgres_user, is_root, postgres_user},
     leash::{Ending, Leash},
+    scratch::Keeper,
 };
 
 /// How long another server may take to let go of the data, and this one to be ready (it may have to recover).
@@ -47,15 +50,12 @@ pub struct Postgres {
 #[derive(Debug)]
 struct Launch {
     programs: Programs,
+    home: PathBuf,
     data: PathBuf,
     log: PathBuf,
     ending: Ending,
     settings: Vec<String>,
 }
-
-/// Removes a directory when it is dropped or this process ends, however often the server in it has ended before.
-#[derive(Debug)]
-struct Keeper(Leash);
 
 impl Postgres {
     /// Starts an empty, fast server whose data is removed when it ends.
@@ -95,10 +95,32 @@ impl Postgres {
         Self::start(home, Ending::new("INT", Duration::from_secs(30)), &[], free_port)
     }
 
+    /// Starts a server that keeps its data, durably, in `home`, which is made if absent: one of those in a
+    /// [`Scratch`](crate::Scratch). It ends at once, as in a crash, and the next one there recovers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Postgres::persistent`].
+    pub fn in_folder(home: &Path) -> Result<Self> {
+        Self::start(home, Ending::new("QUIT", Duration::from_secs(5)), &[], free_port)
+    }
+
     /// The URL of one of the server's databases, for its superuser.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.port)
+        self.url_through(self.address(), database)
+    }
+
+    /// The same with another address, such as that of a proxy.
+    #[must_use]
+    pub fn url_through(&self, address: SocketAddr, database: &str) -> String {
+        format!("postgres://postgres:{}@{address}/{database}", self.password)
+    }
+
+    /// Where the server listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// The file that the server logs to.
@@ -156,7 +178,8 @@ impl Postgres {
             initialise(&programs, home, &data, settings != NOT_DURABLE)?;
         }
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let launch = Launch { programs, data, log: home.join("postgres.log"), ending, settings };
+        let log = home.join("postgres.log");
+        let launch = Launch { programs, home: home.to_owned(), data, log, ending, settings };
         let (leash, port) = launch.start(port)?;
         Ok(Self { leash, port, password, launch, _keeper: None })
     }
@@ -197,30 +220,13 @@ impl Launch {
             as_postgres_user(command).stdout(output).stderr(errors);
             command.arg("-D").arg(&self.data).args(["-p", &port.to_string()]);
             command.args(["-h", "127.0.0.1", "-k", "", "-c", "max_connections=200"]);
+            // Of a server that is killed nothing stays behind outside its data.
+            command.args(["-c", "dynamic_shared_memory_type=mmap"]);
             // Dropping a database waits for connections that are still signing in.
             command.args(["-c", "authentication_timeout=5s"]);
             command.args(self.settings.iter().flat_map(|setting| ["-c", setting]));
         })?;
         Ok(leash)
-    }
-}
-
-impl Keeper {
-    /// If we are killed, it waits until the server, which is then ended too, no longer writes there.
-    fn of(home: &Path) -> Result<Self> {
-        let ending = Ending::new("CONT", Duration::from_secs(7)).and_remove(home);
-        let leash = Leash::start("sleep", ending, |command| {
-            command.arg("2147483647");
-        })?;
-        Ok(Self(leash))
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        // Without waiting: the server has ended by now. If this fails, it ends by itself.
-        let _ = self.0.signal("KILL");
-        let _ = self.0.wait();
     }
 }
 
@@ -257,7 +263,7 @@ pub async fn create_database_if_absent(url: &str) -> Result<()> {
 
 /// Memory where there is plenty: a new database is 300 files, which took 200 ms on an ext4 that had just removed as many,
 /// and 15 ms in memory.
-fn throw_away_parent() -> PathBuf {
+pub(crate) fn throw_away_parent() -> PathBuf {
     let df = Command::new("df").args(["-Pk", "/dev/shm"]).output();
     let df = df.map(|df| String::from_utf8_lossy(&df.stdout).into_owned()).unwrap_or_default();
     let free = df.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
