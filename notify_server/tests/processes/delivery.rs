@@ -51,7 +51,8 @@ async fn a_stream_goes_on_after_every_connection_to_the_database_was_cut() {
     alice.post(&messages, &json!({ "content": "before" })).await;
     assert_eq!(stream.until("NewMessage").await["content"], "before");
 
-    let admin = sqlx::PgPool::connect_with(fechatter.database.options()).await.unwrap();
+    let admin =
+        sqlx::PgPool::connect_with(fechatter.database.as_ref().unwrap().options()).await.unwrap();
     sqlx::query(
         "select pg_terminate_backend(pid) from pg_stat_activity
          where datname = current_database() and pid <> pg_backend_pid()",

@@ -20,15 +20,21 @@ pub(crate) struct Fechatter {
     events: String,
     pub(crate) operations: [String; 2],
     pub(crate) servers: [Leash; 2],
-    pub(crate) database: TestDatabase,
+    pub(crate) database: Option<TestDatabase>,
 }
 
 impl Fechatter {
     pub(crate) async fn start() -> Self {
         let database = TestDatabase::create(&fechatter_server::MIGRATOR).await;
+        let fechatter = Self::start_on(&database.url(), &[]).await;
+        Self { database: Some(database), ..fechatter }
+    }
+
+    /// On another database. `settings` are environment variables that both get.
+    pub(crate) async fn start_on(database: &str, settings: &[(&'static str, String)]) -> Self {
         let [rest, rest_operations, events, events_operations] = free_addresses();
         let mut environment = vec![
-            ("DATABASE_URL", database.url()),
+            ("DATABASE_URL", database.to_owned()),
             ("FECHATTER__SERVER__LISTEN", rest.to_string()),
             ("FECHATTER__SERVER__OPERATIONS_LISTEN", rest_operations.to_string()),
             ("FECHATTER__NOTIFY__LISTEN", events.to_string()),
@@ -46,6 +52,7 @@ impl Fechatter {
             let (key, value) = line.split_once('=').unwrap();
             (key, value.to_owned())
         }));
+        environment.extend(settings.iter().cloned());
         let start = |program: &Path| {
             let ending = Ending::new("TERM", Duration::from_secs(20));
             let configure = |command: &mut Command| {
@@ -62,13 +69,18 @@ impl Fechatter {
             events: format!("http://{events}/events"),
             operations: [rest_operations, events_operations].map(|a| format!("http://{a}")),
             servers,
-            database,
+            database: None,
         };
-        for operations in &fechatter.operations {
-            let readyz = format!("{operations}/readyz");
-            timeout(PATIENCE, fechatter.ready(&readyz)).await.expect("the server is never ready");
-        }
+        fechatter.is_ready().await;
         fechatter
+    }
+
+    /// Waits until both servers can serve.
+    pub(crate) async fn is_ready(&self) {
+        for operations in &self.operations {
+            let readyz = format!("{operations}/readyz");
+            timeout(PATIENCE, self.ready(&readyz)).await.expect("the server is never ready");
+        }
     }
 
     async fn ready(&self, readyz: &str) {
@@ -167,9 +179,7 @@ impl<'a> Person<'a> {
 
     /// Follows the person's events, from a cursor or from now.
     pub(crate) async fn listens(&self, cursor: Option<&str>) -> Stream {
-        let response = self.asks_for_events(cursor).await;
-        assert_eq!(response.status(), StatusCode::OK);
-        let mut stream = Stream { response, bytes: Vec::new(), cursor: None };
+        let mut stream = Stream::of(self.asks_for_events(cursor).await);
         assert_eq!(stream.next().await.unwrap()["event"], "Ready");
         stream
     }
@@ -183,6 +193,12 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// What a request for events is answered, from its first frame on.
+    pub(crate) fn of(response: Response) -> Self {
+        assert_eq!(response.status(), StatusCode::OK);
+        Self { response, bytes: Vec::new(), cursor: None }
+    }
+
     /// The next event's data, or none at the stream's end.
     pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {

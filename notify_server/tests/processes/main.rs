@@ -8,5 +8,6 @@
 
 mod delivery;
 mod endings;
+mod failover;
 mod fechatter;
 mod sync;
