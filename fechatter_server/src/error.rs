@@ -112,6 +112,8 @@ impl AppError {
             Self::Database(error) => matches!(
                 error,
                 sqlx::Error::Io(_)
+                    // Somebody else answered, such as a proxy whose database is away.
+                    | sqlx::Error::Protocol(_)
                     | sqlx::Error::PoolTimedOut
                     | sqlx::Error::PoolClosed
                     | sqlx::Error::WorkerCrashed

@@ -10,6 +10,7 @@ use std::time::Duration;
 use fechatter_core::log::{self, Cursor, Ephemeral};
 use fechatter_core::token::AuthUser;
 use fechatter_core::{Position, Timestamp, WorkspaceId};
+use tokio::sync::watch;
 
 use crate::frame::{self, Control};
 use crate::outbox::{End, Next, Outbox};
@@ -52,7 +53,6 @@ pub(crate) struct Attachment {
     hub: Arc<Hub>,
     id: u64,
     reader: AuthUser,
-    reached: Cursor,
     outbox: Arc<Outbox>,
 }
 
@@ -76,8 +76,9 @@ pub(crate) enum Follow {
     Attached(Missed, Attachment),
     /// Nothing until the log is read up to this position: it is not kept here.
     Forgotten(Position),
-    /// Nothing: the workspace here has another event at that place.
-    Diverged,
+    /// Nothing until the workspace moves: it has not come to their place yet, or has another event
+    /// there.
+    Elsewhere(watch::Receiver<Position>),
     /// Nothing until the workspace is loaded.
     Absent,
 }
@@ -111,23 +112,22 @@ impl Hub {
         let Some(room) = rooms.get_mut(&reader.user.workspace_id) else { return Follow::Absent };
         match room.missed(reader, reached) {
             Answer::Missed(missed) => {
-                let complete = missed.reached.position >= room.head().position;
-                if !complete || missed.end.is_some() {
+                if missed.reached != room.head() || missed.end.is_some() {
                     return Follow::Missed(missed);
                 }
-                let attachment = self.attach(room, reader.user, missed.reached);
+                let attachment = self.attach(room, reader.user);
                 Follow::Attached(missed, attachment)
             }
             Answer::Forgotten(upto) => Follow::Forgotten(upto),
-            Answer::Diverged => Follow::Diverged,
+            Answer::Elsewhere => Follow::Elsewhere(room.moves()),
         }
     }
 
-    fn attach(self: &Arc<Self>, room: &mut Room, reader: AuthUser, reached: Cursor) -> Attachment {
+    fn attach(self: &Arc<Self>, room: &mut Room, reader: AuthUser) -> Attachment {
         let id = self.streams_so_far.fetch_add(1, Ordering::Relaxed);
         let outbox = Arc::new(Outbox::default());
-        room.attach(id, reader, reached.position, Arc::clone(&outbox));
-        Attachment { hub: Arc::clone(self), id, reader, reached, outbox }
+        room.attach(id, reader, Arc::clone(&outbox));
+        Attachment { hub: Arc::clone(self), id, reader, outbox }
     }
 
     /// Begins a workspace, unless it is there by now; whoever does so is about to follow it.
@@ -214,10 +214,7 @@ impl Attachment {
     pub(crate) fn heartbeat(&self) {
         let rooms = self.hub.rooms();
         let Some(room) = rooms.get(&self.reader.workspace_id) else { return };
-        // The reader may have started ahead of us: going back would repeat events to them.
-        let ahead = self.reached.position > room.head().position;
-        let cursor = if ahead { self.reached } else { room.head() };
-        let heartbeat = Control::Heartbeat { cursor, server_time: Timestamp::now() };
+        let heartbeat = Control::Heartbeat { cursor: room.head(), server_time: Timestamp::now() };
         self.outbox.push(heartbeat.frame());
     }
 }

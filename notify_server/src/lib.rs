@@ -4,7 +4,7 @@
 //! `hub` gives it to the streams of those it is for. `room` holds the rules of one workspace:
 //! `memberships` who is in which chat, `recent` its newest events, `ending` which of them end
 //! streams, `outbox` what one stream has yet to take, `snapshot` how a workspace begins. `sse`
-//! answers `GET /events`, `start` decides where a stream begins, `stream` is its life until it
+//! answers `GET /events`, `start` decides where a stream begins, `replay` reads for it what memory no longer has, `stream` is its life until it
 //! ends, and `frame` is what is written to it. `measure` is for those who watch.
 
 mod admissions;
@@ -16,6 +16,7 @@ mod measure;
 mod memberships;
 mod outbox;
 mod recent;
+mod replay;
 mod room;
 mod snapshot;
 mod sse;

@@ -74,8 +74,7 @@ impl Recent {
         let Ok(index) = usize::try_from(index) else { return After::Forgotten };
         match self.events.get(index) {
             Some(event) if event.cursor == cursor => After::Events(self.events.range(index + 1..)),
-            Some(_) => After::Diverged,
-            None => After::NotYet,
+            _ => After::Unknown,
         }
     }
 
@@ -129,8 +128,6 @@ pub(crate) enum After<I> {
     Events(I),
     /// It is older than what is kept.
     Forgotten,
-    /// Another event has its position.
-    Diverged,
-    /// It is newer than what has come here.
-    NotYet,
+    /// It is newer than what has come here, or another event has its position.
+    Unknown,
 }

@@ -11,6 +11,7 @@ use fechatter_core::log::{Cursor, Entry};
 use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::token::AuthUser;
 use fechatter_core::{ChatId, Position, UserId, metrics};
+use tokio::sync::watch;
 
 use crate::frame::GoodbyeReason;
 use crate::hub::Load;
@@ -38,6 +39,7 @@ pub(crate) struct Room {
     streams: HashMap<UserId, Vec<Stream>>,
     // Since when there have been none.
     deserted: Option<Instant>,
+    moved: watch::Sender<Position>,
 }
 
 /// A stream as its workspace knows it.
@@ -45,8 +47,6 @@ pub(crate) struct Room {
 struct Stream {
     id: u64,
     reader: AuthUser,
-    // Where its own reading of the log ends: what stands there or before is not for us to send.
-    after: Position,
     outbox: Arc<Outbox>,
 }
 
@@ -79,8 +79,8 @@ pub(crate) enum Answer {
     Missed(Missed),
     /// What they missed up to this position is not kept here.
     Forgotten(Position),
-    /// This workspace has another event at their position.
-    Diverged,
+    /// This workspace has not come to their position yet, or has another event there.
+    Elsewhere,
 }
 
 impl Reader {
@@ -93,8 +93,10 @@ impl Reader {
 
 impl Room {
     pub(crate) fn new(Snapshot { recent, memberships }: Snapshot) -> Self {
+        let moved = watch::Sender::new(recent.head().position);
         let memberships = Memberships::new(memberships);
-        Self { recent, memberships, streams: HashMap::new(), deserted: Some(Instant::now()) }
+        let (streams, deserted) = (HashMap::new(), Some(Instant::now()));
+        Self { recent, memberships, streams, deserted, moved }
     }
 
     /// The newest event that it has seen.
@@ -121,9 +123,8 @@ impl Room {
         }
         let events = match self.recent.after(reached) {
             After::Events(events) => events,
-            After::NotYet => return Answer::Missed(missed),
             After::Forgotten => return Answer::Forgotten(self.recent.floor().position),
-            After::Diverged => return Answer::Diverged,
+            After::Unknown => return Answer::Elsewhere,
         };
         for event in events.take(MAX_EVENTS) {
             missed.reached = event.cursor;
@@ -149,16 +150,14 @@ impl Room {
         }
     }
 
-    /// Adds a stream whose reader has everything up to `reached`.
-    pub(crate) fn attach(
-        &mut self,
-        id: u64,
-        reader: AuthUser,
-        reached: Position,
-        outbox: Arc<Outbox>,
-    ) {
-        let after = reached.max(self.head().position);
-        let stream = Stream { id, reader, after, outbox };
+    /// Tells when the workspace has moved on, or is no longer here.
+    pub(crate) fn moves(&self) -> watch::Receiver<Position> {
+        self.moved.subscribe()
+    }
+
+    /// Adds a stream whose reader has everything up to the head.
+    pub(crate) fn attach(&mut self, id: u64, reader: AuthUser, outbox: Arc<Outbox>) {
+        let stream = Stream { id, reader, outbox };
         self.streams.entry(reader.id).or_default().push(stream);
         self.deserted = None;
     }
@@ -191,6 +190,7 @@ impl Room {
             self.memberships.end(entry);
             self.recent.push(entry, event);
         }
+        self.moved.send_replace(self.head().position);
         Ok(())
     }
 
@@ -233,7 +233,7 @@ impl Room {
     fn deliver(&self, event: &Event) {
         let delivered = Cell::new(0);
         let tell = |streams: &[Stream]| {
-            for stream in streams.iter().filter(|stream| stream.after < event.cursor.position) {
+            for stream in streams {
                 if let Some(frame) = &event.frame {
                     stream.outbox.push(frame.clone());
                     delivered.update(|count| count + 1);
@@ -340,15 +340,15 @@ mod tests {
     }
 
     impl Room {
-        fn joins(&mut self, user: i64, session_id: SessionId, reached: i64) -> Arc<Outbox> {
+        fn joins(&mut self, user: i64, session_id: SessionId) -> Arc<Outbox> {
             let reader = reader(user, session_id);
             let outbox = Arc::new(Outbox::default());
-            self.attach(0, reader, Position(reached), Arc::clone(&outbox));
+            self.attach(0, reader, Arc::clone(&outbox));
             outbox
         }
 
         fn here<const N: usize>(&mut self, users: [i64; N]) -> [Arc<Outbox>; N] {
-            users.map(|user| self.joins(user, PHONE, 0))
+            users.map(|user| self.joins(user, PHONE))
         }
 
         /// Takes the next event of the log.
@@ -465,8 +465,8 @@ mod tests {
     #[test]
     fn a_revoked_session_hears_of_it_and_no_more() {
         let mut room = room();
-        let (phone, laptop) = (room.joins(1, PHONE, 0), room.joins(1, LAPTOP, 0));
-        let other = room.joins(2, PHONE, 0);
+        let (phone, laptop) = (room.joins(1, PHONE), room.joins(1, LAPTOP));
+        let other = room.joins(2, PHONE);
 
         let data = format!(r#"{{"event":"SessionRevoked","session_id":"{PHONE}"}}"#);
         room.takes_data("SessionRevoked", None, Some(1), &[], Some(&data));
@@ -476,19 +476,6 @@ mod tests {
         assert_eq!(received(&phone), (vec![11], Some(revoked)));
         assert_eq!(received(&laptop), (vec![11, 12], None));
         assert_eq!(received(&other), (vec![12], None));
-    }
-
-    #[test]
-    fn what_a_stream_has_read_itself_neither_comes_again_nor_ends_it() {
-        let mut room = room();
-        let ahead = room.joins(1, PHONE, 12);
-
-        let data = format!(r#"{{"event":"SessionRevoked","session_id":"{PHONE}"}}"#);
-        room.takes("NewMessage", Some(LUNCH), None);
-        room.takes_data("SessionRevoked", None, Some(1), &[], Some(&data));
-        room.takes("NewMessage", Some(LUNCH), None);
-
-        assert_eq!(received(&ahead), (vec![13], None));
     }
 
     #[test]
@@ -618,10 +605,18 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_of_another_log_is_noticed() {
-        let room = room();
+    fn a_cursor_that_is_not_here_waits_until_the_workspace_moves() {
+        let mut room = room();
         let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
         let other = Cursor { position: Position(10), .."0000000f-1".parse().unwrap() };
-        assert!(matches!(room.missed(&reader, other), Answer::Diverged));
+        for elsewhere in [other, at(11), at(12)] {
+            assert!(matches!(room.missed(&reader, elsewhere), Answer::Elsewhere));
+        }
+        let moves = room.moves();
+
+        room.takes("NewMessage", Some(LUNCH), None);
+
+        assert!(moves.has_changed().unwrap());
+        assert_eq!(missed(&room, 1, 11), (vec![], None));
     }
 }

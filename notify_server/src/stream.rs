@@ -6,34 +6,27 @@ use std::time::Duration;
 use ::metrics::{counter, gauge, histogram};
 use axum::body::Body;
 use bytes::Bytes;
-use fechatter_core::log::{self, Cursor, Entry, Found, Range};
+use fechatter_core::log::Cursor;
 use fechatter_core::token::AuthUser;
 use fechatter_core::{Position, Timestamp, metrics};
 use futures_util::{FutureExt, StreamExt, future, stream};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
-use tracing::{debug, warn};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tracing::warn;
 
 use crate::admissions::Admission;
-use crate::frame::{self, Control, GoodbyeReason, ResetReason};
-use crate::hub::Follow;
+use crate::frame::{self, Control, GoodbyeReason};
+use crate::hub::{Attachment, Follow};
 use crate::outbox::{End, Next};
 use crate::recent::Event;
+use crate::replay::{self, RETRY, Stop, Tries};
 use crate::room::Reader;
 use crate::sse::App;
 use crate::tail::News;
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// One query of a replay looks at so many positions and takes so many events: neither a log of
-/// other people's events nor one of long messages makes it slow or large.
-const MAX_SPAN: i64 = 1_000;
-const MAX_ENTRIES: i64 = 100;
 /// Frames on their way to the socket, so that they are written several at a time.
 const IN_HAND: usize = 32;
-
-/// How often a failed query is asked again, and after which wait.
-const TRIES: usize = 20;
-const RETRY: Duration = Duration::from_millis(250);
 
 /// One caller's stream.
 pub(crate) struct Stream {
@@ -75,10 +68,9 @@ impl Stream {
             biased;
             () = self.app.shutdown.cancelled() => End::Goodbye(GoodbyeReason::Draining),
             () = sleep(lifetime) => End::Goodbye(GoodbyeReason::TokenExpired),
-            end = self.play(from) => match end {
-                Ok(end) => end,
-                Err(error) => {
-                    // Without a goodbye: the client comes back and resumes.
+            Err(stop) = self.play(from) => match stop {
+                Stop::End(end) => end,
+                Stop::Failed(error) => {
                     warn!(%error, user_id = %self.user.id, "a stream could not be continued");
                     return "failed";
                 }
@@ -93,32 +85,54 @@ impl Stream {
     }
 
     /// Everything after `from` that is for this reader, once and in order, until something ends it.
-    async fn play(&self, from: Cursor) -> sqlx::Result<End> {
+    async fn play(&self, from: Cursor) -> Result<Infallible, Stop> {
+        let attachment = self.catch_up(from).await?;
+        let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                next = attachment.next() => match next {
+                    Next::Frame(frame) => self.send(frame).await,
+                    Next::End(end) => return Err(Stop::End(end)),
+                },
+                _ = heartbeat.tick() => attachment.heartbeat(),
+            }
+        }
+    }
+
+    /// Tells what this reader has missed after `from`, until everything further queues for them.
+    async fn catch_up(&self, from: Cursor) -> Result<Attachment, Stop> {
         let reader = Reader { user: self.user, checked_at: self.head.position };
         let workspace_id = self.user.workspace_id;
         let mut reached = from;
         let mut tries = Tries::default();
         let mut catching_up = CatchingUp::now();
-        let attachment = loop {
+        loop {
             match self.app.hub.follow(&reader, reached) {
                 Follow::Missed(missed) => {
                     catching_up.events += missed.frames.len();
                     self.send_all(missed.frames).await;
                     if let Some(reason) = missed.end {
-                        return Ok(End::Goodbye(reason));
+                        return Err(Stop::End(End::Goodbye(reason)));
                     }
                     reached = missed.reached;
                 }
                 Follow::Attached(missed, attachment) => {
                     catching_up.events += missed.frames.len();
                     self.send_all(missed.frames).await;
-                    break attachment;
+                    if self.resumed {
+                        catching_up.record();
+                    }
+                    return Ok(attachment);
                 }
                 Follow::Forgotten(upto) => {
                     catching_up.source = "database";
-                    match self.replay(&reader, reached, upto, &mut catching_up.events).await? {
-                        Ok(cursor) => reached = cursor,
-                        Err(end) => return Ok(end),
+                    reached = self.replay(&reader, reached, upto, &mut catching_up.events).await?;
+                }
+                Follow::Elsewhere(mut moved) => {
+                    self.app.tail.wake(News::In([workspace_id].into()));
+                    if timeout(RETRY, moved.changed()).await.is_err() {
+                        replay::check(&self.app, &reader, reached).await?;
                     }
                 }
                 Follow::Absent => {
@@ -126,43 +140,21 @@ impl Stream {
                         tries.wait(error).await?;
                     }
                 }
-                // Either the room or the cursor is of a log that is no more: the tail finds out.
-                Follow::Diverged => {
-                    self.app.tail.wake(News::In([workspace_id].into()));
-                    tries.wait(sqlx::Error::RowNotFound).await?;
-                }
-            }
-        };
-        if self.resumed {
-            catching_up.record();
-        }
-        let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                next = attachment.next() => match next {
-                    Next::Frame(frame) => self.send(frame).await,
-                    Next::End(end) => return Ok(end),
-                },
-                _ = heartbeat.tick() => attachment.heartbeat(),
             }
         }
     }
 
     /// Reads the log after a cursor, up to a position, as fast as the client takes it, and says
-    /// where that led or what ends the stream.
+    /// where that led.
     async fn replay(
         &self,
         reader: &Reader,
         mut reached: Cursor,
         upto: Position,
         events: &mut usize,
-    ) -> sqlx::Result<Result<Cursor, End>> {
+    ) -> Result<Cursor, Stop> {
         while reached.position < upto {
-            let (entries, step) = match self.read_on(reached, upto).await? {
-                Ok(read) => read,
-                Err(reset) => return Ok(Err(reset)),
-            };
+            let (entries, next) = replay::read_on(&self.app, reader, reached, upto).await?;
             for entry in entries {
                 let event = Event::new(&entry);
                 if let Some(frame) = &event.frame {
@@ -170,54 +162,12 @@ impl Stream {
                     self.send(frame.clone()).await;
                 }
                 if let Some(reason) = reader.ended_by(&event) {
-                    return Ok(Err(End::Goodbye(reason)));
+                    return Err(Stop::End(End::Goodbye(reason)));
                 }
             }
-            reached = step;
+            reached = next;
         }
-        Ok(Ok(reached))
-    }
-
-    /// The next few events that are for this reader, and the cursor up to which these are all.
-    ///
-    /// Whether the log still had what was asked of it, and was still the same, is looked at after
-    /// they were read: it may have been pruned in the meantime, or have failed over.
-    async fn read_on(
-        &self,
-        reached: Cursor,
-        upto: Position,
-    ) -> sqlx::Result<Result<(Vec<Entry>, Cursor), End>> {
-        let workspace_id = self.user.workspace_id;
-        let to = Position(reached.position.0 + MAX_SPAN).min(upto);
-        let range = Range { workspace_id, from: reached.position.next(), to };
-        let mut tries = Tries::default();
-        loop {
-            let turn = self.app.replays.acquire().await;
-            let read = async {
-                let reader = Some(self.user.id);
-                let entries = log::read(&self.app.db, &[range], reader, MAX_ENTRIES).await?;
-                let to = match entries.last() {
-                    Some(last) if i64::try_from(entries.len()) == Ok(MAX_ENTRIES) => {
-                        last.cursor.position
-                    }
-                    _ => to,
-                };
-                let again = log::look_again(&self.app.db, workspace_id, reached, to).await?;
-                let reason = match again {
-                    (Found::It, Some(step)) => return Ok(Ok((entries, step))),
-                    (Found::Pruned, _) => ResetReason::CursorExpired,
-                    (Found::It | Found::Other, _) => ResetReason::CursorUnknown,
-                };
-                let head = log::head(&self.app.db, workspace_id).await?;
-                Ok(Err(End::Reset(reason, head)))
-            };
-            let read = read.await;
-            drop(turn);
-            match read {
-                Ok(read) => return Ok(read),
-                Err(error) => tries.wait(error).await?,
-            }
-        }
+        Ok(reached)
     }
 
     async fn send_all(&self, frames: Vec<Bytes>) {
@@ -269,22 +219,5 @@ impl CatchingUp {
         let events = u32::try_from(self.events).unwrap_or(u32::MAX);
         histogram!(metrics::REPLAY_EVENTS).record(events);
         histogram!(metrics::REPLAY_SECONDS, "source" => self.source).record(self.began.elapsed());
-    }
-}
-
-/// Patience with a database that restarts: it ends no stream that is catching up.
-#[derive(Default)]
-struct Tries(usize);
-
-impl Tries {
-    /// Waits before the next try, or gives the error back after the last.
-    async fn wait(&mut self, error: sqlx::Error) -> sqlx::Result<()> {
-        self.0 += 1;
-        if self.0 == TRIES {
-            return Err(error);
-        }
-        debug!(%error, "asking again");
-        sleep(RETRY).await;
-        Ok(())
     }
 }

@@ -221,5 +221,5 @@ impl LogWriter {
 }
 
 fn not_held() -> sqlx::Error {
-    sqlx::Error::Protocol("the log of this workspace is not locked".into())
+    sqlx::Error::InvalidArgument("the log of this workspace is not locked".into())
 }

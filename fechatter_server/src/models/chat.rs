@@ -98,6 +98,8 @@ pub(crate) async fn create(log: &Log, user: &CurrentUser, draft: ChatDraft) -> R
     let workspace_id = user.workspace_id;
     let (mut writer, user) = user.lock(log).await?;
     if let Some(chat) = replay(&mut writer, &user, &draft).await? {
+        // As for messages: where commits wait for a standby, so does this one.
+        writer.commit().await?;
         return Ok(Created::Replayed(chat));
     }
     let pair = match (draft.chat_type, &others[..]) {

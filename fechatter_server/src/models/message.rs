@@ -82,7 +82,11 @@ pub(crate) async fn send(log: &Log, outgoing: &Outgoing) -> Result<Sent> {
         if earlier != digest.as_ref() {
             return Err(AppError::IdempotencyMismatch);
         }
-        return find(writer.db(), *chat_id, id).await.map(Sent::Replayed);
+        let message = find(writer.db(), *chat_id, id).await?;
+        // The commit of the first time may have been cut off in its wait for a synchronous standby:
+        // this one waits too.
+        writer.commit().await?;
+        return Ok(Sent::Replayed(message));
     }
     // Whoever speaks has read what was said before.
     let written = sqlx::query!(

@@ -1,0 +1,123 @@
+//! Reading the log for one reader: what is no longer in memory, and whether it is still their log.
+
+use std::time::Duration;
+
+use fechatter_core::log::{self, Cursor, Entry, Found, Range};
+use fechatter_core::{Position, WorkspaceId};
+use sqlx::PgConnection;
+use tokio::time::sleep;
+use tracing::debug;
+
+use crate::frame::ResetReason;
+use crate::outbox::End;
+use crate::room::Reader;
+use crate::sse::App;
+
+/// One query looks at so many positions and takes so many events: neither a log of other people's
+/// events nor one of long messages makes it slow or large.
+const MAX_SPAN: i64 = 1_000;
+const MAX_ENTRIES: i64 = 100;
+/// How often a failed query is asked again, and after which wait.
+const TRIES: usize = 20;
+pub(crate) const RETRY: Duration = Duration::from_millis(250);
+
+/// Why a stream goes no further.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// It ends, and tells the client how.
+    End(End),
+    /// It breaks off, and the client comes back and resumes.
+    Failed(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Stop {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The next few events that are for this reader, and the cursor up to which these are all.
+///
+/// Whether the log still had what was asked of it, and was still the same, is looked at after they
+/// were read, on the same connection: it may have been pruned in the meantime, or have failed over.
+pub(crate) async fn read_on(
+    app: &App,
+    reader: &Reader,
+    reached: Cursor,
+    upto: Position,
+) -> Result<(Vec<Entry>, Cursor), Stop> {
+    let workspace_id = reader.user.workspace_id;
+    let to = Position(reached.position.0 + MAX_SPAN).min(upto);
+    let range = Range { workspace_id, from: reached.position.next(), to };
+    let mut tries = Tries::default();
+    loop {
+        let turn = app.replays.acquire().await;
+        let read = async {
+            let mut db = app.db.acquire().await?;
+            let entries = log::read(&mut *db, &[range], Some(reader.user.id), MAX_ENTRIES).await?;
+            let to = match entries.last() {
+                Some(last) if i64::try_from(entries.len()) == Ok(MAX_ENTRIES) => {
+                    last.cursor.position
+                }
+                _ => to,
+            };
+            let reached = look_again(&mut db, workspace_id, reached, to).await?;
+            Ok((entries, reached))
+        };
+        let read = read.await;
+        drop(turn);
+        match read {
+            Err(Stop::Failed(error)) => tries.wait(error).await?,
+            read => return read,
+        }
+    }
+}
+
+/// Stops a stream whose cursor the log does not have any more.
+pub(crate) async fn check(app: &App, reader: &Reader, reached: Cursor) -> Result<(), Stop> {
+    let mut tries = Tries::default();
+    loop {
+        let check = async {
+            let mut db = app.db.acquire().await?;
+            look_again(&mut db, reader.user.workspace_id, reached, reached.position).await
+        };
+        match check.await {
+            Err(Stop::Failed(error)) => tries.wait(error).await?,
+            Err(stop) => return Err(stop),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+/// The cursor at a later position of the log in which the earlier one still is.
+async fn look_again(
+    db: &mut PgConnection,
+    workspace_id: WorkspaceId,
+    cursor: Cursor,
+    later: Position,
+) -> Result<Cursor, Stop> {
+    let reason = match log::look_again(&mut *db, workspace_id, cursor, later).await? {
+        (Found::It, Some(later)) => return Ok(later),
+        (Found::Pruned, _) => ResetReason::CursorExpired,
+        (Found::It | Found::Other, _) => ResetReason::CursorUnknown,
+    };
+    let head = log::head(db, workspace_id).await?;
+    Err(Stop::End(End::Reset(reason, head)))
+}
+
+/// Patience with a database that restarts: it ends no stream that is catching up.
+#[derive(Default)]
+pub(crate) struct Tries(usize);
+
+impl Tries {
+    /// Waits before the next try, or gives the error back after the last.
+    pub(crate) async fn wait(&mut self, error: sqlx::Error) -> sqlx::Result<()> {
+        self.0 += 1;
+        if self.0 == TRIES {
+            return Err(error);
+        }
+        debug!(%error, "asking again");
+        sleep(RETRY).await;
+        Ok(())
+    }
+}
