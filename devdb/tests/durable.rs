@@ -1,7 +1,5 @@
 //! A durable server keeps through −9 what it has committed, and takes its data with it in the end.
 
-#![expect(clippy::unwrap_used, reason = "tests and their helpers")]
-
 use std::path::Path;
 
 use devdb::Postgres;

@@ -17,7 +17,7 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 use crate::{Process, Rest, Town};
 
 /// How long the first start may take: it migrates.
-const STARTING: Duration = Duration::from_secs(60);
+const STARTING: Duration = Duration::from_mins(1);
 
 /// Who tries a server in every way is not to be slowed down by what protects it from such people.
 const NO_LIMITS: [(&str, &str); 10] = [

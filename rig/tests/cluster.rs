@@ -1,7 +1,5 @@
 //! A cluster's processes come and go, and its people notice nothing.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
 use std::{env, path::Path, time::Duration};
 
 use reqwest::StatusCode;
@@ -29,7 +27,7 @@ async fn people_talk_across_servers_and_through_their_deaths() {
     let [alice, bob, eve] = acme.people.try_into().unwrap();
     let chat = cluster.town.channel("lunch", &[&alice, &bob]).await.unwrap();
 
-    let (heard, mut hears) = mpsc::unbounded_channel();
+    let (told, mut heard) = mpsc::unbounded_channel();
     let follower = Follower {
         addresses: cluster.event_addresses(),
         server: 0,
@@ -40,11 +38,11 @@ async fn people_talk_across_servers_and_through_their_deaths() {
     tokio::spawn(follower.follow(move |what| match what {
         Heard::Frame(frame) => {
             let data: Value = serde_json::from_slice(frame.data).unwrap();
-            let _ = heard.send((frame.event.to_owned(), data));
+            let _ = told.send((frame.event.to_owned(), data));
         }
         Heard::Opened | Heard::Lost => {}
     }));
-    let mut next = async || timeout(PATIENCE, hears.recv()).await.unwrap().unwrap();
+    let mut next = async || timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
     assert_eq!(next().await.0, "Ready");
 
     let key = Uuid::new_v4();
