@@ -76,9 +76,10 @@ pub(crate) enum Follow {
     Attached(Missed, Attachment),
     /// Nothing until the log is read up to this position: it is not kept here.
     Forgotten(Position),
-    /// Nothing until the workspace moves: it has not come to their place yet, or has another event
-    /// there.
-    Elsewhere(watch::Receiver<Position>),
+    /// Nothing until the workspace, whose place this tells, has come to theirs.
+    Behind(watch::Receiver<Position>),
+    /// Nothing: the workspace here has another event at their place.
+    Diverged,
     /// Nothing until the workspace is loaded.
     Absent,
 }
@@ -119,7 +120,8 @@ impl Hub {
                 Follow::Attached(missed, attachment)
             }
             Answer::Forgotten(upto) => Follow::Forgotten(upto),
-            Answer::Elsewhere => Follow::Elsewhere(room.moves()),
+            Answer::Behind => Follow::Behind(room.place()),
+            Answer::Diverged => Follow::Diverged,
         }
     }
 

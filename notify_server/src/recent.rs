@@ -74,7 +74,8 @@ impl Recent {
         let Ok(index) = usize::try_from(index) else { return After::Forgotten };
         match self.events.get(index) {
             Some(event) if event.cursor == cursor => After::Events(self.events.range(index + 1..)),
-            _ => After::Unknown,
+            Some(_) => After::Diverged,
+            None => After::NotYet,
         }
     }
 
@@ -128,6 +129,8 @@ pub(crate) enum After<I> {
     Events(I),
     /// It is older than what is kept.
     Forgotten,
-    /// It is newer than what has come here, or another event has its position.
-    Unknown,
+    /// Another event has its position.
+    Diverged,
+    /// It is newer than what has come here.
+    NotYet,
 }

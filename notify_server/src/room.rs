@@ -39,7 +39,7 @@ pub(crate) struct Room {
     streams: HashMap<UserId, Vec<Stream>>,
     // Since when there have been none.
     deserted: Option<Instant>,
-    moved: watch::Sender<Position>,
+    place: watch::Sender<Position>,
 }
 
 /// A stream as its workspace knows it.
@@ -79,8 +79,10 @@ pub(crate) enum Answer {
     Missed(Missed),
     /// What they missed up to this position is not kept here.
     Forgotten(Position),
-    /// This workspace has not come to their position yet, or has another event there.
-    Elsewhere,
+    /// This workspace has not come to their position yet.
+    Behind,
+    /// This workspace has another event at their position.
+    Diverged,
 }
 
 impl Reader {
@@ -93,10 +95,10 @@ impl Reader {
 
 impl Room {
     pub(crate) fn new(Snapshot { recent, memberships }: Snapshot) -> Self {
-        let moved = watch::Sender::new(recent.head().position);
+        let place = watch::Sender::new(recent.head().position);
         let memberships = Memberships::new(memberships);
         let (streams, deserted) = (HashMap::new(), Some(Instant::now()));
-        Self { recent, memberships, streams, deserted, moved }
+        Self { recent, memberships, streams, deserted, place }
     }
 
     /// The newest event that it has seen.
@@ -124,7 +126,8 @@ impl Room {
         let events = match self.recent.after(reached) {
             After::Events(events) => events,
             After::Forgotten => return Answer::Forgotten(self.recent.floor().position),
-            After::Unknown => return Answer::Elsewhere,
+            After::NotYet => return Answer::Behind,
+            After::Diverged => return Answer::Diverged,
         };
         for event in events.take(MAX_EVENTS) {
             missed.reached = event.cursor;
@@ -150,9 +153,9 @@ impl Room {
         }
     }
 
-    /// Tells when the workspace has moved on, or is no longer here.
-    pub(crate) fn moves(&self) -> watch::Receiver<Position> {
-        self.moved.subscribe()
+    /// Tells where the workspace is, and when it is no longer here.
+    pub(crate) fn place(&self) -> watch::Receiver<Position> {
+        self.place.subscribe()
     }
 
     /// Adds a stream whose reader has everything up to the head.
@@ -190,7 +193,7 @@ impl Room {
             self.memberships.end(entry);
             self.recent.push(entry, event);
         }
-        self.moved.send_replace(self.head().position);
+        self.place.send_replace(self.head().position);
         Ok(())
     }
 
@@ -605,18 +608,17 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_that_is_not_here_waits_until_the_workspace_moves() {
+    fn a_cursor_that_is_not_here_is_noticed() {
         let mut room = room();
         let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
         let other = Cursor { position: Position(10), .."0000000f-1".parse().unwrap() };
-        for elsewhere in [other, at(11), at(12)] {
-            assert!(matches!(room.missed(&reader, elsewhere), Answer::Elsewhere));
-        }
-        let moves = room.moves();
+        assert!(matches!(room.missed(&reader, other), Answer::Diverged));
+        assert!(matches!(room.missed(&reader, at(11)), Answer::Behind));
+        let place = room.place();
 
         room.takes("NewMessage", Some(LUNCH), None);
 
-        assert!(moves.has_changed().unwrap());
+        assert_eq!(*place.borrow(), Position(11));
         assert_eq!(missed(&room, 1, 11), (vec![], None));
     }
 }

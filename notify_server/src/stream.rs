@@ -129,11 +129,17 @@ impl Stream {
                     catching_up.source = "database";
                     reached = self.replay(&reader, reached, upto, &mut catching_up.events).await?;
                 }
-                Follow::Elsewhere(mut moved) => {
+                Follow::Behind(mut place) => {
                     self.app.tail.wake(News::In([workspace_id].into()));
-                    if timeout(RETRY, moved.changed()).await.is_err() {
+                    let arrives = place.wait_for(|place| *place >= reached.position);
+                    if timeout(RETRY, arrives).await.is_err() {
                         replay::check(&self.app, &reader, reached).await?;
                     }
+                }
+                // If it is the workspace that is wrong here, the tail is about to find out.
+                Follow::Diverged => {
+                    replay::check(&self.app, &reader, reached).await?;
+                    sleep(RETRY).await;
                 }
                 Follow::Absent => {
                     if let Err(error) = self.app.loader.load(workspace_id).await {
