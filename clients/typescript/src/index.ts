@@ -1,0 +1,8 @@
+export { memoryCursor, storageCursor, type CursorStore } from "./cursor.js";
+export type * from "./events.js";
+export { ApiError } from "./http.js";
+export type * from "./objects.js";
+export type { EventStreamOptions, StreamState } from "./options.js";
+export { SseParser, type SseMessage } from "./sse.js";
+export { EventStream } from "./stream.js";
+export { AccessLost, Tokens, type LossReason, type TokensOptions } from "./tokens.js";
