@@ -112,7 +112,8 @@ impl Drop for TestDatabase {
 }
 
 /// The same server's URL with another database: sqlx cannot write one for a server behind a socket.
-fn with_database(url: &str, name: &str) -> String {
+#[must_use]
+pub fn with_database(url: &str, name: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
     let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, q)| (rest, Some(q)));
     let authority = rest.split('/').next().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! `cargo xtask`: what working on Fechatter takes, with nothing to install but Rust.
 
+mod client;
 mod demo;
 mod query_data;
 mod run;
@@ -24,9 +25,10 @@ struct Arguments {
 enum Job {
     /// Build and start both servers and their database, and say how to try them; Ctrl-C ends them
     Run(run::Options),
-    /// Run all tests against a PostgreSQL that is gone afterwards
+    /// Run all tests against a PostgreSQL that is gone afterwards; the client's too, where there is Node
     Test {
-        /// Passed on to `cargo nextest run`, or to `cargo test` where nextest is not installed
+        /// Passed on to `cargo nextest run`, or to `cargo test` where nextest is not installed; the client's tests are
+        /// then left out
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -251,7 +251,7 @@ impl Ports {
 }
 
 /// Builds both servers and says where they are.
-fn build() -> Result<[PathBuf; 2]> {
+pub(crate) fn build() -> Result<[PathBuf; 2]> {
     let arguments =
         ["build", "--workspace", "--bins", "--message-format", "json-render-diagnostics"];
     let messages = cargo_output(&arguments)?;

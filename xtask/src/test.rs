@@ -11,7 +11,10 @@ use anyhow::{Context, Result};
 use devdb::Postgres;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::workspace::{cargo, packages};
+use crate::{
+    client,
+    workspace::{cargo, packages},
+};
 
 pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
     let mut own = None;
@@ -25,10 +28,14 @@ pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
     let nextest = cargo().args(["nextest", "--version"]).output();
     let has_nextest = nextest.is_ok_and(|output| output.status.success());
     let runner: &[&str] = if has_nextest { &["nextest", "run"] } else { &["test"] };
-    let mut code = test(cargo().args(runner).arg("--workspace").args(arguments), &url).await?;
+    let mut code =
+        run_to_end(cargo().args(runner).arg("--workspace").args(arguments), &url).await?;
     // nextest leaves out examples in documentation; arguments are for it alone.
     if has_nextest && code == 0 && arguments.is_empty() && has_doc_tests()? {
-        code = test(cargo().args(["test", "--doc", "--workspace"]), &url).await?;
+        code = run_to_end(cargo().args(["test", "--doc", "--workspace"]), &url).await?;
+    }
+    if code == 0 && arguments.is_empty() {
+        code = client::run(&url).await?;
     }
 
     if let Some(postgres) = own {
@@ -38,10 +45,10 @@ pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
 }
 
 /// The runner's exit code. It ends on Ctrl-C by itself; we only must not end before it.
-async fn test(command: &mut Command, url: &str) -> Result<u8> {
+pub(crate) async fn run_to_end(command: &mut Command, url: &str) -> Result<u8> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut child = command.env("DATABASE_URL", url).spawn().context("starting cargo")?;
+    let mut child = command.env("DATABASE_URL", url).spawn().context("starting the tests")?;
     let status = loop {
         tokio::select! {
             status = ended(&mut child) => break status?,
