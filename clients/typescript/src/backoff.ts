@@ -10,11 +10,14 @@ export class Backoff {
     this.#capMs = capMs;
   }
 
-  /** Anywhere in the range ("full jitter"): clients that were cut off together come back apart. */
+  /**
+   * Somewhere in the upper half of the range ("equal jitter"): clients that were cut off together
+   * come back apart, and none before half of what the server asked for.
+   */
   next(): number {
     const range = Math.min(this.#capMs, this.baseMs * 2 ** this.#attempts);
     this.#attempts += 1;
-    return Math.random() * range;
+    return (range / 2) * (1 + Math.random());
   }
 
   reset(): void {
