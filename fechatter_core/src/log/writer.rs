@@ -7,6 +7,7 @@ use ::metrics::{counter, histogram};
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{Log, Stamp};
+use crate::commit::commit;
 use crate::event::Event;
 use crate::sabotage::{self, Sabotage};
 use crate::{ChatId, Position, UserId, WorkspaceId, db, metrics};
@@ -210,7 +211,7 @@ impl LogWriter {
             .fetch_one(&mut *self.tx)
             .await?;
         }
-        self.tx.commit().await?;
+        commit(self.tx).await?;
         if !pending.workspaces.is_empty() {
             let written = u64::try_from(pending.workspaces.len()).unwrap_or(u64::MAX);
             counter!(metrics::EVENTS_WRITTEN).increment(written);

@@ -41,9 +41,19 @@ async fn a_synchronous_failover_loses_nothing_and_resets_nobody() {
     assert_eq!(acknowledged, sent, "what was acknowledged is there, once");
 }
 
-/// The operator ends a commit's wait for a standby that is out of reach: PostgreSQL then keeps the transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_wait_for_the_standby_is_not_acknowledged() {
+    what_no_standby_has_is_not_acknowledged("select pg_cancel_backend($1)").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminated_wait_for_the_standby_is_not_acknowledged() {
+    what_no_standby_has_is_not_acknowledged("select pg_terminate_backend($1)").await;
+}
+
+/// The operator ends a commit's wait for a standby that is out of reach: PostgreSQL then keeps the transaction, and says
+/// so in no more than a warning.
+async fn what_no_standby_has_is_not_acknowledged(ended_by: &'static str) {
     let cluster = Cluster::start(Commits::OnStandby).await;
     let fechatter = Fechatter::start_on(&cluster.url(), &[]).await;
     let (alice, messages) = alice(&fechatter).await;
@@ -56,7 +66,7 @@ async fn a_terminated_wait_for_the_standby_is_not_acknowledged() {
         process = timeout(PATIENCE, waiting(&admin)) => process.expect("no commit waits"),
     };
 
-    query("select pg_terminate_backend($1)").bind(process).execute(&admin).await.unwrap();
+    query(ended_by).bind(process).execute(&admin).await.unwrap();
 
     // Waiting on is as good as an error.
     if let Ok(answer) = timeout(Duration::from_secs(2), request).await {
