@@ -67,7 +67,7 @@ impl Postgres {
         let home = throw_away_parent().join(format!("fechatter-{}", Uuid::new_v4().simple()));
         // PostgreSQL's immediate shutdown: the data is going anyway.
         let ending = Ending::new("QUIT", Duration::from_secs(5)).and_remove(&home);
-        Self::start(&home, ending, &NOT_DURABLE, free_port).inspect_err(|_| {
+        Self::start(&home, ending, &NOT_DURABLE, free_port, None).inspect_err(|_| {
             let _ = fs::remove_dir_all(&home);
         })
     }
@@ -82,8 +82,7 @@ impl Postgres {
         let home = disk().join(format!("fechatter-{}", Uuid::new_v4().simple()));
         let keeper = Keeper::of(&home)?;
         let ending = Ending::new("QUIT", Duration::from_secs(5));
-        let postgres = Self::start(&home, ending, settings, lasting_port)?;
-        Ok(Self { _keeper: Some(keeper), ..postgres })
+        Self::start(&home, ending, settings, lasting_port, Some(keeper))
     }
 
     /// Starts a server that keeps its data, durably, in `home`, which is made if absent.
@@ -92,7 +91,7 @@ impl Postgres {
     ///
     /// As [`Postgres::throw_away`], and when another server holds the data or another major version made it.
     pub fn persistent(home: &Path) -> Result<Self> {
-        Self::start(home, Ending::new("INT", Duration::from_secs(30)), &[], free_port)
+        Self::start(home, Ending::new("INT", Duration::from_secs(30)), &[], free_port, None)
     }
 
     /// Starts a server that keeps its data, durably, in `home`, which is made if absent: one of those in a
@@ -102,7 +101,7 @@ impl Postgres {
     ///
     /// As [`Postgres::persistent`].
     pub fn in_folder(home: &Path) -> Result<Self> {
-        Self::start(home, Ending::new("QUIT", Duration::from_secs(5)), &[], free_port)
+        Self::start(home, Ending::new("QUIT", Duration::from_secs(5)), &[], free_port, None)
     }
 
     /// The URL of one of the server's databases, for its superuser.
@@ -170,18 +169,21 @@ impl Postgres {
         ending: Ending,
         settings: &[&str],
         port: fn() -> Result<u16>,
+        keeper: Option<Keeper>,
     ) -> Result<Self> {
         let data = home.join("data");
         let programs = Programs::find(major_of(&data)?)?;
         let password = prepare(home)?;
         if !data.exists() {
-            initialise(&programs, home, &data, settings != NOT_DURABLE)?;
+            // A loss of power, which is all that syncing is for here, would take the keeper as well.
+            let durable = settings != NOT_DURABLE && keeper.is_none();
+            initialise(&programs, home, &data, durable)?;
         }
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let log = home.join("postgres.log");
         let launch = Launch { programs, home: home.to_owned(), data, log, ending, settings };
         let (leash, port) = launch.start(port)?;
-        Ok(Self { leash, port, password, launch, _keeper: None })
+        Ok(Self { leash, port, password, launch, _keeper: keeper })
     }
 }
 

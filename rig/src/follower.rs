@@ -46,8 +46,8 @@ pub enum End {
 }
 
 impl Follower {
-    /// Listens until it is refused, or this future is dropped.
-    pub async fn follow(mut self, mut hear: impl FnMut(Heard<'_>)) -> End {
+    /// Listens until it is refused. Losing this future closes the stream; another one goes on from there.
+    pub async fn follow(&mut self, mut hear: impl FnMut(Heard<'_>)) -> End {
         loop {
             if let Some(refused) = self.listen(&mut hear).await {
                 return End::Refused(refused);

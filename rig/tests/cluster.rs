@@ -28,20 +28,22 @@ async fn people_talk_across_servers_and_through_their_deaths() {
     let chat = cluster.town.channel("lunch", &[&alice, &bob]).await.unwrap();
 
     let (told, mut heard) = mpsc::unbounded_channel();
-    let follower = Follower {
+    let mut follower = Follower {
         addresses: cluster.event_addresses(),
         server: 0,
         token: bob.token.clone(),
         cursor: None,
         pause: Duration::from_millis(20),
     };
-    tokio::spawn(follower.follow(move |what| match what {
-        Heard::Frame(frame) => {
-            let data: Value = serde_json::from_slice(frame.data).unwrap();
-            let _ = told.send((frame.event.to_owned(), data));
-        }
-        Heard::Opened | Heard::Lost => {}
-    }));
+    tokio::spawn(async move {
+        let hear = |what: Heard<'_>| {
+            if let Heard::Frame(frame) = what {
+                let data: Value = serde_json::from_slice(frame.data).unwrap();
+                let _ = told.send((frame.event.to_owned(), data));
+            }
+        };
+        follower.follow(hear).await
+    });
     let mut next = async || timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
     assert_eq!(next().await.0, "Ready");
 

@@ -1,0 +1,200 @@
+//! Clients that listen all the time and note everything they hear.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use fechatter_core::{Position, SessionId, log::Cursor};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use rig::{End, Follower, Frame, Person};
+use serde_json::Value;
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use crate::history::{Heard, Receipt, Stream, StreamEnd, What};
+
+/// Between two tries to get the stream back; shorter than a server would ask for.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// All who listen.
+#[derive(Debug, Default)]
+pub struct Audience {
+    listeners: Vec<Listener>,
+}
+
+/// One client.
+#[derive(Debug)]
+struct Listener {
+    person: Person,
+    notes: Arc<Notes>,
+    task: JoinHandle<()>,
+    left: bool,
+}
+
+/// What a client knows.
+#[derive(Debug, Default)]
+pub struct Notes {
+    heard: Mutex<Vec<Heard>>,
+    reached: AtomicI64,
+    connected: AtomicBool,
+    refused: AtomicBool,
+}
+
+impl Audience {
+    /// Lets a person listen. With `restless` they now and then close the stream and come back.
+    pub fn add(
+        &mut self,
+        person: &Person,
+        addresses: Arc<[SocketAddr]>,
+        restless: Option<Duration>,
+        seed: u64,
+    ) {
+        let notes = Arc::new(Notes::default());
+        let mut rng = StdRng::seed_from_u64(seed);
+        let follower = Follower {
+            addresses,
+            server: rng.random_range(0..1_000),
+            token: person.token.clone(),
+            cursor: None,
+            pause: PAUSE,
+        };
+        let task = tokio::spawn(listen(follower, Arc::clone(&notes), restless, rng));
+        self.listeners.push(Listener { person: person.clone(), notes, task, left: false });
+    }
+
+    /// How many listen.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// Whether nobody listens.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.listeners.is_empty()
+    }
+
+    /// The client of a session.
+    #[must_use]
+    pub fn of(&self, session: SessionId) -> Option<Arc<Notes>> {
+        let listener = self.listeners.iter().find(|l| l.person.session_id == session)?;
+        Some(Arc::clone(&listener.notes))
+    }
+
+    /// Waits until everyone whom the servers don't refuse has a stream, and says how long that took; none if it never
+    /// came to that.
+    pub async fn connected(&self, patience: Duration) -> Option<Duration> {
+        self.until(patience, |notes| notes.connected.load(Ordering::Relaxed)).await
+    }
+
+    /// The same for having come as far as this.
+    pub async fn reached(&self, position: Position, patience: Duration) -> Option<Duration> {
+        self.until(patience, |notes| notes.reached.load(Ordering::Relaxed) >= position.0).await
+    }
+
+    async fn until(
+        &self,
+        patience: Duration,
+        is_there: impl Fn(&Notes) -> bool,
+    ) -> Option<Duration> {
+        let began = Instant::now();
+        let is_there = |listener: &Listener| {
+            listener.left || listener.notes.is_refused() || is_there(&listener.notes)
+        };
+        while !self.listeners.iter().all(is_there) {
+            if began.elapsed() > patience {
+                return None;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Some(began.elapsed())
+    }
+
+    /// Lets everybody go, and collects what they heard.
+    pub fn end(self) -> Vec<Stream> {
+        self.listeners.into_iter().map(Listener::end).collect()
+    }
+}
+
+impl Listener {
+    fn end(self) -> Stream {
+        self.task.abort();
+        let end = if self.notes.is_refused() {
+            StreamEnd::Refused
+        } else if self.left {
+            StreamEnd::Left
+        } else {
+            StreamEnd::Live
+        };
+        let heard = std::mem::take(&mut *self.notes.heard());
+        Stream { reader: self.person.id, session: self.person.session_id, heard, end }
+    }
+}
+
+impl Notes {
+    /// Whether the servers have refused this client.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, what: What) {
+        self.connected.store(!matches!(what, What::Lost), Ordering::Relaxed);
+        self.heard().push(Heard { at: Instant::now(), what });
+    }
+
+    fn heard(&self) -> std::sync::MutexGuard<'_, Vec<Heard>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn frame(&self, frame: Frame<'_>) {
+        match (frame.event, frame.id.and_then(|id| id.parse::<Cursor>().ok())) {
+            ("Ready", _) => {
+                if let Some(cursor) = cursor(frame.data) {
+                    self.note(What::Ready(cursor.position));
+                }
+            }
+            ("Reset", Some(cursor)) => self.note(What::Reset(cursor.position)),
+            // They tell no event; that they come too early shows in what is missing.
+            ("Heartbeat", _) | (_, None) => {}
+            (_, Some(cursor)) => {
+                self.note(What::Event(Receipt::new(cursor, frame.data)));
+                self.reached.store(cursor.position.0, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+async fn listen(
+    mut follower: Follower,
+    notes: Arc<Notes>,
+    restless: Option<Duration>,
+    mut rng: StdRng,
+) {
+    let hear = |heard: rig::Heard<'_>| match heard {
+        rig::Heard::Opened => {}
+        rig::Heard::Frame(frame) => notes.frame(frame),
+        rig::Heard::Lost => notes.note(What::Lost),
+    };
+    loop {
+        let stay = restless.map_or(Duration::MAX, |mean| mean.mul_f64(rng.random_range(0.2..1.8)));
+        if let Ok(End::Refused(_)) = timeout(stay, follower.follow(hear)).await {
+            notes.note(What::Lost);
+            notes.refused.store(true, Ordering::Relaxed);
+            return;
+        }
+        notes.note(What::Lost);
+        follower.server += 1;
+    }
+}
+
+fn cursor(ready: &[u8]) -> Option<Cursor> {
+    let ready: Value = serde_json::from_slice(ready).ok()?;
+    ready["cursor"].as_str()?.parse().ok()
+}

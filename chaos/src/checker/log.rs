@@ -1,0 +1,218 @@
+//! A workspace as the database has it when everything is over.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+use fechatter_core::{
+    ChatId, MessageId, Position, Seq, SessionId, UserId, WorkspaceId,
+    log::{self, Cursor, Range},
+    message::Message,
+};
+use serde_json::Value;
+use sqlx::{PgPool, Row, query};
+use uuid::Uuid;
+
+use crate::history::digest;
+
+/// How many events are read at once.
+const AT_ONCE: i64 = 2_000;
+
+/// The log, who was in which chat when, and the messages.
+#[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Log {
+    /// In order of position.
+    pub entries: Vec<Entry>,
+    pub members: HashMap<ChatId, Vec<Period>>,
+    /// In order of chat and seq.
+    pub messages: Vec<Stored>,
+}
+
+/// One event.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Entry {
+    pub cursor: Cursor,
+    pub kind: String,
+    pub chat: Option<ChatId>,
+    pub user: Option<UserId>,
+    /// Of what streams are given.
+    pub digest: u64,
+    /// What a `NewMessage` is about.
+    pub message: Option<MessageId>,
+    pub ends: Option<Ends>,
+}
+
+/// Whose streams and calls an event ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ends {
+    /// A session's.
+    Session(SessionId),
+    /// A person's who was suspended, or is no longer in the workspace.
+    Person(UserId),
+}
+
+/// A membership, both ends inclusive.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Period {
+    pub user: UserId,
+    pub joined: Position,
+    pub left: Option<Position>,
+}
+
+/// A message as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Stored {
+    pub id: MessageId,
+    pub chat: ChatId,
+    pub seq: Seq,
+    pub sender: UserId,
+    pub key: Uuid,
+    pub content: String,
+}
+
+impl Log {
+    /// Reads all of a workspace.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn read(db: &PgPool, workspace: WorkspaceId) -> Result<Self> {
+        Ok(Self {
+            entries: entries(db, workspace).await?,
+            members: members(db, workspace).await?,
+            messages: messages(db, workspace).await?,
+        })
+    }
+
+    /// The event at a position.
+    #[must_use]
+    pub fn at(&self, position: Position) -> Option<&Entry> {
+        let index = self.entries.partition_point(|entry| entry.cursor.position < position);
+        self.entries.get(index).filter(|entry| entry.cursor.position == position)
+    }
+
+    /// Whether somebody is in a chat at a position.
+    #[must_use]
+    pub fn is_member(&self, user: UserId, chat: ChatId, at: Position) -> bool {
+        self.members.get(&chat).is_some_and(|periods| {
+            periods.iter().any(|period| {
+                period.user == user
+                    && period.joined <= at
+                    && period.left.is_none_or(|left| at <= left)
+            })
+        })
+    }
+
+    /// Whether an event is for somebody.
+    #[must_use]
+    pub fn is_for(&self, entry: &Entry, user: UserId) -> bool {
+        match (entry.chat, entry.user) {
+            (None, None) => true,
+            (_, Some(own)) if own == user => true,
+            (Some(chat), _) => self.is_member(user, chat, entry.cursor.position),
+            (None, Some(_)) => false,
+        }
+    }
+
+    /// Where the first event stands that ends somebody's session, or all they do.
+    #[must_use]
+    pub fn end_of(&self, user: UserId, session: SessionId) -> Option<Position> {
+        let ends = [Some(Ends::Person(user)), Some(Ends::Session(session))];
+        let end =
+            self.entries.iter().find(|entry| entry.ends.is_some() && ends.contains(&entry.ends));
+        end.map(|entry| entry.cursor.position)
+    }
+}
+
+impl Stored {
+    /// Whether an acknowledgement speaks of this very message.
+    pub(crate) fn is(&self, message: &Message) -> bool {
+        self.id == message.id
+            && self.chat == message.chat_id
+            && self.seq == message.seq
+            && self.sender == message.sender_id
+            && self.key == message.idempotency_key
+            && self.content == message.content
+    }
+}
+
+async fn entries(db: &PgPool, workspace_id: WorkspaceId) -> Result<Vec<Entry>> {
+    let head = log::head(db, workspace_id).await?.position;
+    let mut entries = Vec::new();
+    let mut from = Position(1);
+    while from <= head {
+        let to = Position(from.0 + AT_ONCE - 1);
+        let range = Range { workspace_id, from, to };
+        for entry in log::read(db, &[range], None, AT_ONCE).await? {
+            entries.push(read_entry(entry)?);
+        }
+        from = to.next();
+    }
+    Ok(entries)
+}
+
+fn read_entry(entry: log::Entry) -> Result<Entry> {
+    let data = entry.data.unwrap_or_default();
+    let ends = || -> Result<Option<Ends>> {
+        let json: Value = serde_json::from_slice(&data)?;
+        let number = |name: &str| json[name].as_i64().map(UserId).context("an id");
+        Ok(match entry.kind.as_str() {
+            "SessionRevoked" => {
+                Some(Ends::Session(serde_json::from_value(json["session_id"].clone())?))
+            }
+            "UserUpdated" if json["status"] == "Suspended" => Some(Ends::Person(number("id")?)),
+            "UserLeftWorkspace" => Some(Ends::Person(number("user_id")?)),
+            _ => None,
+        })
+    };
+    let can_end = ["SessionRevoked", "UserUpdated", "UserLeftWorkspace"].contains(&&*entry.kind);
+    let ends = if can_end { ends().context("reading an event that ends something")? } else { None };
+    Ok(Entry {
+        cursor: entry.cursor,
+        chat: entry.chat_id,
+        user: entry.user_id,
+        digest: digest(&data),
+        message: entry.message_id.filter(|_| entry.kind == "NewMessage"),
+        kind: entry.kind,
+        ends,
+    })
+}
+
+async fn members(db: &PgPool, workspace: WorkspaceId) -> Result<HashMap<ChatId, Vec<Period>>> {
+    let rows = query(
+        "select chat_id, user_id, joined_position, left_position
+         from chat_members
+         where workspace_id = $1",
+    );
+    let mut members: HashMap<ChatId, Vec<Period>> = HashMap::new();
+    for row in rows.bind(workspace).fetch_all(db).await? {
+        let period = Period {
+            user: row.get("user_id"),
+            joined: row.get("joined_position"),
+            left: row.get("left_position"),
+        };
+        members.entry(row.get("chat_id")).or_default().push(period);
+    }
+    Ok(members)
+}
+
+async fn messages(db: &PgPool, workspace: WorkspaceId) -> Result<Vec<Stored>> {
+    let rows = query(
+        "select id, chat_id, seq, sender_id, idempotency_key, content
+         from messages
+         where workspace_id = $1
+         order by chat_id, seq",
+    );
+    let rows = rows.bind(workspace).fetch_all(db).await?;
+    let stored = rows.iter().map(|row| Stored {
+        id: row.get("id"),
+        chat: row.get("chat_id"),
+        seq: row.get("seq"),
+        sender: row.get("sender_id"),
+        key: row.get("idempotency_key"),
+        content: row.get("content"),
+    });
+    Ok(stored.collect())
+}

@@ -1,0 +1,84 @@
+//! Compares what people saw with what the database holds, in the manner of Jepsen's set and queue analyses.
+//!
+//! The log's order is the witness, so nothing is searched for: [`log`] is the truth as the database has it in the end,
+//! [`writes`] holds the calls against it and [`streams`] what came through the streams.
+
+pub mod log;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod writes;
+
+use std::ops::AddAssign;
+
+use crate::{
+    checker::log::Log,
+    history::{Send, Stream},
+};
+
+/// What is wrong, one sentence a case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// How many writes were acknowledged.
+    pub acknowledged: usize,
+    /// Acknowledged, and not there or not as acknowledged; holes in the log or in a chat.
+    pub lost: Vec<String>,
+    /// There more than once, or although it was refused.
+    pub doubled: Vec<String>,
+    /// Never came through a stream that should have had it, or came with other contents.
+    pub missed: Vec<String>,
+    /// Came through a stream again, or after later ones.
+    pub repeated: Vec<String>,
+    /// Reached or came from somebody whom it was none of the business of.
+    pub leaked: Vec<String>,
+}
+
+/// Checks everything.
+#[must_use]
+pub fn check(log: &Log, sends: &[Send], streams: &[Stream]) -> Verdict {
+    let mut verdict = Verdict::default();
+    verdict += writes::check_order(log);
+    verdict += writes::check_calls(log, sends);
+    verdict += writes::check_senders(log, sends);
+    for stream in streams {
+        verdict += streams::check(log, stream);
+    }
+    verdict
+}
+
+impl Verdict {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.counts().iter().all(|count| *count == 0)
+    }
+
+    /// How many are lost, doubled, missed, repeated, leaked.
+    #[must_use]
+    pub fn counts(&self) -> [usize; 5] {
+        self.all().map(Vec::len)
+    }
+
+    /// A few of each kind.
+    pub fn examples(&self) -> impl Iterator<Item = String> {
+        let kinds = ["lost", "doubled", "missed", "repeated", "leaked"].into_iter();
+        kinds.zip(self.all()).flat_map(|(kind, cases)| {
+            cases.iter().take(5).map(move |case| format!("{kind}: {case}"))
+        })
+    }
+
+    fn all(&self) -> [&Vec<String>; 5] {
+        [&self.lost, &self.doubled, &self.missed, &self.repeated, &self.leaked]
+    }
+}
+
+impl AddAssign for Verdict {
+    fn add_assign(&mut self, other: Self) {
+        self.acknowledged += other.acknowledged;
+        self.lost.extend(other.lost);
+        self.doubled.extend(other.doubled);
+        self.missed.extend(other.missed);
+        self.repeated.extend(other.repeated);
+        self.leaked.extend(other.leaked);
+    }
+}

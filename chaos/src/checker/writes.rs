@@ -1,0 +1,120 @@
+//! The calls, and the order of what they wrote.
+
+use std::collections::{HashMap, HashSet};
+
+use fechatter_core::{ChatId, MessageId, Seq, UserId};
+use uuid::Uuid;
+
+use super::{
+    Verdict,
+    log::{Ends, Log, Stored},
+};
+use crate::history::Send;
+
+/// Positions are 1 to n, seqs are 1 to n in each chat, and both run in the same order: every message has one event.
+pub(super) fn check_order(log: &Log) -> Verdict {
+    let mut verdict = Verdict::default();
+    for (entry, expected) in log.entries.iter().zip(1..) {
+        if entry.cursor.position.0 != expected {
+            verdict.lost.push(format!("position {expected} is {}", entry.cursor.position));
+            break;
+        }
+    }
+    let mut told: HashMap<ChatId, Vec<MessageId>> = HashMap::new();
+    for entry in &log.entries {
+        if let Some((chat, message)) = entry.chat.zip(entry.message) {
+            told.entry(chat).or_default().push(message);
+        }
+    }
+    for chat in log.messages.chunk_by(|one, other| one.chat == other.chat) {
+        let place = chat[0].chat;
+        for (message, seq) in chat.iter().zip(1..) {
+            match message.seq.cmp(&Seq(seq)) {
+                std::cmp::Ordering::Equal => {}
+                std::cmp::Ordering::Greater => {
+                    verdict.lost.push(format!("seq {seq} of chat {place} is {}", message.seq));
+                    break;
+                }
+                std::cmp::Ordering::Less => {
+                    verdict
+                        .doubled
+                        .push(format!("seq {} of chat {place} is twice there", message.seq));
+                    break;
+                }
+            }
+        }
+        let ids: Vec<_> = chat.iter().map(|message| message.id).collect();
+        let events = told.remove(&place).unwrap_or_default();
+        if ids != events {
+            verdict.lost.push(format!("chat {place} and its events have different orders"));
+        }
+    }
+    for chat in told.keys() {
+        verdict.lost.push(format!("chat {chat} has events without messages"));
+    }
+    verdict
+}
+
+/// Acknowledged ⊆ present, unknown ∈ {0, 1}, failed ∉ present, and one key has one message and one answer.
+pub(super) fn check_calls(log: &Log, sends: &[Send]) -> Verdict {
+    let mut stored: HashMap<(ChatId, UserId, Uuid), Vec<&Stored>> = HashMap::new();
+    for message in &log.messages {
+        stored.entry((message.chat, message.sender, message.key)).or_default().push(message);
+    }
+    let mut verdict = Verdict::default();
+    for send in sends {
+        let Send { key, chat, sender, .. } = send;
+        let found = stored.remove(&(*chat, *sender, *key)).unwrap_or_default();
+        if found.len() > 1 {
+            verdict.doubled.push(format!("{key} is there {} times", found.len()));
+        }
+        if let Some(acknowledged) = send.acknowledged() {
+            verdict.acknowledged += 1;
+            match found.first() {
+                None => verdict.lost.push(format!("{key} was acknowledged and is not there")),
+                Some(found) if !found.is(acknowledged) || found.content != send.content => {
+                    verdict.lost.push(format!("{key} is not what was acknowledged"));
+                }
+                Some(_) => {}
+            }
+            let answers = send.attempts.iter().filter_map(|attempt| attempt.message());
+            if answers.into_iter().any(|answer| answer != acknowledged) {
+                verdict.doubled.push(format!("{key} has two different answers"));
+            }
+        } else if send.failed() && !found.is_empty() {
+            verdict.doubled.push(format!("{key} was refused and is there"));
+        } else if found.iter().any(|found| found.content != send.content) {
+            verdict.lost.push(format!("{key} is not what was sent"));
+        }
+    }
+    for (_, _, key) in stored.keys() {
+        verdict.doubled.push(format!("{key} was never sent and is there"));
+    }
+    verdict
+}
+
+/// Nobody says anything after the event that removed, suspended or signed them out.
+pub(super) fn check_senders(log: &Log, sends: &[Send]) -> Verdict {
+    let mut verdict = Verdict::default();
+    let sessions: HashMap<_, _> = sends.iter().map(|send| (send.key, send.session)).collect();
+    let messages: HashMap<_, _> =
+        log.messages.iter().map(|message| (message.id, message)).collect();
+    let mut ended = HashSet::new();
+    for entry in &log.entries {
+        ended.extend(entry.ends);
+        let Some((chat, id)) = entry.chat.zip(entry.message) else { continue };
+        let Some(message) = messages.get(&id) else { continue };
+        let position = entry.cursor.position;
+        if !log.is_member(message.sender, chat, position) {
+            verdict
+                .leaked
+                .push(format!("{} sent {id} to chat {chat} without being in it", message.sender));
+        }
+        let session = sessions.get(&message.key).copied().map(Ends::Session);
+        let ends = [Some(Ends::Person(message.sender)), session];
+        if ends.into_iter().flatten().any(|end| ended.contains(&end)) {
+            verdict.leaked.push(format!("{} sent {id} after their end", message.sender));
+        }
+    }
+    verdict
+}

@@ -1,0 +1,78 @@
+//! The faults, a file for each family.
+
+mod members;
+mod notifier;
+mod ordering;
+mod postgres;
+mod refresh;
+mod server;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::{
+    report::{Played, Row},
+    stage::Options,
+};
+
+/// What can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub enum Fault {
+    /// `fechatter_server` is killed.
+    T1,
+    /// PostgreSQL is killed, and connections to it are ended.
+    T2,
+    /// `notify_server` is killed.
+    T3,
+    /// Writers take their time, and a reader looks all the time.
+    T6,
+    /// People are added, removed, suspended and signed out.
+    T7,
+    /// Refresh tokens are used at the same time, again, and by thieves.
+    T13,
+}
+
+impl Fault {
+    /// Those of a quick run.
+    pub const QUICK: &[Self] = &[Self::T1, Self::T2, Self::T3, Self::T6, Self::T7, Self::T13];
+
+    /// In the table.
+    #[must_use]
+    pub fn names(self) -> [&'static str; 2] {
+        match self {
+            Self::T1 => ["T1", "fechatter_server killed"],
+            Self::T2 => ["T2", "PostgreSQL killed, connections ended"],
+            Self::T3 => ["T3", "notify_server killed"],
+            Self::T6 => ["T6", "ordering torture"],
+            Self::T7 => ["T7", "rights taken away"],
+            Self::T13 => ["T13", "refresh tokens"],
+        }
+    }
+
+    /// Plays it from beginning to end.
+    pub async fn play(self, options: &Options) -> Played {
+        let [id, _] = self.names();
+        let options = Options { logs: options.logs.join(id), ..options.clone() };
+        match self.row(&options).await {
+            Ok(row) => Played::Row(row),
+            Err(error) => Played::Broken(error),
+        }
+    }
+
+    async fn row(self, options: &Options) -> Result<Row> {
+        match self {
+            Self::T1 => server::killed(options).await,
+            Self::T2 => postgres::killed(options).await,
+            Self::T3 => notifier::killed(options).await,
+            Self::T6 => ordering::tortured(options).await,
+            Self::T7 => members::changed(options).await,
+            Self::T13 => refresh::raced(options).await,
+        }
+    }
+}
+
+/// What a healthy start of a process may take, on a machine that is busy.
+const STARTING: Duration = Duration::from_secs(30);

@@ -1,0 +1,215 @@
+//! Where a fault plays: a cluster with people who send and listen, and the reckoning afterwards.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use fechatter_core::{ChatId, log};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use reqwest::Method;
+use rig::{Answer, Cluster, Person, Programs, Setup, Workspace};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::{
+    audience::Audience,
+    checker::{self, log::Log},
+    delays::Delays,
+    load::{Load, Seat},
+    report::Row,
+};
+
+/// How long all streams may take to come to the end once nothing disturbs them any more.
+const SETTLING: Duration = Duration::from_secs(30);
+
+/// How to play, the same for all faults.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Options {
+    pub programs: Programs,
+    pub quick: bool,
+    pub seed: u64,
+    /// For what the servers say.
+    pub logs: PathBuf,
+    /// For the servers.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Who is there.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Cast {
+    pub servers: usize,
+    pub notifiers: usize,
+    pub people: usize,
+    pub chats: usize,
+    /// In each chat.
+    pub members: usize,
+    pub streams: usize,
+    /// How long a client stays before it closes its stream and comes back, on average.
+    pub restless: Option<Duration>,
+    pub workers: u32,
+    pub sends_per_second: u32,
+}
+
+/// A running fault.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Stage {
+    pub cluster: Cluster,
+    pub workspace: Workspace,
+    /// With their members; the first owns it.
+    pub chats: Vec<(ChatId, Vec<Person>)>,
+    pub audience: Audience,
+    pub load: Load,
+    pub rng: StdRng,
+    pub delays: Delays,
+    /// How often the fault was done.
+    pub times: usize,
+    restless: Option<Duration>,
+}
+
+impl Options {
+    /// One number for a quick run, another one for the full schedule.
+    #[must_use]
+    pub fn either<T>(&self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+
+    /// What most faults play before.
+    #[must_use]
+    pub fn cast(&self) -> Cast {
+        Cast {
+            servers: 2,
+            notifiers: 2,
+            people: 40,
+            chats: 12,
+            members: 8,
+            streams: self.either(60, 200),
+            restless: None,
+            workers: self.either(12, 48),
+            sends_per_second: self.either(60, 300),
+        }
+    }
+
+    /// Starts the processes alone.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn cluster(&self, servers: usize, notifiers: usize) -> Result<Cluster> {
+        let setup = Setup {
+            programs: self.programs.clone(),
+            servers,
+            notifiers,
+            logs: self.logs.clone(),
+            environment: self.environment.clone(),
+            settings: Vec::new(),
+        };
+        setup.start().await
+    }
+
+    /// Starts everything, and waits until everybody listens.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn stage(&self, cast: Cast) -> Result<Stage> {
+        let cluster = self.cluster(cast.servers, cast.notifiers).await?;
+        self.stage_on(cluster, cast).await
+    }
+
+    /// The same on a cluster that is there.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn stage_on(&self, cluster: Cluster, cast: Cast) -> Result<Stage> {
+        let mut rng = StdRng::seed_from_u64(self.seed);
+        let workspace = cluster.town.workspace("Chaos", cast.people).await?;
+        let mut chats = Vec::new();
+        for number in 0..cast.chats {
+            let members: Vec<_> =
+                workspace.people.choose_multiple(&mut rng, cast.members).cloned().collect();
+            let references: Vec<_> = members.iter().collect();
+            let chat = cluster.town.channel(&format!("chat {number}"), &references).await?;
+            chats.push((chat, members));
+        }
+        let mut audience = Audience::default();
+        for person in workspace.people.iter().cycle().take(cast.streams) {
+            audience.add(person, cluster.event_addresses(), cast.restless, rng.random());
+        }
+        audience.connected(SETTLING).await.context("not everybody gets a stream")?;
+        let seats = chats.iter().flat_map(|(chat, members)| {
+            members.iter().map(|person| Seat { person: person.clone(), chat: *chat })
+        });
+        let load = Load::begin(seats.collect(), cast.workers, cast.sends_per_second, rng.random());
+        Ok(Stage {
+            cluster,
+            workspace,
+            chats,
+            audience,
+            load,
+            rng,
+            delays: Delays::default(),
+            times: 0,
+            restless: cast.restless,
+        })
+    }
+}
+
+impl Stage {
+    /// Lets things run undisturbed for about so long.
+    pub async fn quiet(&mut self, about: Duration) {
+        sleep(about.mul_f64(self.rng.random_range(0.5..1.5))).await;
+    }
+
+    /// Lets somebody listen from now on.
+    pub fn listen(&mut self, person: &Person) {
+        let addresses = self.cluster.event_addresses();
+        self.audience.add(person, addresses, self.restless, self.rng.random());
+    }
+
+    /// Who founded the workspace, and is never touched.
+    #[must_use]
+    pub fn owner(&self) -> &Person {
+        &self.workspace.people[0]
+    }
+
+    /// Ends the load, waits until every stream has come to the end, and compares everything.
+    ///
+    /// # Errors
+    /// When a process is not running as it should, or the database fails.
+    pub async fn finish(mut self) -> Result<Row> {
+        let sends = self.load.end().await;
+        self.cluster.check()?;
+        mark_the_end(&self.workspace.people[0]).await?;
+        let head = log::head(&self.cluster.db, self.workspace.id).await?;
+        let caught_up = self.audience.reached(head.position, SETTLING).await;
+        let streams = self.audience.end();
+        let log = Log::read(&self.cluster.db, self.workspace.id).await?;
+        let verdict = checker::check(&log, &sends, &streams);
+        let mut delays = self.delays;
+        delays.measure(&sends, &streams, &log);
+        if caught_up.is_none() {
+            delays.note("not every stream came to the end".into());
+        }
+        Ok(Row { times: self.times, verdict, delays })
+    }
+}
+
+/// Writes an event that everybody hears, after everything else.
+async fn mark_the_end(owner: &Person) -> Result<()> {
+    let deadline = Instant::now() + SETTLING;
+    for server in 0.. {
+        let body = json!({ "name": "Chaos is over" });
+        let call = owner.at(server);
+        match call.call(Method::PATCH, "/api/workspace", Some(&body)).await {
+            Answer::Ok { .. } => break,
+            answer if Instant::now() > deadline => {
+                anyhow::bail!("the last write fails: {answer:?}")
+            }
+            _ => sleep(Duration::from_millis(100)).await,
+        }
+    }
+    Ok(())
+}
