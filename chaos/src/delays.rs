@@ -2,8 +2,11 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     time::{Duration, Instant},
 };
+
+use fechatter_core::MessageId;
 
 use crate::{
     checker::log::Log,
@@ -13,17 +16,32 @@ use crate::{
 /// Times, and what is to be said about them.
 #[derive(Debug, Clone, Default)]
 pub struct Delays {
-    /// The slowest of each kind.
-    recoveries: Vec<(&'static str, Duration, Duration)>,
+    recoveries: Vec<Recovery>,
     notes: Vec<String>,
+    /// From a send's beginning to its answer.
+    pub sending: Times,
+    /// From a send's answer to each receipt.
+    pub delivery: Times,
 }
 
+/// The slowest of its kind.
+#[derive(Debug, Clone)]
+struct Recovery {
+    kind: &'static str,
+    took: Duration,
+    limit: Duration,
+}
+
+/// Many times, in ascending order.
+#[derive(Debug, Clone, Default)]
+pub struct Times(Vec<Duration>);
+
 impl Delays {
-    /// Notes how long a recovery took, which is not to be more than `limit`. Only the slowest of its kind stays.
+    /// Notes how long something took that is to take `limit` at most. Only the slowest of its kind stays.
     pub fn recovery(&mut self, kind: &'static str, took: Duration, limit: Duration) {
-        match self.recoveries.iter_mut().find(|(name, ..)| *name == kind) {
-            Some((_, slowest, _)) => *slowest = took.max(*slowest),
-            None => self.recoveries.push((kind, took, limit)),
+        match self.recoveries.iter_mut().find(|recovery| recovery.kind == kind) {
+            Some(recovery) => recovery.took = took.max(recovery.took),
+            None => self.recoveries.push(Recovery { kind, took, limit }),
         }
     }
 
@@ -36,69 +54,79 @@ impl Delays {
     #[must_use]
     pub fn slowest(&self) -> String {
         let all = self.recoveries.iter();
-        let all: Vec<_> =
-            all.map(|(kind, took, _)| format!("{kind} {:.1} s", took.as_secs_f64())).collect();
-        all.join(", ")
+        let all =
+            all.map(|recovery| format!("{} {:.1} s", recovery.kind, recovery.took.as_secs_f64()));
+        all.collect::<Vec<_>>().join(", ")
     }
 
     /// What took longer than it should, and everything else.
     pub fn remarks(&self) -> impl Iterator<Item = String> {
-        let slow = self.recoveries.iter().filter(|(_, took, limit)| took > limit);
-        let slow = slow.map(|(kind, took, limit)| {
+        let slow = self.recoveries.iter().filter(|recovery| recovery.took > recovery.limit);
+        let slow = slow.map(|Recovery { kind, took, limit }| {
             format!(
-                "{kind} took {:.1} s, {:.1} s is to be reached",
+                "SLOW: {kind} took {:.1} s, to reach is {:.1} s",
                 took.as_secs_f64(),
                 limit.as_secs_f64()
             )
         });
-        slow.chain(self.notes.iter().cloned())
+        let times = [("sending", &self.sending), ("delivery", &self.delivery)].into_iter();
+        let times = times.filter(|(_, times)| !times.0.is_empty());
+        let times = times.map(|(name, times)| format!("{name}: {times}"));
+        slow.chain(times).chain(self.notes.iter().cloned())
     }
 
     /// Works out how long sending and delivery took.
     pub(crate) fn measure(&mut self, sends: &[Send], streams: &[Stream], log: &Log) {
-        let mut begins = HashMap::new();
-        let mut sending = Vec::new();
-        for send in sends {
-            let Some(first) = send.attempts.first().map(|attempt| attempt.invoked) else {
-                continue;
-            };
-            let acknowledged = send.attempts.iter().find(|attempt| attempt.message().is_some());
-            if let Some((attempt, message)) =
-                acknowledged.and_then(|attempt| Some((attempt, attempt.message()?)))
-            {
-                sending.push(attempt.returned - first);
-                begins.insert(message.id, attempt.returned);
-            }
-        }
-        self.note(format!("sending: {}", percentiles(sending)));
-        let by_position: HashMap<_, Instant> = log
+        self.sending = sends.iter().filter_map(sending).collect();
+        let answered: HashMap<MessageId, Instant> = sends.iter().filter_map(answered).collect();
+        let answered: HashMap<_, _> = log
             .entries
             .iter()
-            .filter_map(|entry| Some((entry.cursor.position, *begins.get(&entry.message?)?)))
+            .filter_map(|entry| Some((entry.cursor.position, *answered.get(&entry.message?)?)))
             .collect();
         let heard = streams.iter().flat_map(|stream| &stream.heard);
-        let deliveries = heard.filter_map(|heard| match heard.what {
-            What::Event(receipt) => by_position
-                .get(&receipt.position)
-                .map(|sent| heard.at.saturating_duration_since(*sent)),
+        let delays = heard.filter_map(|heard| match heard.what {
+            What::Event(receipt) => {
+                let answered = answered.get(&receipt.position)?;
+                Some(heard.at.saturating_duration_since(*answered))
+            }
             _ => None,
         });
-        self.note(format!(
-            "from the answer to each receipt: {}",
-            percentiles(deliveries.collect())
-        ));
+        self.delivery = delays.collect();
     }
 }
 
-fn percentiles(mut times: Vec<Duration>) -> String {
-    times.sort_unstable();
-    let at = |part: usize| times.get((times.len() * part / 100).min(times.len().saturating_sub(1)));
-    let at = |part| at(part).map_or(0.0, Duration::as_secs_f64);
-    format!(
-        "p50 {:.3} s, p99 {:.3} s, all {:.3} s ({} in all)",
-        at(50),
-        at(99),
-        at(100),
-        times.len()
-    )
+/// How long it took until a message was acknowledged for the first time.
+fn sending(send: &Send) -> Option<Duration> {
+    let invoked = send.attempts.first()?.invoked;
+    let acknowledged = send.attempts.iter().find(|attempt| attempt.message().is_some())?;
+    Some(acknowledged.returned - invoked)
+}
+
+fn answered(send: &Send) -> Option<(MessageId, Instant)> {
+    send.attempts.iter().find_map(|attempt| Some((attempt.message()?.id, attempt.returned)))
+}
+
+impl Times {
+    /// The time that so many of a hundred do not exceed.
+    #[must_use]
+    pub fn percentile(&self, part: usize) -> Duration {
+        let last = self.0.len().saturating_sub(1);
+        self.0.get((self.0.len() * part / 100).min(last)).copied().unwrap_or_default()
+    }
+}
+
+impl FromIterator<Duration> for Times {
+    fn from_iter<I: IntoIterator<Item = Duration>>(times: I) -> Self {
+        let mut times: Vec<_> = times.into_iter().collect();
+        times.sort_unstable();
+        Self(times)
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p50, p99, all] = [50, 99, 100].map(|part| self.percentile(part).as_secs_f64());
+        write!(f, "{} times, p50 {p50:.3} s, p99 {p99:.3} s, at most {all:.3} s", self.0.len())
+    }
 }

@@ -25,6 +25,8 @@ pub struct Send {
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Attempt {
+    /// Which one was called.
+    pub server: usize,
     pub invoked: Instant,
     pub returned: Instant,
     pub outcome: Outcome,

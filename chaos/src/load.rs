@@ -143,7 +143,8 @@ async fn say(seat: &Seat, rng: &mut StdRng) -> Send {
         };
         let done = outcome != Outcome::Unknown || began.elapsed() > GIVING_UP;
         let acknowledged = matches!(outcome, Outcome::Ok(_));
-        send.attempts.push(Attempt { invoked, returned: Instant::now(), outcome });
+        let server = person.rest.index(person.server);
+        send.attempts.push(Attempt { server, invoked, returned: Instant::now(), outcome });
         // Now and then an answer is taken for lost: saying it again changes nothing.
         if done && !(acknowledged && send.attempts.len() == 1 && rng.random_ratio(1, 20)) {
             return send;

@@ -52,6 +52,7 @@ async fn play(arguments: Arguments) -> Result<bool> {
         seed,
         logs: logs(folder),
         environment: Vec::new(),
+        settings: Vec::new(),
     };
     let faults = if arguments.only.is_empty() { Fault::QUICK.to_vec() } else { arguments.only };
     let mut report = Report::default();

@@ -17,6 +17,7 @@ use crate::{
     audience::Audience,
     checker::{self, log::Log},
     delays::Delays,
+    history::Send,
     load::{Load, Seat},
     report::Row,
 };
@@ -35,6 +36,8 @@ pub struct Options {
     pub logs: PathBuf,
     /// For the servers.
     pub environment: Vec<(String, String)>,
+    /// For PostgreSQL.
+    pub settings: Vec<String>,
 }
 
 /// Who is there.
@@ -105,7 +108,7 @@ impl Options {
             notifiers,
             logs: self.logs.clone(),
             environment: self.environment.clone(),
-            settings: Vec::new(),
+            settings: self.settings.clone(),
         };
         setup.start().await
     }
@@ -179,7 +182,15 @@ impl Stage {
     ///
     /// # Errors
     /// When a process is not running as it should, or the database fails.
-    pub async fn finish(mut self) -> Result<Row> {
+    pub async fn finish(self) -> Result<Row> {
+        self.finish_with(|_, _| ()).await
+    }
+
+    /// The same, with a closer look at how long sending took.
+    ///
+    /// # Errors
+    /// As for [`finish`](Self::finish).
+    pub async fn finish_with(mut self, look: impl FnOnce(&[Send], &mut Delays)) -> Result<Row> {
         let sends = self.load.end().await;
         self.cluster.check()?;
         mark_the_end(&self.workspace.people[0]).await?;
@@ -190,6 +201,7 @@ impl Stage {
         let verdict = checker::check(&log, &sends, &streams);
         let mut delays = self.delays;
         delays.measure(&sends, &streams, &log);
+        look(&sends, &mut delays);
         if caught_up.is_none() {
             delays.note("not every stream came to the end".into());
         }

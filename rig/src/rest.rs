@@ -59,6 +59,12 @@ impl Rest {
         Self { client: self.client.clone(), servers }
     }
 
+    /// Which server a number means.
+    #[must_use]
+    pub fn index(&self, server: usize) -> usize {
+        server % self.servers.len()
+    }
+
     /// Calls the server of this number with a bearer token, if there is one.
     pub async fn call(
         &self,
@@ -67,7 +73,7 @@ impl Rest {
         (method, path): (Method, &str),
         body: Option<&Value>,
     ) -> Answer {
-        let server = self.servers[server % self.servers.len()];
+        let server = self.servers[self.index(server)];
         let mut request = self.client.request(method, format!("http://{server}{path}"));
         if let Some(token) = token {
             request = request.bearer_auth(token);

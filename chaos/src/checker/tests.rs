@@ -147,7 +147,7 @@ fn message(number: i64) -> Message {
 }
 
 fn attempt(outcome: Outcome) -> Attempt {
-    Attempt { invoked: Instant::now(), returned: Instant::now(), outcome }
+    Attempt { server: 0, invoked: Instant::now(), returned: Instant::now(), outcome }
 }
 
 const LOST: usize = 0;

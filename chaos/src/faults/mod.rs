@@ -1,5 +1,7 @@
 //! The faults, a file for each family.
 
+mod doorbell;
+mod frozen;
 mod members;
 mod notifier;
 mod ordering;
@@ -31,13 +33,32 @@ pub enum Fault {
     T6,
     /// People are added, removed, suspended and signed out.
     T7,
+    /// The doorbell is muted.
+    T8,
+    /// There is no room for the doorbell's notifications.
+    T8B,
+    /// A process stands still.
+    T9,
     /// Refresh tokens are used at the same time, again, and by thieves.
     T13,
 }
 
 impl Fault {
     /// Those of a quick run.
-    pub const QUICK: &[Self] = &[Self::T1, Self::T2, Self::T3, Self::T6, Self::T7, Self::T13];
+    pub const QUICK: &[Self] =
+        &[Self::T1, Self::T2, Self::T3, Self::T6, Self::T7, Self::T8, Self::T13];
+    /// The full schedule.
+    pub const ALL: &[Self] = &[
+        Self::T1,
+        Self::T2,
+        Self::T3,
+        Self::T6,
+        Self::T7,
+        Self::T8,
+        Self::T8B,
+        Self::T9,
+        Self::T13,
+    ];
 
     /// In the table.
     #[must_use]
@@ -48,6 +69,9 @@ impl Fault {
             Self::T3 => ["T3", "notify_server killed"],
             Self::T6 => ["T6", "ordering torture"],
             Self::T7 => ["T7", "rights taken away"],
+            Self::T8 => ["T8", "doorbell off"],
+            Self::T8B => ["T8b", "NOTIFY queue full"],
+            Self::T9 => ["T9", "processes frozen"],
             Self::T13 => ["T13", "refresh tokens"],
         }
     }
@@ -56,10 +80,17 @@ impl Fault {
     pub async fn play(self, options: &Options) -> Played {
         let [id, _] = self.names();
         let options = Options { logs: options.logs.join(id), ..options.clone() };
-        match self.row(&options).await {
-            Ok(row) => Played::Row(row),
+        match self.played(&options).await {
+            Ok(played) => played,
             Err(error) => Played::Broken(error),
         }
+    }
+
+    async fn played(self, options: &Options) -> Result<Played> {
+        if self == Self::T8B && !doorbell::has_small_queue(options).await? {
+            return Ok(Played::NotRun("needs PostgreSQL 17 or newer".into()));
+        }
+        self.row(options).await.map(Played::Row)
     }
 
     async fn row(self, options: &Options) -> Result<Row> {
@@ -69,6 +100,9 @@ impl Fault {
             Self::T3 => notifier::killed(options).await,
             Self::T6 => ordering::tortured(options).await,
             Self::T7 => members::changed(options).await,
+            Self::T8 => doorbell::muted(options).await,
+            Self::T8B => doorbell::full(options).await,
+            Self::T9 => frozen::still(options).await,
             Self::T13 => refresh::raced(options).await,
         }
     }
