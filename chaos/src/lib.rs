@@ -12,4 +12,5 @@ pub mod faults;
 pub mod history;
 pub mod load;
 pub mod report;
+pub mod sabotage;
 pub mod stage;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use chaos::{faults::Fault, report::Report, stage::Options};
+use chaos::{faults::Fault, report::Report, sabotage, stage::Options};
 use clap::Parser;
 use rig::Programs;
 
@@ -24,6 +24,9 @@ struct Arguments {
     /// Only these, such as T1,T7
     #[arg(long, value_delimiter = ',', ignore_case = true)]
     only: Vec<Fault>,
+    /// Also show that broken builds are caught, as a quick run does anyway; needs debug builds
+    #[arg(long)]
+    broken: bool,
 }
 
 #[tokio::main]
@@ -54,14 +57,20 @@ async fn play(arguments: Arguments) -> Result<bool> {
         environment: Vec::new(),
         settings: Vec::new(),
     };
-    let faults = if arguments.only.is_empty() { Fault::QUICK.to_vec() } else { arguments.only };
+    let faults = match &*arguments.only {
+        [] if arguments.quick => Fault::QUICK,
+        [] => Fault::ALL,
+        only => only,
+    };
     let mut report = Report::default();
     for fault in faults {
-        let [id, name] = fault.names();
         let began = Instant::now();
         let played = fault.play(&options).await;
-        println!("{id} took {:.0} s.", began.elapsed().as_secs_f64());
-        report.add(id, name, played);
+        println!("{} took {} s.", fault.names()[0], began.elapsed().as_secs());
+        report.add(fault.names(), played);
+    }
+    if arguments.quick && arguments.only.is_empty() || arguments.broken {
+        sabotage::catch_all(&options, &mut report).await;
     }
     println!("\n{}", report.text());
     Ok(report.is_good())

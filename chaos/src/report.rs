@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::{checker::Verdict, delays::Delays};
+use crate::{checker::Verdict, delays::Delays, sabotage::Broken};
 
 /// What came of a fault.
 #[derive(Debug, Clone)]
@@ -24,9 +24,12 @@ pub enum Played {
     Broken(anyhow::Error),
 }
 
-/// All of them, in order.
+/// All of them, in order, and the builds that were to be caught.
 #[derive(Debug, Default)]
-pub struct Report(Vec<(&'static str, &'static str, Played)>);
+pub struct Report {
+    faults: Vec<([&'static str; 2], Played)>,
+    broken: Vec<Broken>,
+}
 
 const HEAD: [&str; 9] = [
     "fault",
@@ -42,18 +45,24 @@ const HEAD: [&str; 9] = [
 
 impl Report {
     /// Adds a fault.
-    pub fn add(&mut self, id: &'static str, name: &'static str, played: Played) {
-        self.0.push((id, name, played));
+    pub fn add(&mut self, names: [&'static str; 2], played: Played) {
+        self.faults.push((names, played));
     }
 
-    /// Whether everything that was played went well.
+    /// Adds a broken build.
+    pub fn add_broken(&mut self, broken: Broken) {
+        self.broken.push(broken);
+    }
+
+    /// Whether everything that was played went well, and every broken build was caught.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.0.iter().all(|(_, _, played)| match played {
+        let went_well = self.faults.iter().all(|(_, played)| match played {
             Played::Row(row) => row.verdict.is_good(),
             Played::NotRun(_) => true,
             Played::Broken(_) => false,
-        })
+        });
+        went_well && self.broken.iter().all(|broken| broken.caught.is_some())
     }
 
     /// The table, and below it what there is to say.
@@ -61,7 +70,7 @@ impl Report {
     pub fn text(&self) -> String {
         let mut cells = vec![HEAD.map(ToOwned::to_owned).to_vec()];
         let mut remarks = String::new();
-        for (id, name, played) in &self.0 {
+        for ([id, name], played) in &self.faults {
             let mut line = vec![format!("{id} {name}")];
             let mut remark = |text: &str| _ = writeln!(remarks, "{id}: {text}");
             match played {
@@ -80,6 +89,9 @@ impl Report {
                 }
             }
             cells.push(line);
+        }
+        for broken in &self.broken {
+            let _ = writeln!(remarks, "{}", broken.text());
         }
         format!("{}\n{remarks}", align(&cells))
     }

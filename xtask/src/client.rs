@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use sqlx::migrate::MigrateDatabase;
 
-use crate::{run::build, test::run_to_end, workspace::root};
+use crate::workspace::{build, exit_code, root};
 
 const OLDEST_NODE: u32 = 20;
 
@@ -26,7 +26,7 @@ pub(crate) async fn run(server: &str) -> Result<u8> {
         let status = npm().arg("--silent").args(arguments).status().context("starting npm")?;
         ensure!(status.success(), "npm {} failed", arguments.join(" "));
     }
-    let [rest, notify] = build()?;
+    let [rest, notify] = build(&[], ["fechatter_server", "notify_server"])?;
     // Under such a name, devdb removes it even if we are killed.
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let database =
@@ -36,7 +36,7 @@ pub(crate) async fn run(server: &str) -> Result<u8> {
     tests.args(["--silent", "test"]);
     tests.env("FECHATTER_SERVER_BIN", rest).env("NOTIFY_SERVER_BIN", notify);
     tests.env("FECHATTER_CONFIG", root().join("app.yml.example"));
-    let code = run_to_end(&mut tests, &database).await;
+    let code = exit_code(tests.env("DATABASE_URL", &database)).await;
     sqlx::Postgres::force_drop_database(&database)
         .await
         .context("dropping the client's database")?;

@@ -15,7 +15,6 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use devdb::{Ending, Leash, Postgres};
 use reqwest::{Client, StatusCode};
-use serde_json::Value;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::sleep,
@@ -23,7 +22,7 @@ use tokio::{
 
 use crate::{
     demo,
-    workspace::{cargo_output, root},
+    workspace::{build, root},
 };
 
 /// How long a server may take over its open requests when it is asked to end.
@@ -60,7 +59,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let ports = Ports::above(options.port);
     ports.check_free().await?;
-    let programs = build()?;
+    let programs = build(&[], ["fechatter_server", "notify_server"])?;
     let home = home(options.port)?;
 
     // Until here Ctrl-C simply ends us, and the leash what we started.
@@ -248,23 +247,6 @@ impl Ports {
         .map(|(key, value)| (format!("FECHATTER__{key}"), value))
         .to_vec()
     }
-}
-
-/// Builds both servers and says where they are.
-pub(crate) fn build() -> Result<[PathBuf; 2]> {
-    let arguments =
-        ["build", "--workspace", "--bins", "--message-format", "json-render-diagnostics"];
-    let messages = cargo_output(&arguments)?;
-    let messages: Vec<Value> =
-        messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let find = |name: &str| {
-        let message = messages
-            .iter()
-            .find(|message| message["target"]["name"] == name && message["executable"].is_string());
-        let program = message.and_then(|message| message["executable"].as_str());
-        program.map(PathBuf::from).with_context(|| format!("cargo built no {name}"))
-    };
-    Ok([find("fechatter_server")?, find("notify_server")?])
 }
 
 /// The folder of this port's data. Root's stays open: the database in it belongs to another user.

@@ -1,20 +1,17 @@
 //! `cargo xtask test`.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Child, Command, ExitCode, ExitStatus},
-    time::Duration,
-};
+use std::{fs, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use devdb::Postgres;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     client,
-    workspace::{cargo, packages},
+    workspace::{cargo, exit_code, packages},
 };
+
+/// Where the tests find their server.
+const URL: &str = "DATABASE_URL";
 
 pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
     let mut own = None;
@@ -29,10 +26,10 @@ pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
     let has_nextest = nextest.is_ok_and(|output| output.status.success());
     let runner: &[&str] = if has_nextest { &["nextest", "run"] } else { &["test"] };
     let mut code =
-        run_to_end(cargo().args(runner).arg("--workspace").args(arguments), &url).await?;
+        exit_code(cargo().args(runner).arg("--workspace").args(arguments).env(URL, &url)).await?;
     // nextest leaves out examples in documentation; arguments are for it alone.
     if has_nextest && code == 0 && arguments.is_empty() && has_doc_tests()? {
-        code = run_to_end(cargo().args(["test", "--doc", "--workspace"]), &url).await?;
+        code = exit_code(cargo().args(["test", "--doc", "--workspace"]).env(URL, &url)).await?;
     }
     if code == 0 && arguments.is_empty() {
         code = client::run(&url).await?;
@@ -42,33 +39,6 @@ pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
         postgres.stop()?;
     }
     Ok(ExitCode::from(code))
-}
-
-/// The runner's exit code. It ends on Ctrl-C by itself; we only must not end before it.
-pub(crate) async fn run_to_end(command: &mut Command, url: &str) -> Result<u8> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut child = command.env("DATABASE_URL", url).spawn().context("starting the tests")?;
-    let status = loop {
-        tokio::select! {
-            status = ended(&mut child) => break status?,
-            _ = interrupt.recv() => {}
-            // Unlike Ctrl-C, this one reaches nobody but us.
-            _ = terminate.recv() => {
-                Command::new("kill").arg(child.id().to_string()).status()?;
-            }
-        }
-    };
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
-}
-
-async fn ended(child: &mut Child) -> Result<ExitStatus> {
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// Whether any library documents itself with an example that rustdoc would run.

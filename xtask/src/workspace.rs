@@ -3,11 +3,16 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, ExitStatus},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 
 /// The workspace's root: cargo names our own folder in it.
 pub(crate) fn root() -> PathBuf {
@@ -39,6 +44,52 @@ pub(crate) fn cargo_output(arguments: &[&str]) -> Result<String> {
         bail!("cargo {} failed", arguments.join(" "));
     }
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Builds all programs and says where these are.
+pub(crate) fn build<const N: usize>(options: &[&str], names: [&str; N]) -> Result<[PathBuf; N]> {
+    let arguments =
+        ["build", "--workspace", "--bins", "--message-format", "json-render-diagnostics"];
+    let messages = cargo_output(&[&arguments, options].concat())?;
+    let messages: Vec<Value> =
+        messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let find = |name: &str| {
+        let message = messages
+            .iter()
+            .find(|message| message["target"]["name"] == name && message["executable"].is_string());
+        let program = message.and_then(|message| message["executable"].as_str());
+        program.map(PathBuf::from).with_context(|| format!("cargo built no {name}"))
+    };
+    let programs: Vec<_> = names.into_iter().map(find).collect::<Result<_>>()?;
+    programs.try_into().map_err(|_| anyhow!("as many programs as names"))
+}
+
+/// The exit code of something that ends on Ctrl-C by itself; we only must not end before it.
+pub(crate) async fn exit_code(command: &mut Command) -> Result<u8> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let program = command.get_program().to_owned();
+    let mut child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
+    let status = loop {
+        tokio::select! {
+            status = ended(&mut child) => break status?,
+            _ = interrupt.recv() => {}
+            // Unlike Ctrl-C, this one reaches nobody but us.
+            _ = terminate.recv() => {
+                Command::new("kill").arg(child.id().to_string()).status()?;
+            }
+        }
+    };
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+async fn ended(child: &mut Child) -> Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// The workspace's packages, as cargo describes them.

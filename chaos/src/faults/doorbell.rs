@@ -12,6 +12,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
+use super::postgres::end_connections;
 use crate::{
     report::Row,
     stage::{Options, Stage},
@@ -26,16 +27,15 @@ const MUTE: &str = "
     begin
     end;
     $$;
-    alter database fechatter set search_path = public, pg_catalog;
-    select pg_terminate_backend(pid) from pg_stat_activity
-    where application_name in ('fechatter_server', 'notify_server')";
+    alter database fechatter set search_path = public, pg_catalog";
 
 pub(super) async fn muted(options: &Options) -> Result<Row> {
     let cluster = options.cluster(2, 2).await?;
     raw_sql(MUTE).execute(&cluster.db).await?;
-    let mut listener = PgListener::connect_with(&cluster.db).await?;
-    listener.listen(DOORBELL_CHANNEL).await?;
+    end_connections(&cluster.db).await?;
     let mut stage = options.stage_on(cluster, options.cast()).await?;
+    let mut listener = PgListener::connect_with(&stage.cluster.db).await?;
+    listener.listen(DOORBELL_CHANNEL).await?;
     stage.quiet(options.either(Duration::from_secs(8), Duration::from_mins(1))).await;
     let rung = timeout(Duration::from_millis(1), listener.recv()).await;
     ensure!(rung.is_err(), "the doorbell still rings");

@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use sqlx::query;
+use sqlx::{PgPool, query};
 use tokio::time::sleep;
 
 use super::STARTING;
-use crate::{
-    report::Row,
-    stage::{Options, Stage},
-};
+use crate::{report::Row, stage::Options};
 
 /// How soon after PostgreSQL accepts connections a send succeeds.
 const BACK: Duration = Duration::from_secs(3);
@@ -28,7 +25,10 @@ pub(super) async fn killed(options: &Options) -> Result<Row> {
     }
     for _ in 0..options.either(10, 40) {
         stage.quiet(Duration::from_millis(400)).await;
-        end_connections(&mut stage).await?;
+        end_connections(&stage.cluster.db).await?;
+        stage.times += 1;
+        let took = stage.load.next_acknowledged().await;
+        stage.delays.recovery("send", took, BACK);
     }
     let streams = stage.audience.connected(STARTING).await;
     stage.delays.recovery("streams", streams.unwrap_or(STARTING), BACK);
@@ -36,7 +36,7 @@ pub(super) async fn killed(options: &Options) -> Result<Row> {
 }
 
 /// Ends every connection of the servers.
-async fn end_connections(stage: &mut Stage) -> Result<()> {
+pub(super) async fn end_connections(db: &PgPool) -> Result<()> {
     let mut tries = 0;
     // A connection of our own may have died with the server.
     while let Err(error) = query(
@@ -44,7 +44,7 @@ async fn end_connections(stage: &mut Stage) -> Result<()> {
          from pg_stat_activity
          where application_name in ('fechatter_server', 'notify_server')",
     )
-    .execute(&stage.cluster.db)
+    .execute(db)
     .await
     {
         tries += 1;
@@ -53,8 +53,5 @@ async fn end_connections(stage: &mut Stage) -> Result<()> {
         }
         sleep(Duration::from_millis(50)).await;
     }
-    stage.times += 1;
-    let took = stage.load.next_acknowledged().await;
-    stage.delays.recovery("send", took, BACK);
     Ok(())
 }
