@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::{
     audience::Audience,
-    checker::{self, log::Log},
+    checker::{self, Durability, log::Log},
     delays::Delays,
     history::Send,
     load::{Load, Seat},
@@ -57,6 +57,17 @@ pub struct Cast {
     pub sends_per_second: u32,
 }
 
+/// People in their places.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Scene {
+    /// Its first person owns it.
+    pub workspace: Workspace,
+    pub chats: Vec<(ChatId, Vec<Person>)>,
+    pub listeners: Vec<Person>,
+    pub seats: Vec<Seat>,
+}
+
 /// A running fault.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -71,6 +82,8 @@ pub struct Stage {
     pub delays: Delays,
     /// How often the fault was done.
     pub times: usize,
+    /// What the database may lose.
+    pub durability: Durability,
     restless: Option<Duration>,
 }
 
@@ -102,15 +115,20 @@ impl Options {
     /// # Errors
     /// When something does not start.
     pub async fn cluster(&self, servers: usize, notifiers: usize) -> Result<Cluster> {
-        let setup = Setup {
+        self.setup(servers, notifiers).start().await
+    }
+
+    /// What to start.
+    #[must_use]
+    pub fn setup(&self, servers: usize, notifiers: usize) -> Setup {
+        Setup {
             programs: self.programs.clone(),
             servers,
             notifiers,
             logs: self.logs.clone(),
             environment: self.environment.clone(),
             settings: self.settings.clone(),
-        };
-        setup.start().await
+        }
     }
 
     /// Starts everything, and waits until everybody listens.
@@ -137,24 +155,37 @@ impl Options {
             let chat = cluster.town.channel(&format!("chat {number}"), &references).await?;
             chats.push((chat, members));
         }
-        let mut audience = Audience::default();
-        for person in workspace.people.iter().cycle().take(cast.streams) {
-            audience.add(person, cluster.event_addresses(), cast.restless, rng.random());
-        }
-        audience.connected(SETTLING).await.context("not everybody gets a stream")?;
+        let listeners: Vec<_> =
+            workspace.people.iter().cycle().take(cast.streams).cloned().collect();
         let seats = chats.iter().flat_map(|(chat, members)| {
             members.iter().map(|person| Seat { person: person.clone(), chat: *chat })
         });
-        let load = Load::begin(seats.collect(), cast.workers, cast.sends_per_second, rng.random());
+        let seats = seats.collect();
+        self.assemble(cluster, Scene { workspace, chats, listeners, seats }, cast).await
+    }
+
+    /// Lets people who are there listen and send.
+    ///
+    /// # Errors
+    /// When not everybody gets a stream.
+    pub async fn assemble(&self, cluster: Cluster, scene: Scene, cast: Cast) -> Result<Stage> {
+        let mut rng = StdRng::seed_from_u64(self.seed.wrapping_add(1));
+        let mut audience = Audience::default();
+        for person in &scene.listeners {
+            audience.add(person, cluster.events.clone(), cast.restless, rng.random());
+        }
+        audience.connected(SETTLING).await.context("not everybody gets a stream")?;
+        let load = Load::begin(scene.seats, cast.workers, cast.sends_per_second, rng.random());
         Ok(Stage {
             cluster,
-            workspace,
-            chats,
+            workspace: scene.workspace,
+            chats: scene.chats,
             audience,
             load,
             rng,
             delays: Delays::default(),
             times: 0,
+            durability: Durability::default(),
             restless: cast.restless,
         })
     }
@@ -168,7 +199,7 @@ impl Stage {
 
     /// Lets somebody listen from now on.
     pub fn listen(&mut self, person: &Person) {
-        let addresses = self.cluster.event_addresses();
+        let addresses = self.cluster.events.clone();
         self.audience.add(person, addresses, self.restless, self.rng.random());
     }
 
@@ -198,10 +229,13 @@ impl Stage {
         let caught_up = self.audience.reached(head.position, SETTLING).await;
         let streams = self.audience.end();
         let log = Log::read(&self.cluster.db, self.workspace.id).await?;
-        let verdict = checker::check(&log, &sends, &streams);
+        let verdict = checker::check(&log, &sends, &streams, self.durability);
         let mut delays = self.delays;
         delays.measure(&sends, &streams, &log);
         look(&sends, &mut delays);
+        if self.durability == Durability::UpToReset {
+            delays.note(format!("{} acknowledged writes were lost, as told", verdict.told));
+        }
         if caught_up.is_none() {
             delays.note("not every stream came to the end".into());
         }

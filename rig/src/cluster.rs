@@ -64,6 +64,8 @@ pub struct Setup {
 pub struct Cluster {
     pub servers: Vec<Process>,
     pub notifiers: Vec<Process>,
+    /// Where streams are to be had: those of `notifiers`, unless something is put in between.
+    pub events: Arc<[SocketAddr]>,
     /// For looking, and for what no client can do. Its connections are ours, not the servers'.
     pub db: PgPool,
     /// Makes people and chats in bulk.
@@ -98,10 +100,19 @@ impl Setup {
     /// # Errors
     /// When something does not start.
     pub async fn start(self) -> Result<Cluster> {
-        fs::create_dir_all(&self.logs)?;
         let settings: Vec<_> = self.settings.iter().map(String::as_str).collect();
         let postgres = Postgres::durable(&settings)?;
-        let url = postgres.url("fechatter");
+        let database = postgres.address();
+        self.start_on(postgres, database).await
+    }
+
+    /// The same on a PostgreSQL that is there, and that everybody reaches at this address.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn start_on(self, postgres: Postgres, database: SocketAddr) -> Result<Cluster> {
+        fs::create_dir_all(&self.logs)?;
+        let url = postgres.url_through(database, "fechatter");
         devdb::create_database_if_absent(&url).await?;
 
         let config = self.logs.join("app.yml");
@@ -129,7 +140,8 @@ impl Setup {
         let addresses = servers.iter().map(Process::address).collect();
         let rest = Rest::new(client.clone(), addresses);
         let town = Town::new(db.clone(), &keys, rest.clone())?;
-        Ok(Cluster { servers, notifiers, db, town, rest, client, postgres })
+        let events = notifiers.iter().map(Process::address).collect();
+        Ok(Cluster { servers, notifiers, events, db, town, rest, client, postgres })
     }
 
     fn processes(
@@ -157,12 +169,6 @@ impl Setup {
 }
 
 impl Cluster {
-    /// Where streams are to be had.
-    #[must_use]
-    pub fn event_addresses(&self) -> Arc<[SocketAddr]> {
-        self.notifiers.iter().map(Process::address).collect()
-    }
-
     /// Whether every process still runs.
     ///
     /// # Errors

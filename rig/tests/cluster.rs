@@ -29,7 +29,7 @@ async fn people_talk_across_servers_and_through_their_deaths() {
 
     let (told, mut heard) = mpsc::unbounded_channel();
     let mut follower = Follower {
-        addresses: cluster.event_addresses(),
+        addresses: cluster.events.clone(),
         server: 0,
         token: bob.token.clone(),
         cursor: None,

@@ -16,11 +16,23 @@ use crate::{
     history::{Send, Stream},
 };
 
+/// What the database has promised.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// What it has committed stays.
+    #[default]
+    Everything,
+    /// It may come back as it was some time ago, and every stream that has seen more is told to start over.
+    UpToReset,
+}
+
 /// What is wrong, one sentence a case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// How many writes were acknowledged.
     pub acknowledged: usize,
+    /// How many of those are not there, which is no wonder where not everything was promised to stay.
+    pub told: usize,
     /// Acknowledged, and not there or not as acknowledged; holes in the log or in a chat.
     pub lost: Vec<String>,
     /// There more than once, or although it was refused.
@@ -35,13 +47,12 @@ pub struct Verdict {
 
 /// Checks everything.
 #[must_use]
-pub fn check(log: &Log, sends: &[Send], streams: &[Stream]) -> Verdict {
-    let mut verdict = Verdict::default();
-    verdict += writes::check_order(log);
-    verdict += writes::check_calls(log, sends);
+pub fn check(log: &Log, sends: &[Send], streams: &[Stream], durability: Durability) -> Verdict {
+    let mut verdict = writes::check_order(log);
+    verdict += writes::check_calls(log, sends, durability);
     verdict += writes::check_senders(log, sends);
     for stream in streams {
-        verdict += streams::check(log, stream);
+        verdict += streams::check(log, stream, durability);
     }
     verdict
 }
@@ -75,6 +86,7 @@ impl Verdict {
 impl AddAssign for Verdict {
     fn add_assign(&mut self, other: Self) {
         self.acknowledged += other.acknowledged;
+        self.told += other.told;
         self.lost.extend(other.lost);
         self.doubled.extend(other.doubled);
         self.missed.extend(other.missed);

@@ -2,12 +2,12 @@
 
 use fechatter_core::Position;
 
-use super::{Verdict, log::Log};
+use super::{Durability, Verdict, log::Log};
 use crate::history::{Receipt, Stream, StreamEnd, What};
 
 /// From its beginning, or from a reset on, a stream brings every event of its audience once and in order; nothing comes
 /// after the one that ends it.
-pub(super) fn check(log: &Log, stream: &Stream) -> Verdict {
+pub(super) fn check(log: &Log, stream: &Stream, durability: Durability) -> Verdict {
     let mut verdict = Verdict::default();
     let end = log.end_of(stream.reader, stream.session);
     let name = format!("stream of {}", stream.reader);
@@ -23,7 +23,10 @@ pub(super) fn check(log: &Log, stream: &Stream) -> Verdict {
             // A connection that goes on says where; only the first one decides.
             What::Ready(position) => _ = segment.get_or_insert_with(|| Segment::after(position)),
             What::Reset(position) => {
-                if let Some(segment) = segment.replace(Segment::after(position)) {
+                if let Some(mut segment) = segment.replace(Segment::after(position)) {
+                    if durability == Durability::UpToReset {
+                        segment.forget_lost(log);
+                    }
                     segment.check(log, stream, None, &mut verdict);
                 }
             }
@@ -60,6 +63,13 @@ struct Segment {
 impl Segment {
     fn after(after: Position) -> Self {
         Self { after, receipts: Vec::new() }
+    }
+
+    /// The reset has told of what the log has no longer.
+    fn forget_lost(&mut self, log: &Log) {
+        self.receipts.retain(|receipt| {
+            log.at(receipt.position).is_some_and(|entry| entry.cursor.stamp == receipt.stamp)
+        });
     }
 
     /// Everything up to `upto`, or if there is none up to the last that came.

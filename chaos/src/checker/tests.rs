@@ -11,7 +11,7 @@ use fechatter_core::{
 use uuid::Uuid;
 
 use super::{
-    Verdict, check,
+    Durability, Verdict, check,
     log::{Ends, Entry, Log, Period, Stored},
 };
 use crate::history::{Attempt, Heard, Outcome, Receipt, Send, Stream, StreamEnd, What};
@@ -27,6 +27,7 @@ struct Story {
     log: Log,
     sends: Vec<Send>,
     streams: Vec<Stream>,
+    durability: Durability,
 }
 
 impl Story {
@@ -35,7 +36,8 @@ impl Story {
         let mut log = Log { members: HashMap::from([(LUNCH, members.to_vec())]), ..Log::default() };
         log.entries.push(entry(1, "NewChat", Some(LUNCH), None));
         let bob = Stream { reader: BOB, session: LAPTOP, heard: Vec::new(), end: StreamEnd::Live };
-        let mut story = Self { log, sends: Vec::new(), streams: vec![bob] };
+        let mut story =
+            Self { log, sends: Vec::new(), streams: vec![bob], durability: Durability::Everything };
         story.hears(What::Ready(Position(1)));
         for _ in 0..3 {
             story.says();
@@ -94,7 +96,7 @@ impl Story {
     }
 
     fn verdict(&self) -> Verdict {
-        check(&self.log, &self.sends, &self.streams)
+        check(&self.log, &self.sends, &self.streams, self.durability)
     }
 
     /// Lost, doubled, missed, repeated, leaked.
@@ -316,6 +318,23 @@ fn a_reset_excuses_what_lies_before_it() {
     let mut story = Story::new();
     story.streams[0].heard[2].what = What::Reset(Position(3));
     story.counts([0; 5]);
+}
+
+#[test]
+fn what_a_failover_lost_is_excused_only_to_those_who_were_reset() {
+    let mut story = Story::new();
+    story.log.entries.pop();
+    story.log.messages.pop();
+    // It was acknowledged, and Bob has heard it.
+    story.counts([1, 0, 0, 0, 1]);
+    story.durability = Durability::UpToReset;
+    story.counts(one(LEAKED));
+    story.hears(What::Lost);
+    story.hears(What::Reset(Position(3)));
+    story.counts([0; 5]);
+    assert_eq!(story.verdict().told, 1);
+    story.durability = Durability::Everything;
+    story.counts([1, 0, 0, 0, 1]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use fechatter_core::{ChatId, MessageId, Seq, UserId};
 use uuid::Uuid;
 
 use super::{
-    Verdict,
+    Durability, Verdict,
     log::{Ends, Log, Stored},
 };
 use crate::history::Send;
@@ -56,7 +56,7 @@ pub(super) fn check_order(log: &Log) -> Verdict {
 }
 
 /// Acknowledged ⊆ present, unknown ∈ {0, 1}, failed ∉ present, and one key has one message and one answer.
-pub(super) fn check_calls(log: &Log, sends: &[Send]) -> Verdict {
+pub(super) fn check_calls(log: &Log, sends: &[Send], durability: Durability) -> Verdict {
     let mut stored: HashMap<(ChatId, UserId, Uuid), Vec<&Stored>> = HashMap::new();
     for message in &log.messages {
         stored.entry((message.chat, message.sender, message.key)).or_default().push(message);
@@ -71,11 +71,16 @@ pub(super) fn check_calls(log: &Log, sends: &[Send]) -> Verdict {
         if let Some(acknowledged) = send.acknowledged() {
             verdict.acknowledged += 1;
             match found.first() {
+                None if durability == Durability::UpToReset => verdict.told += 1,
                 None => verdict.lost.push(format!("{key} was acknowledged and is not there")),
                 Some(found) if !found.is(acknowledged) || found.content != send.content => {
                     verdict.lost.push(format!("{key} is not what was acknowledged"));
                 }
                 Some(_) => {}
+            }
+            // Said again after a loss it is another message.
+            if durability == Durability::UpToReset {
+                continue;
             }
             let answers = send.attempts.iter().filter_map(|attempt| attempt.message());
             if answers.into_iter().any(|answer| answer != acknowledged) {

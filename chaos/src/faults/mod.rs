@@ -1,8 +1,11 @@
 //! The faults, a file for each family.
 
+mod clocks;
 mod doorbell;
+mod failover;
 mod frozen;
 mod members;
+mod network;
 mod notifier;
 mod ordering;
 mod postgres;
@@ -29,6 +32,14 @@ pub enum Fault {
     T2,
     /// `notify_server` is killed.
     T3,
+    /// A synchronous standby takes over.
+    T4,
+    /// An asynchronous standby takes over.
+    T4B,
+    /// A copy of the database is restored.
+    T4C,
+    /// The network is cut, silent and slow.
+    T5,
     /// Writers take their time, and a reader looks all the time.
     T6,
     /// People are added, removed, suspended and signed out.
@@ -39,6 +50,8 @@ pub enum Fault {
     T8B,
     /// A process stands still.
     T9,
+    /// The processes' clocks are hours apart.
+    T14,
     /// Refresh tokens are used at the same time, again, and by thieves.
     T13,
 }
@@ -52,12 +65,17 @@ impl Fault {
         Self::T1,
         Self::T2,
         Self::T3,
+        Self::T4,
+        Self::T4B,
+        Self::T4C,
+        Self::T5,
         Self::T6,
         Self::T7,
         Self::T8,
         Self::T8B,
         Self::T9,
         Self::T13,
+        Self::T14,
     ];
 
     /// In the table.
@@ -67,11 +85,16 @@ impl Fault {
             Self::T1 => ["T1", "fechatter_server killed"],
             Self::T2 => ["T2", "PostgreSQL killed, connections ended"],
             Self::T3 => ["T3", "notify_server killed"],
+            Self::T4 => ["T4", "failover, synchronous"],
+            Self::T4B => ["T4b", "failover, asynchronous"],
+            Self::T4C => ["T4c", "backup restored"],
+            Self::T5 => ["T5", "network cut, silent, slow"],
             Self::T6 => ["T6", "ordering torture"],
             Self::T7 => ["T7", "rights taken away"],
             Self::T8 => ["T8", "doorbell off"],
             Self::T8B => ["T8b", "NOTIFY queue full"],
             Self::T9 => ["T9", "processes frozen"],
+            Self::T14 => ["T14", "clocks apart"],
             Self::T13 => ["T13", "refresh tokens"],
         }
     }
@@ -90,6 +113,9 @@ impl Fault {
         if self == Self::T8B && !doorbell::has_small_queue(options).await? {
             return Ok(Played::NotRun("needs PostgreSQL 17 or newer".into()));
         }
+        if self == Self::T14 && clocks::library().is_none() {
+            return Ok(Played::NotRun("needs libfaketime (apt-get install faketime)".into()));
+        }
         self.row(options).await.map(Played::Row)
     }
 
@@ -98,11 +124,16 @@ impl Fault {
             Self::T1 => server::killed(options).await,
             Self::T2 => postgres::killed(options).await,
             Self::T3 => notifier::killed(options).await,
+            Self::T4 => failover::synchronous(options).await,
+            Self::T4B => failover::asynchronous(options).await,
+            Self::T4C => failover::restored(options).await,
+            Self::T5 => network::cut(options).await,
             Self::T6 => ordering::tortured(options).await,
             Self::T7 => members::changed(options).await,
             Self::T8 => doorbell::muted(options).await,
             Self::T8B => doorbell::full(options).await,
             Self::T9 => frozen::still(options).await,
+            Self::T14 => clocks::apart(options).await,
             Self::T13 => refresh::raced(options).await,
         }
     }
