@@ -41,6 +41,8 @@ pub enum Outcome {
     Failed,
     /// It may have been done, or still be done.
     Unknown,
+    /// The same, but the server called it a fault of its own.
+    Fault,
 }
 
 /// Everything that one client heard, over all its connections.
@@ -116,7 +118,7 @@ impl Attempt {
     pub fn message(&self) -> Option<&Message> {
         match &self.outcome {
             Outcome::Ok(message) => Some(message),
-            Outcome::Failed | Outcome::Unknown => None,
+            Outcome::Failed | Outcome::Unknown | Outcome::Fault => None,
         }
     }
 }

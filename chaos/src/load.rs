@@ -87,11 +87,31 @@ impl Load {
         lock(&self.shared.seats).push(seat);
     }
 
+    /// Lets somebody say something at about this moment, besides everything else.
+    pub fn say(&mut self, seat: Seat, about: Duration, seed: u64) {
+        let shared = Arc::clone(&self.shared);
+        self.workers.spawn(async move {
+            let mut rng = StdRng::seed_from_u64(seed);
+            sleep(about.mul_f64(rng.random())).await;
+            let send = say(&seat, &mut rng).await;
+            shared.note(send);
+        });
+    }
+
     /// Ends the load; what is on its way is settled first.
     pub async fn end(mut self) -> Vec<Send> {
         self.stop.cancel();
         while self.workers.join_next().await.is_some() {}
         std::mem::take(&mut *lock(&self.shared.sends))
+    }
+}
+
+impl Shared {
+    fn note(&self, send: Send) {
+        if send.acknowledged().is_some() {
+            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        }
+        lock(&self.sends).push(send);
     }
 }
 
@@ -108,10 +128,7 @@ async fn work(shared: Arc<Shared>, mut rng: StdRng, pause: Duration, stop: Cance
         let seat = lock(&shared.seats).choose(&mut rng).cloned();
         if let Some(seat) = seat {
             let send = say(&seat, &mut rng).await;
-            if send.acknowledged().is_some() {
-                shared.acknowledged.fetch_add(1, Ordering::Relaxed);
-            }
-            lock(&shared.sends).push(send);
+            shared.note(send);
         }
     }
 }
@@ -139,9 +156,11 @@ async fn say(seat: &Seat, rng: &mut StdRng) -> Send {
                 Err(_) => Outcome::Unknown,
             },
             Ok(Answer::Refused { .. }) => Outcome::Failed,
+            Ok(Answer::Fault(_)) => Outcome::Fault,
             Ok(Answer::Unknown(_)) | Err(_) => Outcome::Unknown,
         };
-        let done = outcome != Outcome::Unknown || began.elapsed() > GIVING_UP;
+        let done =
+            matches!(outcome, Outcome::Ok(_) | Outcome::Failed) || began.elapsed() > GIVING_UP;
         let acknowledged = matches!(outcome, Outcome::Ok(_));
         let server = person.rest.index(person.server);
         send.attempts.push(Attempt { server, invoked, returned: Instant::now(), outcome });

@@ -22,9 +22,6 @@ use crate::{
     report::Row,
 };
 
-/// How long all streams may take to come to the end once nothing disturbs them any more.
-const SETTLING: Duration = Duration::from_secs(30);
-
 /// How to play, the same for all faults.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -85,6 +82,7 @@ pub struct Stage {
     /// What the database may lose.
     pub durability: Durability,
     restless: Option<Duration>,
+    settling: Duration,
 }
 
 impl Options {
@@ -92,6 +90,11 @@ impl Options {
     #[must_use]
     pub fn either<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
+    }
+
+    /// How long everything may take to come to rest once nothing disturbs it any more.
+    fn settling(&self) -> Duration {
+        self.either(Duration::from_secs(12), Duration::from_secs(60))
     }
 
     /// What most faults play before.
@@ -174,7 +177,7 @@ impl Options {
         for person in &scene.listeners {
             audience.add(person, cluster.events.clone(), cast.restless, rng.random());
         }
-        audience.connected(SETTLING).await.context("not everybody gets a stream")?;
+        audience.connected(self.settling()).await.context("not everybody gets a stream")?;
         let load = Load::begin(scene.seats, cast.workers, cast.sends_per_second, rng.random());
         Ok(Stage {
             cluster,
@@ -187,6 +190,7 @@ impl Options {
             times: 0,
             durability: Durability::default(),
             restless: cast.restless,
+            settling: self.settling(),
         })
     }
 }
@@ -224,9 +228,9 @@ impl Stage {
     pub async fn finish_with(mut self, look: impl FnOnce(&[Send], &mut Delays)) -> Result<Row> {
         let sends = self.load.end().await;
         self.cluster.check()?;
-        mark_the_end(&self.workspace.people[0]).await?;
+        mark_the_end(&self.workspace.people[0], self.settling).await?;
         let head = log::head(&self.cluster.db, self.workspace.id).await?;
-        let caught_up = self.audience.reached(head.position, SETTLING).await;
+        let caught_up = self.audience.reached(head.position, self.settling).await;
         let streams = self.audience.end();
         let log = Log::read(&self.cluster.db, self.workspace.id).await?;
         let verdict = checker::check(&log, &sends, &streams, self.durability);
@@ -244,8 +248,8 @@ impl Stage {
 }
 
 /// Writes an event that everybody hears, after everything else.
-async fn mark_the_end(owner: &Person) -> Result<()> {
-    let deadline = Instant::now() + SETTLING;
+async fn mark_the_end(owner: &Person, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
     for server in 0.. {
         let body = json!({ "name": "Chaos is over" });
         let call = owner.at(server);

@@ -31,8 +31,10 @@ pub enum Answer {
         /// The error's stable name.
         kind: String,
     },
-    /// It was done, or not, or still will be.
+    /// It was done, or not, or still will be: there was no answer, or the server is not able to serve at the moment.
     Unknown(String),
+    /// The same, but the server calls it a fault of its own (500), which it never should.
+    Fault(String),
 }
 
 /// A signed-in person, who calls one of the servers.
@@ -128,6 +130,8 @@ impl Answer {
         } else if status.is_client_error() {
             let kind = body["type"].as_str().unwrap_or_default().to_owned();
             Self::Refused { status, kind }
+        } else if status == StatusCode::INTERNAL_SERVER_ERROR {
+            Self::Fault(body.to_string())
         } else {
             Self::Unknown(format!("{status}: {body}"))
         }

@@ -33,7 +33,7 @@ pub struct Verdict {
     pub acknowledged: usize,
     /// How many of those are not there, which is no wonder where not everything was promised to stay.
     pub told: usize,
-    /// Acknowledged, and not there or not as acknowledged; holes in the log or in a chat.
+    /// Acknowledged, and not there or not as acknowledged; met by a fault inside a server; holes in the log or in a chat.
     pub lost: Vec<String>,
     /// There more than once, or although it was refused.
     pub doubled: Vec<String>,

@@ -205,6 +205,13 @@ fn an_unknown_message_may_be_there_or_not() {
 }
 
 #[test]
+fn a_fault_inside_a_server_counts_even_if_all_is_well_in_the_end() {
+    let mut story = Story::new();
+    story.sends[2].attempts.insert(0, attempt(Outcome::Fault));
+    story.counts(one(LOST));
+}
+
+#[test]
 fn a_refused_message_that_is_there_is_one_too_many() {
     let mut story = Story::new();
     story.sends[2].attempts = vec![attempt(Outcome::Failed)];

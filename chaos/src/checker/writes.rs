@@ -9,7 +9,7 @@ use super::{
     Durability, Verdict,
     log::{Ends, Log, Stored},
 };
-use crate::history::Send;
+use crate::history::{Outcome, Send};
 
 /// Positions are 1 to n, seqs are 1 to n in each chat, and both run in the same order: every message has one event.
 pub(super) fn check_order(log: &Log) -> Verdict {
@@ -67,6 +67,9 @@ pub(super) fn check_calls(log: &Log, sends: &[Send], durability: Durability) -> 
         let found = stored.remove(&(*chat, *sender, *key)).unwrap_or_default();
         if found.len() > 1 {
             verdict.doubled.push(format!("{key} is there {} times", found.len()));
+        }
+        if send.attempts.iter().any(|attempt| attempt.outcome == Outcome::Fault) {
+            verdict.lost.push(format!("{key} met a fault inside a server"));
         }
         if let Some(acknowledged) = send.acknowledged() {
             verdict.acknowledged += 1;

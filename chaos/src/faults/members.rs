@@ -29,17 +29,19 @@ const CUT: Duration = Duration::from_secs(2);
 
 pub(super) async fn changed(options: &Options) -> Result<Row> {
     let cast = Cast {
-        people: 120,
-        streams: 120,
+        people: options.either(80, 200),
+        streams: options.either(60, 200),
         restless: Some(Duration::from_millis(1_500)),
         ..options.cast()
     };
     let mut stage = options.stage(cast).await?;
     let mut crowd = Crowd::of(&stage);
-    let changes = options.either(200, 3_000);
+    let changes = options.either(150, 3_000);
     let mut ticks = interval(Duration::from_secs(1) / options.either(20, 50));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for _ in 0..changes {
+    let began = Instant::now();
+    // A machine that is busy otherwise manages fewer.
+    while stage.times < changes && began.elapsed() < options.either(QUICK, FULL) {
         ticks.tick().await;
         crowd.change(&mut stage).await?;
         stage.times += 1;
@@ -49,6 +51,13 @@ pub(super) async fn changed(options: &Options) -> Result<Row> {
     }
     stage.finish().await
 }
+
+const QUICK: Duration = Duration::from_secs(12);
+const FULL: Duration = Duration::from_mins(2);
+
+/// Whoever is about to lose a right uses it at that very moment, so many times within so long.
+const LAST_WORDS: usize = 2;
+const MOMENT: Duration = Duration::from_millis(30);
 
 /// What we know of the people, since nobody else changes it.
 struct Crowd {
@@ -89,6 +98,7 @@ impl Crowd {
         let (chat, owner) = self.chats.choose(&mut stage.rng).context("a chat")?;
         let person = self.people.choose(&mut stage.rng).context("a person")?;
         if self.members.remove(&(*chat, person.id)) {
+            last_words(stage, person, *chat);
             done("removing", owner.remove(*chat, person.id).await)
         } else {
             self.members.insert((*chat, person.id));
@@ -134,9 +144,16 @@ impl Crowd {
         done("ending a session", answer)
     }
 
+    /// Somebody who is about to lose everything.
     fn take(&mut self, stage: &mut Stage) -> Person {
         let chosen = stage.rng.random_range(0..self.people.len());
-        self.people.swap_remove(chosen)
+        let person = self.people.swap_remove(chosen);
+        for (chat, _) in &self.chats {
+            if self.members.contains(&(*chat, person.id)) {
+                last_words(stage, &person, *chat);
+            }
+        }
+        person
     }
 
     fn come_back(&mut self, stage: &mut Stage, person: Person) {
@@ -153,6 +170,13 @@ impl Crowd {
         if let Some(notes) = stage.audience.of(person.session_id) {
             self.cuts.spawn(until_refused(notes));
         }
+    }
+}
+
+fn last_words(stage: &mut Stage, person: &Person, chat: ChatId) {
+    for _ in 0..LAST_WORDS {
+        let seat = Seat { person: person.clone(), chat };
+        stage.load.say(seat, MOMENT, stage.rng.random());
     }
 }
 
