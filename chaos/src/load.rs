@@ -159,13 +159,14 @@ async fn say(seat: &Seat, rng: &mut StdRng) -> Send {
             Ok(Answer::Fault(_)) => Outcome::Fault,
             Ok(Answer::Unknown(_)) | Err(_) => Outcome::Unknown,
         };
-        let done =
-            matches!(outcome, Outcome::Ok(_) | Outcome::Failed) || began.elapsed() > GIVING_UP;
+        let is_known = outcome != Outcome::Unknown;
         let acknowledged = matches!(outcome, Outcome::Ok(_));
         let server = person.rest.index(person.server);
         send.attempts.push(Attempt { server, invoked, returned: Instant::now(), outcome });
-        // Now and then an answer is taken for lost: saying it again changes nothing.
-        if done && !(acknowledged && send.attempts.len() == 1 && rng.random_ratio(1, 20)) {
+        // Now and then an answer is taken for lost: saying it once more changes nothing.
+        let again = acknowledged && send.attempts.len() == 1 && rng.random_ratio(1, 20);
+        let is_settled = is_known || send.acknowledged().is_some();
+        if !again && (is_settled || began.elapsed() > GIVING_UP) {
             return send;
         }
         person.server += 1;

@@ -7,10 +7,15 @@ use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::Write,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    ops::Range,
     os::unix::fs::{OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     process::Command,
     str::FromStr,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering},
+    },
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -327,6 +332,9 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
+/// Below those that systems give to outgoing connections.
+const LASTING: Range<u16> = 12_000..32_000;
+
 /// A free port that the system gives to no outgoing connection, so that it is still free when its server comes back.
 /// Else a client that tries it in vain would now and then be given that very port, and talk to itself.
 ///
@@ -334,10 +342,15 @@ fn free_port() -> Result<u16> {
 ///
 /// When there is none.
 pub fn lasting_port() -> Result<u16> {
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    // Any place to begin will do, as long as two processes choose different ones.
-    let begin = 12_000 + u16::from(Uuid::new_v4().as_bytes()[0]) * 64;
-    (begin..32_000).find(is_free).context("no port between 12000 and 32000 is free")
+    /// None is handed out twice: its server may be still to come.
+    static NEXT: LazyLock<AtomicU16> =
+        LazyLock::new(|| AtomicU16::new(Uuid::new_v4().as_fields().1));
+    let ports = LASTING.end - LASTING.start;
+    let mut candidates =
+        (0..ports).map(|_| LASTING.start + NEXT.fetch_add(1, Ordering::Relaxed) % ports);
+    candidates
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .context("no lasting port is free")
 }
 
 /// Waits for the line that `pg_ctl` waits for; `false` when the server ended instead.
