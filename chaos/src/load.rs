@@ -93,8 +93,7 @@ impl Load {
         self.workers.spawn(async move {
             let mut rng = StdRng::seed_from_u64(seed);
             sleep(about.mul_f64(rng.random())).await;
-            let send = say(&seat, &mut rng).await;
-            shared.note(send);
+            shared.note(say(&seat, &mut rng).await);
         });
     }
 
@@ -127,8 +126,7 @@ async fn work(shared: Arc<Shared>, mut rng: StdRng, pause: Duration, stop: Cance
         }
         let seat = lock(&shared.seats).choose(&mut rng).cloned();
         if let Some(seat) = seat {
-            let send = say(&seat, &mut rng).await;
-            shared.note(send);
+            shared.note(say(&seat, &mut rng).await);
         }
     }
 }

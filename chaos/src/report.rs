@@ -17,7 +17,7 @@ pub struct Row {
 #[derive(Debug)]
 pub enum Played {
     /// It was played.
-    Row(Row),
+    Row(Box<Row>),
     /// It cannot be played here.
     NotRun(String),
     /// Something else went wrong.

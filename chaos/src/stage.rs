@@ -94,7 +94,7 @@ impl Options {
 
     /// How long everything may take to come to rest once nothing disturbs it any more.
     fn settling(&self) -> Duration {
-        self.either(Duration::from_secs(12), Duration::from_secs(60))
+        self.either(Duration::from_secs(12), Duration::from_mins(1))
     }
 
     /// What most faults play before.

@@ -82,7 +82,7 @@ impl Segment {
                 verdict.repeated.push(format!("{reader} had {position} after {reached}"));
                 continue;
             }
-            self.check_gap(log, stream, [reached.next(), position], verdict);
+            check_gap(log, stream, [reached.next(), position], verdict);
             reached = position;
             match log.at(position) {
                 None => verdict.leaked.push(format!("{reader} had {position}, which is not there")),
@@ -100,23 +100,17 @@ impl Segment {
             }
         }
         if let Some(upto) = upto {
-            self.check_gap(log, stream, [reached.next(), upto.next()], verdict);
+            check_gap(log, stream, [reached.next(), upto.next()], verdict);
         }
     }
+}
 
-    /// Nothing for the reader stands from the one up to before the other.
-    fn check_gap(
-        &self,
-        log: &Log,
-        stream: &Stream,
-        [from, to]: [Position; 2],
-        verdict: &mut Verdict,
-    ) {
-        let first = log.entries.partition_point(|entry| entry.cursor.position < from);
-        let skipped = log.entries[first..].iter().take_while(|entry| entry.cursor.position < to);
-        for entry in skipped.filter(|entry| log.is_for(entry, stream.reader)) {
-            let (reader, position, kind) = (stream.reader, entry.cursor.position, &entry.kind);
-            verdict.missed.push(format!("{reader} never had {position}, a {kind}"));
-        }
+/// Nothing for the reader stands from the one up to before the other.
+fn check_gap(log: &Log, stream: &Stream, [from, to]: [Position; 2], verdict: &mut Verdict) {
+    let first = log.entries.partition_point(|entry| entry.cursor.position < from);
+    let skipped = log.entries[first..].iter().take_while(|entry| entry.cursor.position < to);
+    for entry in skipped.filter(|entry| log.is_for(entry, stream.reader)) {
+        let (reader, position, kind) = (stream.reader, entry.cursor.position, &entry.kind);
+        verdict.missed.push(format!("{reader} never had {position}, a {kind}"));
     }
 }

@@ -116,7 +116,7 @@ impl Fault {
         if self == Self::T14 && clocks::library().is_none() {
             return Ok(Played::NotRun("needs libfaketime (apt-get install faketime)".into()));
         }
-        self.row(options).await.map(Played::Row)
+        Ok(Played::Row(Box::new(self.row(options).await?)))
     }
 
     async fn row(self, options: &Options) -> Result<Row> {

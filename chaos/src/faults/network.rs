@@ -39,9 +39,9 @@ pub(super) async fn cut(options: &Options) -> Result<Row> {
                 recover(&mut stage).await;
             }
             darken(&mut stage, side, SHORT, false).await;
-            side.iter().for_each(|proxy| proxy.delay(SLOWNESS));
+            each(side, |proxy| proxy.delay(SLOWNESS));
             sleep(LONG / 2).await;
-            side.iter().for_each(|proxy| proxy.delay(Duration::ZERO));
+            each(side, |proxy| proxy.delay(Duration::ZERO));
             recover(&mut stage).await;
         }
     }
@@ -51,13 +51,19 @@ pub(super) async fn cut(options: &Options) -> Result<Row> {
 /// Lets nothing through for a while. Afterwards everything goes on, or every connection turns out to be dead.
 async fn darken(stage: &mut Stage, side: &[Proxy], pause: Duration, dead: bool) {
     stage.quiet(SHORT).await;
-    side.iter().for_each(|proxy| proxy.black_hole(true));
+    each(side, |proxy| proxy.black_hole(true));
     sleep(pause).await;
-    side.iter().for_each(|proxy| proxy.black_hole(false));
+    each(side, |proxy| proxy.black_hole(false));
     if dead {
-        side.iter().for_each(Proxy::cut);
+        each(side, Proxy::cut);
     }
     stage.times += 1;
+}
+
+fn each(side: &[Proxy], change: impl Fn(&Proxy)) {
+    for proxy in side {
+        change(proxy);
+    }
 }
 
 async fn recover(stage: &mut Stage) {

@@ -16,7 +16,7 @@ pub(super) async fn killed(options: &Options) -> Result<Row> {
     // Only one, so that every stream is hit each time.
     let mut stage = options.stage(Cast { notifiers: 1, ..options.cast() }).await?;
     for _ in 0..options.either(4, 10) {
-        stage.quiet(Duration::from_millis(1_000)).await;
+        stage.quiet(Duration::from_secs(1)).await;
         stage.cluster.notifiers[0].kill()?;
         stage.times += 1;
         stage.quiet(Duration::from_millis(300)).await;

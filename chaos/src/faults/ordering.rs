@@ -28,7 +28,7 @@ const DAWDLE: &str = "
 /// So many events are enough, or as many as there are after so long.
 const ENOUGH: i64 = 100_000;
 const QUICK: Duration = Duration::from_secs(10);
-const FULL: Duration = Duration::from_secs(240);
+const FULL: Duration = Duration::from_mins(4);
 
 pub(super) async fn tortured(options: &Options) -> Result<Row> {
     let cast = Cast {

@@ -14,7 +14,7 @@ const RETRIED: Duration = Duration::from_secs(2);
 pub(super) async fn killed(options: &Options) -> Result<Row> {
     let mut stage = options.stage(options.cast()).await?;
     for _ in 0..options.either(4, 10) {
-        stage.quiet(Duration::from_millis(1_000)).await;
+        stage.quiet(Duration::from_secs(1)).await;
         let victim = stage.rng.random_range(0..stage.cluster.servers.len());
         stage.cluster.servers[victim].kill()?;
         stage.times += 1;
