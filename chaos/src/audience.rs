@@ -11,7 +11,7 @@ use std::{
 
 use fechatter_core::{Position, SessionId, log::Cursor};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use rig::{End, Follower, Frame, Person};
+use rig::{Connection, End, Follower, Frame, Person, Target};
 use serde_json::Value;
 use tokio::{
     task::JoinHandle,
@@ -22,6 +22,11 @@ use crate::history::{Heard, Receipt, Stream, StreamEnd, What};
 
 /// Between two tries to get the stream back; shorter than a server would ask for.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The receive buffer of a client that does not read, in bytes.
+const SMALL_BUFFER: u32 = 4_096;
+/// How long it may take to read what waits in the sockets.
+const DRAINED: Duration = Duration::from_secs(5);
 
 /// All who listen.
 #[derive(Debug, Default)]
@@ -35,7 +40,7 @@ struct Listener {
     person: Person,
     notes: Arc<Notes>,
     task: JoinHandle<()>,
-    left: bool,
+    stalled: bool,
 }
 
 /// What a client knows.
@@ -45,6 +50,7 @@ pub struct Notes {
     reached: AtomicI64,
     connected: AtomicBool,
     refused: AtomicBool,
+    kept_open: AtomicBool,
 }
 
 impl Audience {
@@ -58,15 +64,34 @@ impl Audience {
     ) {
         let notes = Arc::new(Notes::default());
         let mut rng = StdRng::seed_from_u64(seed);
-        let follower = Follower {
-            addresses,
-            server: rng.random_range(0..1_000),
-            token: person.token.clone(),
-            cursor: None,
-            pause: PAUSE,
-        };
+        let follower = follower(person, addresses, rng.random_range(0..1_000));
         let task = tokio::spawn(listen(follower, Arc::clone(&notes), restless, rng));
-        self.listeners.push(Listener { person: person.clone(), notes, task, left: false });
+        self.listeners.push(Listener { person: person.clone(), notes, task, stalled: false });
+    }
+
+    /// Lets a person open a stream and then read nothing of it for so long; after that they listen like everybody else.
+    pub fn add_stalled(
+        &mut self,
+        person: &Person,
+        addresses: Arc<[SocketAddr]>,
+        pause: Duration,
+        seed: u64,
+    ) {
+        let notes = Arc::new(Notes::default());
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut follower = follower(person, addresses, rng.random_range(0..1_000));
+        let noted = Arc::clone(&notes);
+        let task = tokio::spawn(async move {
+            stall(&mut follower, &noted, pause).await;
+            listen(follower, noted, None, rng).await;
+        });
+        self.listeners.push(Listener { person: person.clone(), notes, task, stalled: true });
+    }
+
+    /// How many of those who stalled found their stream still open afterwards.
+    #[must_use]
+    pub fn kept_open(&self) -> usize {
+        self.listeners.iter().filter(|l| l.notes.kept_open.load(Ordering::Relaxed)).count()
     }
 
     /// How many listen.
@@ -105,9 +130,8 @@ impl Audience {
         is_there: impl Fn(&Notes) -> bool,
     ) -> Option<Duration> {
         let began = Instant::now();
-        let is_there = |listener: &Listener| {
-            listener.left || listener.notes.is_refused() || is_there(&listener.notes)
-        };
+        let is_there =
+            |listener: &Listener| listener.notes.is_refused() || is_there(&listener.notes);
         while !self.listeners.iter().all(is_there) {
             if began.elapsed() > patience {
                 return None;
@@ -126,15 +150,10 @@ impl Audience {
 impl Listener {
     fn end(self) -> Stream {
         self.task.abort();
-        let end = if self.notes.is_refused() {
-            StreamEnd::Refused
-        } else if self.left {
-            StreamEnd::Left
-        } else {
-            StreamEnd::Live
-        };
+        let end = if self.notes.is_refused() { StreamEnd::Refused } else { StreamEnd::Live };
         let heard = std::mem::take(&mut *self.notes.heard());
-        Stream { reader: self.person.id, session: self.person.session_id, heard, end }
+        let Self { person, stalled, .. } = self;
+        Stream { reader: person.id, session: person.session_id, heard, stalled, end }
     }
 }
 
@@ -169,6 +188,39 @@ impl Notes {
             }
         }
     }
+}
+
+fn follower(person: &Person, addresses: Arc<[SocketAddr]>, server: usize) -> Follower {
+    Follower { addresses, server, token: person.token.clone(), cursor: None, pause: PAUSE }
+}
+
+/// One connection that is not read, and then read to its end, which has to be near.
+async fn stall(follower: &mut Follower, notes: &Notes, pause: Duration) {
+    let target = Target {
+        address: follower.addresses[follower.server % follower.addresses.len()],
+        token: &follower.token,
+        cursor: None,
+        receive_buffer: Some(SMALL_BUFFER),
+    };
+    let Ok(mut connection) = Connection::open(target).await else { return };
+    let mut reached = None;
+    let mut hear = |frame: Frame<'_>| {
+        match frame.id {
+            Some(id) => reached = Some(id.to_owned()),
+            None if frame.event == "Ready" => {
+                reached = cursor(frame.data).map(|cursor| cursor.to_string());
+            }
+            None => {}
+        }
+        notes.frame(frame);
+    };
+    sleep(pause).await;
+    // What had been sent by then comes at once; what comes later is of an open stream.
+    let rest = async { while let Ok(true) = connection.read(&mut hear).await {} };
+    let kept_open = timeout(DRAINED, rest).await.is_err();
+    notes.kept_open.store(kept_open, Ordering::Relaxed);
+    notes.note(What::Lost);
+    follower.cursor = reached;
 }
 
 async fn listen(

@@ -84,7 +84,8 @@ impl Delays {
             .iter()
             .filter_map(|entry| Some((entry.cursor.position, *answered.get(&entry.message?)?)))
             .collect();
-        let heard = streams.iter().flat_map(|stream| &stream.heard);
+        let prompt = streams.iter().filter(|stream| !stream.stalled);
+        let heard = prompt.flat_map(|stream| &stream.heard);
         let delays = heard.filter_map(|heard| match heard.what {
             What::Event(receipt) => {
                 let answered = answered.get(&receipt.position)?;

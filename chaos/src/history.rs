@@ -52,6 +52,8 @@ pub struct Stream {
     pub reader: UserId,
     pub session: SessionId,
     pub heard: Vec<Heard>,
+    /// Its client did not read for a while: how late it heard of things says nothing.
+    pub stalled: bool,
     /// What became of it in the end.
     pub end: StreamEnd,
 }
@@ -61,8 +63,6 @@ pub struct Stream {
 pub enum StreamEnd {
     /// It was open: it has to have everything.
     Live,
-    /// Its client had gone away.
-    Left,
     /// The servers refused it.
     Refused,
 }

@@ -31,6 +31,8 @@ const GIVING_UP: Duration = Duration::from_secs(40);
 pub struct Seat {
     pub person: Person,
     pub chat: ChatId,
+    /// The longest that they say, in characters of four bytes.
+    pub length: usize,
 }
 
 /// The senders, at work.
@@ -46,6 +48,14 @@ struct Shared {
     seats: Mutex<Vec<Seat>>,
     sends: Mutex<Vec<Send>>,
     acknowledged: AtomicUsize,
+}
+
+impl Seat {
+    /// Of somebody who says little at a time.
+    #[must_use]
+    pub fn new(person: &Person, chat: ChatId) -> Self {
+        Self { person: person.clone(), chat, length: 50 }
+    }
 }
 
 impl Load {
@@ -133,8 +143,8 @@ async fn work(shared: Arc<Shared>, mut rng: StdRng, pause: Duration, stop: Cance
 
 async fn say(seat: &Seat, rng: &mut StdRng) -> Send {
     let key = Uuid::from_u128(rng.random());
-    let content = format!("{key} {}", "x".repeat(rng.random_range(0..200)));
-    let Seat { person, chat } = seat;
+    let content = format!("{key} {}", "🍜".repeat(rng.random_range(0..seat.length)));
+    let Seat { person, chat, .. } = seat;
     let mut send = Send {
         chat: *chat,
         sender: person.id,

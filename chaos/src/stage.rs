@@ -160,9 +160,9 @@ impl Options {
         }
         let listeners: Vec<_> =
             workspace.people.iter().cycle().take(cast.streams).cloned().collect();
-        let seats = chats.iter().flat_map(|(chat, members)| {
-            members.iter().map(|person| Seat { person: person.clone(), chat: *chat })
-        });
+        let seats = chats
+            .iter()
+            .flat_map(|(chat, members)| members.iter().map(|person| Seat::new(person, *chat)));
         let seats = seats.collect();
         self.assemble(cluster, Scene { workspace, chats, listeners, seats }, cast).await
     }
@@ -205,6 +205,12 @@ impl Stage {
     pub fn listen(&mut self, person: &Person) {
         let addresses = self.cluster.events.clone();
         self.audience.add(person, addresses, self.restless, self.rng.random());
+    }
+
+    /// Lets somebody open a stream and not read it for a while.
+    pub fn listen_badly(&mut self, person: &Person, pause: Duration) {
+        let addresses = self.cluster.events.clone();
+        self.audience.add_stalled(person, addresses, pause, self.rng.random());
     }
 
     /// Who founded the workspace, and is never touched.

@@ -1,7 +1,7 @@
 //! One server process, to be ended, frozen and started again at will.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
@@ -54,6 +54,14 @@ impl Process {
     #[must_use]
     pub fn id(&self) -> Option<u32> {
         self.leash.as_ref().map(Leash::child)
+    }
+
+    /// How much of the machine's memory it takes, in KiB, where the system tells.
+    #[must_use]
+    pub fn memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse().ok()
     }
 
     /// Gives it an environment variable from its next start on.

@@ -7,6 +7,9 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+/// Of a request that took too long nobody knows what became of it, and one that came too soon may come again.
+const MAY_YET_BE: [StatusCode; 2] = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+
 /// The way to every `fechatter_server`.
 #[derive(Debug, Clone)]
 pub struct Rest {
@@ -26,7 +29,7 @@ pub enum Answer {
     },
     /// It was not done and never will be.
     Refused {
-        /// A 4xx.
+        /// A 4xx that is final.
         status: StatusCode,
         /// The error's stable name.
         kind: String,
@@ -127,7 +130,7 @@ impl Answer {
         };
         if status.is_success() {
             Self::Ok { body, replayed }
-        } else if status.is_client_error() {
+        } else if status.is_client_error() && !MAY_YET_BE.contains(&status) {
             let kind = body["type"].as_str().unwrap_or_default().to_owned();
             Self::Refused { status, kind }
         } else if status == StatusCode::INTERNAL_SERVER_ERROR {

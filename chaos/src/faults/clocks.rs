@@ -63,7 +63,7 @@ async fn scene(cluster: &Cluster) -> Result<Scene> {
     let others: Vec<_> = people.iter().skip(1).map(|person| person.id).collect();
     let chat = people[0].create_chat("Group", "clocks", &others).await.ok().context("a chat")?;
     let chat = ChatId(chat["id"].as_i64().context("its id")?);
-    let seats = people.iter().map(|person| Seat { person: person.clone(), chat }).collect();
+    let seats = people.iter().map(|person| Seat::new(person, chat)).collect();
     let workspace = Workspace { id: people[0].workspace_id, people: people.clone() };
     Ok(Scene { workspace, chats: vec![(chat, people)], listeners, seats })
 }

@@ -61,7 +61,7 @@ async fn bystanders(stage: &mut Stage) -> Result<Load> {
     let seats = others.people.iter().map(|person| {
         let mut person = person.clone();
         person.rest = person.rest.through([address].into());
-        Seat { person, chat }
+        Seat::new(&person, chat)
     });
     Ok(Load::begin(seats.collect(), 1, 5, stage.rng.random()))
 }

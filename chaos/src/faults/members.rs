@@ -31,7 +31,10 @@ pub(super) async fn changed(options: &Options) -> Result<Row> {
     let cast = Cast {
         people: options.either(80, 200),
         streams: options.either(60, 200),
-        restless: Some(Duration::from_millis(1_500)),
+        restless: Some(options.either(Duration::from_secs(3), Duration::from_millis(1_500))),
+        // A debug build would be busy with the load alone.
+        workers: options.either(4, 48),
+        sends_per_second: options.either(25, 300),
         ..options.cast()
     };
     let mut stage = options.stage(cast).await?;
@@ -102,7 +105,7 @@ impl Crowd {
             done("removing", owner.remove(*chat, person.id).await)
         } else {
             self.members.insert((*chat, person.id));
-            stage.load.seat(Seat { person: person.clone(), chat: *chat });
+            stage.load.seat(Seat::new(person, *chat));
             done("adding", owner.add(*chat, person.id).await)
         }
     }
@@ -161,7 +164,7 @@ impl Crowd {
         for (chat, _) in
             self.chats.iter().filter(|(id, _)| self.members.contains(&(*id, person.id)))
         {
-            stage.load.seat(Seat { person: person.clone(), chat: *chat });
+            stage.load.seat(Seat::new(&person, *chat));
         }
         self.people.push(person);
     }
@@ -175,7 +178,7 @@ impl Crowd {
 
 fn last_words(stage: &mut Stage, person: &Person, chat: ChatId) {
     for _ in 0..LAST_WORDS {
-        let seat = Seat { person: person.clone(), chat };
+        let seat = Seat::new(person, chat);
         stage.load.say(seat, MOMENT, stage.rng.random());
     }
 }

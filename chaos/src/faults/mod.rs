@@ -11,6 +11,7 @@ mod ordering;
 mod postgres;
 mod refresh;
 mod server;
+mod stalled;
 
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub enum Fault {
     T8B,
     /// A process stands still.
     T9,
+    /// Half of the clients do not read.
+    T11,
     /// The processes' clocks are hours apart.
     T14,
     /// Refresh tokens are used at the same time, again, and by thieves.
@@ -74,6 +77,7 @@ impl Fault {
         Self::T8,
         Self::T8B,
         Self::T9,
+        Self::T11,
         Self::T13,
         Self::T14,
     ];
@@ -94,6 +98,7 @@ impl Fault {
             Self::T8 => ["T8", "doorbell off"],
             Self::T8B => ["T8b", "NOTIFY queue full"],
             Self::T9 => ["T9", "processes frozen"],
+            Self::T11 => ["T11", "clients that do not read"],
             Self::T14 => ["T14", "clocks apart"],
             Self::T13 => ["T13", "refresh tokens"],
         }
@@ -133,6 +138,7 @@ impl Fault {
             Self::T8 => doorbell::muted(options).await,
             Self::T8B => doorbell::full(options).await,
             Self::T9 => frozen::still(options).await,
+            Self::T11 => stalled::ignored(options).await,
             Self::T14 => clocks::apart(options).await,
             Self::T13 => refresh::raced(options).await,
         }
