@@ -80,10 +80,10 @@ impl Audience {
         let notes = Arc::new(Notes::default());
         let mut rng = StdRng::seed_from_u64(seed);
         let mut follower = follower(person, addresses, rng.random_range(0..1_000));
-        let noted = Arc::clone(&notes);
+        let known = Arc::clone(&notes);
         let task = tokio::spawn(async move {
-            stall(&mut follower, &noted, pause).await;
-            listen(follower, noted, None, rng).await;
+            stall(&mut follower, &known, pause).await;
+            listen(follower, known, None, rng).await;
         });
         self.listeners.push(Listener { person: person.clone(), notes, task, stalled: true });
     }
