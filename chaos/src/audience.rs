@@ -94,18 +94,6 @@ impl Audience {
         self.listeners.iter().filter(|l| l.notes.kept_open.load(Ordering::Relaxed)).count()
     }
 
-    /// How many listen.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.listeners.len()
-    }
-
-    /// Whether nobody listens.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.listeners.is_empty()
-    }
-
     /// The client of a session.
     #[must_use]
     pub fn of(&self, session: SessionId) -> Option<Arc<Notes>> {
