@@ -1,14 +1,16 @@
 //! A whole Fechatter for tools that try it from outside: real processes, people who call them, streams that listen.
 //!
 //! In reading order: `cluster` starts a database and any number of both servers, of which each is a `process`; `town`
-//! makes workspaces, people and chats in bulk; `rest` has the people's calls; `connection` is one stream, `chunks` and
-//! `frames` what comes through it, and `follower` a client that always comes back to its stream.
+//! makes workspaces, people and chats in bulk, and `history` what they said; `rest` has the people's calls; `connection`
+//! is one stream, `chunks` and `frames` what comes through it, and `follower` a client that always comes back to its
+//! stream.
 
 mod chunks;
 mod cluster;
 mod connection;
 mod follower;
 mod frames;
+mod history;
 mod process;
 mod rest;
 mod town;

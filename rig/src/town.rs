@@ -19,7 +19,7 @@ use crate::{Person, Rest};
 #[derive(Clone)]
 pub struct Town {
     db: PgPool,
-    log: Log,
+    pub(crate) log: Log,
     signer: Signer,
     rest: Rest,
 }

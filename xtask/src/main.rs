@@ -1,5 +1,6 @@
 //! `cargo xtask`: what working on Fechatter takes, with nothing to install but Rust.
 
+mod bench;
 mod chaos;
 mod client;
 mod demo;
@@ -33,6 +34,8 @@ enum Job {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measure how real servers deliver, on a durable PostgreSQL of their own
+    Bench(bench::Options),
     /// Kill, freeze and cut off real servers under load, and hold what people saw against the database
     Chaos(chaos::Options),
     /// Describe every query in `.sqlx`, so that building needs no database
@@ -58,6 +61,7 @@ fn run(job: Job) -> Result<ExitCode> {
         match job {
             Job::Run(options) => run::run(options).await,
             Job::Test { arguments } => test::run(&arguments).await,
+            Job::Bench(options) => bench::run(options).await,
             Job::Chaos(options) => chaos::run(options).await,
             Job::Sqlx { check } => query_data::run(check).await,
         }

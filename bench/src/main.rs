@@ -1,0 +1,78 @@
+//! `bench`: measures how a real Fechatter delivers, and prints one table.
+//!
+//! In reading order: each of the `scenarios` starts its own servers on a `stage`, opens a `crowd` of streams, calls at a
+//! steady `pace`, sends messages that carry the time on a `clock`, asks the system about `processes`, and writes the
+//! quantiles of what it has `timed` into the `report`.
+
+mod clock;
+mod crowd;
+mod pace;
+mod processes;
+mod report;
+mod scenarios;
+mod stage;
+mod timed;
+
+use std::{env, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use rig::Programs;
+use tokio::time::timeout;
+
+use crate::{report::Report, scenarios::Scenario, stage::Stage};
+
+/// No scenario takes so long unless something is broken.
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// Measures the servers beside which this program lies.
+#[derive(Parser)]
+struct Arguments {
+    /// What to measure; everything unless named
+    scenarios: Vec<Scenario>,
+    /// Print the rows as JSON: name, value, unit
+    #[arg(long)]
+    json: bool,
+    /// A tenth of everything, for 5 s: shows that it works, and measures little
+    #[arg(long)]
+    quick: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match measure(&Arguments::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything could be measured.
+async fn measure(arguments: &Arguments) -> Result<bool> {
+    let program = env::current_exe()?;
+    let folder = program.parent().context("this program is in a folder")?;
+    let stage = Stage {
+        programs: Programs::in_folder(folder)?,
+        logs: folder.with_file_name("bench"),
+        quick: arguments.quick,
+    };
+    let scenarios = match &*arguments.scenarios {
+        [] => Scenario::ALL,
+        named => named,
+    };
+    let mut report = Report::default();
+    let mut complete = true;
+    for scenario in scenarios {
+        eprintln!("Measuring {}.", scenario.name());
+        let run = timeout(LIMIT, scenario.run(&stage, &mut report)).await;
+        if let Err(error) = run.context("it takes too long").and_then(|outcome| outcome) {
+            eprintln!("error: {}: {error:#}", scenario.name());
+            complete = false;
+        }
+    }
+    println!("{}", if arguments.json { report.json() } else { report.table() });
+    Ok(complete)
+}

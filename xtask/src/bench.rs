@@ -1,0 +1,33 @@
+//! `cargo xtask bench`.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::workspace::{build, exit_code};
+
+/// As many open files as we may have: each stream is one in the servers, and one in the program that listens.
+const WITH_FILES: &str = r#"ulimit -n "$(ulimit -H -n)"; exec "$@""#;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// What to measure: fanout, storm, resume, deliver, sync, prune; everything unless named
+    scenarios: Vec<String>,
+    /// Print the rows as JSON: name, value, unit
+    #[arg(long)]
+    json: bool,
+    /// A tenth of everything, for 5 s, with debug builds: shows that it works, and measures little
+    #[arg(long)]
+    quick: bool,
+}
+
+pub(crate) async fn run(options: Options) -> Result<ExitCode> {
+    let profile: &[&str] = if options.quick { &[] } else { &["--release"] };
+    let [bench] = build(profile, ["bench"])?;
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", WITH_FILES, "bench"]).arg(bench).args(options.scenarios);
+    shell.args(options.json.then_some("--json"));
+    shell.args(options.quick.then_some("--quick"));
+    Ok(ExitCode::from(exit_code(&mut shell).await?))
+}
