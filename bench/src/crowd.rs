@@ -97,11 +97,11 @@ impl Crowd {
     }
 
     fn join(&mut self, cluster: &Cluster, person: &Person, cursor: Option<String>) {
-        let addresses = cluster.notifiers.iter().map(rig::Process::address).collect();
+        let addresses = Arc::clone(&cluster.events);
         let token = Arc::clone(&person.token);
         let (clock, heard, user_id) = (self.clock, Arc::clone(&self.heard), person.id);
         self.streams.spawn(async move {
-            let follower = Follower { addresses, server: 0, token, cursor, pause: PAUSE };
+            let mut follower = Follower { addresses, server: 0, token, cursor, pause: PAUSE };
             let hear = |what: Heard<'_>| match what {
                 Heard::Frame(frame) => hear(clock, &heard, user_id, frame),
                 Heard::Lost => heard.send_modify(|state| state.lost += 1),

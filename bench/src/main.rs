@@ -13,7 +13,7 @@ mod scenarios;
 mod stage;
 mod timed;
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{env, num::NonZero, process::ExitCode, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -73,6 +73,19 @@ async fn measure(arguments: &Arguments) -> Result<bool> {
             complete = false;
         }
     }
-    println!("{}", if arguments.json { report.json() } else { report.table() });
+    if arguments.json {
+        println!("{}", report.json());
+    } else {
+        println!("{}\n\n{}", circumstances(), report.table());
+    }
     Ok(complete)
+}
+
+/// What is the same for all rows.
+fn circumstances() -> String {
+    let build = if cfg!(debug_assertions) { "Debug" } else { "Release" };
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    format!(
+        "{build} build. The servers, PostgreSQL with fsync on, and what measures them share {cores} cores."
+    )
 }

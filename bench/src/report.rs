@@ -34,17 +34,20 @@ impl Report {
         Section { report: self, scenario, conditions }
     }
 
-    /// One line a row, in columns.
+    /// One line a row, in columns; conditions are told once.
     pub(crate) fn table(&self) -> String {
-        let lines: Vec<[String; 5]> = [TITLES.map(ToOwned::to_owned)]
-            .into_iter()
-            .chain(self.0.iter().map(Row::cells))
-            .collect();
+        let mut lines = vec![TITLES.map(ToOwned::to_owned)];
+        let mut told = "";
+        for row in &self.0 {
+            let news = if row.conditions == told { "" } else { &row.conditions };
+            lines.push(row.cells(news));
+            told = &row.conditions;
+        }
         let width = |column: usize| lines.iter().map(|cells| cells[column].chars().count()).max();
-        let widths: [usize; 5] = std::array::from_fn(|column| width(column).unwrap_or_default());
+        let [a, b, c, d] = [0, 1, 2, 3].map(|column| width(column).unwrap_or_default());
         let line = |[scenario, name, value, unit, conditions]: &[String; 5]| {
-            let [a, b, c, d, _] = widths;
-            format!("{scenario:a$}  {name:b$}  {value:>c$}  {unit:d$}  {conditions}")
+            let line = format!("{scenario:a$}  {name:b$}  {value:>c$}  {unit:d$}  {conditions}");
+            line.trim_end().to_owned()
         };
         lines.iter().map(line).collect::<Vec<_>>().join("\n")
     }
@@ -84,11 +87,10 @@ impl Section<'_> {
 }
 
 impl Row {
-    fn cells(&self) -> [String; 5] {
+    fn cells(&self, conditions: &str) -> [String; 5] {
         let value = format!("{:.3}", self.value);
-        let value = value.trim_end_matches('0').trim_end_matches('.').to_owned();
-        let Self { scenario, name, unit, conditions, .. } = self;
-        [(*scenario).to_owned(), name.clone(), value, (*unit).to_owned(), conditions.clone()]
+        let value = value.trim_end_matches('0').trim_end_matches('.');
+        [self.scenario, &self.name, value, self.unit, conditions].map(ToOwned::to_owned)
     }
 }
 
@@ -107,7 +109,7 @@ mod tests {
             report.table(),
             "scenario  name    value  unit  conditions\n\
              sync      p50    12.345  ms    10 people\n\
-             sync      bytes     100  B     10 people"
+             sync      bytes     100  B"
         );
         let rows: Value = serde_json::from_str(&report.json()).unwrap();
         assert_eq!(

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::{clock::Clock, pace, report::Report, stage::Stage, timed::Timed};
 
-const SENDS_A_SECOND: u32 = 100;
+const SENDS_A_SECOND: u32 = 50;
 const WARM_UP: usize = 20;
 const STARTING: Duration = Duration::from_secs(30);
 /// How often it is looked whether all old events are gone.
