@@ -59,15 +59,17 @@ pub(crate) async fn messages(
     calls(a_second, until, |number| send(clock, &senders[number % senders.len()], chat)).await
 }
 
-/// Sends so many messages, everybody in turn, each once the one before is answered.
-pub(crate) async fn one_by_one(
+/// Sends so many messages at once, everybody in turn, and waits until all are answered.
+pub(crate) async fn at_once(
     clock: Clock,
     senders: &[Person],
     chat: ChatId,
     count: usize,
 ) -> Result<()> {
-    for sender in senders.iter().cycle().take(count) {
-        timed(send(clock, sender, chat)).await?;
+    let senders = senders.iter().cycle().take(count);
+    let mut open: JoinSet<_> = senders.map(|sender| timed(send(clock, sender, chat))).collect();
+    while let Some(took) = open.join_next().await {
+        took??;
     }
     Ok(())
 }

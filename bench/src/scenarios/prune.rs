@@ -11,14 +11,17 @@ use tokio::time::sleep;
 use crate::{clock::Clock, pace, report::Report, stage::Stage, timed::Timed};
 
 const SENDS_A_SECOND: u32 = 50;
+/// As many sends as a server has connections to its database, which it opens when they are needed.
 const WARM_UP: usize = 20;
 const STARTING: Duration = Duration::from_secs(30);
 /// How often it is looked whether all old events are gone.
 const LOOK: Duration = Duration::from_millis(100);
 const DAYS: &str = "FECHATTER__RETENTION__EVENTS_DAYS";
+const WEEK: &str = "7";
+const YEARS: &str = "3650";
 
 pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
-    let mut cluster = stage.start(&[(DAYS, "3650")]).await?;
+    let mut cluster = stage.start(&[(DAYS, YEARS)]).await?;
     let people = cluster.town.workspace("old", 10).await?.people;
     let chat = cluster.town.channel("all", &people.iter().collect::<Vec<_>>()).await?;
     cluster.town.history(&people[0], chat, stage.count(200_000)).await?;
@@ -30,8 +33,9 @@ pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
         sleep(Duration::from_secs(seconds.into())).await;
         Ok(())
     };
+    restart(&mut cluster, YEARS).await?;
     let without = sends(&people, chat, nothing).await?;
-    restart(&mut cluster).await?;
+    restart(&mut cluster, WEEK).await?;
     let meanwhile = sends(&people, chat, pruned(&cluster.db, old)).await?;
 
     let conditions = format!(
@@ -59,23 +63,23 @@ async fn age(db: &PgPool) -> Result<()> {
     Ok(())
 }
 
-/// The server that comes back keeps events for a week, and begins to remove others at once.
-async fn restart(cluster: &mut Cluster) -> Result<()> {
+/// The server that comes back keeps events for so many days, and begins to remove others at once.
+async fn restart(cluster: &mut Cluster, days: &str) -> Result<()> {
     let server = &mut cluster.servers[0];
     server.stop()?;
-    server.set(DAYS, "7");
+    server.set(DAYS, days);
     server.start()?;
     server.ready(&cluster.client, STARTING).await
 }
 
-/// The times of sends until something happens, without the first few.
+/// The times of sends until something happens, without the first ones.
 async fn sends(
     people: &[Person],
     chat: ChatId,
     until: impl Future<Output = Result<()>>,
 ) -> Result<Timed> {
     let clock = Clock::new();
-    pace::one_by_one(clock, people, chat, WARM_UP).await?;
+    pace::at_once(clock, people, chat, WARM_UP).await?;
     let send = |number| pace::send(clock, &people[number % people.len()], chat);
     pace::calls(SENDS_A_SECOND, until, send).await
 }

@@ -36,7 +36,7 @@ pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     };
     let calm = pace::calls(CALLS_A_SECOND, calm, list_chats).await?;
     let cursors = crowd.leave().await;
-    pace::one_by_one(clock, &people, chat, MISSED).await?;
+    pace::at_once(clock, &people, chat, MISSED).await?;
 
     let began = clock.now();
     let crowd = Crowd::storm(clock, &cluster, &people, cursors);
