@@ -52,6 +52,6 @@ async fn main() -> anyhow::Result<()> {
     if is_migrate {
         return Ok(());
     }
-    let listeners = Listeners::bind(config.server.listen, config.server.operations_listen).await?;
+    let listeners = Listeners::bind(config.server.listen, config.server.operations_listen)?;
     fechatter_server::serve(config, listeners, shutdown::on_signal()?).await
 }

@@ -21,7 +21,7 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let config = Config::load(options.config.as_deref())?;
     telemetry::init(&config.log)?;
-    let listeners = Listeners::bind(config.notify.listen, config.notify.operations_listen).await?;
+    let listeners = Listeners::bind(config.notify.listen, config.notify.operations_listen)?;
     let shutdown = shutdown::on_signal()?;
     notify_server::serve(config, listeners, shutdown).await
 }

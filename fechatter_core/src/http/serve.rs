@@ -2,6 +2,7 @@
 //!
 //! `axum::serve` lets a half-sent header hold its connection for ever; this loop does not.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,15 +41,25 @@ impl Listeners {
     ///
     /// # Errors
     /// Names the address that cannot be had.
-    pub async fn bind(public: SocketAddr, operations: SocketAddr) -> anyhow::Result<Self> {
-        let bind = async |address: SocketAddr| {
-            let bound = TcpListener::bind(address).await;
-            bound.with_context(|| format!("cannot listen on {address}"))
+    pub fn bind(public: SocketAddr, operations: SocketAddr) -> anyhow::Result<Self> {
+        let bind = |address: SocketAddr| {
+            listen(address).with_context(|| format!("cannot listen on {address}"))
         };
-        Ok(Self { public: bind(public).await?, operations: bind(operations).await? })
+        Ok(Self { public: bind(public)?, operations: bind(operations)? })
     }
 }
 
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A server that is started anew gets its address back at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Connections that wait to be accepted, as far as the system allows: when thousands of clients come
+/// back at once, each one beyond them loses seconds.
+const BACKLOG: u32 = 16_384;
 /// More headers than anybody sends; their size in all is limited further in.
 const MAX_HEADERS: usize = 1_000;
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);

@@ -78,7 +78,7 @@ impl TestApp {
         change(&mut config);
 
         let any_port = "127.0.0.1:0".parse().unwrap();
-        let listeners = servers().spawn(Listeners::bind(any_port, any_port));
+        let listeners = servers().spawn(async move { Listeners::bind(any_port, any_port) });
         let listeners = listeners.await.unwrap().unwrap();
         let public = listeners.public.local_addr().unwrap();
         let operations = listeners.operations.local_addr().unwrap();

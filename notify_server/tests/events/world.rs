@@ -71,7 +71,7 @@ impl World {
 
     pub(crate) async fn serve(&self) -> Server {
         let any = "127.0.0.1:0".parse().unwrap();
-        let listeners = Listeners::bind(any, any).await.unwrap();
+        let listeners = Listeners::bind(any, any).unwrap();
         let address = listeners.public.local_addr().unwrap();
         let operations = listeners.operations.local_addr().unwrap();
         let shutdown = CancellationToken::new();
