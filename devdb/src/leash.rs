@@ -17,9 +17,9 @@ use std::{
 
 /// `$1` the ending signal, `$2` seconds until KILL, `$3` a directory to remove (or nothing), then the child's command.
 ///
-/// The second process tells the child's process id (we may be gone by then) and sends the child each signal that it reads,
-/// until the socket closes. The child itself gets neither the socket (3) nor the spare copy of standard error (4), which keeps a shell's
-/// remarks about killed jobs off the terminal.
+/// It tells the child's process id, before anything ends the shells, and without minding that we may be gone by then. The
+/// second process sends the child each signal that it reads, until the socket closes. The child itself gets neither the
+/// socket (3) nor the spare copy of standard error (4), which keeps a shell's remarks about killed jobs off the terminal.
 const SUPERVISOR: &str = r#"
 signal=$1 grace=$2 remove=$3
 shift 3
@@ -27,10 +27,9 @@ exec 3<&0 4>&2 </dev/null 2>/dev/null
 "$@" 2>&4 3<&- 4>&- &
 child=$!
 trap 'kill -s "$signal" "$child"' HUP INT TERM
+(trap '' PIPE; echo "$child" >&3)
 (
     exec >/dev/null 4>&-
-    trap '' PIPE
-    echo "$child" >&3
     while read -r order; do kill -s "$order" "$child"; done <&3
     exec 3<&-
     kill -s "$signal" "$child"
