@@ -86,7 +86,8 @@ impl Stream {
 
     /// Everything after `from` that is for this reader, once and in order, until something ends it.
     async fn play(&self, from: Cursor) -> Result<Infallible, Stop> {
-        let attachment = self.catch_up(from).await?;
+        // Boxed, so that its memory is free again for as long as the stream lives.
+        let attachment = Box::pin(self.catch_up(from)).await?;
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -10,7 +10,7 @@ use crate::world::{Person, Server, Stream, World};
 async fn forgetful(recent_events: usize) -> (World, Server, ChatId, [Person; 2]) {
     let mut world = World::new().await;
     world.config.notify.recent_events = recent_events;
-    let server = world.serve().await;
+    let server = world.serve();
     let acme = world.workspace("Acme").await;
     let (alice, bob) = (world.person("alice", acme).await, world.person("bob", acme).await);
     let chat = world.chat(&alice, &[&bob]).await;
@@ -97,7 +97,7 @@ async fn whoever_missed_more_than_5000_events_starts_over() {
 async fn a_full_server_puts_people_off() {
     let mut world = World::new().await;
     world.config.notify.streams = 2;
-    let server = world.serve().await;
+    let server = world.serve();
     let acme = world.workspace("Acme").await;
     let (alice, bob) = (world.person("alice", acme).await, world.person("bob", acme).await);
     let _open = [server.stream(&alice).await, server.stream(&bob).await];

@@ -69,7 +69,7 @@ impl World {
         Self { log: Log::new(db.clone()), db, config, signer, private_key, database }
     }
 
-    pub(crate) async fn serve(&self) -> Server {
+    pub(crate) fn serve(&self) -> Server {
         let any = "127.0.0.1:0".parse().unwrap();
         let listeners = Listeners::bind(any, any).unwrap();
         let address = listeners.public.local_addr().unwrap();
@@ -82,7 +82,7 @@ impl World {
     /// A server, and three people of one workspace in one chat.
     pub(crate) async fn with_a_chat() -> (Self, Server, ChatId, [Person; 3]) {
         let world = Self::new().await;
-        let server = world.serve().await;
+        let server = world.serve();
         let acme = world.workspace("Acme").await;
         let alice = world.person("alice", acme).await;
         let bob = world.person("bob", acme).await;
