@@ -1,0 +1,340 @@
+//! The rules, by example.
+
+use fechatter_core::{MessageId, SessionId, WorkspaceId};
+use futures_util::FutureExt;
+
+use super::*;
+use crate::outbox::Next;
+
+const LUNCH: ChatId = ChatId(1);
+const PHONE: SessionId = SessionId(uuid::Uuid::from_u128(1));
+const MESSAGE: MessageId = MessageId(1);
+const LAPTOP: SessionId = SessionId(uuid::Uuid::from_u128(2));
+
+/// A workspace at position 10 where users 1 and 2 are in one chat.
+fn room() -> Room {
+    let member = |user| Membership {
+        chat_id: LUNCH,
+        user_id: UserId(user),
+        joined: Position(1),
+        left: None,
+    };
+    let recent = Recent::new(&[entry(10, "Something", None, None)]).unwrap();
+    Room::new(Snapshot { recent, memberships: vec![member(1), member(2)] })
+}
+
+fn at(position: i64) -> Cursor {
+    Cursor { position: Position(position), .."00000001-1".parse().unwrap() }
+}
+
+fn entry(position: i64, kind: &str, chat_id: Option<ChatId>, user: Option<i64>) -> Entry {
+    Entry {
+        workspace_id: WorkspaceId(1),
+        cursor: at(position),
+        kind: kind.into(),
+        chat_id,
+        user_id: user.map(UserId),
+        message_id: None,
+        joined: Vec::new(),
+        data: Some("{}".into()),
+    }
+}
+
+fn reader(user: i64, session_id: SessionId) -> AuthUser {
+    AuthUser { id: UserId(user), workspace_id: WorkspaceId(1), session_id, expires_at: 0 }
+}
+
+/// The positions that a person missed who was last here at another one, and what ends them.
+fn missed(room: &Room, user: i64, since: i64) -> (Vec<i64>, Option<GoodbyeReason>) {
+    let reader = Reader { user: reader(user, PHONE), checked_at: at(10).position };
+    let Answer::Missed(missed) = room.missed(&reader, at(since)) else {
+        panic!("{since} is not known here")
+    };
+    let positions = missed.frames.iter().map(position).collect();
+    (positions, missed.end)
+}
+
+fn position(frame: &Bytes) -> i64 {
+    let text = str::from_utf8(frame).unwrap();
+    let id = text.strip_prefix("id: ").unwrap().lines().next().unwrap();
+    id.parse::<Cursor>().unwrap().position.0
+}
+
+impl Room {
+    fn joins(&mut self, user: i64, session_id: SessionId) -> Arc<Outbox> {
+        let reader = reader(user, session_id);
+        let outbox = Arc::new(Outbox::default());
+        self.attach(0, reader, Arc::clone(&outbox));
+        outbox
+    }
+
+    fn here<const N: usize>(&mut self, users: [i64; N]) -> [Arc<Outbox>; N] {
+        users.map(|user| self.joins(user, PHONE))
+    }
+
+    /// Takes the next event of the log.
+    fn takes(&mut self, kind: &str, chat: Option<ChatId>, user: Option<i64>) {
+        self.takes_data(kind, chat, user, &[], Some("{}"));
+    }
+
+    fn takes_data(
+        &mut self,
+        kind: &str,
+        chat_id: Option<ChatId>,
+        user: Option<i64>,
+        joined: &[i64],
+        data: Option<&str>,
+    ) {
+        let own = self.head().position.0;
+        let next = Entry {
+            joined: joined.iter().copied().map(UserId).collect(),
+            data: data.map(|data| Bytes::from(data.to_owned())),
+            ..entry(own + 1, kind, chat_id, user)
+        };
+        self.advance(&[entry(own, "Something", None, None), next]).unwrap();
+    }
+}
+
+/// The positions that a stream has received since last asked, and its end.
+fn received(outbox: &Outbox) -> (Vec<i64>, Option<End>) {
+    let mut positions = Vec::new();
+    loop {
+        match outbox.next().now_or_never() {
+            Some(Next::Frame(frame)) => {
+                positions.push(position(&frame));
+            }
+            Some(Next::End(end)) => return (positions, Some(end)),
+            None => return (positions, None),
+        }
+    }
+}
+
+#[track_caller]
+fn assert_received<const N: usize>(streams: &[Arc<Outbox>; N], expected: [&[i64]; N]) {
+    for (stream, expected) in streams.iter().zip(expected) {
+        assert_eq!(received(stream), (expected.to_vec(), None));
+    }
+}
+
+#[test]
+fn the_columns_decide_the_audience() {
+    let mut room = room();
+    let streams = room.here([1, 2, 3]);
+
+    room.takes("WorkspaceUpdated", None, None);
+    room.takes("ReadStateUpdated", None, Some(3));
+    room.takes("NewMessage", Some(LUNCH), None);
+    room.takes("ReactionOfTheFuture", Some(LUNCH), Some(3));
+    room.takes("NewMessage", Some(ChatId(2)), None);
+    room.takes("MemberUpdated", Some(LUNCH), Some(2));
+
+    assert_received(&streams, [&[11, 13, 14, 16], &[11, 13, 14, 16], &[11, 12, 14]]);
+}
+
+#[test]
+fn the_audience_is_the_same_however_few_are_here() {
+    let mut room = room();
+    let streams = room.here([2]);
+
+    room.takes("NewMessage", Some(LUNCH), None);
+    room.takes("UserLeftChat", Some(LUNCH), Some(2));
+    room.takes("NewMessage", Some(LUNCH), None);
+    room.takes("UserJoinedChat", Some(LUNCH), Some(2));
+
+    assert_received(&streams, [&[11, 12, 14]]);
+}
+
+#[test]
+fn both_ends_of_a_membership_are_part_of_it() {
+    let mut room = room();
+    let streams = room.here([1, 2, 3]);
+
+    room.takes("UserJoinedChat", Some(LUNCH), Some(3));
+    room.takes("NewMessage", Some(LUNCH), None);
+    room.takes("UserLeftChat", Some(LUNCH), Some(2));
+    room.takes("NewMessage", Some(LUNCH), None);
+
+    assert_received(&streams, [&[11, 12, 13, 14], &[11, 12, 13], &[11, 12, 13, 14]]);
+}
+
+#[test]
+fn a_chat_begins_and_ends_with_its_events() {
+    let mut room = room();
+    let streams = room.here([1, 3]);
+    let dinner = Some(ChatId(2));
+
+    room.takes_data("NewChat", dinner, None, &[2, 3], Some("{}"));
+    room.takes("NewMessage", dinner, None);
+    room.takes("ChatDeleted", dinner, None);
+    room.takes("NewMessage", dinner, None);
+
+    assert_received(&streams, [&[], &[11, 12, 13]]);
+}
+
+#[test]
+fn an_event_with_nothing_to_tell_only_moves_the_position() {
+    let mut room = room();
+    let streams = room.here([1]);
+
+    room.takes_data("NewMessage", Some(LUNCH), None, &[], None);
+    room.takes("NewMessage", Some(LUNCH), None);
+
+    assert_received(&streams, [&[12]]);
+    assert_eq!(room.head(), at(12));
+}
+
+#[test]
+fn a_revoked_session_hears_of_it_and_no_more() {
+    let mut room = room();
+    let (phone, laptop) = (room.joins(1, PHONE), room.joins(1, LAPTOP));
+    let other = room.joins(2, PHONE);
+
+    let data = format!(r#"{{"event":"SessionRevoked","session_id":"{PHONE}"}}"#);
+    room.takes_data("SessionRevoked", None, Some(1), &[], Some(&data));
+    room.takes("NewMessage", Some(LUNCH), None);
+
+    let revoked = End::Goodbye(GoodbyeReason::SessionRevoked);
+    assert_eq!(received(&phone), (vec![11], Some(revoked)));
+    assert_eq!(received(&laptop), (vec![11, 12], None));
+    assert_eq!(received(&other), (vec![12], None));
+}
+
+#[test]
+fn a_log_that_does_not_go_on_is_noticed() {
+    let entry = |cursor| Entry { cursor, ..entry(1, "NewMessage", Some(LUNCH), None) };
+    let other_stamp = Cursor { position: Position(10), .."0000000f-1".parse().unwrap() };
+    for log in [
+        vec![],
+        vec![entry(at(11))],
+        vec![entry(other_stamp), entry(at(11))],
+        vec![entry(at(10)), entry(at(12))],
+    ] {
+        let mut room = room();
+        let streams = room.here([1]);
+        assert_eq!(room.advance(&log), Err(Diverged), "{log:?}");
+        assert_received(&streams, [&[]]);
+    }
+}
+
+#[test]
+fn who_was_away_gets_what_they_would_have_got_live() {
+    let mut room = room();
+    let live = room.here([1, 2, 3]);
+
+    room.takes("NewMessage", Some(LUNCH), None);
+    room.takes("UserJoinedChat", Some(LUNCH), Some(3));
+    room.takes("NewMessage", Some(LUNCH), None);
+    room.takes("UserLeftChat", Some(LUNCH), Some(2));
+    room.takes("NewMessage", Some(LUNCH), None);
+    room.takes("WorkspaceUpdated", None, None);
+    room.takes("UserJoinedChat", Some(LUNCH), Some(2));
+    room.takes("ReadStateUpdated", None, Some(1));
+    room.takes("ChatDeleted", Some(LUNCH), None);
+
+    for (outbox, user) in live.iter().zip([1, 2, 3]) {
+        let (all, _) = received(outbox);
+        for since in 10..=19 {
+            let later: Vec<_> = all.iter().copied().filter(|at| *at > since).collect();
+            assert_eq!(missed(&room, user, since), (later, None), "{user} since {since}");
+        }
+    }
+}
+
+#[test]
+fn what_was_said_in_a_deleted_chat_is_not_told_again() {
+    let mut room = room();
+    let said = Entry { message_id: Some(MESSAGE), ..entry(11, "NewMessage", Some(LUNCH), None) };
+    room.advance(&[entry(10, "Something", None, None), said]).unwrap();
+    assert_eq!(missed(&room, 1, 10), (vec![11], None));
+
+    room.takes("ChatDeleted", Some(LUNCH), None);
+
+    assert_eq!(missed(&room, 1, 10), (vec![12], None));
+}
+
+#[test]
+fn a_message_that_has_changed_is_for_the_log_to_tell() {
+    let mut room = room();
+    let about = |position, kind| Entry {
+        message_id: Some(MESSAGE),
+        ..entry(position, kind, Some(LUNCH), None)
+    };
+    room.advance(&[entry(10, "Something", None, None), about(11, "NewMessage")]).unwrap();
+    room.takes("NewMessage", Some(LUNCH), None);
+    room.advance(&[about(12, "NewMessage"), about(13, "MessageUpdated")]).unwrap();
+
+    let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
+    let answer = room.missed(&reader, at(11));
+    assert!(matches!(answer, Answer::Forgotten(Position(12))), "{answer:?}");
+    assert_eq!(missed(&room, 1, 12), (vec![13], None));
+}
+
+#[test]
+fn an_ending_that_was_missed_is_the_last_thing_told() {
+    let mut room = room();
+    let suspended = r#"{"event":"UserUpdated","id":1,"status":"Suspended"}"#;
+    let active = r#"{"event":"UserUpdated","id":1,"status":"Active"}"#;
+    room.takes_data("UserUpdated", None, None, &[], Some(active));
+    room.takes_data("UserUpdated", None, None, &[], Some(suspended));
+    room.takes("NewMessage", Some(LUNCH), None);
+
+    assert_eq!(missed(&room, 1, 10), (vec![11, 12], Some(GoodbyeReason::Suspended)));
+    assert_eq!(missed(&room, 2, 10), (vec![11, 12, 13], None));
+    // Where the database has said so later, it was about an earlier suspension.
+    let reader = Reader { user: reader(1, PHONE), checked_at: Position(12) };
+    let Answer::Missed(missed) = room.missed(&reader, at(10)) else {
+        panic!("10 is not known here")
+    };
+    assert_eq!((missed.end, missed.reached), (None, at(13)));
+}
+
+#[test]
+fn the_suspended_and_the_removed_hear_of_it_and_no_more() {
+    let mut room = room();
+    let [alice, bob, carol] = room.here([1, 2, 3]);
+
+    let suspended = r#"{"event":"UserUpdated","id":1,"status":"Suspended"}"#;
+    room.takes_data("UserUpdated", None, None, &[], Some(suspended));
+    let removed = r#"{"event":"UserLeftWorkspace","user_id":2,"reason":"removed"}"#;
+    room.takes_data("UserLeftWorkspace", None, None, &[], Some(removed));
+    room.takes("WorkspaceUpdated", None, None);
+
+    let goodbye = |reason| Some(End::Goodbye(reason));
+    assert_eq!(received(&alice), (vec![11], goodbye(GoodbyeReason::Suspended)));
+    assert_eq!(received(&bob), (vec![11, 12], goodbye(GoodbyeReason::Removed)));
+    assert_eq!(received(&carol), (vec![11, 12, 13], None));
+}
+
+#[test]
+fn only_so_much_is_kept_and_told_at_once() {
+    let mut room = room();
+    for _ in 0..1_000 {
+        room.takes("NewMessage", Some(LUNCH), None);
+    }
+    let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
+    let Answer::Missed(first) = room.missed(&reader, at(500)) else { panic!("not known") };
+    assert_eq!((first.frames.len(), first.reached), (MAX_FRAMES, at(756)));
+
+    room.trim(100, usize::MAX);
+    let forgotten = room.missed(&reader, at(910));
+    assert!(matches!(forgotten, Answer::Forgotten(Position(911))), "{forgotten:?}");
+    assert_eq!(missed(&room, 1, 911).0.len(), 99);
+    room.trim(usize::MAX, 0);
+    assert_eq!(missed(&room, 1, 1_010), (vec![], None));
+    assert_eq!(room.head(), at(1_010));
+}
+
+#[test]
+fn a_cursor_that_is_not_here_is_noticed() {
+    let mut room = room();
+    let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
+    let other = Cursor { position: Position(10), .."0000000f-1".parse().unwrap() };
+    assert!(matches!(room.missed(&reader, other), Answer::Diverged));
+    assert!(matches!(room.missed(&reader, at(11)), Answer::Behind));
+    let place = room.place();
+
+    room.takes("NewMessage", Some(LUNCH), None);
+
+    assert_eq!(*place.borrow(), Position(11));
+    assert_eq!(missed(&room, 1, 11), (vec![], None));
+}
