@@ -89,9 +89,10 @@ impl Hub {
         Self { rooms: Mutex::default(), streams_so_far: AtomicU64::new(0), limits }
     }
 
-    /// How many of the newest events of a workspace are kept at the most.
+    /// How much of its newest events a workspace may keep that is about to come.
     pub(crate) fn limits(&self) -> RecentLimits {
-        self.limits
+        let bytes = self.limits.bytes / (self.rooms().len() + 1);
+        RecentLimits { bytes, ..self.limits }
     }
 
     /// The workspaces here that may have news, and where they are.
@@ -116,7 +117,7 @@ impl Hub {
                 if missed.reached != room.head() || missed.end.is_some() {
                     return Follow::Missed(missed);
                 }
-                let attachment = self.attach(room, reader.user);
+                let attachment = self.attach(room, *reader);
                 Follow::Attached(missed, attachment)
             }
             Answer::Forgotten(upto) => Follow::Forgotten(upto),
@@ -125,17 +126,19 @@ impl Hub {
         }
     }
 
-    fn attach(self: &Arc<Self>, room: &mut Room, reader: AuthUser) -> Attachment {
+    fn attach(self: &Arc<Self>, room: &mut Room, reader: Reader) -> Attachment {
         let id = self.streams_so_far.fetch_add(1, Ordering::Relaxed);
         let outbox = Arc::new(Outbox::default());
         room.attach(id, reader, Arc::clone(&outbox));
-        Attachment { hub: Arc::clone(self), id, reader, outbox }
+        Attachment { hub: Arc::clone(self), id, reader: reader.user, outbox }
     }
 
     /// Begins a workspace, unless it is there by now; whoever does so is about to follow it.
     pub(crate) fn begin(&self, workspace_id: WorkspaceId, snapshot: Snapshot) {
+        // Large ones take their time, so they are built before the lock.
+        let room = Room::new(snapshot);
         let rooms = &mut *self.rooms();
-        rooms.entry(workspace_id).or_insert_with(|| Room::new(snapshot));
+        rooms.entry(workspace_id).or_insert(room);
         let share = self.limits.bytes / rooms.len();
         for room in rooms.values_mut() {
             room.trim(self.limits.events, share);
@@ -160,7 +163,10 @@ impl Hub {
     /// Forgets the workspaces that nobody has followed for a while. Not at once: whoever was alone
     /// there and comes back soon would have it loaded anew.
     pub(crate) fn forget_deserted(&self) {
-        self.rooms().retain(|_, room| !room.is_deserted(LINGER));
+        let deserted: Vec<_> =
+            self.rooms().extract_if(|_, room| room.is_deserted(LINGER)).collect();
+        // Outside the lock, for the same reason.
+        drop(deserted);
     }
 
     /// Hands on what the log says from `from` on, which was the workspace's own position.
@@ -189,7 +195,8 @@ impl Hub {
 
     /// Ends all streams of a workspace and forgets it; its next stream loads it anew.
     pub(crate) fn forget(&self, workspace_id: WorkspaceId, end: End) {
-        if let Some(room) = self.rooms().remove(&workspace_id) {
+        let room = self.rooms().remove(&workspace_id);
+        if let Some(room) = room {
             room.end(end);
         }
     }

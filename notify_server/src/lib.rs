@@ -31,10 +31,11 @@ use anyhow::Context;
 use axum::Router;
 use axum::routing::get;
 use fechatter_core::config::Config;
-use fechatter_core::db;
 use fechatter_core::http::{self, Ask, Listeners, Operations, Shared};
+use fechatter_core::log::{self, Range};
 use fechatter_core::metrics::Metrics;
 use fechatter_core::token::Verifier;
+use fechatter_core::{Position, WorkspaceId, db};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -141,8 +142,11 @@ fn readiness(db: PgPool, tail: Arc<Tail>) -> Ask<bool> {
     Arc::new(move || {
         let (db, tail) = (db.clone(), Arc::clone(&tail));
         Box::pin(async move {
-            let asked = timeout(Duration::from_secs(1), sqlx::query("select 1").execute(&db)).await;
-            matches!(asked, Ok(Ok(_))) && tail.is_current()
+            // What streams ask for, so that a schema of before does not pass.
+            let nothing =
+                [Range { workspace_id: WorkspaceId(0), from: Position(1), to: Position(0) }];
+            let asked = log::read(&db, &nothing, None, 1);
+            matches!(timeout(Duration::from_secs(1), asked).await, Ok(Ok(_))) && tail.is_current()
         })
     })
 }

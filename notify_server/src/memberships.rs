@@ -1,6 +1,6 @@
 //! Who is in which chat of a workspace, and who was as far back as its recent events go.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use fechatter_core::log::Entry;
 use fechatter_core::{ChatId, Position, UserId};
@@ -19,24 +19,31 @@ pub(crate) struct Membership {
 #[derive(Debug, Default)]
 pub(crate) struct Memberships {
     chats: HashMap<ChatId, Chat>,
+    /// Those that are over, in the order of their ends.
+    ended: VecDeque<(Position, ChatId, UserId)>,
 }
 
 #[derive(Debug, Default)]
 struct Chat {
     current: HashMap<UserId, Position>,
-    ended: Vec<Membership>,
+    /// The first and last position of each period that is over.
+    ended: HashMap<UserId, Vec<[Position; 2]>>,
 }
 
 impl Memberships {
     pub(crate) fn new(memberships: impl IntoIterator<Item = Membership>) -> Self {
         let mut all = Self::default();
-        for membership in memberships {
-            let chat = all.chats.entry(membership.chat_id).or_default();
-            match membership.left {
-                None => _ = chat.current.insert(membership.user_id, membership.joined),
-                Some(_) => chat.ended.push(membership),
+        for Membership { chat_id, user_id, joined, left } in memberships {
+            let chat = all.chats.entry(chat_id).or_default();
+            match left {
+                None => _ = chat.current.insert(user_id, joined),
+                Some(left) => {
+                    chat.ended.entry(user_id).or_default().push([joined, left]);
+                    all.ended.push_back((left, chat_id, user_id));
+                }
             }
         }
+        all.ended.make_contiguous().sort_unstable();
         all
     }
 
@@ -49,10 +56,8 @@ impl Memberships {
     pub(crate) fn include(&self, chat_id: ChatId, user_id: UserId, at: Position) -> bool {
         self.chats.get(&chat_id).is_some_and(|chat| {
             chat.current.get(&user_id).is_some_and(|joined| *joined <= at)
-                || chat.ended.iter().any(|period| {
-                    period.user_id == user_id
-                        && period.joined <= at
-                        && period.left.is_none_or(|left| at <= left)
+                || chat.ended.get(&user_id).is_some_and(|periods| {
+                    periods.iter().any(|[joined, left]| (*joined..=*left).contains(&at))
                 })
         })
     }
@@ -77,22 +82,35 @@ impl Memberships {
     pub(crate) fn end(&mut self, entry: &Entry) {
         let Some(chat_id) = entry.chat_id else { return };
         let Some(chat) = self.chats.get_mut(&chat_id) else { return };
-        let left = Some(entry.cursor.position);
-        let ended = |(user_id, joined)| Membership { chat_id, user_id, joined, left };
-        match (entry.kind.as_str(), entry.user_id) {
+        let left = entry.cursor.position;
+        let leavers: Vec<_> = match (entry.kind.as_str(), entry.user_id) {
             ("UserLeftChat", Some(user_id)) => {
-                chat.ended.extend(chat.current.remove_entry(&user_id).map(ended));
+                chat.current.remove_entry(&user_id).into_iter().collect()
             }
-            ("ChatDeleted", _) => chat.ended.extend(chat.current.drain().map(ended)),
-            _ => {}
+            ("ChatDeleted", _) => chat.current.drain().collect(),
+            _ => return,
+        };
+        for (user_id, joined) in leavers {
+            chat.ended.entry(user_id).or_default().push([joined, left]);
+            self.ended.push_back((left, chat_id, user_id));
         }
     }
 
     /// Forgets what ended before a position.
     pub(crate) fn forget_before(&mut self, position: Position) {
-        self.chats.retain(|_, chat| {
-            chat.ended.retain(|period| period.left.is_none_or(|left| left >= position));
-            !(chat.current.is_empty() && chat.ended.is_empty())
-        });
+        while let Some((_, chat_id, user_id)) =
+            self.ended.pop_front_if(|(left, ..)| *left < position)
+        {
+            let Some(chat) = self.chats.get_mut(&chat_id) else { continue };
+            if let Some(periods) = chat.ended.get_mut(&user_id) {
+                periods.retain(|[_, left]| *left >= position);
+                if periods.is_empty() {
+                    chat.ended.remove(&user_id);
+                }
+            }
+            if chat.current.is_empty() && chat.ended.is_empty() {
+                self.chats.remove(&chat_id);
+            }
+        }
     }
 }

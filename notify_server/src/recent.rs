@@ -48,9 +48,11 @@ impl Event {
 impl Recent {
     /// The newest events of a log; none where there are none.
     pub(crate) fn new(entries: &[Entry]) -> Option<Self> {
-        let events: VecDeque<_> = entries.iter().map(Event::new).collect();
-        let bytes = events.iter().map(Event::bytes).sum();
-        (!events.is_empty()).then_some(Self { events, bytes })
+        let mut recent = Self { events: VecDeque::with_capacity(entries.len()), bytes: 0 };
+        for entry in entries {
+            recent.push(entry, Event::new(entry));
+        }
+        (!recent.events.is_empty()).then_some(recent)
     }
 
     /// How much memory they take.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use fechatter_core::log::{self, Cursor, Entry, Found, Range};
 use fechatter_core::{Position, WorkspaceId};
 use sqlx::PgConnection;
@@ -13,10 +14,12 @@ use crate::outbox::End;
 use crate::room::Reader;
 use crate::sse::App;
 
-/// One query looks at so many positions and takes so many events: neither a log of other people's
-/// events nor one of long messages makes it slow or large.
+/// One query looks at so many positions, so that a log of other people's events does not make it
+/// slow.
 const MAX_SPAN: i64 = 1_000;
-const MAX_ENTRIES: i64 = 100;
+/// A reader who takes their time holds so many events, and bytes, or one event that is longer.
+const MAX_ENTRIES: usize = 100;
+const MAX_BYTES: usize = 128 * 1024;
 /// How often a failed query is asked again, and after which wait.
 const TRIES: usize = 20;
 pub(crate) const RETRY: Duration = Duration::from_millis(250);
@@ -36,6 +39,32 @@ impl From<sqlx::Error> for Stop {
     }
 }
 
+/// How many events the next query takes: few after long ones.
+#[derive(Debug)]
+pub(crate) struct Appetite(usize);
+
+impl Default for Appetite {
+    fn default() -> Self {
+        Self(MAX_ENTRIES)
+    }
+}
+
+impl Appetite {
+    /// Leaves as many entries as a reader may hold, and says whether they were more.
+    fn cut(&mut self, entries: &mut Vec<Entry>) -> bool {
+        let mut bytes = 0;
+        let fitting = entries.iter().take_while(|entry| {
+            bytes += entry.data.as_ref().map_or(0, Bytes::len);
+            bytes <= MAX_BYTES
+        });
+        let fitting = fitting.count().max(1);
+        let cut = entries.len() > fitting;
+        entries.truncate(fitting);
+        self.0 = if cut { fitting } else { (2 * self.0).min(MAX_ENTRIES) };
+        cut
+    }
+}
+
 /// The next few events that are for this reader, and the cursor up to which these are all.
 ///
 /// Whether the log still had what was asked of it, and was still the same, is looked at after they
@@ -43,8 +72,8 @@ impl From<sqlx::Error> for Stop {
 pub(crate) async fn read_on(
     app: &App,
     reader: &Reader,
-    reached: Cursor,
-    upto: Position,
+    (reached, upto): (Cursor, Position),
+    appetite: &mut Appetite,
 ) -> Result<(Vec<Entry>, Cursor), Stop> {
     let workspace_id = reader.user.workspace_id;
     let to = Position(reached.position.0 + MAX_SPAN).min(upto);
@@ -54,11 +83,13 @@ pub(crate) async fn read_on(
         let turn = app.replays.acquire().await;
         let read = async {
             let mut db = app.db.acquire().await?;
-            let entries = log::read(&mut *db, &[range], Some(reader.user.id), MAX_ENTRIES).await?;
+            let wanted = appetite.0;
+            let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
+            let mut entries = log::read(&mut *db, &[range], Some(reader.user.id), limit).await?;
+            let more = entries.len() == wanted;
+            let more = appetite.cut(&mut entries) || more;
             let to = match entries.last() {
-                Some(last) if i64::try_from(entries.len()) == Ok(MAX_ENTRIES) => {
-                    last.cursor.position
-                }
+                Some(last) if more => last.cursor.position,
                 _ => to,
             };
             let reached = look_again(&mut db, workspace_id, reached, to).await?;

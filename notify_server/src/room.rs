@@ -46,7 +46,7 @@ pub(crate) struct Room {
 #[derive(Debug)]
 struct Stream {
     id: u64,
-    reader: AuthUser,
+    reader: Reader,
     outbox: Arc<Outbox>,
 }
 
@@ -159,9 +159,9 @@ impl Room {
     }
 
     /// Adds a stream whose reader has everything up to the head.
-    pub(crate) fn attach(&mut self, id: u64, reader: AuthUser, outbox: Arc<Outbox>) {
+    pub(crate) fn attach(&mut self, id: u64, reader: Reader, outbox: Arc<Outbox>) {
         let stream = Stream { id, reader, outbox };
-        self.streams.entry(reader.id).or_default().push(stream);
+        self.streams.entry(reader.user.id).or_default().push(stream);
         self.deserted = None;
     }
 
@@ -241,8 +241,7 @@ impl Room {
                     stream.outbox.push(frame.clone());
                     delivered.update(|count| count + 1);
                 }
-                let reason = event.ending.and_then(|ending| ending.reason_for(&stream.reader));
-                if let Some(reason) = reason {
+                if let Some(reason) = stream.reader.ended_by(event) {
                     stream.outbox.end(End::Goodbye(reason));
                 }
             }

@@ -39,8 +39,8 @@ pub(crate) enum Start {
 #[derive(Debug, Clone, Copy)]
 struct Log {
     head: Cursor,
-    /// The oldest position that is kept.
-    floor: Position,
+    /// The oldest position that is kept, if there is nothing at the asked one.
+    floor: Option<Position>,
     /// Of the event at the asked position, if there is one.
     stamp: Option<Stamp>,
 }
@@ -66,9 +66,11 @@ pub(crate) async fn find(app: &App, user: AuthUser, asked: Asked) -> Result<Star
                   ) as "status: UserStatus",
                   head.position as "position: Position",
                   head.stamp as "stamp: Stamp",
-                  (
+                  case when $4::bigint is not null and not exists (
+                      select 1 from events where workspace_id = $3 and position = $4
+                  ) then (
                       select min(position) from events where workspace_id = $3
-                  ) as "floor!: Position",
+                  ) end as "floor: Position",
                   (
                       select stamp from events where workspace_id = $3 and position = $4
                   ) as "asked: Stamp"
@@ -133,7 +135,9 @@ fn decide(asked: Asked, Log { head, floor, stamp }: Log) -> Start {
     match asked {
         Asked::Now => Start::At { from: head, head, resumed: false },
         Asked::Nonsense => reset(ResetReason::CursorInvalid),
-        Asked::From(from) if from.position < floor => reset(ResetReason::CursorExpired),
+        Asked::From(from) if floor.is_some_and(|floor| from.position < floor) => {
+            reset(ResetReason::CursorExpired)
+        }
         Asked::From(from) if stamp != Some(from.stamp) => reset(ResetReason::CursorUnknown),
         Asked::From(from) if head.position.0 - from.position.0 > TOO_FAR_BEHIND => {
             reset(ResetReason::TooFarBehind)
@@ -156,7 +160,8 @@ mod tests {
         let exists =
             matches!(asked, Asked::From(from) if (10..=200_000).contains(&from.position.0));
         let stamp = exists.then(|| cursor("00000001-1").stamp);
-        decide(asked, Log { head, floor: Position(10), stamp })
+        let floor = (!exists).then_some(Position(10));
+        decide(asked, Log { head, floor, stamp })
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::frame::{self, Control, GoodbyeReason};
 use crate::hub::{Attachment, Follow};
 use crate::outbox::{End, Next};
 use crate::recent::Event;
-use crate::replay::{self, RETRY, Stop, Tries};
+use crate::replay::{self, Appetite, RETRY, Stop, Tries};
 use crate::room::Reader;
 use crate::sse::App;
 use crate::tail::News;
@@ -160,8 +160,10 @@ impl Stream {
         upto: Position,
         events: &mut usize,
     ) -> Result<Cursor, Stop> {
+        let mut appetite = Appetite::default();
         while reached.position < upto {
-            let (entries, next) = replay::read_on(&self.app, reader, reached, upto).await?;
+            let place = (reached, upto);
+            let (entries, next) = replay::read_on(&self.app, reader, place, &mut appetite).await?;
             for entry in entries {
                 let event = Event::new(&entry);
                 if let Some(frame) = &event.frame {

@@ -121,8 +121,10 @@ impl Tail {
                 Ok(found) => {
                     counter!(metrics::EVENTS_READ, "found_by" => found_by).increment(found);
                     at_once = (at_once + MAX_RANGES).min(MAX_ENTRIES);
-                    let now = Some(Instant::now());
-                    *self.scanned.lock().unwrap_or_else(PoisonError::into_inner) = now;
+                    if news == News::Anywhere {
+                        let now = Some(Instant::now());
+                        *self.scanned.lock().unwrap_or_else(PoisonError::into_inner) = now;
+                    }
                     if std::mem::take(&mut failing) {
                         info!("the logs can be read again");
                     }

@@ -89,9 +89,11 @@ pub async fn look_again(
                   (
                       select stamp from events where workspace_id = $1 and position = $3
                   ) as "later: Stamp",
-                  (
+                  case when not exists (
+                      select 1 from events where workspace_id = $1 and position = $2
+                  ) then (
                       select min(position) from events where workspace_id = $1
-                  ) as "floor!: Position""#,
+                  ) end as "floor: Position""#,
         workspace_id as _,
         cursor.position as _,
         later as _
@@ -100,7 +102,7 @@ pub async fn look_again(
     .await?;
     let found = match row.stamp {
         Some(stamp) if stamp == cursor.stamp => Found::It,
-        None if cursor.position < row.floor => Found::Pruned,
+        None if row.floor.is_some_and(|floor| cursor.position < floor) => Found::Pruned,
         _ => Found::Other,
     };
     Ok((found, row.later.map(|stamp| Cursor { stamp, position: later })))

@@ -91,7 +91,7 @@ impl LogWriter {
         let began = Instant::now();
         if !sabotage::is(Sabotage::NoLock) {
             // In ascending order, so that two writers of several logs cannot wait for each other.
-            sqlx::query!(
+            let locked = sqlx::query!(
                 "select workspace_id
                  from workspace_logs
                  where workspace_id = any($1)
@@ -100,9 +100,11 @@ impl LogWriter {
                 workspaces as _
             )
             .fetch_all(&mut *self.tx)
-            .await?;
+            .await;
+            // Waits that came to nothing count too.
+            histogram!(metrics::LOCK_WAIT_SECONDS).record(began.elapsed());
+            locked?;
         }
-        histogram!(metrics::LOCK_WAIT_SECONDS).record(began.elapsed());
         // A new statement, so that it sees what was committed while the first one waited.
         let heads = sqlx::query!(
             r#"select workspace_id as "workspace_id: WorkspaceId",

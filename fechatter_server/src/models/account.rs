@@ -47,12 +47,14 @@ pub(crate) struct SignIn {
 enum Account {
     /// Nobody's yet: it is to have this password, hashed.
     New(String),
-    /// That of somebody who has left every workspace, and knows its password.
+    /// That of somebody who is active in no workspace, and knows its password.
     Returning(UserId),
+    /// Not theirs to sign up, for this reason.
+    Refused(AppError),
 }
 
-/// Creates an account in a workspace, new or existing, and its first session. An account that has
-/// left every workspace comes back in the same way: it has no other.
+/// Creates an account in a workspace, new or existing, and its first session. An account that is
+/// active in no workspace comes back in the same way: it has no other.
 pub(crate) async fn sign_up(
     (db, log): (&PgPool, &Log),
     policy: &AccountsConfig,
@@ -64,28 +66,28 @@ pub(crate) async fn sign_up(
     }
     request.password.check(policy.refuse_common_passwords)?;
     let account = match returning(db, policy, passwords, &request).await? {
-        Some(id) => Account::Returning(id),
+        Some(account) => account,
         None => Account::New(passwords.hash(&request.password).await?),
     };
 
     let mut writer = LogWriter::begin(log).await?;
     let user = match find_door(writer.db(), &request).await? {
-        Some((id, door)) => enter(&mut writer, id, &door, &request, &account).await?,
-        None => found(&mut writer, policy, &request, &account).await?,
+        Some((id, door)) => enter(&mut writer, (id, &door), &request, account).await?,
+        None => found(&mut writer, policy, &request, account).await?,
     };
     let session = session::open(writer.db(), user, device).await?;
     writer.commit().await?;
     Ok(session)
 }
 
-/// The account of somebody who has left every workspace, if this is their password. Guesses count
-/// as they do when signing in.
+/// The account of somebody who is active in no workspace. Guesses at its password count as they do
+/// when signing in; what comes of them is told behind the door only.
 async fn returning(
     db: &PgPool,
     policy: &AccountsConfig,
     passwords: &Passwords,
     request: &SignUp,
-) -> Result<Option<UserId>> {
+) -> Result<Option<Account>> {
     let email_key = key(request.email.as_str());
     let account = sqlx::query!(
         "select id, password_hash
@@ -93,18 +95,22 @@ async fn returning(
          where email_key = $1
            and not exists (
                select 1 from workspace_members as m
-               where m.user_id = u.id and m.left_at is null)",
+               where m.user_id = u.id and m.status = 'Active')",
         email_key
     )
     .fetch_optional(db)
     .await?;
     let Some(account) = account else { return Ok(None) };
-    throttle::count_failure(db, policy, &email_key).await?;
+    match throttle::count_failure(db, policy, &email_key).await {
+        Ok(()) => {}
+        Err(error @ AppError::RateLimited(_)) => return Ok(Some(Account::Refused(error))),
+        Err(error) => return Err(error),
+    }
     if !passwords.verify(&request.password, Some(&account.password_hash)).await? {
-        return Err(AppError::EmailTaken);
+        return Ok(Some(Account::Refused(AppError::EmailTaken)));
     }
     throttle::forget_failures(db, &email_key).await?;
-    Ok(Some(account.id))
+    Ok(Some(Account::Returning(account.id)))
 }
 
 /// The existing workspace that the request means, and how to get in.
@@ -127,15 +133,18 @@ async fn find_door(db: &mut PgConnection, request: &SignUp) -> Result<Option<(Wo
 /// Signs up into a workspace that exists.
 async fn enter(
     writer: &mut LogWriter,
-    id: WorkspaceId,
-    door: &Door,
+    (id, door): (WorkspaceId, &Door),
     request: &SignUp,
-    account: &Account,
+    account: Account,
 ) -> Result<User> {
     writer.add_locks(&[id]).await?;
     // The door comes before the address, so that those outside cannot ask for addresses.
     let admission = workspace::open(writer.db(), id, door, request.email.as_str()).await?;
     let user_id = settle(writer.db(), request, account).await?;
+    // Who is suspended in this very workspace does not get in by another door.
+    if let Ok(known) = user::find(writer.db(), id, user_id).await {
+        session::active(known)?;
+    }
     workspace::enter(writer, id, admission, (user_id, request.fullname.as_str())).await
 }
 
@@ -144,7 +153,7 @@ async fn found(
     writer: &mut LogWriter,
     policy: &AccountsConfig,
     request: &SignUp,
-    account: &Account,
+    account: Account,
 ) -> Result<User> {
     let name = request.workspace.as_ref().ok_or(AppError::InviteInvalid)?;
     workspace::check_creation(writer.db(), policy.workspace_creation).await?;
@@ -162,9 +171,10 @@ async fn found(
 }
 
 /// The account's id, now that it exists in any case.
-async fn settle(db: &mut PgConnection, request: &SignUp, account: &Account) -> Result<UserId> {
+async fn settle(db: &mut PgConnection, request: &SignUp, account: Account) -> Result<UserId> {
     let password_hash = match account {
-        Account::Returning(id) => return Ok(*id),
+        Account::Returning(id) => return Ok(id),
+        Account::Refused(error) => return Err(error),
         Account::New(password_hash) => password_hash,
     };
     let id = sqlx::query_scalar!(

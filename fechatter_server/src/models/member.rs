@@ -238,22 +238,20 @@ pub(crate) async fn admit(
     let chat = Chat { chat_members: Vec::new(), member_count, ..chat };
     let mut members = Vec::with_capacity(joined.len());
     for row in joined {
+        // Whoever owns the chat still, although they had left the workspace.
+        let is_owner = row.user_id == chat.created_by;
+        let role = if is_owner { Role::Owner } else { Role::Member };
         let event = Event::UserJoinedChat {
             chat_id,
             user_id: row.user_id,
             joined_at: row.joined_at,
-            role: Role::Member,
+            role,
             actor_id,
             chat: chat.clone(),
         };
         let audience = Audience::ChatAnd(chat_id, row.user_id);
         writer.append(workspace_id, audience, &event)?;
-        members.push(ChatMember {
-            chat_id,
-            user_id: row.user_id,
-            joined_at: row.joined_at,
-            role: Role::Member,
-        });
+        members.push(ChatMember { chat_id, user_id: row.user_id, joined_at: row.joined_at, role });
     }
     Ok(members)
 }

@@ -121,6 +121,7 @@ pub(crate) async fn revoke(
     let mut workspaces = workspaces_of(db, user_id).await?;
     let mut writer = loop {
         let mut writer = LogWriter::lock(log, &workspaces).await?;
+        lock_account(writer.db(), user_id).await?;
         let now = workspaces_of(writer.db(), user_id).await?;
         if now == workspaces {
             break writer;
@@ -133,6 +134,8 @@ pub(crate) async fn revoke(
          set revoked_at = clock_timestamp()
          where user_id = $1
            and revoked_at is null
+           and expires_at > clock_timestamp()
+           and rotated_at > clock_timestamp() - interval '14 days'
            and ($2::uuid is null or id = $2)
          returning id",
         user_id as _,
@@ -148,6 +151,15 @@ pub(crate) async fn revoke(
     }
     writer.commit().await?;
     Ok(revoked)
+}
+
+/// Keeps an account from joining a workspace while its sessions end: that workspace would not hear
+/// of it. Whoever locks both takes the log's lock first.
+pub(crate) async fn lock_account(db: &mut PgConnection, user_id: UserId) -> Result<()> {
+    sqlx::query!("select id from users where id = $1 for no key update", user_id as _)
+        .fetch_optional(db)
+        .await?;
+    Ok(())
 }
 
 async fn workspaces_of(db: impl PgExecutor<'_>, user_id: UserId) -> Result<Vec<WorkspaceId>> {

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::error::{AppError, OnConstraint, Result};
 use crate::middlewares::auth::CurrentUser;
 use crate::models::invite::{self, Redeemed};
-use crate::models::user;
+use crate::models::{session, user};
 use crate::utils::json::not_null;
 use crate::utils::text::{WorkspaceName, key};
 
@@ -161,6 +161,7 @@ pub(crate) async fn join(
         Door::Invite(_) => AppError::InviteInvalid,
     })?;
     writer.add_locks(&[id]).await?;
+    session::lock_account(writer.db(), caller.id).await?;
     caller.again(writer.db()).await?;
     let already = user::find(writer.db(), id, caller.id).await;
     let joins = match already {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ::metrics::counter;
 use fechatter_core::db::begin;
-use fechatter_core::{WorkspaceId, metrics};
+use fechatter_core::{Position, WorkspaceId, metrics};
 use sqlx::PgPool;
 
 /// Events that one transaction removes: few enough to be done within some milliseconds.
@@ -36,18 +36,27 @@ pub(crate) async fn prune(db: &PgPool, days: i32) -> sqlx::Result<()> {
     .fetch_all(db)
     .await?;
     for workspace_id in workspaces {
-        while remove_oldest(db, workspace_id, days).await? {
+        let mut from = Position(0);
+        while let Some(next) = remove_oldest(db, workspace_id, days, from).await? {
+            from = next;
             tokio::time::sleep(BREATH).await;
         }
     }
     Ok(())
 }
 
-/// Removes the oldest events, as many as a batch takes, and says whether there may be more.
+/// Removes the oldest events, as many as a batch takes; says where the next ones begin if there may
+/// be more. There are none before `from`, but for removed ones that an old snapshot still keeps the
+/// database from cleaning up: they would have to be walked over again.
 ///
 /// Only ever from the beginning on: a gap would be a lost event. One server at a time for the same
 /// reason: another's batch could be rolled back behind ours.
-async fn remove_oldest(db: &PgPool, workspace_id: WorkspaceId, days: i32) -> sqlx::Result<bool> {
+async fn remove_oldest(
+    db: &PgPool,
+    workspace_id: WorkspaceId,
+    days: i32,
+    from: Position,
+) -> sqlx::Result<Option<Position>> {
     let mut tx = begin(db, "begin").await?;
     let is_ours = sqlx::query_scalar!(
         r#"select pg_try_advisory_xact_lock($1, hashint8($2)) as "locked!""#,
@@ -57,13 +66,13 @@ async fn remove_oldest(db: &PgPool, workspace_id: WorkspaceId, days: i32) -> sql
     .fetch_one(&mut *tx)
     .await?;
     if !is_ours {
-        return Ok(false);
+        return Ok(None);
     }
     let removed = sqlx::query!(
         "with oldest as (
              select position, created_at
              from events
-             where workspace_id = $1
+             where workspace_id = $1 and position >= $4
              order by position
              limit $2
          ),
@@ -77,16 +86,20 @@ async fn remove_oldest(db: &PgPool, workspace_id: WorkspaceId, days: i32) -> sql
          delete from events as e
          using kept
          where e.workspace_id = $1
+           and e.position >= $4
            and e.position < kept.first
-           and e.position < (select max(position) from events where workspace_id = $1)",
+           and e.position < (select max(position) from events where workspace_id = $1)
+         returning e.position",
         workspace_id as _,
         BATCH,
-        days
+        days,
+        from as _
     )
-    .execute(&mut *tx)
-    .await?
-    .rows_affected();
+    .fetch_all(&mut *tx)
+    .await?;
     tx.commit().await?;
-    counter!(metrics::EVENTS_PRUNED).increment(removed);
-    Ok(i64::try_from(removed) == Ok(BATCH))
+    counter!(metrics::EVENTS_PRUNED).increment(u64::try_from(removed.len()).unwrap_or(u64::MAX));
+    let last = removed.iter().map(|event| event.position).max();
+    let may_be_more = i64::try_from(removed.len()) == Ok(BATCH);
+    Ok(last.filter(|_| may_be_more).map(|last| Position(last + 1)))
 }

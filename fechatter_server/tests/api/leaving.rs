@@ -123,7 +123,8 @@ async fn whoever_comes_back_starts_as_new_and_finds_their_singles_again() {
     let history = bob.get(&single.messages).await.expect(StatusCode::OK);
     assert_eq!(history[0]["content"], "Hello");
     // It belongs to whoever owns it still, and they may come back to it.
-    bob.joins(&channel).await;
+    let joined = bob.post(&channel.join, NOTHING).await.expect(StatusCode::OK);
+    assert_eq!(joined["role"], "owner");
     assert_eq!(bob.role_of(&bob, &channel).await.unwrap(), "owner");
 }
 
@@ -147,6 +148,44 @@ async fn whoever_has_left_every_workspace_comes_back_by_signing_up() {
     let users = alice.get("/api/users").await.expect(StatusCode::OK);
     assert_eq!(users.as_array().unwrap().len(), 2);
     signing_up(crate::harness::PASSWORD, "Mine").await.refuses(StatusCode::CONFLICT, "email_taken");
+}
+
+#[tokio::test]
+async fn nobody_outside_learns_who_has_left() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    alice.patch("/api/workspace", json!({ "join_policy": "invite" })).await.expect(StatusCode::OK);
+    alice.delete(&path(&bob), NOTHING).await.expect(StatusCode::NO_CONTENT);
+
+    for email in [bob.email.as_str(), "nobody@acme.test"] {
+        for (field, value, status, kind) in [
+            ("workspace", "Acme", StatusCode::FORBIDDEN, "invite_required"),
+            ("invite_code", "nonsense", StatusCode::NOT_FOUND, "invite_invalid"),
+        ] {
+            let mut request = json!({ "fullname": "Mallory", "email": email,
+                "password": "not the password" });
+            request[field] = value.into();
+            app.anyone.post("/api/signup", request).await.refuses(status, kind);
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_suspended_everywhere_gets_in_elsewhere_but_not_there() {
+    let app = TestApp::start().await;
+    let [_alice, bob] = app.users(["alice", "bob"]).await;
+    app.suspends(&bob).await;
+    let signing_up = |workspace: &str| {
+        let request = json!({ "fullname": "Bob", "email": bob.email,
+            "password": crate::harness::PASSWORD, "workspace": workspace });
+        app.anyone.post("/api/signup", request)
+    };
+
+    signing_up("Acme").await.refuses(StatusCode::FORBIDDEN, "suspended");
+
+    let mine = signing_up("Mine").await.expect(StatusCode::CREATED);
+    assert_eq!(mine["user"]["id"], bob.id);
+    assert_eq!(mine["workspace"]["name"], "Mine");
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ fn position(frame: &Bytes) -> i64 {
 
 impl Room {
     fn joins(&mut self, user: i64, session_id: SessionId) -> Arc<Outbox> {
-        let reader = reader(user, session_id);
+        let reader = Reader { user: reader(user, session_id), checked_at: at(10).position };
         let outbox = Arc::new(Outbox::default());
         self.attach(0, reader, Arc::clone(&outbox));
         outbox
@@ -242,6 +242,18 @@ fn who_was_away_gets_what_they_would_have_got_live() {
 
 #[test]
 fn what_was_said_in_a_deleted_chat_is_not_told_again() {
+    let said = Entry { message_id: Some(MESSAGE), ..entry(9, "NewMessage", Some(LUNCH), None) };
+    let deleted = entry(10, "ChatDeleted", Some(LUNCH), None);
+    let recent = Recent::new(&[entry(8, "Something", None, None), said, deleted]).unwrap();
+    let bob = Membership {
+        chat_id: LUNCH,
+        user_id: UserId(1),
+        joined: Position(1),
+        left: Some(Position(10)),
+    };
+    let loaded = Room::new(Snapshot { recent, memberships: vec![bob] });
+    assert_eq!(missed(&loaded, 1, 8), (vec![10], None));
+
     let mut room = room();
     let said = Entry { message_id: Some(MESSAGE), ..entry(11, "NewMessage", Some(LUNCH), None) };
     room.advance(&[entry(10, "Something", None, None), said]).unwrap();
@@ -303,6 +315,23 @@ fn the_suspended_and_the_removed_hear_of_it_and_no_more() {
     assert_eq!(received(&alice), (vec![11], goodbye(GoodbyeReason::Suspended)));
     assert_eq!(received(&bob), (vec![11, 12], goodbye(GoodbyeReason::Removed)));
     assert_eq!(received(&carol), (vec![11, 12, 13], None));
+}
+
+#[test]
+fn a_stream_outlives_an_ending_that_was_over_when_it_was_checked() {
+    let mut room = room();
+    let outbox = Arc::new(Outbox::default());
+    let reader = Reader { user: reader(1, PHONE), checked_at: Position(12) };
+    room.attach(0, reader, Arc::clone(&outbox));
+
+    let suspended = r#"{"event":"UserUpdated","id":1,"status":"Suspended"}"#;
+    let active = r#"{"event":"UserUpdated","id":1,"status":"Active"}"#;
+    for status in [suspended, active, suspended] {
+        room.takes_data("UserUpdated", None, None, &[], Some(status));
+    }
+
+    let goodbye = Some(End::Goodbye(GoodbyeReason::Suspended));
+    assert_eq!(received(&outbox), (vec![11, 12, 13], goodbye));
 }
 
 #[test]

@@ -72,6 +72,20 @@ async fn memory_and_log_tell_the_same_of_a_membership_that_came_and_went() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_in_a_deleted_chat_is_told_by_neither_memory_nor_log() {
+    for recent_events in [1, 10_000] {
+        let (world, server, chat, [alice, bob]) = forgetful(recent_events).await;
+        let start = world.head(bob.workspace_id).await;
+        counts(&world, &alice, chat, 0..3).await;
+        world.deletes(chat, &alice).await;
+
+        let mut stream = server.stream_after(&bob, start).await;
+        stream.expect("Ready").await;
+        stream.expect("ChatDeleted").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_missed_more_than_5000_events_starts_over() {
     let (world, server, chat, [alice, bob]) = forgetful(10_000).await;
     let eve = world.person("eve", alice.workspace_id).await;

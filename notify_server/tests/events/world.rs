@@ -213,6 +213,27 @@ impl World {
         log.commit().await.unwrap();
     }
 
+    pub(crate) async fn deletes(&self, chat_id: ChatId, owner: &Person) {
+        let workspace_id = owner.workspace_id;
+        let mut log = LogWriter::lock(&self.log, &[workspace_id]).await.unwrap();
+        let event = Event::ChatDeleted { id: chat_id };
+        let position = log.append(workspace_id, Audience::Chat(chat_id), &event).unwrap();
+        sqlx::query("update chats set deleted_at = now() where id = $1")
+            .bind(chat_id)
+            .execute(log.db())
+            .await
+            .unwrap();
+        sqlx::query(
+            "update chat_members set left_position = $2 where chat_id = $1 and left_position is null",
+        )
+        .bind(chat_id)
+        .bind(position)
+        .execute(log.db())
+        .await
+        .unwrap();
+        log.commit().await.unwrap();
+    }
+
     pub(crate) async fn sends(&self, sender: &Person, chat_id: ChatId, content: &str) {
         self.sends_many(sender, chat_id, &[content]).await;
     }
