@@ -121,7 +121,8 @@ impl Tail {
                 Ok(found) => {
                     counter!(metrics::EVENTS_READ, "found_by" => found_by).increment(found);
                     at_once = (at_once + MAX_RANGES).min(MAX_ENTRIES);
-                    if news == News::Anywhere {
+                    // A poll reads all of them; a doorbell may have named one.
+                    if found_by == "poll" {
                         let now = Some(Instant::now());
                         *self.scanned.lock().unwrap_or_else(PoisonError::into_inner) = now;
                     }

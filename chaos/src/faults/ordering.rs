@@ -28,12 +28,12 @@ const DAWDLE: &str = "
 /// So many events are enough, or as many as there are after so long.
 const ENOUGH: i64 = 100_000;
 const QUICK: Duration = Duration::from_secs(10);
-const FULL: Duration = Duration::from_mins(4);
+const FULL: Duration = Duration::from_mins(10);
 
 pub(super) async fn tortured(options: &Options) -> Result<Row> {
     let cast = Cast {
         servers: 3,
-        notifiers: 1,
+        notifiers: 2,
         streams: 20,
         chats: 4,
         workers: 16,
