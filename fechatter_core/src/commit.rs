@@ -8,7 +8,6 @@
 use std::cell::Cell;
 use std::io;
 
-use sqlx::{Postgres, Transaction};
 use tokio::task_local;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter, Layer};
@@ -39,18 +38,19 @@ impl<S> Filter<S> for Warnings {
     }
 }
 
-/// Commits, and takes a warning for a failure: what was written is there, but perhaps not for good.
+/// Awaits something that commits, and takes a warning for a failure: what was written is there, but
+/// perhaps not for good.
 ///
 /// # Errors
-/// When the commit failed, may have failed, or came with a warning.
-pub(crate) async fn commit(tx: Transaction<'static, Postgres>) -> sqlx::Result<()> {
-    let commit = async {
-        tx.commit().await?;
+/// Those of the commit, and one when it came with a warning.
+pub async fn durably<T>(commit: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    let watched = async {
+        let committed = commit.await?;
         if WARNED.with(Cell::get) {
             let warned = io::Error::other("the commit came with a warning");
             return Err(sqlx::Error::Io(warned));
         }
-        Ok(())
+        Ok(committed)
     };
-    WARNED.scope(Cell::new(false), commit).await
+    WARNED.scope(Cell::new(false), watched).await
 }

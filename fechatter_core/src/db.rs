@@ -33,6 +33,7 @@ pub fn connect(options: PgConnectOptions, config: &DatabaseConfig) -> PgPool {
         ("lock_timeout", "2s"),
         ("statement_timeout", "5s"),
         ("jit", "off"),
+        ("default_transaction_isolation", "read committed"),
     ]);
     PgPoolOptions::new()
         .max_connections(config.max_connections)

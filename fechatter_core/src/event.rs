@@ -4,12 +4,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::chat::{Chat, ChatMember};
-use crate::message::Message;
 use crate::user::{Role, User};
 use crate::workspace::Workspace;
 use crate::{ChatId, MessageId, SessionId, Timestamp, UserId};
 
-/// A durable event; its JSON is the `data` of a frame: `{"event": "<Name>", …fields…}`.
+/// A durable event other than those about messages, which the log names and never copies; its JSON is the `data` of a frame: `{"event": "<Name>", …fields…}`.
 ///
 /// A reader meets kinds that a newer build has written: those pass through it unparsed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +37,6 @@ pub enum Event {
         reason: LeaveReason,
     },
     MemberUpdated(ChatMember),
-    NewMessage(Message),
     UserJoinedWorkspace(User),
     UserUpdated(User),
     UserLeftWorkspace {
@@ -72,7 +70,6 @@ impl Event {
             Self::UserJoinedChat { .. } => "UserJoinedChat",
             Self::UserLeftChat { .. } => "UserLeftChat",
             Self::MemberUpdated(_) => "MemberUpdated",
-            Self::NewMessage(_) => "NewMessage",
             Self::UserJoinedWorkspace(_) => "UserJoinedWorkspace",
             Self::UserUpdated(_) => "UserUpdated",
             Self::UserLeftWorkspace { .. } => "UserLeftWorkspace",

@@ -8,7 +8,7 @@
 //! [`sabotage`] is for tests of the tests.
 
 pub mod chat;
-mod commit;
+pub mod commit;
 pub mod config;
 pub mod db;
 pub mod event;

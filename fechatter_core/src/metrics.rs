@@ -27,6 +27,12 @@ names! {
         "Time until the answer's headers, by method and route.";
     describe_histogram LOCK_WAIT_SECONDS "fechatter_lock_wait_seconds"
         "Time that a writer waited for the locks of its logs.";
+    describe_histogram BATCH_MESSAGES "fechatter_batch_messages"
+        "Messages sent in one commit.";
+    describe_histogram BATCH_SECONDS "fechatter_batch_seconds"
+        "Time that it took to write a batch of messages.";
+    describe_counter MESSAGES_REFUSED "fechatter_messages_refused_total"
+        "Messages that were answered with 503, by reason (full: no room, late: no batch in time).";
     describe_counter EVENTS_WRITTEN "fechatter_events_written_total"
         "Events committed to the logs.";
     describe_counter EVENTS_PRUNED "fechatter_events_pruned_total"
@@ -69,6 +75,7 @@ names! {
 
 const SECONDS: [f64; 13] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+const MESSAGES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 const EVENTS: [f64; 7] = [0.0, 1.0, 10.0, 100.0, 1_000.0, 5_000.0, 100_000.0];
 /// Histograms keep every value until somebody looks.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -109,6 +116,9 @@ fn install() -> anyhow::Result<Metrics> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
         .and_then(|builder| {
             builder.set_buckets_for_metric(Matcher::Suffix("_events".into()), &EVENTS)
+        })
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(Matcher::Suffix("_messages".into()), &MESSAGES)
         })
         .context("the buckets of the metrics are wrong")?
         .build_recorder();

@@ -126,10 +126,11 @@ pub async fn serve(
     let log = Log::new(db.clone());
     let limits = RequestLimits::new(&config.http);
     let purge = Purge::default();
+    let (writer, writing) = MessageWriter::start(log.clone());
     let retention = config.retention;
     let state = AppState {
         purge: purge.clone(),
-        writer: MessageWriter::new(log.clone()),
+        writer,
         passwords: Passwords::new()?,
         config: Arc::new(config),
         limits: limits.clone(),
@@ -168,7 +169,12 @@ pub async fn serve(
         tokio::spawn(serve_http(listeners.operations, operations(told), ended.clone()));
     serve_http(listeners.public, router(state), shutdown).await;
     ended.cancel();
-    if timeout(CLOSING, async { tokio::join!(operations, db.close()) }).await.is_err() {
+    let closing = async {
+        // What was handed in is written, also for those who did not wait for it.
+        let _ = writing.await;
+        tokio::join!(operations, db.close())
+    };
+    if timeout(CLOSING, closing).await.is_err() {
         warn!("connections were left open at the end");
     }
     Ok(())

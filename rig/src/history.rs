@@ -1,14 +1,8 @@
 //! What people have said, in bulk.
 
 use anyhow::Result;
-use fechatter_core::{
-    ChatId, MessageId, Seq, Timestamp,
-    event::Event,
-    log::{Audience, LogWriter},
-    message::{Mentions, Message, MessageKind},
-};
+use fechatter_core::{ChatId, MessageId, log::LogWriter};
 use sqlx::query_scalar;
-use uuid::Uuid;
 
 use crate::{Person, Town};
 
@@ -36,31 +30,9 @@ impl Town {
         .fetch_all(log.db())
         .await?;
         for id in ids {
-            let event = Event::NewMessage(message(id, chat_id, sender));
-            log.append(workspace_id, Audience::Chat(chat_id), &event)?;
+            log.append_message(workspace_id, chat_id, id)?;
         }
         log.commit().await?;
         Ok(())
-    }
-}
-
-/// The log stores of a message which it is, and nothing else.
-fn message(id: MessageId, chat_id: ChatId, sender: &Person) -> Message {
-    Message {
-        id,
-        chat_id,
-        sender_id: sender.id,
-        content: String::new(),
-        files: Vec::new(),
-        created_at: Timestamp::now(),
-        idempotency_key: Uuid::nil(),
-        seq: Seq(0),
-        kind: MessageKind::User,
-        reply_to_id: None,
-        mentions: Mentions::default(),
-        reactions: Vec::new(),
-        attachments: Vec::new(),
-        edited_at: None,
-        deleted_at: None,
     }
 }

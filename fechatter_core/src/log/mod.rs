@@ -10,13 +10,14 @@ pub use doorbell::{DOORBELL_CHANNEL, EPHEMERAL_CHANNEL, Ephemeral};
 pub use read::{Entry, Found, Head, Range, count_for, head, look_again, read};
 pub use writer::{Audience, LogWriter};
 
+use ::metrics::counter;
 use doorbell::Doorbell;
 use sqlx::PgPool;
 use tracing::warn;
 
-use crate::WorkspaceId;
 use crate::event::EphemeralEvent;
-use crate::{UserId, log::doorbell::MAX_PAYLOAD};
+use crate::log::doorbell::MAX_PAYLOAD;
+use crate::{UserId, WorkspaceId, metrics};
 
 /// The way to the logs: the database and the doorbell that tells readers to look.
 #[derive(Debug, Clone)]
@@ -31,6 +32,22 @@ impl Log {
     pub fn new(db: PgPool) -> Self {
         let doorbell = Doorbell::new(db.clone());
         Self { db, doorbell }
+    }
+
+    /// Tells readers to look, and counts: a commit has added events to the logs of these workspaces,
+    /// each named once an event.
+    pub fn announce(&self, workspaces: Vec<WorkspaceId>) {
+        if !workspaces.is_empty() {
+            let written = u64::try_from(workspaces.len()).unwrap_or(u64::MAX);
+            counter!(metrics::EVENTS_WRITTEN).increment(written);
+            self.doorbell.ring(workspaces);
+        }
+    }
+
+    /// The database that holds the logs.
+    #[must_use]
+    pub fn db(&self) -> &PgPool {
+        &self.db
     }
 
     /// Sends an event past the log to one person's streams in a workspace; it may be lost.

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use ::metrics::{counter, histogram};
+use ::metrics::histogram;
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{Log, Stamp};
-use crate::commit::commit;
+use crate::commit::durably;
 use crate::event::Event;
 use crate::sabotage::{self, Sabotage};
-use crate::{ChatId, Position, UserId, WorkspaceId, db, metrics};
+use crate::{ChatId, MessageId, Position, UserId, WorkspaceId, db, metrics};
+
+/// The kind of the event that a message was sent.
+const NEW_MESSAGE: &str = "NewMessage";
 
 /// Who receives an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +59,7 @@ struct Pending {
     kinds: Vec<&'static str>,
     chats: Vec<Option<ChatId>>,
     users: Vec<Option<UserId>>,
-    messages: Vec<Option<i64>>,
+    messages: Vec<Option<MessageId>>,
     // Arrays of sqlx's own JSON type are jsonb, which loses the order of keys.
     payloads: Vec<Option<String>>,
 }
@@ -161,21 +164,39 @@ impl LogWriter {
         audience: Audience,
         event: &Event,
     ) -> sqlx::Result<Position> {
+        let payload =
+            serde_json::to_string(event).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        self.push(workspace_id, audience, event.kind(), (None, Some(payload)))
+    }
+
+    /// Adds the event of a message that was sent to a chat. It names the message: readers get it as
+    /// it is when they read it.
+    ///
+    /// # Errors
+    /// When the log is not held.
+    pub fn append_message(
+        &mut self,
+        workspace_id: WorkspaceId,
+        chat_id: ChatId,
+        message_id: MessageId,
+    ) -> sqlx::Result<Position> {
+        let audience = Audience::Chat(chat_id);
+        self.push(workspace_id, audience, NEW_MESSAGE, (Some(message_id), None))
+    }
+
+    fn push(
+        &mut self,
+        workspace_id: WorkspaceId,
+        audience: Audience,
+        kind: &'static str,
+        (message, payload): (Option<MessageId>, Option<String>),
+    ) -> sqlx::Result<Position> {
         let head = self.heads.get_mut(&workspace_id).ok_or_else(not_held)?;
-        // Message events name the message: readers get it as it is when they read it.
-        let (message, payload) = match event {
-            Event::NewMessage(message) => (Some(message.id.0), None),
-            other => {
-                let json = serde_json::to_string(other)
-                    .map_err(|error| sqlx::Error::Encode(error.into()))?;
-                (None, Some(json))
-            }
-        };
         let (chat, user) = audience.columns();
         *head = head.next();
         self.pending.workspaces.push(workspace_id);
         self.pending.positions.push(*head);
-        self.pending.kinds.push(event.kind());
+        self.pending.kinds.push(kind);
         self.pending.chats.push(chat);
         self.pending.users.push(user);
         self.pending.messages.push(message);
@@ -213,12 +234,8 @@ impl LogWriter {
             .fetch_one(&mut *self.tx)
             .await?;
         }
-        commit(self.tx).await?;
-        if !pending.workspaces.is_empty() {
-            let written = u64::try_from(pending.workspaces.len()).unwrap_or(u64::MAX);
-            counter!(metrics::EVENTS_WRITTEN).increment(written);
-            self.log.doorbell.ring(pending.workspaces);
-        }
+        durably(self.tx.commit()).await?;
+        self.log.announce(pending.workspaces);
         Ok(())
     }
 }

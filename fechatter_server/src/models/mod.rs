@@ -9,6 +9,7 @@ pub(crate) mod invite;
 pub(crate) mod member;
 pub(crate) mod member_role;
 pub(crate) mod message;
+pub(crate) mod message_batch;
 pub(crate) mod session;
 pub(crate) mod session_list;
 pub(crate) mod sidebar;

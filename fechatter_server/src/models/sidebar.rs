@@ -70,7 +70,7 @@ pub(crate) async fn list(
     // Unread messages are counted only where there are newer ones than the last read.
     let rows = sqlx::query!(
         r#"select c.id, c.name, c.chat_type, c.owner_id, c.member_count, c.archived_at,
-                  c.created_at, me.last_read_seq,
+                  c.created_at, mark.seq as "last_read_seq!: Seq",
                   peer.user_id as "peer_id?: UserId", peer.fullname as "peer_name?",
                   last.id as "last_id?: MessageId", last.seq as "last_seq?: Seq",
                   last.sender_id as "sender_id?: UserId", last.kind as "kind?: MessageKind",
@@ -92,14 +92,21 @@ pub(crate) async fn list(
            ) as last on true
            left join workspace_members as sender
                on sender.workspace_id = c.workspace_id and sender.user_id = last.sender_id
+           -- Whoever speaks has read what was said before.
+           cross join lateral (
+               select case when last.seq > me.last_read_seq then greatest(me.last_read_seq, (
+                   select max(own.seq) from messages as own
+                   where own.chat_id = c.id and own.sender_id = $2
+               )) else me.last_read_seq end as seq
+           ) as mark
            cross join lateral (
                select count(*) as count
                from (
                    select 1
                    from messages as m
-                   where last.seq > me.last_read_seq
+                   where last.seq > mark.seq
                      and m.chat_id = c.id
-                     and m.seq > me.last_read_seq
+                     and m.seq > mark.seq
                      and m.sender_id <> $2
                      and m.kind <> 'system'
                      and m.deleted_at is null

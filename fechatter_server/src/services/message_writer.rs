@@ -1,51 +1,177 @@
 //! The one way in for messages.
 //!
-//! Each message has a transaction of its own. Callers see nothing of that: they hand in a message
-//! and get its own result, once it is on disk.
+//! A disk can promise only so many commits a second, and one commit can hold many messages. So one
+//! task writes them all: while a batch is on its way to the disk, the next one gathers. Nothing waits
+//! for a batch to fill: a lone message leaves at once.
+//!
+//! In reading order: `queue` lets messages in, and refuses more than memory is meant to hold;
+//! `waiting` says which of them make the next batch; `delivery` writes a batch and answers everybody
+//! in it; `lanes` hold the database's connections.
 
+mod delivery;
+mod lanes;
+mod queue;
+#[cfg(debug_assertions)]
+mod sabotaged;
+#[cfg(test)]
+mod tests;
+mod waiting;
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::metrics::counter;
 use fechatter_core::event::EphemeralEvent;
 use fechatter_core::log::Log;
-use tracing::warn;
+use fechatter_core::metrics;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::error::Result;
+use self::delivery::Write;
+use self::lanes::Lanes;
+use self::queue::{Item, Queue};
+use self::waiting::Waiting;
+use crate::error::{AppError, Result};
 use crate::models::message::{self, Outgoing, Sent};
+use crate::models::message_batch::{Locking, Outcome};
 
-/// Writes messages.
+/// How long a message may wait for its batch.
+const UNTIL_BATCH: Duration = Duration::from_millis(2_500);
+/// How long its sender waits for what became of it: a little less than a request may take.
+const UNTIL_ANSWER: Duration = Duration::from_millis(9_800);
+
+/// Writes messages; clones share one task, which ends with the last of them.
 #[derive(Debug, Clone)]
 pub(crate) struct MessageWriter {
+    queue: Arc<Queue>,
     log: Log,
 }
 
 impl MessageWriter {
-    pub(crate) fn new(log: Log) -> Self {
-        Self { log }
+    /// Starts the task. It ends when it has answered everybody, after the last clone of the writer.
+    pub(crate) fn start(log: Log) -> (Self, JoinHandle<()>) {
+        let lanes = Lanes::new(log.clone());
+        Self::start_with(log, lanes)
+    }
+
+    /// The same with another way to write a batch.
+    fn start_with(log: Log, write: impl Write) -> (Self, JoinHandle<()>) {
+        let (sender, arrivals) = unbounded_channel();
+        let task = tokio::spawn(run(arrivals, write));
+        (Self { queue: Arc::new(Queue::new(sender)), log }, task)
     }
 
     /// Sends a message; answers when it is durable. A caller who goes away does not stop it.
+    ///
+    /// # Errors
+    /// When it is refused, or with [`AppError::Busy`] when there is no room for it, no batch within
+    /// 2.5 s, or no answer within 9.8 s. In the last case it may have been sent.
     pub(crate) async fn send(&self, outgoing: Outgoing) -> Result<Sent> {
-        let log = self.log.clone();
-        tokio::spawn(async move { send(&log, &outgoing).await }).await?
+        #[cfg(debug_assertions)]
+        if sabotaged::is_wanted() {
+            return sabotaged::send(&self.log, outgoing).await;
+        }
+        let outgoing = Arc::new(outgoing);
+        let outcome = self.outcome(&outgoing).await?;
+        let outgoing = Arc::unwrap_or_clone(outgoing);
+        match outcome {
+            Outcome::Sent { id, seq, created_at } => {
+                Ok(Sent::New(outgoing.into_message(id, seq, created_at)))
+            }
+            Outcome::Replayed(id) => {
+                let message = message::find(self.log.db(), outgoing.chat_id, id).await?;
+                let event = EphemeralEvent::DuplicateMessageAttempted {
+                    idempotency_key: message.idempotency_key,
+                    chat_id: message.chat_id,
+                    sender_id: message.sender_id,
+                    message_id: message.id,
+                };
+                let sender = outgoing.sender;
+                self.log.send_ephemeral(sender.workspace_id, sender.id, event);
+                Ok(Sent::Replayed(message))
+            }
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            Outcome::Locked => Err(AppError::Busy),
+        }
+    }
+
+    async fn outcome(&self, outgoing: &Arc<Outgoing>) -> Result<Outcome> {
+        let Some(mut receipt) = self.queue.push(Arc::clone(outgoing)) else {
+            counter!(metrics::MESSAGES_REFUSED, "reason" => "full").increment(1);
+            return Err(AppError::Busy);
+        };
+        match timeout(UNTIL_BATCH, &mut receipt.answer).await {
+            Ok(answer) => return answer.unwrap_or(Err(AppError::Busy)),
+            Err(_) if receipt.claim.withdraw() => {
+                counter!(metrics::MESSAGES_REFUSED, "reason" => "late").increment(1);
+                return Err(AppError::Busy);
+            }
+            Err(_) => {}
+        }
+        match timeout(UNTIL_ANSWER.saturating_sub(UNTIL_BATCH), receipt.answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(AppError::Busy),
+        }
     }
 }
 
-async fn send(log: &Log, outgoing: &Outgoing) -> Result<Sent> {
-    let sent = match message::send(log, outgoing).await {
-        // The commit may have happened or not: the same key finds out, and sends once in all.
-        Err(error) if error.is_unavailable() => {
-            warn!(%error, "sending again under the same key");
-            message::send(log, outgoing).await?
+/// Writes batch after batch, until nobody can hand in a message any more.
+async fn run(mut arrivals: UnboundedReceiver<Item>, write: impl Write) {
+    let mut waiting = Waiting::default();
+    // Messages of one workspace, whose log others hold, wait for it here and keep nobody waiting.
+    let mut patient: Option<JoinHandle<Vec<Item>>> = None;
+    let mut closed = false;
+    loop {
+        loop {
+            match arrivals.try_recv() {
+                Ok(item) => waiting.push(item),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    closed = true;
+                    break;
+                }
+            }
         }
-        result => result?,
-    };
-    if let Sent::Replayed(message) = &sent {
-        let event = EphemeralEvent::DuplicateMessageAttempted {
-            idempotency_key: message.idempotency_key,
-            chat_id: message.chat_id,
-            sender_id: message.sender_id,
-            message_id: message.id,
-        };
-        let sender = outgoing.sender();
-        log.send_ephemeral(sender.workspace_id, sender.id, event);
+        if let Some(ended) = patient.take_if(|patient| patient.is_finished()) {
+            waiting.end_patience(ended.await.unwrap_or_default());
+        }
+        if let Some(batch) = waiting.patient_batch() {
+            let write = write.clone();
+            let deliver = async move { delivery::deliver(&write, batch, Locking::Wait).await };
+            patient = Some(tokio::spawn(deliver));
+        }
+        let batch = waiting.batch();
+        if !batch.is_empty() {
+            let held_up = delivery::deliver(&write, batch, Locking::Skip).await;
+            waiting.put_back(held_up);
+            continue;
+        }
+        if closed && patient.is_none() && waiting.is_empty() {
+            return;
+        }
+        let retry = waiting.retry_at();
+        tokio::select! {
+            arrival = arrivals.recv(), if !closed => match arrival {
+                Some(item) => waiting.push(item),
+                None => closed = true,
+            },
+            ended = ended(&mut patient) => waiting.end_patience(ended),
+            () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {}
+        }
     }
-    Ok(sent)
+}
+
+/// What a patient batch could not send, once there is one and it has ended.
+async fn ended(patient: &mut Option<JoinHandle<Vec<Item>>>) -> Vec<Item> {
+    match patient {
+        Some(running) => {
+            let ended = running.await;
+            *patient = None;
+            ended.unwrap_or_default()
+        }
+        None => pending().await,
+    }
 }

@@ -10,7 +10,6 @@ use fechatter_core::config::Config;
 use fechatter_core::event::{Event, LeaveReason};
 use fechatter_core::http::Listeners;
 use fechatter_core::log::{self, Audience, Cursor, Log, LogWriter};
-use fechatter_core::message::{Mentions, Message, MessageKind};
 use fechatter_core::token::{Signer, Verifier, generate_keys};
 use fechatter_core::user::{Role, User, UserStatus};
 use fechatter_core::{ChatId, MessageId, Position, Seq, SessionId, Timestamp, UserId, WorkspaceId};
@@ -259,8 +258,7 @@ impl World {
             .fetch_one(log.db())
             .await
             .unwrap();
-            let event = Event::NewMessage(message(id, chat_id, sender.id));
-            log.append(workspace_id, Audience::Chat(chat_id), &event).unwrap();
+            log.append_message(workspace_id, chat_id, id).unwrap();
         }
         log.commit().await.unwrap();
     }
@@ -498,26 +496,5 @@ fn chat(id: ChatId, owner: &Person) -> Chat {
         member_count: 0,
         last_seq: Seq(0),
         archived_at: None,
-    }
-}
-
-/// Only its id counts: readers get what is stored.
-fn message(id: MessageId, chat_id: ChatId, sender_id: UserId) -> Message {
-    Message {
-        id,
-        chat_id,
-        sender_id,
-        content: String::new(),
-        files: Vec::new(),
-        created_at: Timestamp::now(),
-        idempotency_key: Uuid::nil(),
-        seq: Seq(0),
-        kind: MessageKind::User,
-        reply_to_id: None,
-        mentions: Mentions::default(),
-        reactions: Vec::new(),
-        attachments: Vec::new(),
-        edited_at: None,
-        deleted_at: None,
     }
 }

@@ -1,0 +1,100 @@
+//! Writing a batch, and answering everybody in it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ::metrics::histogram;
+use fechatter_core::metrics;
+use tracing::{error, warn};
+
+use super::queue::Item;
+use crate::error::{AppError, Result};
+use crate::models::message::Outgoing;
+use crate::models::message_batch::{Locking, Outcome};
+
+/// A way to write a batch in one commit.
+pub(super) trait Write: Clone + Send + Sync + 'static {
+    /// The outcomes are in the batch's order.
+    ///
+    /// # Errors
+    /// When nothing was written, or nobody knows.
+    fn write(
+        &self,
+        batch: Vec<Arc<Outgoing>>,
+        locking: Locking,
+    ) -> impl Future<Output = Result<Vec<Outcome>>> + Send;
+}
+
+/// Writes a batch and answers everybody in it, but those whose logs others hold: they come back.
+///
+/// A message that the database does not take, or that makes us fail, must not fail its neighbours: a
+/// batch that fails is written in halves, until the culprit is alone.
+pub(super) async fn deliver(write: &impl Write, batch: Vec<Item>, locking: Locking) -> Vec<Item> {
+    let mut held_up = Vec::new();
+    let mut parts = vec![batch];
+    while let Some(mut part) = parts.pop() {
+        match attempt_twice(write, &part, locking).await {
+            Ok(outcomes) => {
+                for (item, outcome) in part.into_iter().zip(outcomes) {
+                    match outcome {
+                        Outcome::Locked => held_up.push(item),
+                        outcome => item.answer(Ok(outcome)),
+                    }
+                }
+            }
+            Err(error) if error.is_unavailable() => {
+                warn!(%error, messages = part.len(), "nobody knows whether these were sent");
+                for item in part {
+                    item.answer(Err(AppError::Busy));
+                }
+            }
+            Err(error) => {
+                let right = part.split_off(part.len() / 2);
+                match (part.is_empty(), <[Item; 1]>::try_from(right)) {
+                    (true, Ok([item])) => item.answer(Err(error)),
+                    (_, right) => {
+                        warn!(%error, "a batch failed; it is written in halves");
+                        parts.push(right.map_or_else(|right| right, Vec::from));
+                        parts.push(part);
+                    }
+                }
+            }
+        }
+    }
+    held_up
+}
+
+/// Writes again what may have been written: the same keys find out, and send once in all.
+async fn attempt_twice(
+    write: &impl Write,
+    batch: &[Item],
+    locking: Locking,
+) -> Result<Vec<Outcome>> {
+    match attempt(write, batch, locking).await {
+        Err(error) if error.is_unavailable() => {
+            warn!(%error, messages = batch.len(), "sending again under the same keys");
+            attempt(write, batch, locking).await
+        }
+        result => result,
+    }
+}
+
+/// In a task of its own, so that a panic is an error like others.
+async fn attempt(write: &impl Write, batch: &[Item], locking: Locking) -> Result<Vec<Outcome>> {
+    let began = Instant::now();
+    let messages: Vec<_> = batch.iter().map(|item| Arc::clone(&item.outgoing)).collect();
+    let write = write.clone();
+    let written = tokio::spawn(async move { write.write(messages, locking).await }).await;
+    histogram!(metrics::BATCH_SECONDS).record(began.elapsed());
+    histogram!(metrics::BATCH_MESSAGES).record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+    match written {
+        Ok(Ok(outcomes)) if outcomes.len() != batch.len() => {
+            Err(sqlx::Error::Protocol("not an outcome for each message".into()).into())
+        }
+        Ok(result) => result,
+        Err(panic) => {
+            error!(%panic, "writing a batch panicked");
+            Err(panic.into())
+        }
+    }
+}

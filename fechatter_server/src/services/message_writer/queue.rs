@@ -1,0 +1,166 @@
+//! Messages that have been let in, and how many that may be.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fechatter_core::WorkspaceId;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::error::Result;
+use crate::models::message::Outgoing;
+use crate::models::message_batch::Outcome;
+
+/// Messages that wait for their answers, and their bytes.
+const MAX_MESSAGES: usize = 4_096;
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// No workspace may take more of the room than this part of it: one whose log is held by somebody
+/// for long must not keep the others out.
+const SHARE: usize = 2;
+
+/// Lets messages in as long as there is room.
+#[derive(Debug)]
+pub(super) struct Queue {
+    room: Arc<Mutex<Room>>,
+    arrivals: UnboundedSender<Item>,
+}
+
+/// A message, from its admission until its answer.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) outgoing: Arc<Outgoing>,
+    pub(super) claim: Arc<Claim>,
+    pub(super) arrived: Instant,
+    answer: oneshot::Sender<Result<Outcome>>,
+    _place: Place,
+}
+
+/// What the sender of a message keeps.
+#[derive(Debug)]
+pub(super) struct Receipt {
+    pub(super) claim: Arc<Claim>,
+    /// Breaks off if the task that writes has failed.
+    pub(super) answer: oneshot::Receiver<Result<Outcome>>,
+}
+
+/// Whose turn a message is: a batch's, or that of a sender who has waited long enough.
+#[derive(Debug, Default)]
+pub(super) struct Claim(AtomicU8);
+
+const WAITING: u8 = 0;
+const IN_FLIGHT: u8 = 1;
+const WITHDRAWN: u8 = 2;
+
+/// What those who wait take up.
+#[derive(Debug, Default)]
+struct Room {
+    all: Load,
+    of_workspaces: HashMap<WorkspaceId, Load>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Load {
+    messages: usize,
+    bytes: usize,
+}
+
+/// A message's part of the room; given back when dropped.
+#[derive(Debug)]
+struct Place {
+    room: Arc<Mutex<Room>>,
+    workspace_id: WorkspaceId,
+    bytes: usize,
+}
+
+impl Queue {
+    pub(super) fn new(arrivals: UnboundedSender<Item>) -> Self {
+        Self { room: Arc::default(), arrivals }
+    }
+
+    /// Lets a message in, if there is room.
+    pub(super) fn push(&self, outgoing: Arc<Outgoing>) -> Option<Receipt> {
+        let workspace_id = outgoing.sender.workspace_id;
+        let place = Place::take(&self.room, workspace_id, outgoing.content.len())?;
+        let (answer, answered) = oneshot::channel();
+        let claim = Arc::<Claim>::default();
+        let receipt = Receipt { claim: Arc::clone(&claim), answer: answered };
+        let item = Item { outgoing, claim, arrived: Instant::now(), answer, _place: place };
+        self.arrivals.send(item).ok()?;
+        Some(receipt)
+    }
+}
+
+impl Item {
+    /// Tells the sender what became of it. Nobody may be left to hear it.
+    pub(super) fn answer(self, answer: Result<Outcome>) {
+        let _ = self.answer.send(answer);
+    }
+
+    pub(super) fn workspace_id(&self) -> WorkspaceId {
+        self.outgoing.sender.workspace_id
+    }
+}
+
+impl Claim {
+    /// For a batch; false if the sender has withdrawn the message.
+    pub(super) fn take(&self) -> bool {
+        self.change(WAITING, IN_FLIGHT)
+    }
+
+    /// Back from a batch that could do nothing about it.
+    pub(super) fn put_back(&self) {
+        self.change(IN_FLIGHT, WAITING);
+    }
+
+    /// By the sender; false if a batch has the message.
+    pub(super) fn withdraw(&self) -> bool {
+        self.change(WAITING, WITHDRAWN)
+    }
+
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == WITHDRAWN
+    }
+
+    fn change(&self, from: u8, to: u8) -> bool {
+        self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
+
+impl Load {
+    /// With one more message of so many bytes, if it is not too much then.
+    fn with(self, bytes: usize, share: usize) -> Option<Self> {
+        let load = Self { messages: self.messages + 1, bytes: self.bytes + bytes };
+        let fits = load.messages <= MAX_MESSAGES / share && load.bytes <= MAX_BYTES / share;
+        fits.then_some(load)
+    }
+
+    fn without(self, bytes: usize) -> Self {
+        Self { messages: self.messages - 1, bytes: self.bytes - bytes }
+    }
+}
+
+impl Place {
+    fn take(room: &Arc<Mutex<Room>>, workspace_id: WorkspaceId, bytes: usize) -> Option<Self> {
+        let mut taken = room.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = taken.all.with(bytes, 1)?;
+        let theirs = taken.of_workspaces.get(&workspace_id).copied().unwrap_or_default();
+        taken.of_workspaces.insert(workspace_id, theirs.with(bytes, SHARE)?);
+        taken.all = all;
+        Some(Self { room: Arc::clone(room), workspace_id, bytes })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        room.all = room.all.without(self.bytes);
+        if let Some(theirs) = room.of_workspaces.get_mut(&self.workspace_id) {
+            *theirs = theirs.without(self.bytes);
+            if theirs.messages == 0 {
+                room.of_workspaces.remove(&self.workspace_id);
+            }
+        }
+    }
+}
