@@ -3,28 +3,31 @@
 //! One lock, held without waiting for anything else.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fechatter_core::log::{self, Cursor, Ephemeral};
 use fechatter_core::token::AuthUser;
-use fechatter_core::{Position, Timestamp, WorkspaceId};
+use fechatter_core::{Position, UserId, WorkspaceId};
 use tokio::sync::watch;
 
-use crate::frame::{self, Control};
-use crate::outbox::{End, Next, Outbox};
+use crate::frame::{self, GoodbyeReason};
+use crate::outbox::{End, Outbox, Takers};
 use crate::room::{Answer, Missed, Reader, Room, Snapshot};
 use crate::tail::News;
 
 /// How long a workspace stays once its last stream has gone.
 const LINGER: Duration = Duration::from_secs(30);
+const DRAINING: End = End::Goodbye(GoodbyeReason::Draining);
 
 /// All that is shared between the tail and the streams.
 #[derive(Debug)]
 pub(crate) struct Hub {
     rooms: Mutex<HashMap<WorkspaceId, Room>>,
     streams_so_far: AtomicU64,
+    // Changed and read under the rooms' lock.
+    draining: AtomicBool,
     limits: RecentLimits,
 }
 
@@ -50,10 +53,11 @@ pub(crate) enum Advance {
 /// A stream's end of the hub. Dropping it detaches the stream.
 #[derive(Debug)]
 pub(crate) struct Attachment {
+    pub(crate) outbox: Arc<Outbox>,
     hub: Arc<Hub>,
     id: u64,
-    reader: AuthUser,
-    outbox: Arc<Outbox>,
+    workspace_id: WorkspaceId,
+    user_id: UserId,
 }
 
 /// What is held for streams.
@@ -86,7 +90,8 @@ pub(crate) enum Follow {
 
 impl Hub {
     pub(crate) fn new(limits: RecentLimits) -> Self {
-        Self { rooms: Mutex::default(), streams_so_far: AtomicU64::new(0), limits }
+        let (rooms, streams_so_far, draining) = Default::default();
+        Self { rooms, streams_so_far, draining, limits }
     }
 
     /// How much of its newest events a workspace may keep that is about to come.
@@ -129,8 +134,12 @@ impl Hub {
     fn attach(self: &Arc<Self>, room: &mut Room, reader: Reader) -> Attachment {
         let id = self.streams_so_far.fetch_add(1, Ordering::Relaxed);
         let outbox = Arc::new(Outbox::default());
+        if self.draining.load(Ordering::Relaxed) {
+            outbox.end(DRAINING, &mut Takers::default());
+        }
         room.attach(id, reader, Arc::clone(&outbox));
-        Attachment { hub: Arc::clone(self), id, reader: reader.user, outbox }
+        let AuthUser { workspace_id, id: user_id, .. } = reader.user;
+        Attachment { outbox, hub: Arc::clone(self), id, workspace_id, user_id }
     }
 
     /// Begins a workspace, unless it is there by now; whoever does so is about to follow it.
@@ -208,32 +217,29 @@ impl Hub {
         }
     }
 
+    /// Sends every stream a heartbeat each 15 beats, and ends those whose token has expired
+    /// by this moment, in Unix seconds.
+    pub(crate) fn beat(&self, number: u64, now: i64) {
+        self.rooms().values().for_each(|room| room.beat(number, now));
+    }
+
+    /// Ends all streams, and those that are still on their way here.
+    pub(crate) fn drain(&self) {
+        let rooms = self.rooms();
+        self.draining.store(true, Ordering::Relaxed);
+        rooms.values().for_each(|room| room.end(DRAINING));
+    }
+
     fn rooms(&self) -> MutexGuard<'_, HashMap<WorkspaceId, Room>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Attachment {
-    /// Waits for what comes next. Losing this future loses nothing.
-    pub(crate) async fn next(&self) -> Next {
-        self.outbox.next().await
-    }
-
-    /// Queues a heartbeat behind everything at or below its cursor.
-    pub(crate) fn heartbeat(&self) {
-        let rooms = self.hub.rooms();
-        let Some(room) = rooms.get(&self.reader.workspace_id) else { return };
-        let heartbeat = Control::Heartbeat { cursor: room.head(), server_time: Timestamp::now() };
-        self.outbox.push(heartbeat.frame());
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
         let rooms = &mut self.hub.rooms();
-        let workspace_id = self.reader.workspace_id;
-        if let Some(room) = rooms.get_mut(&workspace_id) {
-            room.detach(self.id, self.reader.id);
+        if let Some(room) = rooms.get_mut(&self.workspace_id) {
+            room.detach(self.id, self.user_id);
         }
     }
 }

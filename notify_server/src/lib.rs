@@ -8,6 +8,7 @@
 //! ends, and `frame` is what is written to it. `measure` is for those who watch.
 
 mod admissions;
+mod catch_up;
 mod ending;
 mod frame;
 mod hub;
@@ -23,6 +24,7 @@ mod sse;
 mod start;
 mod stream;
 mod tail;
+mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,11 +37,11 @@ use fechatter_core::http::{self, Ask, Listeners, Operations, Shared};
 use fechatter_core::log::{self, Range};
 use fechatter_core::metrics::Metrics;
 use fechatter_core::token::Verifier;
-use fechatter_core::{Position, WorkspaceId, db};
+use fechatter_core::{Position, Timestamp, WorkspaceId, db};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -51,6 +53,8 @@ use tail::Tail;
 
 /// Replays that read the database at the same time; others wait their turn.
 const REPLAYS: usize = 4;
+/// How late the end of a token may be noticed; fifteen of them make the time between heartbeats.
+const BEAT: Duration = Duration::from_secs(1);
 /// How long the pool's connections may take to close at the end.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -98,7 +102,8 @@ pub async fn serve(
         measure: measuring(db.clone(), Arc::clone(&hub), Arc::clone(&tail)),
         metrics: metrics.clone(),
     });
-    let listening = listener::run(options, hub, Arc::clone(&tail));
+    let listening = listener::run(options, Arc::clone(&hub), Arc::clone(&tail));
+    parts.spawn(beat(hub, shutdown.clone()));
     parts.spawn(until(shutdown.clone(), async move { tail.run().await }));
     parts.spawn(until(shutdown.clone(), listening));
     parts.spawn(until(shutdown.clone(), metrics.upkeep()));
@@ -115,6 +120,18 @@ pub async fn serve(
         warn!("connections to the database were left open");
     }
     result
+}
+
+/// Keeps streams alive and ends those whose time has come, at last all of them.
+async fn beat(hub: Arc<Hub>, shutdown: CancellationToken) {
+    let mut beats = interval(BEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for number in 0.. {
+        tokio::select! {
+            _ = beats.tick() => hub.beat(number, Timestamp::now().0.timestamp()),
+            () = shutdown.cancelled() => return hub.drain(),
+        }
+    }
 }
 
 fn router(app: App, config: &Config) -> Router {

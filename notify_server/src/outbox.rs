@@ -1,30 +1,34 @@
 //! What one stream has yet to take: bounded, so that a slow reader costs nobody else anything.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use fechatter_core::log::Cursor;
-use tokio::sync::Notify;
 
 use crate::frame::{GoodbyeReason, ResetReason};
 
 const MAX_FRAMES: usize = 1_024;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// What is taken at once, to be written at once, so that one stream keeps no other waiting for long.
+const TAKEN_FRAMES: usize = 64;
+const TAKEN_BYTES: usize = 256 * 1024;
 
 /// Frames in order, and at last the end.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox {
-    queue: Mutex<Queue>,
-    changed: Notify,
-}
+pub(crate) struct Outbox(Mutex<Queue>);
 
 #[derive(Debug, Default)]
 struct Queue {
+    // Without memory while it is empty, which is nearly always.
     frames: VecDeque<Bytes>,
     bytes: usize,
     // Beside the frames, so that there is always room for it.
     end: Option<End>,
+    // Who takes them, while they wait for frames or just for the end.
+    taker: Option<Waker>,
+    wants_frames: bool,
 }
 
 /// How a stream ends.
@@ -39,70 +43,125 @@ pub(crate) enum End {
 /// What a stream takes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    Frame(Bytes),
+    Frames(VecDeque<Bytes>),
     End(End),
+}
+
+/// Streams that have something to take. Dropping this wakes them: once what belongs together has
+/// been queued, so that it is taken together.
+#[derive(Debug, Default)]
+pub(crate) struct Takers(Vec<Waker>);
+
+impl Drop for Takers {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl End {
+    /// Whether the client may have no more, not even what it has not taken yet.
+    pub(crate) fn forbids(self) -> bool {
+        matches!(
+            self,
+            Self::Goodbye(
+                GoodbyeReason::TokenExpired
+                    | GoodbyeReason::SessionRevoked
+                    | GoodbyeReason::Suspended
+                    | GoodbyeReason::Removed
+            )
+        )
+    }
 }
 
 impl Outbox {
     /// Adds a frame. When there is no room, the stream ends instead, and what it had not taken yet
     /// is for its next one to resume with.
-    pub(crate) fn push(&self, frame: Bytes) {
-        self.update(|queue| {
-            if queue.end.is_some() {
-                return;
-            }
-            let bytes = queue.bytes + frame.len();
-            if queue.frames.is_empty() || (queue.frames.len() < MAX_FRAMES && bytes <= MAX_BYTES) {
-                queue.frames.push_back(frame);
-                queue.bytes = bytes;
-            } else {
-                *queue = Queue::default();
-                queue.end = Some(End::Goodbye(GoodbyeReason::SlowConsumer));
-            }
-        });
+    pub(crate) fn push(&self, frame: Bytes, takers: &mut Takers) {
+        let queue = &mut *self.queue();
+        if queue.end.is_some() {
+            return;
+        }
+        let bytes = queue.bytes + frame.len();
+        if queue.frames.is_empty() || (queue.frames.len() < MAX_FRAMES && bytes <= MAX_BYTES) {
+            queue.frames.push_back(frame);
+            queue.bytes = bytes;
+        } else {
+            queue.frames = VecDeque::new();
+            queue.bytes = 0;
+            queue.end = Some(End::Goodbye(GoodbyeReason::SlowConsumer));
+        }
+        if queue.wants_frames {
+            takers.0.extend(queue.taker.take());
+        }
     }
 
     /// Ends the stream behind what is queued; the first end counts.
-    pub(crate) fn end(&self, end: End) {
-        self.update(|queue| {
-            queue.end.get_or_insert(end);
-        });
+    pub(crate) fn end(&self, end: End, takers: &mut Takers) {
+        let queue = &mut *self.queue();
+        queue.end.get_or_insert(end);
+        takers.0.extend(queue.taker.take());
     }
 
     /// How many frames wait.
     pub(crate) fn len(&self) -> usize {
-        self.with_queue(|queue| queue.frames.len())
+        self.queue().frames.len()
     }
 
     /// Whether half of it is taken up.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.with_queue(|queue| queue.frames.len() > MAX_FRAMES / 2 || queue.bytes > MAX_BYTES / 2)
+        let queue = self.queue();
+        queue.frames.len() > MAX_FRAMES / 2 || queue.bytes > MAX_BYTES / 2
     }
 
-    /// Waits for what comes next. Losing this future loses nothing.
-    pub(crate) async fn next(&self) -> Next {
-        loop {
-            let next = self.with_queue(|queue| match queue.frames.pop_front() {
-                Some(frame) => {
-                    queue.bytes -= frame.len();
-                    Some(Next::Frame(frame))
-                }
-                None => queue.end.map(Next::End),
-            });
-            match next {
-                Some(next) => return next,
-                None => self.changed.notified().await,
-            }
+    /// Takes what comes next, as much as is good to write at once.
+    pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Next> {
+        let queue = &mut *self.queue();
+        if !queue.frames.is_empty() {
+            return Poll::Ready(Next::Frames(queue.take()));
+        }
+        match queue.end {
+            Some(end) => Poll::Ready(Next::End(end)),
+            None => queue.wait(context, true),
         }
     }
 
-    fn update(&self, change: impl FnOnce(&mut Queue)) {
-        self.with_queue(change);
-        self.changed.notify_one();
+    /// Waits for the end alone, past the frames.
+    pub(crate) fn poll_end(&self, context: &mut Context<'_>) -> Poll<End> {
+        let queue = &mut *self.queue();
+        match queue.end {
+            Some(end) => Poll::Ready(end),
+            None => queue.wait(context, false),
+        }
     }
 
-    fn with_queue<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
-        change(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn take(&mut self) -> VecDeque<Bytes> {
+        if self.frames.len() <= TAKEN_FRAMES && self.bytes <= TAKEN_BYTES {
+            self.bytes = 0;
+            return std::mem::take(&mut self.frames);
+        }
+        let mut bytes = 0;
+        let fitting = self.frames.iter().take(TAKEN_FRAMES).take_while(|frame| {
+            bytes += frame.len();
+            bytes <= TAKEN_BYTES
+        });
+        let taken: VecDeque<_> = self.frames.drain(..fitting.count().max(1)).collect();
+        self.bytes -= taken.iter().map(Bytes::len).sum::<usize>();
+        taken
+    }
+
+    fn wait<T>(&mut self, context: &Context<'_>, wants_frames: bool) -> Poll<T> {
+        self.wants_frames = wants_frames;
+        match &mut self.taker {
+            Some(taker) => taker.clone_from(context.waker()),
+            None => self.taker = Some(context.waker().clone()),
+        }
+        Poll::Pending
     }
 }
 
@@ -110,48 +169,103 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    const SLOW: Next = Next::End(End::Goodbye(GoodbyeReason::SlowConsumer));
+    const SLOW: Poll<Next> = Poll::Ready(Next::End(End::Goodbye(GoodbyeReason::SlowConsumer)));
     const REVOKED: End = End::Goodbye(GoodbyeReason::SessionRevoked);
 
     fn frame(length: usize) -> Bytes {
         vec![b'x'; length].into()
     }
 
-    #[tokio::test]
-    async fn frames_come_in_order_and_then_the_first_end() {
-        let outbox = Outbox::default();
-        outbox.push(frame(1));
-        outbox.push(frame(2));
-        outbox.end(REVOKED);
-        outbox.end(End::Goodbye(GoodbyeReason::Draining));
-        outbox.push(frame(3));
-
-        assert_eq!(outbox.next().await, Next::Frame(frame(1)));
-        assert_eq!(outbox.next().await, Next::Frame(frame(2)));
-        assert_eq!(outbox.next().await, Next::End(REVOKED));
+    fn frames<const N: usize>(lengths: [usize; N]) -> Poll<Next> {
+        Poll::Ready(Next::Frames(lengths.map(frame).into()))
     }
 
-    #[tokio::test]
-    async fn more_than_1024_events_end_the_stream_with_a_goodbye() {
-        let outbox = Outbox::default();
-        (0..MAX_FRAMES).for_each(|_| outbox.push(frame(1)));
-        assert_eq!(outbox.next().await, Next::Frame(frame(1)));
-        outbox.push(frame(1));
-        assert_eq!(outbox.next().await, Next::Frame(frame(1)));
+    impl Outbox {
+        fn takes(&self, frame: Bytes) {
+            self.push(frame, &mut Takers::default());
+        }
 
-        outbox.push(frame(1));
-        outbox.push(frame(1));
-        assert_eq!(outbox.next().await, SLOW);
+        fn ends(&self, end: End) {
+            self.end(end, &mut Takers::default());
+        }
+
+        fn next(&self) -> Poll<Next> {
+            self.poll_next(&mut Context::from_waker(Waker::noop()))
+        }
     }
 
-    #[tokio::test]
-    async fn more_than_4_mib_end_the_stream_with_a_goodbye() {
+    #[test]
+    fn frames_come_in_order_and_then_the_first_end() {
         let outbox = Outbox::default();
-        outbox.push(frame(MAX_BYTES));
-        assert_eq!(outbox.next().await, Next::Frame(frame(MAX_BYTES)));
+        outbox.takes(frame(1));
+        outbox.takes(frame(2));
+        outbox.ends(REVOKED);
+        outbox.ends(End::Goodbye(GoodbyeReason::Draining));
+        outbox.takes(frame(3));
 
-        outbox.push(frame(MAX_BYTES));
-        outbox.push(frame(1));
-        assert_eq!(outbox.next().await, SLOW);
+        assert_eq!(outbox.next(), frames([1, 2]));
+        assert_eq!(outbox.next(), Poll::Ready(Next::End(REVOKED)));
+    }
+
+    #[test]
+    fn more_than_1024_events_end_the_stream_with_a_goodbye() {
+        let outbox = Outbox::default();
+        (0..MAX_FRAMES).for_each(|_| outbox.takes(frame(1)));
+        assert_eq!(outbox.next(), frames([1; TAKEN_FRAMES]));
+        (0..TAKEN_FRAMES).for_each(|_| outbox.takes(frame(1)));
+        assert_eq!(outbox.len(), MAX_FRAMES);
+
+        outbox.takes(frame(1));
+        outbox.takes(frame(1));
+        assert_eq!(outbox.next(), SLOW);
+    }
+
+    #[test]
+    fn more_than_4_mib_end_the_stream_with_a_goodbye() {
+        let outbox = Outbox::default();
+        outbox.takes(frame(MAX_BYTES));
+        assert_eq!(outbox.next(), frames([MAX_BYTES]));
+
+        outbox.takes(frame(MAX_BYTES));
+        outbox.takes(frame(1));
+        assert_eq!(outbox.next(), SLOW);
+    }
+
+    #[test]
+    fn no_more_is_taken_at_once_than_is_good_to_write_at_once() {
+        let outbox = Outbox::default();
+        for length in [TAKEN_BYTES - 1, 1, 1, TAKEN_BYTES] {
+            outbox.takes(frame(length));
+        }
+
+        assert_eq!(outbox.next(), frames([TAKEN_BYTES - 1, 1]));
+        assert_eq!(outbox.next(), frames([1]));
+        assert_eq!(outbox.next(), frames([TAKEN_BYTES]));
+        assert!(outbox.next().is_pending());
+        (0..MAX_BYTES).step_by(TAKEN_BYTES).for_each(|_| outbox.takes(frame(TAKEN_BYTES)));
+        assert_eq!(outbox.len(), MAX_BYTES / TAKEN_BYTES, "what was taken makes room");
+    }
+
+    #[test]
+    fn who_cannot_take_frames_hears_of_the_end_alone() {
+        struct Count(std::sync::atomic::AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        let woken = std::sync::Arc::new(Count(0.into()));
+        let waker = Waker::from(std::sync::Arc::clone(&woken));
+        let count = || woken.0.load(std::sync::atomic::Ordering::SeqCst);
+        let outbox = Outbox::default();
+
+        assert!(outbox.poll_end(&mut Context::from_waker(&waker)).is_pending());
+        outbox.takes(frame(1));
+        assert_eq!(count(), 0);
+        outbox.ends(REVOKED);
+        assert_eq!(count(), 1);
+        let ended = outbox.poll_end(&mut Context::from_waker(&waker));
+        assert_eq!(ended, Poll::Ready(REVOKED));
+        assert_eq!(outbox.next(), frames([1]));
     }
 }

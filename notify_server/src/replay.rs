@@ -13,6 +13,7 @@ use crate::frame::ResetReason;
 use crate::outbox::End;
 use crate::room::Reader;
 use crate::sse::App;
+use crate::writer::Gone;
 
 /// One query looks at so many positions, so that a log of other people's events does not make it
 /// slow.
@@ -31,6 +32,14 @@ pub(crate) enum Stop {
     End(End),
     /// It breaks off, and the client comes back and resumes.
     Failed(sqlx::Error),
+    /// There is nobody to tell.
+    Gone,
+}
+
+impl From<Gone> for Stop {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
 }
 
 impl From<sqlx::Error> for Stop {

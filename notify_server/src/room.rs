@@ -1,6 +1,5 @@
 //! The rules of one workspace: who is in which chat, and which open streams an event is for.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,18 +9,20 @@ use bytes::Bytes;
 use fechatter_core::log::{Cursor, Entry};
 use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::token::AuthUser;
-use fechatter_core::{ChatId, Position, UserId, metrics};
+use fechatter_core::{ChatId, Position, Timestamp, UserId, metrics};
 use tokio::sync::watch;
 
-use crate::frame::GoodbyeReason;
+use crate::frame::{Control, GoodbyeReason};
 use crate::hub::Load;
 use crate::memberships::{Membership, Memberships};
-use crate::outbox::{End, Outbox};
+use crate::outbox::{End, Outbox, Takers};
 use crate::recent::{After, Event, Recent};
 
 /// What a stream is told at once of what it has missed, and how many events are looked at for it.
 const MAX_FRAMES: usize = 256;
 const MAX_EVENTS: usize = 2_000;
+/// Beats from one heartbeat of a stream to its next.
+const HEARTBEAT: u64 = 15;
 
 /// A workspace as it is at one position of its log.
 #[derive(Debug)]
@@ -161,7 +162,8 @@ impl Room {
     /// Adds a stream whose reader has everything up to the head.
     pub(crate) fn attach(&mut self, id: u64, reader: Reader, outbox: Arc<Outbox>) {
         let stream = Stream { id, reader, outbox };
-        self.streams.entry(reader.user.id).or_default().push(stream);
+        // Most people have one.
+        self.streams.entry(reader.user.id).or_insert_with(|| Vec::with_capacity(1)).push(stream);
         self.deserted = None;
     }
 
@@ -180,6 +182,7 @@ impl Room {
     /// Takes what the log says from its own newest event on, which must still be there.
     pub(crate) fn advance(&mut self, entries: &[Entry]) -> Result<(), Diverged> {
         let (first, rest) = entries.split_first().ok_or(Diverged)?;
+        let mut takers = Takers::default();
         if first.cursor != self.head() {
             return Err(Diverged);
         }
@@ -189,7 +192,7 @@ impl Room {
             }
             let event = Event::new(entry);
             self.memberships.begin(entry);
-            self.deliver(&event);
+            self.deliver(&event, &mut takers);
             self.memberships.end(entry);
             self.recent.push(entry, event);
         }
@@ -208,8 +211,9 @@ impl Room {
 
     /// Hands a frame past the log to one person's streams.
     pub(crate) fn send(&self, user_id: UserId, frame: &Bytes) {
+        let mut takers = Takers::default();
         for stream in self.streams.get(&user_id).into_iter().flatten() {
-            stream.outbox.push(frame.clone());
+            stream.outbox.push(frame.clone(), &mut takers);
         }
     }
 
@@ -230,51 +234,72 @@ impl Room {
 
     /// Ends all streams.
     pub(crate) fn end(&self, end: End) {
-        self.streams.values().flatten().for_each(|stream| stream.outbox.end(end));
+        let mut takers = Takers::default();
+        self.streams.values().flatten().for_each(|stream| stream.outbox.end(end, &mut takers));
     }
 
-    fn deliver(&self, event: &Event) {
-        let delivered = Cell::new(0);
-        let tell = |streams: &[Stream]| {
+    /// A heartbeat for those whose turn it is, behind everything at or below its cursor, and the end
+    /// for those whose token has expired by now.
+    pub(crate) fn beat(&self, number: u64, now: i64) {
+        let mut takers = Takers::default();
+        let expired = End::Goodbye(GoodbyeReason::TokenExpired);
+        let mut heartbeat = None;
+        for Stream { id, reader, outbox } in self.streams.values().flatten() {
+            if reader.user.expires_at <= now {
+                outbox.end(expired, &mut takers);
+            } else if id % HEARTBEAT == number % HEARTBEAT {
+                let frame = heartbeat.get_or_insert_with(|| self.heartbeat());
+                outbox.push(frame.clone(), &mut takers);
+            }
+        }
+    }
+
+    fn heartbeat(&self) -> Bytes {
+        Control::Heartbeat { cursor: self.head(), server_time: Timestamp::now() }.frame()
+    }
+
+    fn deliver(&self, event: &Event, takers: &mut Takers) {
+        let mut delivered = 0;
+        let mut tell = |streams: &[Stream]| {
             for stream in streams {
                 if let Some(frame) = &event.frame {
-                    stream.outbox.push(frame.clone());
-                    delivered.update(|count| count + 1);
+                    stream.outbox.push(frame.clone(), takers);
+                    delivered += 1;
                 }
                 if let Some(reason) = stream.reader.ended_by(event) {
-                    stream.outbox.end(End::Goodbye(reason));
+                    stream.outbox.end(End::Goodbye(reason), takers);
                 }
             }
         };
         match (event.chat_id, event.user_id) {
             (Some(chat_id), user_id) => self.tell_chat(chat_id, user_id, tell),
-            (None, Some(user_id)) => self.tell_user(user_id, &tell),
+            (None, Some(user_id)) => self.tell_user(user_id, &mut tell),
             (None, None) => self.streams.values().for_each(|streams| tell(streams)),
         }
-        counter!(metrics::DELIVERIES).increment(delivered.get());
+        counter!(metrics::DELIVERIES).increment(delivered);
     }
 
-    fn tell_user(&self, user_id: UserId, tell: &impl Fn(&[Stream])) {
+    fn tell_user(&self, user_id: UserId, tell: &mut impl FnMut(&[Stream])) {
         if let Some(streams) = self.streams.get(&user_id) {
             tell(streams);
         }
     }
 
     /// Its members, and one more person.
-    fn tell_chat(&self, chat_id: ChatId, user_id: Option<UserId>, tell: impl Fn(&[Stream])) {
+    fn tell_chat(&self, chat_id: ChatId, user_id: Option<UserId>, mut tell: impl FnMut(&[Stream])) {
         let nobody = HashMap::new();
         let members = self.memberships.of(chat_id).unwrap_or(&nobody);
         // Whichever are fewer: the members or the people who are here.
         if members.len() <= self.streams.len() {
             for user_id in members.keys() {
-                self.tell_user(*user_id, &tell);
+                self.tell_user(*user_id, &mut tell);
             }
         } else {
             let here = self.streams.iter().filter(|(user_id, _)| members.contains_key(user_id));
             here.for_each(|(_, streams)| tell(streams));
         }
         if let Some(user_id) = user_id.filter(|user_id| !members.contains_key(user_id)) {
-            self.tell_user(user_id, &tell);
+            self.tell_user(user_id, &mut tell);
         }
     }
 }

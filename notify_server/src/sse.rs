@@ -4,7 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::Extension;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::request::Parts;
@@ -20,10 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::admissions::{Admissions, Full};
-use crate::frame::Control;
 use crate::hub::Hub;
 use crate::snapshot::Loader;
-use crate::start::{self, Asked, Start};
+use crate::start::{self, Asked};
 use crate::stream::Stream;
 use crate::tail::Tail;
 
@@ -90,22 +90,17 @@ pub(crate) async fn events(
         return Err(ApiError::unavailable("the server is about to stop"));
     }
     let admission = app.admissions.admit(user.id).map_err(refuse)?;
-    let body = match start::find(&app, user, asked).await? {
-        Start::At { from, head, resumed } => {
-            Stream::body(app, user, admission, [from, head], resumed)
-        }
-        Start::Reset { reason, cursor } => {
-            let reset = Control::reset(reason, cursor).frame();
-            Body::from_stream(stream::iter([Ok::<_, Infallible>(reset)]))
-        }
-    };
+    let start = start::find(&app, user, asked).await?;
+    let stream = Stream { app, user, start, admission };
+    // It is not sent: it says that there is no length.
+    let body = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-store"),
         // Or nginx would hold events back.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    Ok((headers, body).into_response())
+    Ok((headers, Extension(stream.takeover()), body).into_response())
 }
 
 /// Those who are refused come back at different times.

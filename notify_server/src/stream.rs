@@ -1,195 +1,163 @@
-//! One stream's life: ready, replay, live, goodbye.
+//! One stream's life: ready, what was missed, live, goodbye.
 
-use std::convert::Infallible;
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
-use ::metrics::{counter, gauge, histogram};
-use axum::body::Body;
-use bytes::Bytes;
-use fechatter_core::log::Cursor;
+use ::metrics::{counter, gauge};
+use fechatter_core::http::{Taken, Takeover};
 use fechatter_core::token::AuthUser;
-use fechatter_core::{Position, Timestamp, metrics};
-use futures_util::{FutureExt, StreamExt, future, stream};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use fechatter_core::{Timestamp, metrics};
+use tokio::time::sleep;
 use tracing::warn;
 
 use crate::admissions::Admission;
+use crate::catch_up::{CatchUp, Then, Told};
 use crate::frame::{self, Control, GoodbyeReason};
-use crate::hub::{Attachment, Follow};
+use crate::hub::Attachment;
 use crate::outbox::{End, Next};
-use crate::recent::Event;
-use crate::replay::{self, Appetite, RETRY, Stop, Tries};
+use crate::replay::Stop;
 use crate::room::Reader;
 use crate::sse::App;
-use crate::tail::News;
-
-const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Frames on their way to the socket, so that they are written several at a time.
-const IN_HAND: usize = 32;
+use crate::start::Start;
+use crate::writer::Writer;
 
 /// One caller's stream.
 pub(crate) struct Stream {
-    app: App,
-    user: AuthUser,
-    /// Where the log was when the stream was asked for.
-    head: Cursor,
-    resumed: bool,
-    frames: mpsc::Sender<Bytes>,
-    _admission: Admission,
+    pub(crate) app: App,
+    pub(crate) user: AuthUser,
+    pub(crate) start: Start,
+    pub(crate) admission: Admission,
 }
 
 impl Stream {
-    /// The stream's body, which runs it: it moves when the client reads, and is gone with them.
-    pub(crate) fn body(
-        app: App,
-        user: AuthUser,
-        admission: Admission,
-        [from, head]: [Cursor; 2],
-        resumed: bool,
-    ) -> Body {
-        let (frames, mut taken) = mpsc::channel(IN_HAND);
-        let stream = Self { app, user, head, resumed, frames, _admission: admission };
-        let life = async move {
-            let mut closing = Closing::of_opened();
-            stream.send(frame::ready(from, resumed)).await;
-            closing.reason = stream.live(from).await;
-        };
-        let taken = stream::poll_fn(move |context| taken.poll_recv(context));
-        let life = life.into_stream().filter_map(|()| future::ready(None));
-        Body::from_stream(stream::select(taken, life).map(Ok::<_, Infallible>))
+    /// Runs it on the connection that asked for it, in a task of its own.
+    pub(crate) fn takeover(self) -> Takeover {
+        Takeover::new(move |taken| drop(tokio::spawn(self.live(taken))))
     }
 
-    /// Lives until something other than the client ends it; says what.
-    async fn live(&self, from: Cursor) -> &'static str {
-        let seconds_left = self.user.expires_at - Timestamp::now().0.timestamp();
-        let lifetime = Duration::from_secs(seconds_left.try_into().unwrap_or(0));
-        let end = tokio::select! {
-            biased;
-            () = self.app.shutdown.cancelled() => End::Goodbye(GoodbyeReason::Draining),
-            () = sleep(lifetime) => End::Goodbye(GoodbyeReason::TokenExpired),
-            Err(stop) = self.play(from) => match stop {
-                Stop::End(end) => end,
-                Stop::Failed(error) => {
-                    warn!(%error, user_id = %self.user.id, "a stream could not be continued");
-                    return "failed";
-                }
-            },
-        };
-        let (last, reason) = match end {
-            End::Goodbye(reason) => (Control::goodbye(reason), reason.name()),
-            End::Reset(reason, cursor) => (Control::reset(reason, cursor), "reset"),
-        };
-        self.send(last.frame()).await;
-        reason
-    }
-
-    /// Everything after `from` that is for this reader, once and in order, until something ends it.
-    async fn play(&self, from: Cursor) -> Result<Infallible, Stop> {
+    fn live(self, taken: Taken) -> impl Future<Output = ()> + Send {
+        let Self { app, user, start, admission } = self;
+        let (Taken { socket, head, open }, user_id) = (taken, user.id);
         // Boxed, so that its memory is free again for as long as the stream lives.
-        let attachment = Box::pin(self.catch_up(from)).await?;
-        let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                next = attachment.next() => match next {
-                    Next::Frame(frame) => self.send(frame).await,
-                    Next::End(end) => return Err(Stop::End(end)),
-                },
-                _ = heartbeat.tick() => attachment.heartbeat(),
+        let begins = Box::pin(async move {
+            let mut writer = Writer::new(socket);
+            writer.take([head.into()].into());
+            let begun = begin(app, user, start, &mut writer).await;
+            (writer, begun)
+        });
+        async move {
+            let _held = (open, admission);
+            let mut closing = Closing::of_opened();
+            let (mut writer, begun) = begins.await;
+            let stop = match begun {
+                Ok(attachment) => follow(attachment, &mut writer).await,
+                Err(stop) => stop,
+            };
+            match stop {
+                Stop::Gone => {}
+                Stop::End(end) => closing.reason = part(writer, end).await,
+                Stop::Failed(error) => {
+                    warn!(%error, %user_id, "a stream could not be continued");
+                    closing.reason = "failed";
+                }
             }
         }
     }
+}
 
-    /// Tells what this reader has missed after `from`, until everything further queues for them.
-    async fn catch_up(&self, from: Cursor) -> Result<Attachment, Stop> {
-        let reader = Reader { user: self.user, checked_at: self.head.position };
-        let workspace_id = self.user.workspace_id;
-        let mut reached = from;
-        let mut tries = Tries::default();
-        let mut catching_up = CatchingUp::now();
+/// Tells where the stream begins and what its reader has missed, until everything further queues for
+/// them.
+async fn begin(
+    app: App,
+    user: AuthUser,
+    start: Start,
+    writer: &mut Writer,
+) -> Result<Attachment, Stop> {
+    let (from, head, resumed) = match start {
+        Start::At { from, head, resumed } => (from, head, resumed),
+        Start::Reset { reason, cursor } => return Err(Stop::End(End::Reset(reason, cursor))),
+    };
+    writer.take([frame::ready(from, resumed)].into());
+    let seconds_left = user.expires_at - Timestamp::now().0.timestamp();
+    let lifetime = Duration::from_secs(seconds_left.try_into().unwrap_or(0));
+    let shutdown = app.shutdown.clone();
+    let reader = Reader { user, checked_at: head.position };
+    let mut missed = CatchUp::new(app, reader, from);
+    let catch_up = async {
         loop {
-            match self.app.hub.follow(&reader, reached) {
-                Follow::Missed(missed) => {
-                    catching_up.events += missed.frames.len();
-                    self.send_all(missed.frames).await;
-                    if let Some(reason) = missed.end {
-                        return Err(Stop::End(End::Goodbye(reason)));
-                    }
-                    reached = missed.reached;
+            writer.flush().await?;
+            let Told { frames, then } = tokio::select! {
+                biased;
+                gone = poll_fn(|context| writer.poll_gone(context)) => return Err(gone.into()),
+                told = missed.next() => told?,
+            };
+            writer.take(frames.into());
+            match then {
+                Then::More => {}
+                Then::End(reason) => {
+                    writer.flush().await?;
+                    return Err(Stop::End(End::Goodbye(reason)));
                 }
-                Follow::Attached(missed, attachment) => {
-                    catching_up.events += missed.frames.len();
-                    self.send_all(missed.frames).await;
-                    if self.resumed {
-                        catching_up.record();
+                Then::Live(attachment) => {
+                    if resumed {
+                        missed.record();
                     }
                     return Ok(attachment);
                 }
-                Follow::Forgotten(upto) => {
-                    catching_up.source = "database";
-                    reached = self.replay(&reader, reached, upto, &mut catching_up.events).await?;
-                }
-                Follow::Behind(mut place) => {
-                    self.app.tail.wake(News::In([workspace_id].into()));
-                    let arrives = place.wait_for(|place| *place >= reached.position);
-                    if timeout(RETRY, arrives).await.is_err() {
-                        replay::check(&self.app, &reader, reached).await?;
-                    }
-                }
-                // If it is the workspace that is wrong here, the tail is about to find out.
-                Follow::Diverged => {
-                    replay::check(&self.app, &reader, reached).await?;
-                    sleep(RETRY).await;
-                }
-                Follow::Absent => {
-                    if let Err(error) = self.app.loader.load(workspace_id).await {
-                        tries.wait(error).await?;
-                    }
-                }
             }
         }
+    };
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Err(Stop::End(End::Goodbye(GoodbyeReason::Draining))),
+        () = sleep(lifetime) => Err(Stop::End(End::Goodbye(GoodbyeReason::TokenExpired))),
+        begun = catch_up => begun,
     }
+}
 
-    /// Reads the log after a cursor, up to a position, as fast as the client takes it, and says
-    /// where that led.
-    async fn replay(
-        &self,
-        reader: &Reader,
-        mut reached: Cursor,
-        upto: Position,
-        events: &mut usize,
-    ) -> Result<Cursor, Stop> {
-        let mut appetite = Appetite::default();
-        while reached.position < upto {
-            let place = (reached, upto);
-            let (entries, next) = replay::read_on(&self.app, reader, place, &mut appetite).await?;
-            for entry in entries {
-                let event = Event::new(&entry);
-                if let Some(frame) = &event.frame {
-                    *events += 1;
-                    self.send(frame.clone()).await;
-                }
-                if let Some(reason) = reader.ended_by(&event) {
-                    return Err(Stop::End(End::Goodbye(reason)));
+/// Sends what queues, until something ends the stream.
+async fn follow(attachment: Attachment, writer: &mut Writer) -> Stop {
+    poll_fn(|context| {
+        if let Poll::Ready(gone) = writer.poll_gone(context) {
+            return Poll::Ready(gone.into());
+        }
+        loop {
+            match writer.poll_flush(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(gone)) => return Poll::Ready(gone.into()),
+                // A client that takes nothing must not keep what it may no longer have.
+                Poll::Pending => {
+                    return match attachment.outbox.poll_end(context) {
+                        Poll::Ready(end) if end.forbids() => Poll::Ready(Stop::End(end)),
+                        _ => Poll::Pending,
+                    };
                 }
             }
-            reached = next;
+            match attachment.outbox.poll_next(context) {
+                Poll::Ready(Next::Frames(frames)) => writer.take(frames),
+                Poll::Ready(Next::End(end)) => return Poll::Ready(Stop::End(end)),
+                Poll::Pending => return Poll::Pending,
+            }
         }
-        Ok(reached)
-    }
+    })
+    .await
+}
 
-    async fn send_all(&self, frames: Vec<Bytes>) {
-        for frame in frames {
-            self.send(frame).await;
+/// Says the last words, unless the client has no more room for what it may no longer have; tells why
+/// the stream ended.
+async fn part(mut writer: Writer, end: End) -> &'static str {
+    let (last, reason) = match end {
+        End::Goodbye(reason) => (Control::goodbye(reason), reason.name()),
+        End::Reset(reason, cursor) => (Control::reset(reason, cursor), "reset"),
+    };
+    if !(writer.is_blocked() && end.forbids()) {
+        writer.take([last.frame()].into());
+        if writer.flush().await.is_ok() {
+            writer.close().await;
         }
     }
-
-    /// Waits until there is room for the frame.
-    async fn send(&self, frame: Bytes) {
-        // The other end lives in the same body: it cannot be gone.
-        let _ = self.frames.send(frame).await;
-    }
+    reason
 }
 
 /// Counts a stream while it is open, and then why it is not.
@@ -209,24 +177,5 @@ impl Drop for Closing {
     fn drop(&mut self) {
         gauge!(metrics::STREAMS_OPEN).decrement(1);
         counter!(metrics::STREAMS_CLOSED, "reason" => self.reason).increment(1);
-    }
-}
-
-/// What a stream had to be told before it was live.
-struct CatchingUp {
-    began: Instant,
-    source: &'static str,
-    events: usize,
-}
-
-impl CatchingUp {
-    fn now() -> Self {
-        Self { began: Instant::now(), source: "memory", events: 0 }
-    }
-
-    fn record(&self) {
-        let events = u32::try_from(self.events).unwrap_or(u32::MAX);
-        histogram!(metrics::REPLAY_EVENTS).record(events);
-        histogram!(metrics::REPLAY_SECONDS, "source" => self.source).record(self.began.elapsed());
     }
 }

@@ -8,10 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    chunks::Chunks,
-    frames::{self, Frame},
-};
+use crate::frames::{self, Frame};
 
 /// How much is read at once.
 const AT_ONCE: usize = 16 * 1024;
@@ -43,7 +40,7 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Connection {
     socket: TcpStream,
-    chunks: Chunks,
+    // It has no other end than the connection's.
     body: Vec<u8>,
 }
 
@@ -88,9 +85,8 @@ impl Connection {
             Some(status) => return Err(OpenError::Refused(status)),
             None => return Err(io::Error::from(io::ErrorKind::InvalidData).into()),
         }
-        let mut connection = Self { socket, chunks: Chunks::new(), body: Vec::new() };
-        connection.chunks.take(&head[end..], &mut connection.body)?;
-        Ok(connection)
+        head.drain(..end);
+        Ok(Self { socket, body: head })
     }
 
     /// Waits for more and hands on every frame that is whole by then; `false` at the stream's end. Losing this future
@@ -104,15 +100,12 @@ impl Connection {
         if taken > 0 {
             return Ok(true);
         }
-        if self.chunks.has_ended() {
-            return Ok(false);
-        }
         self.socket.readable().await?;
         let mut bytes = [0; AT_ONCE];
         match self.socket.try_read(&mut bytes) {
             Ok(0) => Ok(false),
             Ok(read) => {
-                self.chunks.take(&bytes[..read], &mut self.body)?;
+                self.body.extend_from_slice(&bytes[..read]);
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),

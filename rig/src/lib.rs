@@ -2,10 +2,9 @@
 //!
 //! In reading order: `cluster` starts a database and any number of both servers, of which each is a `process`; `town`
 //! makes workspaces, people and chats in bulk, and `history` what they said; `rest` has the people's calls; `connection`
-//! is one stream, `chunks` and `frames` what comes through it, and `follower` a client that always comes back to its
+//! is one stream, `frames` what comes through it, and `follower` a client that always comes back to its
 //! stream.
 
-mod chunks;
 mod cluster;
 mod connection;
 mod follower;

@@ -7,8 +7,11 @@ mod layers;
 mod operations;
 mod serve;
 mod socket;
+mod takeover;
 
 pub use error::{ApiError, Detail, ErrorBody};
 pub use layers::{RequestId, Shared, shared};
 pub use operations::{Ask, Operations, operations};
 pub use serve::{Listeners, Peer, serve};
+pub use socket::Watched;
+pub use takeover::{Taken, Takeover};

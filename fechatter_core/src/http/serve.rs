@@ -2,18 +2,24 @@
 //!
 //! `axum::serve` lets a half-sent header hold its connection for ever; this loop does not.
 
+use std::convert::Infallible;
+use std::future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
 use axum::extract::Request;
+use axum::http::Method;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +28,7 @@ use tracing::{debug, warn};
 
 use super::body::Drained;
 use super::socket::Watched;
+use super::takeover::{self, Taken, Takeover};
 
 /// The connection's other end, in each request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +74,8 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(15);
 
 /// Serves connections until the token is cancelled, then lets the requests in hand finish, for at
-/// most 15 s. Responses without an end must themselves end on the token.
+/// most 15 s. Responses without an end, and what [takes connections over](Takeover), must themselves
+/// end on the token.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
     let connections = TaskTracker::new();
     loop {
@@ -77,7 +85,9 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         };
         match accepted {
             Ok((socket, peer)) => {
-                connections.spawn(serve_connection(socket, peer, router.clone(), shutdown.clone()));
+                let (router, open) = (router.clone(), connections.clone());
+                let served = serve_connection(socket, peer, router, open, shutdown.clone());
+                connections.spawn(served);
             }
             Err(error) => {
                 // Out of descriptors, most likely: nothing to do but let some close.
@@ -97,31 +107,61 @@ async fn serve_connection(
     socket: TcpStream,
     peer: SocketAddr,
     router: Router,
+    connections: TaskTracker,
     shutdown: CancellationToken,
 ) {
     // Without this, small frames wait for the client's acknowledgement of the one before.
     if let Err(error) = socket.set_nodelay(true) {
         debug!(%error, "no TCP_NODELAY");
     }
+    let (hand_over, mut handed_over) = oneshot::channel();
+    let hand_over = Arc::new(Mutex::new(Some(hand_over)));
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(|body| axum::body::Body::new(Drained::new(body)));
         request.extensions_mut().insert(Peer(peer));
-        router.clone().oneshot(request)
+        answer(router.clone(), request, Arc::clone(&hand_over))
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(Watched::new(socket)), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut draining = false;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => break ended,
+            Ok((takeover, head)) = &mut handed_over => {
+                let socket = connection.into_parts().io.into_inner();
+                takeover.go_on(Taken { socket, head, open: connections.token() });
+                return;
+            }
+            () = shutdown.cancelled(), if !draining => {
+                draining = true;
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+            }
         }
     };
     if let Err(error) = ended {
         debug!(%error, %peer, "a connection broke off");
     }
+}
+
+type HandOver = Arc<Mutex<Option<oneshot::Sender<(Takeover, Vec<u8>)>>>>;
+
+/// Answers a request, or hands its connection over: nothing is then answered here any more.
+async fn answer(
+    router: Router,
+    request: Request,
+    hand_over: HandOver,
+) -> Result<Response, Infallible> {
+    let (version, wants_body) = (request.version(), request.method() != Method::HEAD);
+    let mut response = router.oneshot(request).await?;
+    let takeover = Takeover::of(&mut response).filter(|_| wants_body);
+    let Some(takeover) = takeover else { return Ok(response) };
+    let head = takeover::head(version, response.into_parts().0);
+    if let Some(hand_over) = hand_over.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let _ = hand_over.send((takeover, head));
+    }
+    future::pending().await
 }

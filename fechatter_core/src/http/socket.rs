@@ -12,9 +12,10 @@ use tokio::time::{Sleep, sleep};
 /// How long a client may take nothing of what is being written to it.
 const WRITE_STALL: Duration = Duration::from_secs(30);
 
-/// A socket whose writes fail once the client has taken nothing for [`WRITE_STALL`]: a client that
+/// A socket whose writes fail once the client has taken nothing for 30 s: a client that
 /// stopped reading, or is gone without a word, must not hold its connection for ever.
-pub(super) struct Watched {
+#[derive(Debug)]
+pub struct Watched {
     socket: TcpStream,
     stalled: Option<Pin<Box<Sleep>>>,
 }

@@ -1,9 +1,10 @@
 //! The rules, by example.
 
 use fechatter_core::{MessageId, SessionId, WorkspaceId};
-use futures_util::FutureExt;
 
 use super::*;
+use std::task::{Context, Poll, Waker};
+
 use crate::outbox::Next;
 
 const LUNCH: ChatId = ChatId(1);
@@ -99,12 +100,10 @@ impl Room {
 fn received(outbox: &Outbox) -> (Vec<i64>, Option<End>) {
     let mut positions = Vec::new();
     loop {
-        match outbox.next().now_or_never() {
-            Some(Next::Frame(frame)) => {
-                positions.push(position(&frame));
-            }
-            Some(Next::End(end)) => return (positions, Some(end)),
-            None => return (positions, None),
+        match outbox.poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Next::Frames(frames)) => positions.extend(frames.iter().map(position)),
+            Poll::Ready(Next::End(end)) => return (positions, Some(end)),
+            Poll::Pending => return (positions, None),
         }
     }
 }

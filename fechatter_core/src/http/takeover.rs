@@ -1,0 +1,73 @@
+//! Connections that a response takes over: a stream needs the socket and nothing of what parsed its
+//! request.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use axum::http::{HeaderValue, Version, response};
+use axum::response::Response;
+use chrono::Utc;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::Watched;
+
+/// What goes on with the connection, in the extensions of a response: its body is not sent, but this
+/// is called with the socket. It must spawn what it does, and end that when the server does.
+#[derive(Clone)]
+pub struct Takeover(Arc<Mutex<Option<Box<dyn FnOnce(Taken) + Send>>>>);
+
+/// A connection after its last request.
+pub struct Taken {
+    /// Whatever is written to it until it is closed is the response.
+    pub socket: Watched,
+    /// The response's head, which comes first.
+    pub head: Vec<u8>,
+    /// The server's end waits until this is dropped.
+    pub open: TaskTrackerToken,
+}
+
+impl Takeover {
+    /// Calls this with the socket.
+    pub fn new(go_on: impl FnOnce(Taken) + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::new(go_on)))))
+    }
+
+    /// Takes it out of a response.
+    pub(super) fn of(response: &mut Response) -> Option<Self> {
+        response.extensions_mut().remove()
+    }
+
+    pub(super) fn go_on(self, taken: Taken) {
+        let go_on = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(go_on) = go_on {
+            go_on(taken);
+        }
+    }
+}
+
+impl fmt::Debug for Takeover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Takeover")
+    }
+}
+
+/// The head of a response whose body ends with the connection, which every client understands.
+pub(super) fn head(version: Version, parts: response::Parts) -> Vec<u8> {
+    let mut headers = parts.headers;
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(TRANSFER_ENCODING);
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    let now = Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    if let Ok(now) = HeaderValue::try_from(now) {
+        headers.insert(DATE, now);
+    }
+    let mut head = format!("{version:?} {}\r\n", parts.status).into_bytes();
+    for (name, value) in &headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}

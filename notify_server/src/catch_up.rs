@@ -1,0 +1,140 @@
+//! What a stream is told before it is live: all that its reader has missed.
+
+use ::metrics::histogram;
+use bytes::Bytes;
+use fechatter_core::log::Cursor;
+use fechatter_core::{Position, metrics};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::frame::GoodbyeReason;
+use crate::hub::{Attachment, Follow};
+use crate::recent::Event;
+use crate::replay::{self, Appetite, RETRY, Stop, Tries};
+use crate::room::Reader;
+use crate::sse::App;
+use crate::tail::News;
+
+/// A reader on their way to the present.
+pub(crate) struct CatchUp {
+    app: App,
+    reader: Reader,
+    reached: Cursor,
+    /// Up to where the log is read, since it is not in memory.
+    unread: Option<Position>,
+    appetite: Appetite,
+    tries: Tries,
+    began: Instant,
+    source: &'static str,
+    events: usize,
+}
+
+/// Some of what a reader has missed, and what comes behind it.
+pub(crate) struct Told {
+    pub(crate) frames: Vec<Bytes>,
+    pub(crate) then: Then,
+}
+
+/// How it goes on.
+pub(crate) enum Then {
+    More,
+    /// That was all, and everything further queues here.
+    Live(Attachment),
+    End(GoodbyeReason),
+}
+
+impl CatchUp {
+    pub(crate) fn new(app: App, reader: Reader, from: Cursor) -> Self {
+        Self {
+            app,
+            reader,
+            reached: from,
+            unread: None,
+            appetite: Appetite::default(),
+            tries: Tries::default(),
+            began: Instant::now(),
+            source: "memory",
+            events: 0,
+        }
+    }
+
+    /// The next of what the reader has missed.
+    pub(crate) async fn next(&mut self) -> Result<Told, Stop> {
+        let told = loop {
+            if let Some(upto) = self.unread {
+                break self.replay(upto).await?;
+            }
+            if let Some(told) = self.follow().await? {
+                break told;
+            }
+        };
+        self.events += told.frames.len();
+        Ok(told)
+    }
+
+    /// Counts what was told to a reader who had been away.
+    pub(crate) fn record(&self) {
+        let events = u32::try_from(self.events).unwrap_or(u32::MAX);
+        histogram!(metrics::REPLAY_EVENTS).record(events);
+        histogram!(metrics::REPLAY_SECONDS, "source" => self.source).record(self.began.elapsed());
+    }
+
+    /// What memory says, or nothing until something else was done about it.
+    async fn follow(&mut self) -> Result<Option<Told>, Stop> {
+        let workspace_id = self.reader.user.workspace_id;
+        match self.app.hub.follow(&self.reader, self.reached) {
+            Follow::Missed(missed) => {
+                self.reached = missed.reached;
+                let then = missed.end.map_or(Then::More, Then::End);
+                return Ok(Some(Told { frames: missed.frames, then }));
+            }
+            Follow::Attached(missed, attachment) => {
+                let then = Then::Live(attachment);
+                return Ok(Some(Told { frames: missed.frames, then }));
+            }
+            Follow::Forgotten(upto) => {
+                self.source = "database";
+                self.unread = Some(upto);
+                self.appetite = Appetite::default();
+            }
+            Follow::Behind(mut place) => {
+                self.app.tail.wake(News::In([workspace_id].into()));
+                let arrives = place.wait_for(|place| *place >= self.reached.position);
+                if timeout(RETRY, arrives).await.is_err() {
+                    replay::check(&self.app, &self.reader, self.reached).await?;
+                }
+            }
+            // If it is the workspace that is wrong here, the tail is about to find out.
+            Follow::Diverged => {
+                replay::check(&self.app, &self.reader, self.reached).await?;
+                sleep(RETRY).await;
+            }
+            Follow::Absent => {
+                if let Err(error) = self.app.loader.load(workspace_id).await {
+                    self.tries.wait(error).await?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the log says next, on the way to a position.
+    async fn replay(&mut self, upto: Position) -> Result<Told, Stop> {
+        let mut told = Told { frames: Vec::new(), then: Then::More };
+        if self.reached.position >= upto {
+            self.unread = None;
+            return Ok(told);
+        }
+        let place = (self.reached, upto);
+        let (entries, reached) =
+            replay::read_on(&self.app, &self.reader, place, &mut self.appetite).await?;
+        self.reached = reached;
+        for event in entries.iter().map(Event::new) {
+            told.frames.extend(event.frame.clone());
+            if let Some(reason) = self.reader.ended_by(&event) {
+                told.then = Then::End(reason);
+                break;
+            }
+        }
+        Ok(told)
+    }
+}

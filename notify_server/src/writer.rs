@@ -1,0 +1,111 @@
+//! A stream's socket: all that is in hand leaves in one write, and a client that leaves is noticed.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use fechatter_core::http::Watched;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+/// What one write takes.
+const MAX_SLICES: usize = 64;
+
+/// Writes to one client.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    socket: Watched,
+    // Without memory while everything is written.
+    hand: VecDeque<Bytes>,
+    blocked: bool,
+}
+
+/// The client has closed the connection, or takes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gone;
+
+impl Writer {
+    pub(crate) fn new(socket: Watched) -> Self {
+        Self { socket, hand: VecDeque::new(), blocked: false }
+    }
+
+    /// Takes in hand what is to be written next.
+    pub(crate) fn take(&mut self, frames: VecDeque<Bytes>) {
+        if self.hand.is_empty() {
+            self.hand = frames;
+        } else {
+            self.hand.extend(frames);
+        }
+    }
+
+    /// Whether the client has yet to make room for what is in hand.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Writes all that is in hand.
+    pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        while !self.hand.is_empty() {
+            let written = self.poll_write(context);
+            self.blocked = written.is_pending();
+            match ready!(written) {
+                Ok(written) if written > 0 => self.forget(written),
+                _ => return Poll::Ready(Err(Gone)),
+            }
+        }
+        self.hand = VecDeque::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until the client leaves. What they say after their request is for nobody.
+    pub(crate) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Gone> {
+        let mut bytes = [0; 512];
+        loop {
+            let mut read = ReadBuf::new(&mut bytes);
+            let outcome = ready!(Pin::new(&mut self.socket).poll_read(context, &mut read));
+            if outcome.is_err() || read.filled().is_empty() {
+                return Poll::Ready(Gone);
+            }
+        }
+    }
+
+    /// Writes all that is in hand, unless the client leaves.
+    pub(crate) async fn flush(&mut self) -> Result<(), Gone> {
+        poll_fn(|context| match self.poll_gone(context) {
+            Poll::Ready(gone) => Poll::Ready(Err(gone)),
+            Poll::Pending => self.poll_flush(context),
+        })
+        .await
+    }
+
+    /// Ends the response.
+    pub(crate) async fn close(mut self) {
+        let _ = self.socket.shutdown().await;
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        let socket = Pin::new(&mut self.socket);
+        if let [frame] = self.hand.make_contiguous() {
+            return socket.poll_write(context, frame);
+        }
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let filled = slices.iter_mut().zip(&self.hand).map(|(slice, frame)| {
+            *slice = IoSlice::new(frame);
+        });
+        let filled = filled.count();
+        socket.poll_write_vectored(context, &slices[..filled])
+    }
+
+    fn forget(&mut self, mut written: usize) {
+        while let Some(frame) = self.hand.front_mut() {
+            if written < frame.len() {
+                frame.advance(written);
+                return;
+            }
+            written -= frame.len();
+            self.hand.pop_front();
+        }
+    }
+}
