@@ -26,8 +26,9 @@ const DRAINING: End = End::Goodbye(GoodbyeReason::Draining);
 pub(crate) struct Hub {
     rooms: Mutex<HashMap<WorkspaceId, Room>>,
     streams_so_far: AtomicU64,
-    // Changed and read under the rooms' lock.
+    // Changed and read under the rooms' lock, as is the next.
     draining: AtomicBool,
+    beat: AtomicU64,
     limits: RecentLimits,
 }
 
@@ -90,8 +91,8 @@ pub(crate) enum Follow {
 
 impl Hub {
     pub(crate) fn new(limits: RecentLimits) -> Self {
-        let (rooms, streams_so_far, draining) = Default::default();
-        Self { rooms, streams_so_far, draining, limits }
+        let (rooms, streams_so_far, draining, beat) = Default::default();
+        Self { rooms, streams_so_far, draining, beat, limits }
     }
 
     /// How much of its newest events a workspace may keep that is about to come.
@@ -137,7 +138,8 @@ impl Hub {
         if self.draining.load(Ordering::Relaxed) {
             outbox.end(DRAINING, &mut Takers::default());
         }
-        room.attach(id, reader, Arc::clone(&outbox));
+        let beat = self.beat.load(Ordering::Relaxed);
+        room.attach([id, beat], reader, Arc::clone(&outbox));
         let AuthUser { workspace_id, id: user_id, .. } = reader.user;
         Attachment { outbox, hub: Arc::clone(self), id, workspace_id, user_id }
     }
@@ -220,7 +222,9 @@ impl Hub {
     /// Sends every stream a heartbeat each 15 beats, and ends those whose token has expired
     /// by this moment, in Unix seconds.
     pub(crate) fn beat(&self, number: u64, now: i64) {
-        self.rooms().values().for_each(|room| room.beat(number, now));
+        let rooms = self.rooms();
+        self.beat.store(number, Ordering::Relaxed);
+        rooms.values().for_each(|room| room.beat(number, now));
     }
 
     /// Ends all streams, and those that are still on their way here.

@@ -4,8 +4,9 @@
 //! `hub` gives it to the streams of those it is for. `room` holds the rules of one workspace:
 //! `memberships` who is in which chat, `recent` its newest events, `ending` which of them end
 //! streams, `outbox` what one stream has yet to take, `snapshot` how a workspace begins. `sse`
-//! answers `GET /events`, `start` decides where a stream begins, `replay` reads for it what memory no longer has, `stream` is its life until it
-//! ends, and `frame` is what is written to it. `measure` is for those who watch.
+//! answers `GET /events`, `start` decides where a stream begins, `catch_up` tells it what it has
+//! missed, for which `replay` reads what memory no longer has, `stream` is its life until it ends,
+//! `frame` is what is written to it, and `writer` how. `measure` is for those who watch.
 
 mod admissions;
 mod catch_up;
@@ -126,7 +127,7 @@ pub async fn serve(
 async fn beat(hub: Arc<Hub>, shutdown: CancellationToken) {
     let mut beats = interval(BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for number in 0.. {
+    for number in 1.. {
         tokio::select! {
             _ = beats.tick() => hub.beat(number, Timestamp::now().0.timestamp()),
             () = shutdown.cancelled() => return hub.drain(),

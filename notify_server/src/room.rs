@@ -47,6 +47,8 @@ pub(crate) struct Room {
 #[derive(Debug)]
 struct Stream {
     id: u64,
+    /// The last one before it came.
+    beat: u64,
     reader: Reader,
     outbox: Arc<Outbox>,
 }
@@ -160,8 +162,8 @@ impl Room {
     }
 
     /// Adds a stream whose reader has everything up to the head.
-    pub(crate) fn attach(&mut self, id: u64, reader: Reader, outbox: Arc<Outbox>) {
-        let stream = Stream { id, reader, outbox };
+    pub(crate) fn attach(&mut self, [id, beat]: [u64; 2], reader: Reader, outbox: Arc<Outbox>) {
+        let stream = Stream { id, beat, reader, outbox };
         // Most people have one.
         self.streams.entry(reader.user.id).or_insert_with(|| Vec::with_capacity(1)).push(stream);
         self.deserted = None;
@@ -244,10 +246,10 @@ impl Room {
         let mut takers = Takers::default();
         let expired = End::Goodbye(GoodbyeReason::TokenExpired);
         let mut heartbeat = None;
-        for Stream { id, reader, outbox } in self.streams.values().flatten() {
+        for Stream { beat, reader, outbox, .. } in self.streams.values().flatten() {
             if reader.user.expires_at <= now {
                 outbox.end(expired, &mut takers);
-            } else if id % HEARTBEAT == number % HEARTBEAT {
+            } else if (number - beat).is_multiple_of(HEARTBEAT) {
                 let frame = heartbeat.get_or_insert_with(|| self.heartbeat());
                 outbox.push(frame.clone(), &mut takers);
             }

@@ -15,7 +15,9 @@ use super::Watched;
 /// What goes on with the connection, in the extensions of a response: its body is not sent, but this
 /// is called with the socket. It must spawn what it does, and end that when the server does.
 #[derive(Clone)]
-pub struct Takeover(Arc<Mutex<Option<Box<dyn FnOnce(Taken) + Send>>>>);
+pub struct Takeover(Arc<Mutex<Option<GoOn>>>);
+
+type GoOn = Box<dyn FnOnce(Taken) + Send>;
 
 /// A connection after its last request.
 pub struct Taken {
