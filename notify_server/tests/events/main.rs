@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod resume;
+mod wire;
 mod world;
 
 use std::time::{Duration, Instant};
