@@ -1,11 +1,19 @@
 //! Many streams, each of another person.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use fechatter_core::UserId;
-use rig::{Cluster, Follower, Frame, Heard, Person};
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use rig::{Follower, Frame, Heard, Person};
+use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
     clock::{Clock, sent_at},
@@ -18,21 +26,28 @@ const SIDE_BY_SIDE: usize = 50;
 const PAUSE: Duration = Duration::from_millis(200);
 /// For whatever streams are waited for.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// How often it is looked whether it has happened: telling at each message would cost more than the message.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Open streams. Dropping this closes them.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     clock: Clock,
+    addresses: Arc<[SocketAddr]>,
     streams: JoinSet<()>,
-    heard: Arc<watch::Sender<State>>,
+    ears: Vec<Arc<Mutex<Vec<Receipt>>>>,
+    heard: Arc<All>,
 }
 
 /// What all streams have heard together.
 #[derive(Debug, Default)]
-struct State {
-    beginnings: Beginnings,
-    receipts: Vec<Receipt>,
-    lost: usize,
+struct All {
+    beginnings: Mutex<Beginnings>,
+    begun: AtomicUsize,
+    received: AtomicUsize,
+    lost: AtomicUsize,
+    /// The first message, as it came.
+    sample: Mutex<Option<String>>,
 }
 
 /// The cursors at which people's streams have begun.
@@ -47,14 +62,17 @@ pub(crate) struct Receipt {
 
 impl Crowd {
     /// Opens a stream for each, a few at a time, and waits until all are there.
-    pub(crate) async fn gather(clock: Clock, cluster: &Cluster, people: &[Person]) -> Result<Self> {
-        let mut crowd = Self::nobody(clock);
+    pub(crate) async fn gather(
+        clock: Clock,
+        addresses: &Arc<[SocketAddr]>,
+        people: &[Person],
+    ) -> Result<Self> {
+        let mut crowd = Self::nobody(clock, addresses);
         for few in people.chunks(SIDE_BY_SIDE) {
             for person in few {
-                crowd.join(cluster, person, None);
+                crowd.join(person, None);
             }
-            let there = crowd.streams.len();
-            crowd.wait_for(|state| state.beginnings.len() >= there).await?;
+            crowd.wait_for(|heard| &heard.begun, crowd.streams.len()).await?;
         }
         Ok(crowd)
     }
@@ -62,13 +80,13 @@ impl Crowd {
     /// Begins to open a stream for each from their cursor on, all at once.
     pub(crate) fn storm(
         clock: Clock,
-        cluster: &Cluster,
+        addresses: &Arc<[SocketAddr]>,
         people: &[Person],
         mut cursors: Beginnings,
     ) -> Self {
-        let mut crowd = Self::nobody(clock);
+        let mut crowd = Self::nobody(clock, addresses);
         for person in people {
-            crowd.join(cluster, person, cursors.remove(&person.id));
+            crowd.join(person, cursors.remove(&person.id));
         }
         crowd
     }
@@ -76,53 +94,94 @@ impl Crowd {
     /// Closes all streams and tells where each began.
     pub(crate) async fn leave(mut self) -> Beginnings {
         self.streams.shutdown().await;
-        self.heard.send_replace(State::default()).beginnings
+        std::mem::take(&mut lock(&self.heard.beginnings))
+    }
+
+    /// Waits until so many messages have been received since the last [`receipts`](Self::receipts).
+    pub(crate) async fn received(&self, count: usize) -> Result<()> {
+        self.wait_for(|heard| &heard.received, count).await
     }
 
     /// Waits until so many messages have been received, and forgets them.
     pub(crate) async fn receipts(&self, count: usize) -> Result<Vec<Receipt>> {
-        self.wait_for(|state| state.receipts.len() >= count).await?;
-        let mut receipts = Vec::new();
-        self.heard.send_modify(|state| std::mem::swap(&mut state.receipts, &mut receipts));
+        self.received(count).await?;
+        let mut receipts = Vec::with_capacity(count);
+        for ear in &self.ears {
+            receipts.append(&mut lock(ear));
+        }
+        self.heard.received.fetch_sub(receipts.len(), Ordering::Relaxed);
         Ok(receipts)
     }
 
     /// How often a stream broke off or was not to be had.
     pub(crate) fn lost(&self) -> usize {
-        self.heard.borrow().lost
+        self.heard.lost.load(Ordering::Relaxed)
     }
 
-    fn nobody(clock: Clock) -> Self {
-        Self { clock, streams: JoinSet::new(), heard: Arc::new(watch::Sender::default()) }
+    /// A message as it came, with its fields.
+    pub(crate) fn sample(&self) -> Option<String> {
+        lock(&self.heard.sample).clone()
     }
 
-    fn join(&mut self, cluster: &Cluster, person: &Person, cursor: Option<String>) {
-        let addresses = Arc::clone(&cluster.events);
+    fn nobody(clock: Clock, addresses: &Arc<[SocketAddr]>) -> Self {
+        let addresses = Arc::clone(addresses);
+        Self { clock, addresses, streams: JoinSet::new(), ears: Vec::new(), heard: Arc::default() }
+    }
+
+    fn join(&mut self, person: &Person, cursor: Option<String>) {
+        let addresses = Arc::clone(&self.addresses);
         let token = Arc::clone(&person.token);
         let (clock, heard, user_id) = (self.clock, Arc::clone(&self.heard), person.id);
+        let ear = Arc::default();
+        self.ears.push(Arc::clone(&ear));
         self.streams.spawn(async move {
             let mut follower = Follower { addresses, server: 0, token, cursor, pause: PAUSE };
             let hear = |what: Heard<'_>| match what {
-                Heard::Frame(frame) => hear(clock, &heard, user_id, frame),
-                Heard::Lost => heard.send_modify(|state| state.lost += 1),
+                Heard::Frame(frame) => heard.hear(clock, &ear, user_id, frame),
+                Heard::Lost => _ = heard.lost.fetch_add(1, Ordering::Relaxed),
                 Heard::Opened => {}
             };
             follower.follow(hear).await;
         });
     }
 
-    async fn wait_for(&self, is_enough: impl FnMut(&State) -> bool) -> Result<()> {
-        let mut heard = self.heard.subscribe();
-        let waited = timeout(PATIENCE, heard.wait_for(is_enough)).await.map(drop);
-        waited.with_context(|| {
-            let State { beginnings, receipts, lost } = &*self.heard.borrow();
-            format!(
-                "of {} streams {} have begun and {lost} broke off; they received {}",
-                self.streams.len(),
-                beginnings.len(),
-                receipts.len()
-            )
-        })
+    async fn wait_for(&self, what: fn(&All) -> &AtomicUsize, count: usize) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while what(&self.heard).load(Ordering::Relaxed) < count {
+            if Instant::now() > deadline {
+                let All { begun, received, lost, .. } = &*self.heard;
+                bail!(
+                    "of {} streams {begun:?} have begun and {lost:?} broke off; they received {received:?}",
+                    self.streams.len()
+                );
+            }
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+}
+
+impl All {
+    fn hear(&self, clock: Clock, ear: &Mutex<Vec<Receipt>>, user_id: UserId, frame: Frame<'_>) {
+        let received = clock.now();
+        match frame.event {
+            "NewMessage" => {
+                if let Some(sent) = sent_at(frame.data) {
+                    lock(ear).push(Receipt { sent, received });
+                    if self.received.fetch_add(1, Ordering::Relaxed) == 0 {
+                        *lock(&self.sample) = Some(as_it_came(frame));
+                    }
+                }
+            }
+            "Ready" => {
+                let ready: Option<serde_json::Value> = serde_json::from_slice(frame.data).ok();
+                if let Some(cursor) = ready.as_ref().and_then(|ready| ready["cursor"].as_str()) {
+                    lock(&self.beginnings).insert(user_id, cursor.to_owned());
+                    self.begun.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -140,22 +199,11 @@ impl Receipt {
     }
 }
 
-fn hear(clock: Clock, heard: &watch::Sender<State>, user_id: UserId, frame: Frame<'_>) {
-    let received = clock.now();
-    match frame.event {
-        "NewMessage" => {
-            if let Some(sent) = sent_at(frame.data) {
-                heard.send_modify(|state| state.receipts.push(Receipt { sent, received }));
-            }
-        }
-        "Ready" => {
-            let ready: Option<serde_json::Value> = serde_json::from_slice(frame.data).ok();
-            if let Some(cursor) = ready.as_ref().and_then(|ready| ready["cursor"].as_str()) {
-                heard.send_modify(|state| {
-                    state.beginnings.insert(user_id, cursor.to_owned());
-                });
-            }
-        }
-        _ => {}
-    }
+fn as_it_came(frame: Frame<'_>) -> String {
+    let id = frame.id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    format!("{id}event: {}\ndata: {}\n\n", frame.event, String::from_utf8_lossy(frame.data))
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

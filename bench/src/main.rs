@@ -1,12 +1,18 @@
 //! `bench`: measures how a real Fechatter delivers, and prints one table.
 //!
-//! In reading order: each of the `scenarios` starts its own servers on a `stage`, opens a `crowd` of streams, calls at a
-//! steady `pace`, sends messages that carry the time on a `clock`, asks the system about `processes`, and writes the
-//! quantiles of what it has `timed` into the `report`.
+//! In reading order: each of the `scenarios` starts its own servers on a `stage`, perhaps with a `large` workspace, opens
+//! a `crowd` of streams, lets a `load` of senders send all they can or calls at a steady `pace` over a `pool` of
+//! connections, sends messages that carry the time on a `clock`, asks the system about `processes`, measures the `limits`
+//! of the machine in the same minute, and writes a `figure` of what it has `timed` into the `report`.
 
 mod clock;
 mod crowd;
+mod figure;
+mod large;
+mod limits;
+mod load;
 mod pace;
+mod pool;
 mod processes;
 mod report;
 mod scenarios;
@@ -16,9 +22,9 @@ mod timed;
 use std::{env, num::NonZero, process::ExitCode, thread, time::Duration};
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use rig::Programs;
-use tokio::time::timeout;
+use tokio::{sync::OnceCell, time::timeout};
 
 use crate::{report::Report, scenarios::Scenario, stage::Stage};
 
@@ -28,9 +34,9 @@ const LIMIT: Duration = Duration::from_mins(10);
 /// Measures the servers beside which this program lies.
 #[derive(Parser)]
 struct Arguments {
-    /// What to measure; everything unless named
+    /// What to measure; everything unless named, for about 25 minutes
     scenarios: Vec<Scenario>,
-    /// Print the rows as JSON: name, value, unit
+    /// Print the rows as JSON: name, value, spread, unit, limit, ratio, target, met
     #[arg(long)]
     json: bool,
     /// A tenth of everything, for 5 s: shows that it works, and measures little
@@ -58,12 +64,13 @@ async fn measure(arguments: &Arguments) -> Result<bool> {
         programs: Programs::in_folder(folder)?,
         logs: folder.with_file_name("bench"),
         quick: arguments.quick,
+        large: OnceCell::new(),
     };
     let scenarios = match &*arguments.scenarios {
-        [] => Scenario::ALL,
+        [] => Scenario::value_variants(),
         named => named,
     };
-    let mut report = Report::default();
+    let mut report = Report::new(!arguments.quick);
     let mut complete = true;
     for scenario in scenarios {
         eprintln!("Measuring {}.", scenario.name());

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use fechatter_core::ChatId;
-use reqwest::Method;
-use rig::{Answer, Person};
+use rig::Person;
 use tokio::{
     task::JoinSet,
     time::{Instant, interval, sleep},
 };
 use uuid::Uuid;
 
-use crate::{clock::Clock, timed::Timed};
+use crate::{clock::Clock, pool::Pool, timed::Timed};
 
 /// Makes so many calls a second until something happens; tells how long each took. The first one that fails ends it.
 pub(crate) async fn calls<F>(
@@ -21,7 +20,7 @@ pub(crate) async fn calls<F>(
     call: impl Fn(usize) -> F,
 ) -> Result<Timed>
 where
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = Result<()>> + Send + 'static,
 {
     let mut ticks = interval(Duration::from_secs(1) / a_second);
     let mut open = JoinSet::new();
@@ -45,55 +44,53 @@ where
     Timed::new(times).context("there was no time for a call")
 }
 
-/// Sends so many messages a second, everybody in turn, for so many seconds.
-pub(crate) async fn messages(
-    clock: Clock,
-    senders: &[Person],
-    chat: ChatId,
-    (a_second, seconds): (u32, u32),
-) -> Result<Timed> {
-    let until = async {
-        sleep(Duration::from_secs(seconds.into())).await;
-        Ok(())
-    };
-    calls(a_second, until, |number| send(clock, &senders[number % senders.len()], chat)).await
-}
-
-/// Sends so many messages at once, everybody in turn, and waits until all are answered.
-pub(crate) async fn at_once(
-    clock: Clock,
-    senders: &[Person],
-    chat: ChatId,
-    count: usize,
-) -> Result<()> {
-    let senders = senders.iter().cycle().take(count);
-    let mut open: JoinSet<_> = senders.map(|sender| timed(send(clock, sender, chat))).collect();
-    while let Some(took) = open.join_next().await {
-        took??;
-    }
+/// Something to wait for that happens after so many seconds.
+pub(crate) async fn after(seconds: u32) -> Result<()> {
+    sleep(Duration::from_secs(seconds.into())).await;
     Ok(())
 }
 
-/// Sends one message, whose time is that of the call.
-pub(crate) fn send(
-    clock: Clock,
-    sender: &Person,
-    chat: ChatId,
-) -> impl Future<Output = Answer> + Send + use<> {
-    let sender = sender.clone();
-    async move { sender.send(chat, &clock.message(), Uuid::new_v4()).await }
+/// People in a chat, and how they reach the server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Party<'a> {
+    pub(crate) clock: Clock,
+    pub(crate) pool: &'a Pool,
+    pub(crate) senders: &'a [Person],
+    pub(crate) chat: ChatId,
 }
 
-/// Asks for the list of chats.
-pub(crate) fn list_chats(person: &Person) -> impl Future<Output = Answer> + Send + use<> {
-    let person = person.clone();
-    async move { person.call(Method::GET, "/api/chat", None).await }
-}
-
-async fn timed(call: impl Future<Output = Answer>) -> Result<Duration> {
-    let began = Instant::now();
-    match call.await {
-        Answer::Ok { .. } => Ok(began.elapsed()),
-        other => bail!("a call failed: {other:?}"),
+impl Party<'_> {
+    /// Sends so many messages a second, everybody in turn, for so many seconds.
+    pub(crate) async fn talk(self, a_second: u32, seconds: u32) -> Result<Timed> {
+        calls(a_second, after(seconds), |number| self.send(number)).await
     }
+
+    /// Sends so many messages at once, everybody in turn, and waits until all are answered.
+    pub(crate) async fn shout(self, count: usize) -> Result<()> {
+        let mut open: JoinSet<_> = (0..count).map(|number| self.send(number)).collect();
+        while let Some(sent) = open.join_next().await {
+            sent??;
+        }
+        Ok(())
+    }
+
+    /// Sends one message, whose time is that of the call.
+    pub(crate) fn send(self, number: usize) -> impl Future<Output = Result<()>> + Send + use<> {
+        let Self { clock, pool, senders, chat } = self;
+        let (pool, sender) = (pool.clone(), senders[number % senders.len()].clone());
+        async move { pool.call(&message(&sender, chat, &clock.message())).await }
+    }
+}
+
+/// A request that sends a message, under a key of its own.
+pub(crate) fn message(sender: &Person, chat: ChatId, content: &str) -> String {
+    let key = Uuid::new_v4();
+    let body = format!(r#"{{"content":"{content}","idempotency_key":"{key}"}}"#);
+    sender.request(&format!("POST /api/chat/{chat}/messages"), &body)
+}
+
+async fn timed(call: impl Future<Output = Result<()>>) -> Result<Duration> {
+    let began = Instant::now();
+    call.await?;
+    Ok(began.elapsed())
 }

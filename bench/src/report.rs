@@ -1,96 +1,226 @@
 //! What was measured, as a table or as JSON.
 
-use std::time::Duration;
+use std::{borrow::Borrow, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::timed::Timed;
+use crate::{
+    figure::{Figure, as_f64},
+    timed::Timed,
+};
 
-const TITLES: [&str; 5] = ["scenario", "name", "value", "unit", "conditions"];
+const TITLES: [&str; 9] =
+    ["scenario", "name", "median", "spread", "unit", "limit", "ratio", "target", "met"];
 
-/// All rows so far.
-#[derive(Debug, Default)]
-pub(crate) struct Report(Vec<Row>);
-
-#[derive(Debug)]
-struct Row {
-    scenario: &'static str,
-    name: String,
-    value: f64,
-    unit: &'static str,
-    conditions: String,
+/// What a figure is to be; a row may have several.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target {
+    Least(f64),
+    Most(f64),
+    LeastOfLimit(f64),
+    MostOfLimit(f64),
 }
 
-/// Adds rows of one scenario, measured under the same conditions.
+/// The targets of a scenario, by the names of its rows.
+pub(crate) type Targets = &'static [(&'static str, Target)];
+
+/// All rows so far.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// Else targets are left out: nothing can be said of a debug build.
+    judges: bool,
+    rows: Vec<Row>,
+    conditions: Vec<String>,
+}
+
+/// One figure.
+#[derive(Debug)]
+pub(crate) struct Row {
+    scenario: &'static str,
+    name: String,
+    figure: Figure,
+    unit: &'static str,
+    limit: Option<f64>,
+    targets: Vec<Target>,
+}
+
+/// Adds rows of one scenario.
 #[derive(Debug)]
 pub(crate) struct Section<'a> {
     report: &'a mut Report,
     scenario: &'static str,
-    conditions: String,
+    targets: Targets,
 }
 
 impl Report {
-    pub(crate) fn under(&mut self, scenario: &'static str, conditions: String) -> Section<'_> {
-        Section { report: self, scenario, conditions }
+    pub(crate) fn new(judges: bool) -> Self {
+        Self { judges, rows: Vec::new(), conditions: Vec::new() }
     }
 
-    /// One line a row, in columns; conditions are told once.
+    /// For what was measured under these conditions.
+    pub(crate) fn under(
+        &mut self,
+        scenario: &'static str,
+        targets: Targets,
+        conditions: &str,
+    ) -> Section<'_> {
+        self.conditions.push(format!("{scenario}: {conditions}."));
+        Section { report: self, scenario, targets }
+    }
+
+    /// The conditions, and one line a row, in columns.
     pub(crate) fn table(&self) -> String {
         let mut lines = vec![TITLES.map(ToOwned::to_owned)];
-        let mut told = "";
-        for row in &self.0 {
-            let news = if row.conditions == told { "" } else { &row.conditions };
-            lines.push(row.cells(news));
-            told = &row.conditions;
-        }
-        let width = |column: usize| lines.iter().map(|cells| cells[column].chars().count()).max();
-        let [a, b, c, d] = [0, 1, 2, 3].map(|column| width(column).unwrap_or_default());
-        let line = |[scenario, name, value, unit, conditions]: &[String; 5]| {
-            let line = format!("{scenario:a$}  {name:b$}  {value:>c$}  {unit:d$}  {conditions}");
-            line.trim_end().to_owned()
+        lines.extend(self.rows.iter().map(Row::cells));
+        let widths: [usize; TITLES.len()] = std::array::from_fn(|column| {
+            lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or_default()
+        });
+        let line = |cells: &[String; TITLES.len()]| {
+            let padded = cells.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
+                // Numbers end at the same place, words begin there.
+                if matches!(column, 2 | 3 | 5 | 6) {
+                    format!("{cell:>width$}")
+                } else {
+                    format!("{cell:width$}")
+                }
+            });
+            padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
         };
-        lines.iter().map(line).collect::<Vec<_>>().join("\n")
+        let table = lines.iter().map(line).collect::<Vec<_>>().join("\n");
+        format!("{}\n\n{table}", self.conditions.join("\n"))
     }
 
-    /// An array of `{name, value, unit}`.
+    /// An array of objects, null where there is nothing to say.
     pub(crate) fn json(&self) -> String {
-        let row = |row: &Row| {
-            let name = format!("{}.{}", row.scenario, row.name);
-            json!({ "name": name, "value": row.value, "unit": row.unit })
-        };
-        format!("{:#}", Value::Array(self.0.iter().map(row).collect()))
+        format!("{:#}", Value::Array(self.rows.iter().map(Row::json).collect()))
     }
 }
 
 impl Section<'_> {
-    /// One figure, of which three decimals are kept.
-    pub(crate) fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
-        self.report.0.push(Row {
-            scenario: self.scenario,
-            name: name.into(),
-            value: (value * 1000.0).round() / 1000.0,
-            unit,
-            conditions: self.conditions.clone(),
-        });
+    /// One figure, with the targets of this name.
+    pub(crate) fn add(
+        &mut self,
+        name: impl Into<String>,
+        figure: impl Into<Figure>,
+        unit: &'static str,
+    ) -> &mut Row {
+        let name = name.into();
+        let targets = self.targets.iter().filter(|(of, _)| self.report.judges && *of == name);
+        let targets = targets.map(|(_, target)| *target).collect();
+        let (scenario, figure, limit) = (self.scenario, figure.into(), None);
+        let rows = &mut self.report.rows;
+        let last = rows.len();
+        rows.push(Row { scenario, name, figure, unit, limit, targets });
+        &mut rows[last]
     }
 
-    pub(crate) fn milliseconds(&mut self, name: impl Into<String>, value: Duration) {
-        self.add(name, value.as_secs_f64() * 1000.0, "ms");
+    pub(crate) fn milliseconds(&mut self, name: impl Into<String>, value: Duration) -> &mut Row {
+        self.add(name, milliseconds(value), "ms")
     }
 
-    /// Median, 99th percentile and longest of something.
-    pub(crate) fn quantiles(&mut self, name: &str, timed: &Timed) {
-        self.milliseconds(format!("{name}_p50"), timed.p50());
-        self.milliseconds(format!("{name}_p99"), timed.p99());
-        self.milliseconds(format!("{name}_max"), timed.max());
+    /// Median, 99th percentile and longest of something, over all repetitions.
+    pub(crate) fn quantiles<T: Borrow<Timed>>(&mut self, name: &str, repetitions: &[T]) {
+        type Of = fn(&Timed) -> Duration;
+        for (which, of) in [("p50", Timed::p50 as Of), ("p99", Timed::p99), ("max", Timed::max)] {
+            let figure = Figure::over(repetitions, |timed| milliseconds(of(timed.borrow())));
+            self.add(format!("{name}_{which}"), figure, "ms");
+        }
+    }
+
+    pub(crate) fn count(&mut self, name: &str, count: usize, unit: &'static str) {
+        self.add(name, as_f64(count), unit);
     }
 }
 
 impl Row {
-    fn cells(&self, conditions: &str) -> [String; 5] {
-        let value = format!("{:.3}", self.value);
-        let value = value.trim_end_matches('0').trim_end_matches('.');
-        [self.scenario, &self.name, value, self.unit, conditions].map(ToOwned::to_owned)
+    /// What the figure is to be held against, measured in the same minute.
+    pub(crate) fn against(&mut self, limit: impl Into<Figure>) {
+        self.limit = Some(limit.into().median);
+    }
+
+    fn ratio(&self) -> Option<f64> {
+        self.limit.map(|limit| self.figure.median / limit)
+    }
+
+    fn met(&self) -> Option<bool> {
+        let of_limit = self.ratio().unwrap_or(f64::NAN);
+        let met = |target: &Target| match *target {
+            Target::Least(least) => self.figure.median >= least,
+            Target::Most(most) => self.figure.median <= most,
+            Target::LeastOfLimit(least) => of_limit >= least,
+            Target::MostOfLimit(most) => of_limit <= most,
+        };
+        (!self.targets.is_empty()).then(|| self.targets.iter().all(met))
+    }
+
+    fn target(&self) -> Option<String> {
+        let targets: Vec<_> = self.targets.iter().copied().map(Target::text).collect();
+        (!targets.is_empty()).then(|| targets.join(", "))
+    }
+
+    fn cells(&self) -> [String; TITLES.len()] {
+        let Figure { median, least, most } = self.figure;
+        let value = if median.is_nan() { "not available".to_owned() } else { short(median) };
+        let is_one = least.total_cmp(&most).is_eq();
+        let spread =
+            if is_one { String::new() } else { format!("{}–{}", short(least), short(most)) };
+        let met = self.met().map_or("", |met| if met { "yes" } else { "NO" });
+        [
+            self.scenario.to_owned(),
+            self.name.clone(),
+            value,
+            spread,
+            self.unit.to_owned(),
+            self.limit.map(short).unwrap_or_default(),
+            self.ratio().map(short).unwrap_or_default(),
+            self.target().unwrap_or_default(),
+            met.to_owned(),
+        ]
+    }
+
+    fn json(&self) -> Value {
+        let Figure { median, least, most } = self.figure;
+        json!({
+            "name": format!("{}.{}", self.scenario, self.name),
+            "value": rounded(median),
+            "spread": [rounded(least), rounded(most)],
+            "unit": self.unit,
+            "limit": self.limit.map(rounded),
+            "ratio": self.ratio().map(rounded),
+            "target": self.target(),
+            "met": self.met(),
+        })
+    }
+}
+
+impl Target {
+    fn text(self) -> String {
+        match self {
+            Self::Least(least) => format!("≥ {}", short(least)),
+            Self::Most(most) => format!("≤ {}", short(most)),
+            Self::LeastOfLimit(least) => format!("≥ {} × limit", short(least)),
+            Self::MostOfLimit(most) => format!("≤ {} × limit", short(most)),
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// Three decimals are kept.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// As many decimals as say something.
+fn short(value: f64) -> String {
+    let decimals = if value.abs() >= 1000.0 { 0 } else { 3 };
+    let text = format!("{value:.decimals$}");
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
     }
 }
 
@@ -98,26 +228,53 @@ impl Row {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_row_is_a_line_and_an_object() {
-        let mut report = Report::default();
-        let mut section = report.under("sync", "10 people".into());
-        section.milliseconds("p50", Duration::from_micros(12_345));
-        section.add("bytes", 100.0, "B");
+    const TARGETS: Targets = &[
+        ("p50", Target::Most(15.0)),
+        ("rate", Target::Least(1000.0)),
+        ("rate", Target::LeastOfLimit(0.5)),
+    ];
 
+    fn report(judges: bool) -> Report {
+        let mut report = Report::new(judges);
+        let mut section = report.under("sync", TARGETS, "10 people");
+        section.milliseconds("p50", Duration::from_micros(12_345));
+        section
+            .add("rate", Figure { median: 1200.0, least: 900.0, most: 1500.4 }, "/s")
+            .against(3000.0);
+        section.add("hit", Figure::NONE, "ms");
+        report
+    }
+
+    #[test]
+    fn a_row_is_a_line() {
         assert_eq!(
-            report.table(),
-            "scenario  name    value  unit  conditions\n\
-             sync      p50    12.345  ms    10 people\n\
-             sync      bytes     100  B"
+            report(true).table(),
+            "sync: 10 people.\n\
+             \n\
+             scenario  name         median    spread  unit  limit  ratio  target               met\n\
+             sync      p50          12.345            ms                  ≤ 15                 yes\n\
+             sync      rate           1200  900–1500  /s     3000    0.4  ≥ 1000, ≥ 0.5 × limit  NO\n\
+             sync      hit   not available            ms"
         );
-        let rows: Value = serde_json::from_str(&report.json()).unwrap();
+    }
+
+    #[test]
+    fn a_row_is_an_object() {
+        let rows: Value = serde_json::from_str(&report(true).json()).unwrap();
         assert_eq!(
-            rows,
-            json!([
-                { "name": "sync.p50", "value": 12.345, "unit": "ms" },
-                { "name": "sync.bytes", "value": 100.0, "unit": "B" },
-            ])
+            rows[1],
+            json!({
+                "name": "sync.rate", "value": 1200.0, "spread": [900.0, 1500.4], "unit": "/s",
+                "limit": 3000.0, "ratio": 0.4, "target": "≥ 1000, ≥ 0.5 × limit", "met": false,
+            })
         );
+        assert_eq!((&rows[0]["limit"], &rows[0]["met"]), (&Value::Null, &json!(true)));
+        assert_eq!((&rows[2]["value"], &rows[2]["met"]), (&Value::Null, &Value::Null));
+    }
+
+    #[test]
+    fn a_quick_run_judges_nothing() {
+        let rows: Value = serde_json::from_str(&report(false).json()).unwrap();
+        assert_eq!((&rows[1]["target"], &rows[1]["met"]), (&Value::Null, &Value::Null));
     }
 }

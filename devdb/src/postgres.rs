@@ -127,6 +127,21 @@ impl Postgres {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
+    /// The system's number for the process from which all others of the server come.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.leash.child()
+    }
+
+    /// One of PostgreSQL's own clients (`pgbench`, …), for one of the server's databases. It may not be installed.
+    #[must_use]
+    pub fn client(&self, program: &str, database: &str) -> Command {
+        let mut command = Command::new(self.launch.programs.program(program));
+        command.envs([("PGHOST", "127.0.0.1"), ("PGUSER", "postgres"), ("PGDATABASE", database)]);
+        command.env("PGPORT", self.port.to_string()).env("PGPASSWORD", &self.password);
+        command
+    }
+
     /// The file that the server logs to.
     #[must_use]
     pub fn log(&self) -> &Path {

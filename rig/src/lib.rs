@@ -1,8 +1,9 @@
 //! A whole Fechatter for tools that try it from outside: real processes, people who call them, streams that listen.
 //!
 //! In reading order: `cluster` starts a database and any number of both servers, of which each is a `process`; `town`
-//! makes workspaces, people and chats in bulk, and `history` what they said; `rest` has the people's calls; `connection`
-//! is one stream, `frames` what comes through it, and `follower` a client that always comes back to its
+//! makes workspaces, people and chats in bulk, and `history` what they said; `rest` has the people's calls, and
+//! `keep_alive` the cheapest way of making very many; `connection` is one stream, `frames` what comes through it, and
+//! `follower` a client that always comes back to its
 //! stream.
 
 mod cluster;
@@ -10,6 +11,7 @@ mod connection;
 mod follower;
 mod frames;
 mod history;
+mod keep_alive;
 mod process;
 mod rest;
 mod town;
@@ -18,6 +20,7 @@ pub use cluster::{Cluster, Programs, Setup};
 pub use connection::{Connection, OpenError, Target};
 pub use follower::{End, Follower, Heard};
 pub use frames::Frame;
+pub use keep_alive::{KeepAlive, Response, request};
 pub use process::Process;
 pub use rest::{Answer, Person, Rest};
 pub use town::{Town, Workspace};

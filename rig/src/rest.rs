@@ -7,6 +7,8 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::keep_alive::request;
+
 /// Of a request that took too long nobody knows what became of it, and one that came too soon may come again.
 const MAY_YET_BE: [StatusCode; 2] = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
 
@@ -160,6 +162,19 @@ impl Person {
     #[must_use]
     pub fn at(&self, server: usize) -> Self {
         Self { server, ..self.clone() }
+    }
+
+    /// A [`request`] of theirs, for a connection of one's own.
+    #[must_use]
+    pub fn request(&self, line: &str, body: &str) -> String {
+        self.request_with(line, &[], body)
+    }
+
+    /// The same with more headers.
+    #[must_use]
+    pub fn request_with(&self, line: &str, headers: &[(&str, &str)], body: &str) -> String {
+        let bearer = format!("Bearer {}", self.token);
+        request(line, &[&[("authorization", &*bearer)], headers].concat(), body)
     }
 
     /// Says something in a chat, under a key that makes it safe to say it again.

@@ -18,7 +18,7 @@ use crate::{Person, Rest};
 /// Writes them through the real log.
 #[derive(Clone)]
 pub struct Town {
-    db: PgPool,
+    pub(crate) db: PgPool,
     pub(crate) log: Log,
     signer: Signer,
     rest: Rest,

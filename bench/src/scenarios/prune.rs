@@ -8,7 +8,17 @@ use rig::{Cluster, Person};
 use sqlx::{PgPool, query, query_scalar};
 use tokio::time::sleep;
 
-use crate::{clock::Clock, pace, report::Report, stage::Stage, timed::Timed};
+use crate::{
+    clock::Clock,
+    pace::{self, Party},
+    pool::Pool,
+    report::{Report, Target::Most, Targets},
+    stage::Stage,
+    timed::Timed,
+};
+
+/// More than the longest send without.
+const TARGETS: Targets = &[("hold_up", Most(50.0))];
 
 const SENDS_A_SECOND: u32 = 50;
 /// As many sends as a server has connections to its database, which it opens when they are needed.
@@ -29,25 +39,22 @@ pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     let old: i64 = query_scalar("select max(position) from events").fetch_one(&cluster.db).await?;
 
     let seconds = stage.seconds(15);
-    let nothing = async {
-        sleep(Duration::from_secs(seconds.into())).await;
-        Ok(())
-    };
     restart(&mut cluster, YEARS).await?;
-    let without = sends(&people, chat, nothing).await?;
+    let without = sends(&cluster, &people, chat, pace::after(seconds)).await?;
     restart(&mut cluster, WEEK).await?;
-    let meanwhile = sends(&people, chat, pruned(&cluster.db, old)).await?;
+    let meanwhile = sends(&cluster, &people, chat, pruned(&cluster.db, old)).await?;
 
     let conditions = format!(
         "{SENDS_A_SECOND} sends/s to a chat of {} for {seconds} s, and while {old} old events are removed \
-         ({} sends); limit 50 ms more",
+         ({} sends)",
         people.len(),
         meanwhile.count()
     );
-    let mut rows = report.under("prune", conditions);
-    rows.quantiles("send_without", &without);
-    rows.quantiles("send_meanwhile", &meanwhile);
-    rows.milliseconds("hold_up", meanwhile.max().saturating_sub(without.max()));
+    let mut rows = report.under("prune", TARGETS, &conditions);
+    let hold_up = meanwhile.max().saturating_sub(without.max());
+    rows.quantiles("send_without", &[without]);
+    rows.quantiles("send_meanwhile", &[meanwhile]);
+    rows.milliseconds("hold_up", hold_up);
     Ok(())
 }
 
@@ -74,14 +81,15 @@ async fn restart(cluster: &mut Cluster, days: &str) -> Result<()> {
 
 /// The times of sends until something happens, without the first ones.
 async fn sends(
+    cluster: &Cluster,
     people: &[Person],
     chat: ChatId,
     until: impl Future<Output = Result<()>>,
 ) -> Result<Timed> {
-    let clock = Clock::new();
-    pace::at_once(clock, people, chat, WARM_UP).await?;
-    let send = |number| pace::send(clock, &people[number % people.len()], chat);
-    pace::calls(SENDS_A_SECOND, until, send).await
+    let (clock, pool) = (Clock::new(), Pool::of(cluster));
+    let party = Party { clock, pool: &pool, senders: people, chat };
+    party.shout(WARM_UP).await?;
+    pace::calls(SENDS_A_SECOND, until, |number| party.send(number)).await
 }
 
 /// Waits until no event up to this position is left; some were when this began.

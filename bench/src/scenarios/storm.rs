@@ -1,14 +1,13 @@
 //! Everybody comes back at once: how long until all have what they missed, and what others notice.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
-use tokio::time::sleep;
 
 use crate::{
     clock::Clock,
     crowd::{Crowd, Receipt},
-    pace, processes,
+    pace::{self, Party},
+    pool::Pool,
+    processes,
     report::Report,
     stage::Stage,
 };
@@ -16,8 +15,8 @@ use crate::{
 const MISSED: usize = 20;
 /// How often somebody else lists their chats.
 const CALLS_A_SECOND: u32 = 10;
-/// How long that is measured without a storm.
-const CALM: Duration = Duration::from_secs(5);
+/// For how many seconds that is measured without a storm.
+const CALM: u32 = 5;
 
 pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     let streams = stage.count(5_000);
@@ -27,19 +26,19 @@ pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     let chat = cluster.town.channel("all", &people.iter().collect::<Vec<_>>()).await?;
     let clock = Clock::new();
     let caller = &people[0];
-    let list_chats = |_| pace::list_chats(caller);
-
-    let crowd = Crowd::gather(clock, &cluster, &people).await?;
-    let calm = async {
-        sleep(CALM).await;
-        Ok(())
+    let pool = Pool::of(&cluster);
+    let list_chats = |_| {
+        let (pool, request) = (pool.clone(), caller.request("GET /api/chat", ""));
+        async move { pool.call(&request).await }
     };
-    let calm = pace::calls(CALLS_A_SECOND, calm, list_chats).await?;
+
+    let crowd = Crowd::gather(clock, &cluster.events, &people).await?;
+    let calm = pace::calls(CALLS_A_SECOND, pace::after(CALM), list_chats).await?;
     let cursors = crowd.leave().await;
-    pace::at_once(clock, &people, chat, MISSED).await?;
+    Party { clock, pool: &pool, senders: &people, chat }.shout(MISSED).await?;
 
     let began = clock.now();
-    let crowd = Crowd::storm(clock, &cluster, &people, cursors);
+    let crowd = Crowd::storm(clock, &cluster.events, &people, cursors);
     let mut receipts = Vec::new();
     let everything = async {
         receipts = crowd.receipts(MISSED * streams).await?;
@@ -53,11 +52,11 @@ pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
          GET /api/chat {CALLS_A_SECOND} times/s ({} calls meanwhile)",
         meanwhile.count()
     );
-    let mut rows = report.under("storm", conditions);
+    let mut rows = report.under("storm", &[], &conditions);
     rows.milliseconds("half_caught_up", caught_up.p50());
     rows.milliseconds("all_caught_up", caught_up.max());
-    rows.add("refused_or_lost", f64::from(u32::try_from(crowd.lost())?), "attempts");
-    rows.quantiles("rest_before", &calm);
-    rows.quantiles("rest_meanwhile", &meanwhile);
+    rows.count("refused_or_lost", crowd.lost(), "attempts");
+    rows.quantiles("rest_before", &[calm]);
+    rows.quantiles("rest_meanwhile", &[meanwhile]);
     Ok(())
 }

@@ -1,0 +1,77 @@
+//! A workspace with 500 chats in which much has been said.
+
+use anyhow::{Context, Result};
+use fechatter_core::ChatId;
+use rig::{Cluster, Person};
+use sqlx::query;
+
+use crate::stage::Stage;
+
+const CHATS: usize = 500;
+const MEMBERS: usize = 10;
+/// What the reader has yet to read, and in how many of the chats.
+const UNREAD: i64 = 20;
+const UNREAD_CHATS: usize = 50;
+
+/// The workspace, and its servers.
+#[derive(Debug)]
+pub(crate) struct Large {
+    pub(crate) cluster: Cluster,
+    /// In all chats; has read everything but the newest 20 messages of 50 of them.
+    pub(crate) reader: Person,
+    /// In all chats; has read nothing.
+    pub(crate) absentee: Person,
+    /// The other members of each chat.
+    pub(crate) chats: Vec<(ChatId, Vec<Person>)>,
+}
+
+impl Large {
+    /// So many people, and messages in each chat; none of them is an event any more.
+    pub(crate) async fn new(stage: &Stage, users: usize, messages_each: usize) -> Result<Self> {
+        let cluster = stage.start(&[]).await?;
+        let people = cluster.town.workspace("large", users).await?.people;
+        let [reader, absentee, others @ ..] = &*people else { anyhow::bail!("too few people") };
+        let mut chats = Vec::new();
+        for number in 0..stage.count(CHATS) {
+            let others: Vec<_> =
+                others.iter().cycle().skip(number * MEMBERS).take(MEMBERS - 2).collect();
+            let members = [&[reader, absentee], &*others].concat();
+            let chat = cluster.town.channel(&format!("chat {number}"), &members).await?;
+            chats.push((chat, others.into_iter().cloned().collect::<Vec<_>>()));
+        }
+        let senders = chats.iter().map(|(chat, others)| (*chat, others[0].clone()));
+        cluster.town.ancient_history(&senders.collect::<Vec<_>>(), messages_each).await?;
+
+        let newest = i64::try_from(messages_each)?;
+        let ids: Vec<_> = chats.iter().map(|(chat, _)| *chat).collect();
+        for (chats, read) in [(&ids[..], newest), (&ids[..UNREAD_CHATS], newest - UNREAD)] {
+            query("update chat_members set last_read_seq = $3 where chat_id = any($1) and user_id = $2")
+                .bind(chats)
+                .bind(reader.id)
+                .bind(read.max(0))
+                .execute(&cluster.db)
+                .await?;
+        }
+        settle(&cluster).await?;
+        let (reader, absentee) = (reader.clone(), absentee.clone());
+        Ok(Self { cluster, reader, absentee, chats })
+    }
+
+    /// Seats in 50 of the chats for so many senders.
+    pub(crate) fn seats(&self, senders: usize) -> Result<Vec<(Person, ChatId)>> {
+        let seat = |number: usize| {
+            let (chat, others) = &self.chats[number % UNREAD_CHATS];
+            let person = others.get(number / UNREAD_CHATS).context("a seat for each sender")?;
+            Ok((person.clone(), *chat))
+        };
+        (0..senders).map(seat).collect()
+    }
+}
+
+/// Leaves the database as if everything had been there for longer.
+pub(crate) async fn settle(cluster: &Cluster) -> Result<()> {
+    for statement in ["vacuum (analyze)", "checkpoint"] {
+        query(statement).execute(&cluster.db).await?;
+    }
+    Ok(())
+}
