@@ -42,6 +42,7 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     pub operations_listen: SocketAddr,
     pub public_url: String,
+    pub chat_list_cache_mebibytes: u32,
 }
 
 /// `notify`: the event streams.

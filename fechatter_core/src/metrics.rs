@@ -25,6 +25,8 @@ names! {
         "Answers, by method, route and status.";
     describe_histogram REQUEST_SECONDS "fechatter_request_seconds"
         "Time until the answer's headers, by method and route.";
+    describe_counter CHAT_LISTS "fechatter_chat_lists_total"
+        "Lists of chats asked for, by outcome (miss: read anew; hit: kept; `not_modified`: kept by both).";
     describe_histogram LOCK_WAIT_SECONDS "fechatter_lock_wait_seconds"
         "Time that a writer waited for the locks of its logs.";
     describe_histogram BATCH_MESSAGES "fechatter_batch_messages"

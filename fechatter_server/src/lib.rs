@@ -34,6 +34,7 @@ use tower_http::timeout::TimeoutLayer;
 use tracing::{info, warn};
 
 use crate::middlewares::limits::RequestLimits;
+use crate::services::chat_lists::ChatLists;
 use crate::services::message_writer::MessageWriter;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
@@ -56,6 +57,7 @@ struct AppState {
     db: PgPool,
     log: Log,
     writer: MessageWriter,
+    chat_lists: ChatLists,
     passwords: Passwords,
     purge: Purge,
     limits: RequestLimits,
@@ -131,6 +133,7 @@ pub async fn serve(
     let state = AppState {
         purge: purge.clone(),
         writer,
+        chat_lists: ChatLists::new(config.server.chat_list_cache_mebibytes),
         passwords: Passwords::new()?,
         config: Arc::new(config),
         limits: limits.clone(),

@@ -1,16 +1,15 @@
 //! Chats.
 
-use aws_lc_rs::digest::{SHA256, digest};
-use axum::body::Body;
+use ::metrics::counter;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use fechatter_core::ChatId;
+use axum_extra::TypedHeader;
+use axum_extra::headers::{HeaderMapExt, IfNoneMatch};
 use fechatter_core::chat::Chat;
 use fechatter_core::log::Log;
+use fechatter_core::{ChatId, metrics};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
@@ -21,6 +20,7 @@ use crate::models::chat::{self, ChatChanges, ChatDraft, Created};
 use crate::models::directory::{self, DirectoryEntry};
 use crate::models::member::Member;
 use crate::models::sidebar::{self, ChatSidebar};
+use crate::services::chat_lists::ChatLists;
 use crate::services::purge::Purge;
 use crate::utils::json::Json;
 use crate::utils::page::{self, Params};
@@ -59,29 +59,25 @@ pub(super) struct ChatWithMe {
 pub(super) async fn list(
     caller: CurrentUser,
     State(db): State<PgPool>,
+    State(lists): State<ChatLists>,
     Params(params): Params<ListParams>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let chats = sidebar::list(&db, &caller, None, params.archived).await?;
-    let json = serde_json::to_vec(&chats).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    let hash = BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, &json));
-    let etag = format!("\"{hash}\"");
-    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let known = known.is_some_and(|tags| {
-        tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*")
-    });
-    let mut response = if known {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        let json_type = HeaderValue::from_static("application/json");
-        ([(CONTENT_TYPE, json_type)], Body::from(json)).into_response()
+    let (list, kept) = lists.get(&db, &caller, params.archived).await?;
+    // One that is no header of its kind asks for nothing.
+    let known = headers.typed_get::<IfNoneMatch>();
+    let known = known.is_some_and(|known| !known.precondition_passes(&list.etag));
+    let outcome = match (kept, known) {
+        (false, _) => "miss",
+        (true, false) => "hit",
+        (true, true) => "not_modified",
     };
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    if let Ok(etag) = HeaderValue::try_from(etag) {
-        headers.insert(ETAG, etag);
+    counter!(metrics::CHAT_LISTS, "outcome" => outcome).increment(1);
+    let validators = ([(CACHE_CONTROL, "private, no-cache")], TypedHeader(list.etag));
+    if known {
+        return Ok((StatusCode::NOT_MODIFIED, validators).into_response());
     }
-    Ok(response)
+    Ok((validators, [(CONTENT_TYPE, "application/json")], list.json).into_response())
 }
 
 /// Creates a chat; a Single that exists is returned as it is.

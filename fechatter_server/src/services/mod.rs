@@ -1,5 +1,6 @@
 //! What models need besides PostgreSQL.
 
+pub(crate) mod chat_lists;
 pub(crate) mod message_writer;
 pub(crate) mod password;
 pub(crate) mod purge;

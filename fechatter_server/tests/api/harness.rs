@@ -39,8 +39,38 @@ pub(crate) struct TestApp {
     pub(crate) db: PgPool,
     pub(crate) private_key: SecretString,
     pub(crate) public_key: String,
+    config: Config,
     _server: DropGuard,
     _database: TestDatabase,
+}
+
+/// A server; it ends when this is dropped.
+pub(crate) struct Server {
+    pub(crate) anyone: Client,
+    operator: Client,
+    end: DropGuard,
+}
+
+impl Server {
+    async fn start(config: Config) -> Self {
+        let any_port = "127.0.0.1:0".parse().unwrap();
+        let listeners = servers().spawn(async move { Listeners::bind(any_port, any_port) });
+        let listeners = listeners.await.unwrap().unwrap();
+        let public = listeners.public.local_addr().unwrap();
+        let operations = listeners.operations.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let server = fechatter_server::serve(config, listeners, shutdown.clone());
+        servers().spawn(async move {
+            if let Err(error) = server.await {
+                eprintln!("the server ended: {error:#}");
+            }
+        });
+        Self {
+            anyone: Client::of(public),
+            operator: Client::of(operations),
+            end: shutdown.drop_guard(),
+        }
+    }
 }
 
 /// Where the servers run. Not on the tests' own threads: dropping a database blocks those, and
@@ -77,27 +107,24 @@ impl TestApp {
         config.http.burst = 1_000_000;
         change(&mut config);
 
-        let any_port = "127.0.0.1:0".parse().unwrap();
-        let listeners = servers().spawn(async move { Listeners::bind(any_port, any_port) });
-        let listeners = listeners.await.unwrap().unwrap();
-        let public = listeners.public.local_addr().unwrap();
-        let operations = listeners.operations.local_addr().unwrap();
-        let shutdown = CancellationToken::new();
-        let server = fechatter_server::serve(config, listeners, shutdown.clone());
-        servers().spawn(async move {
-            if let Err(error) = server.await {
-                eprintln!("the server ended: {error:#}");
-            }
-        });
+        let server = Server::start(config.clone()).await;
         Self {
-            anyone: Client::of(public),
-            operator: Client::of(operations),
+            anyone: server.anyone,
+            operator: server.operator,
+            config,
             db: PgPoolOptions::new().max_connections(2).connect_lazy(&database.url()).unwrap(),
             private_key,
             public_key,
-            _server: shutdown.drop_guard(),
+            _server: server.end,
             _database: database,
         }
+    }
+
+    /// Another server on the same database, with the same settings, changed.
+    pub(crate) async fn another(&self, change: impl FnOnce(&mut Config)) -> Server {
+        let mut config = self.config.clone();
+        change(&mut config);
+        Server::start(config).await
     }
 
     /// Signs somebody up to "Acme".

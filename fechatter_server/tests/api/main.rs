@@ -6,6 +6,7 @@
 
 mod accounts;
 mod bad_input;
+mod chat_lists;
 mod chats;
 mod harness;
 mod invites;

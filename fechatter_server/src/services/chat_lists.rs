@@ -1,0 +1,134 @@
+//! The lists of chats, kept as their callers got them for as long as nothing in them has changed.
+//!
+//! Whatever a list shows changes only with an event of its caller's audience. A kept list therefore
+//! has the log's position from before it was read, and is served while the log still has that event
+//! and has nothing for its caller above it. The log is asked each time: so the list is right on
+//! every server, after everybody's writes, and after a failover.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum_extra::headers::ETag;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use fechatter_core::log::{Cursor, Stamp};
+use fechatter_core::{Position, UserId, WorkspaceId};
+use moka::sync::Cache;
+use sqlx::{PgExecutor, PgPool};
+
+use crate::error::Result;
+use crate::middlewares::auth::CurrentUser;
+use crate::models::sidebar;
+
+/// What a kept list takes besides its JSON: keys, hashes, headers, the cache's own books.
+const ENTRY_BYTES: usize = 512;
+
+/// All lists that this server keeps, in so many bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct ChatLists(Cache<Key, Kept>);
+
+/// A caller's chats as JSON.
+#[derive(Debug, Clone)]
+pub(crate) struct ChatList {
+    pub(crate) json: Bytes,
+    /// A digest of the JSON, and thus the same on every server.
+    pub(crate) etag: ETag,
+}
+
+/// A caller, and which of their chats they ask for.
+type Key = (WorkspaceId, UserId, Option<bool>);
+
+#[derive(Debug, Clone)]
+struct Kept {
+    list: ChatList,
+    /// Nothing up to here is missing in the list.
+    as_of: Cursor,
+    /// How many positions of the log may be looked at rather than reading the list again.
+    worth: i64,
+}
+
+impl ChatLists {
+    /// With 0 MiB none are kept.
+    pub(crate) fn new(mebibytes: u32) -> Self {
+        let bytes = u64::from(mebibytes) * 1024 * 1024;
+        let weigh = |_: &Key, kept: &Kept| {
+            u32::try_from(kept.list.json.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
+        };
+        Self(Cache::builder().max_capacity(bytes).weigher(weigh).build())
+    }
+
+    /// The caller's list, and whether it was kept from before.
+    pub(crate) async fn get(
+        &self,
+        db: &PgPool,
+        user: &CurrentUser,
+        archived: Option<bool>,
+    ) -> Result<(ChatList, bool)> {
+        let mut db = db.acquire().await?;
+        let key = (user.workspace_id, user.id, archived);
+        let kept = self.0.get(&key);
+        let (head, unchanged) = look(&mut *db, user, kept.as_ref()).await?;
+        if let Some(kept) = kept.filter(|_| unchanged) {
+            if kept.as_of != head {
+                // The next look begins here.
+                self.0.insert(key, Kept { as_of: head, ..kept.clone() });
+            }
+            return Ok((kept.list, true));
+        }
+        // Read after the head: it may have in it what is above the head, and misses nothing below.
+        let chats = sidebar::list(&mut *db, user, None, archived).await?;
+        let list = ChatList::new(&chats)?;
+        let worth = worth(chats.len());
+        self.0.insert(key, Kept { list: list.clone(), as_of: head, worth });
+        Ok((list, false))
+    }
+}
+
+impl ChatList {
+    fn new(chats: &[sidebar::ChatSidebar]) -> Result<Self> {
+        let encode = |error| sqlx::Error::Encode(error);
+        let json = serde_json::to_vec(chats).map_err(|error| encode(error.into()))?;
+        let hash = BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, &json));
+        let etag = format!("\"{hash}\"").parse().map_err(|_| encode("no entity tag".into()))?;
+        // Without the vector's spare room.
+        Ok(Self { json: json.into_boxed_slice().into(), etag })
+    }
+}
+
+/// Looking at a position costs about a tenth of reading a chat of the list.
+fn worth(chats: usize) -> i64 {
+    i64::try_from(chats * 4 + 20).unwrap_or(i64::MAX)
+}
+
+/// The log's head, and whether a kept list is still right: the event that it was read at is there,
+/// so that it is the same log and has lost nothing above it, and nothing above it was for the
+/// caller.
+async fn look(
+    db: impl PgExecutor<'_>,
+    user: &CurrentUser,
+    kept: Option<&Kept>,
+) -> Result<(Cursor, bool)> {
+    let row = sqlx::query!(
+        r#"select head.position as "position: Position", head.stamp as "stamp: Stamp",
+                  case when head.position - $3 <= $5 and exists (
+                      select 1 from events
+                      where workspace_id = $1 and position = $3 and stamp = $4
+                  ) then not exists (
+                      select 1 from log_entries_for($1, $3 + 1, head.position, $2)
+                  ) else false end as "unchanged!"
+           from (
+               select position, stamp
+               from events
+               where workspace_id = $1
+               order by position desc
+               limit 1
+           ) as head"#,
+        user.workspace_id as _,
+        user.id as _,
+        kept.map(|kept| kept.as_of.position) as _,
+        kept.map(|kept| kept.as_of.stamp) as _,
+        kept.map(|kept| kept.worth)
+    )
+    .fetch_one(db)
+    .await?;
+    Ok((Cursor { stamp: row.stamp, position: row.position }, row.unchanged))
+}
