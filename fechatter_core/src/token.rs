@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::header::AUTHORIZATION;
@@ -13,6 +14,7 @@ use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use chrono::Utc;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use moka::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tracing::Span;
@@ -138,11 +140,19 @@ impl Signer {
 }
 
 /// Checks access tokens with the public keys alone.
+///
+/// Tokens that were found good are remembered by their digests, since checking a signature takes
+/// longer than most requests. Their end is looked at each time; whether their session still lives,
+/// the database is asked in any case.
 #[derive(Clone)]
 pub struct Verifier {
     keys: Arc<HashMap<String, DecodingKey>>,
     validation: Arc<Validation>,
+    good: Cache<[u8; SHA256_OUTPUT_LEN], AuthUser>,
 }
+
+/// How many tokens are remembered; a few MiB of them.
+const REMEMBERED: u64 = 20_000;
 
 impl Verifier {
     /// Reads `auth.public_keys`: one or two Ed25519 public keys in base64, so that a new key can
@@ -167,7 +177,9 @@ impl Verifier {
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        Ok(Self { keys: Arc::new(keys), validation: Arc::new(validation) })
+        let lifetime = Duration::from_secs(LIFETIME.unsigned_abs() + LEEWAY);
+        let good = Cache::builder().max_capacity(REMEMBERED).time_to_live(lifetime).build();
+        Ok(Self { keys: Arc::new(keys), validation: Arc::new(validation), good })
     }
 
     /// The caller that a token speaks for.
@@ -175,6 +187,20 @@ impl Verifier {
     /// # Errors
     /// [`TokenError::Expired`] for a token that was ours, [`TokenError::Invalid`] for any other.
     pub fn verify(&self, token: &str) -> Result<AuthUser, TokenError> {
+        let mut key = [0; SHA256_OUTPUT_LEN];
+        key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        let Some(user) = self.good.get(&key) else {
+            let user = self.check(token)?;
+            self.good.insert(key, user);
+            return Ok(user);
+        };
+        if user.expires_at + LEEWAY.cast_signed() < Utc::now().timestamp() {
+            return Err(TokenError::Expired);
+        }
+        Ok(user)
+    }
+
+    fn check(&self, token: &str) -> Result<AuthUser, TokenError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
         let key = header.kid.and_then(|kid| self.keys.get(&kid)).ok_or(TokenError::Invalid)?;
         let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation)

@@ -6,11 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use ::metrics::counter;
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
+use sqlx::pool::PoolConnection;
+use sqlx::{PgPool, Postgres};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::event::EphemeralEvent;
@@ -23,6 +26,8 @@ pub const EPHEMERAL_CHANNEL: &str = "fechatter_ephemeral";
 
 /// PostgreSQL refuses payloads of 8,000 bytes.
 pub(super) const MAX_PAYLOAD: usize = 7_500;
+/// For how long a connection is kept that has nothing to ring.
+const KEEP: Duration = Duration::from_secs(1);
 /// Ephemeral events waiting for the database; more are dropped, as they may be.
 const MAX_WAITING: usize = 1_000;
 
@@ -90,10 +95,19 @@ impl Drop for Shared {
 }
 
 async fn ring_for(shared: Weak<Shared>, changed: Arc<Notify>, db: PgPool) {
+    // Kept while it rings often: the pool tries each connection when it is taken and given back.
+    let mut kept: Option<PoolConnection<Postgres>> = None;
     loop {
-        changed.notified().await;
+        if timeout(KEEP, changed.notified()).await.is_err() {
+            kept = None;
+            changed.notified().await;
+        }
         let Some(pending) = shared.upgrade().map(|shared| shared.take()) else { return };
-        let rung = notify(&db, pending).await;
+        let was_kept = kept.is_some();
+        let mut rung = notify(&db, &mut kept, &pending).await;
+        if rung.is_err() && was_kept {
+            rung = notify(&db, &mut kept, &pending).await;
+        }
         let outcome = if rung.is_ok() { "rung" } else { "failed" };
         counter!(metrics::DOORBELLS_RUNG, "outcome" => outcome).increment(1);
         if let Err(error) = rung {
@@ -102,21 +116,30 @@ async fn ring_for(shared: Weak<Shared>, changed: Arc<Notify>, db: PgPool) {
     }
 }
 
-async fn notify(db: &PgPool, pending: Pending) -> sqlx::Result<()> {
+async fn notify(
+    db: &PgPool,
+    kept: &mut Option<PoolConnection<Postgres>>,
+    pending: &Pending,
+) -> sqlx::Result<()> {
     let mut channels = vec![EPHEMERAL_CHANNEL; pending.ephemeral.len()];
-    let mut payloads = pending.ephemeral;
+    let mut payloads = pending.ephemeral.clone();
     if !pending.workspaces.is_empty() {
         let ids: Vec<_> = pending.workspaces.iter().map(ToString::to_string).collect();
         let ids = ids.join(",");
         channels.push(DOORBELL_CHANNEL);
         payloads.push(if ids.len() < MAX_PAYLOAD { ids } else { String::new() });
     }
+    let mut connection = match kept.take() {
+        Some(connection) => connection,
+        None => db.acquire().await?,
+    };
     sqlx::query!(
         "select pg_notify(channel, payload) from unnest($1::text[], $2::text[]) as rings (channel, payload)",
         &channels as _,
         &payloads
     )
-    .fetch_all(db)
+    .fetch_all(&mut *connection)
     .await?;
+    *kept = Some(connection);
     Ok(())
 }
