@@ -1,5 +1,7 @@
 //! One figure of several repetitions.
 
+use std::time::Duration;
+
 /// Its median, and how far the others are from it. Of no repetition at all it is not a number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Figure {
@@ -11,6 +13,11 @@ pub(crate) struct Figure {
 impl Figure {
     /// What could not be measured.
     pub(crate) const NONE: Self = Self { median: f64::NAN, least: f64::NAN, most: f64::NAN };
+
+    /// A time, in milliseconds.
+    pub(crate) fn ms(time: Duration) -> Self {
+        (time.as_secs_f64() * 1000.0).into()
+    }
 
     /// What one repetition says, over all of them.
     pub(crate) fn over<T>(repetitions: &[T], of: impl Fn(&T) -> f64) -> Self {

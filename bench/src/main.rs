@@ -36,7 +36,7 @@ const LIMIT: Duration = Duration::from_mins(10);
 struct Arguments {
     /// What to measure; everything unless named, for about 25 minutes
     scenarios: Vec<Scenario>,
-    /// Print the rows as JSON: name, value, spread, unit, limit, ratio, target, met
+    /// Print the rows as JSON (name, value, spread, unit, limit, ratio, target, met), and the table to standard error
     #[arg(long)]
     json: bool,
     /// A tenth of everything, for 5 s: shows that it works, and measures little
@@ -66,10 +66,12 @@ async fn measure(arguments: &Arguments) -> Result<bool> {
         quick: arguments.quick,
         large: OnceCell::new(),
     };
-    let scenarios = match &*arguments.scenarios {
-        [] => Scenario::value_variants(),
-        named => named,
-    };
+    let mut scenarios = arguments.scenarios.clone();
+    if scenarios.is_empty() {
+        scenarios.extend(Scenario::value_variants());
+    }
+    // What only reads the large workspace comes before what writes to it.
+    scenarios.sort_unstable();
     let mut report = Report::new(!arguments.quick);
     let mut complete = true;
     for scenario in scenarios {
@@ -80,10 +82,12 @@ async fn measure(arguments: &Arguments) -> Result<bool> {
             complete = false;
         }
     }
+    let table = format!("{}\n\n{}", circumstances(), report.table());
     if arguments.json {
+        eprintln!("{table}");
         println!("{}", report.json());
     } else {
-        println!("{}\n\n{}", circumstances(), report.table());
+        println!("{table}");
     }
     Ok(complete)
 }

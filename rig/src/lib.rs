@@ -22,5 +22,5 @@ pub use follower::{End, Follower, Heard};
 pub use frames::Frame;
 pub use keep_alive::{KeepAlive, Response, request};
 pub use process::Process;
-pub use rest::{Answer, Person, Rest};
+pub use rest::{Answer, PASSWORD, Person, Rest};
 pub use town::{Town, Workspace};

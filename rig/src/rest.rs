@@ -12,6 +12,9 @@ use crate::keep_alive::request;
 /// Of a request that took too long nobody knows what became of it, and one that came too soon may come again.
 const MAY_YET_BE: [StatusCode; 2] = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
 
+/// Everybody's who has [signed up](Rest::sign_up).
+pub const PASSWORD: &str = "correct horse battery staple";
+
 /// The way to every `fechatter_server`.
 #[derive(Debug, Clone)]
 pub struct Rest {
@@ -98,7 +101,7 @@ impl Rest {
     pub async fn sign_up(&self, server: usize, name: &str, workspace: &str) -> Answer {
         let body = json!({
             "fullname": name, "email": format!("{name}-{}@rig.test", Uuid::new_v4().simple()),
-            "password": "correct horse battery staple", "workspace": workspace,
+            "password": PASSWORD, "workspace": workspace,
         });
         self.call(server, None, (Method::POST, "/api/signup"), Some(&body)).await
     }

@@ -1,10 +1,16 @@
 //! What is measured.
 
+mod backup;
 mod deliver;
 mod fanout;
+mod growth;
+mod history;
 mod prune;
 mod resume;
 mod send;
+mod sidebar;
+mod signin;
+mod start;
 mod storm;
 mod sync;
 
@@ -12,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use rig::KeepAlive;
+use fechatter_core::ChatId;
+use rig::{Cluster, KeepAlive, Person};
 
 use crate::{report::Report, stage::Stage, timed::Timed};
 
@@ -31,8 +38,20 @@ pub(crate) enum Scenario {
     Resume,
     /// `GET /api/sync` among 10,000 people, in 500 chats
     Sync,
+    /// Pages of a chat of a million messages
+    History,
+    /// `GET /api/chat` in 500 chats, among 10 million messages
+    Sidebar,
+    /// What a message costs among 10 million others
+    Growth,
+    /// Sign-ins, and what a flood of them does to sends
+    Signin,
     /// Sends while 200,000 old events are removed
     Prune,
+    /// Sends while a snapshot is open for a minute
+    Backup,
+    /// How soon the servers are ready, and what they take idle
+    Start,
 }
 
 impl Scenario {
@@ -44,7 +63,13 @@ impl Scenario {
             Self::Storm => "storm",
             Self::Resume => "resume",
             Self::Sync => "sync",
+            Self::History => "history",
+            Self::Sidebar => "sidebar",
+            Self::Growth => "growth",
+            Self::Signin => "signin",
             Self::Prune => "prune",
+            Self::Backup => "backup",
+            Self::Start => "start",
         }
     }
 
@@ -56,9 +81,29 @@ impl Scenario {
             Self::Storm => storm::run(stage, report).await,
             Self::Resume => resume::run(stage, report).await,
             Self::Sync => sync::run(stage, report).await,
+            Self::History => history::run(stage, report).await,
+            Self::Sidebar => sidebar::run(stage, report).await,
+            Self::Growth => growth::run(stage, report).await,
+            Self::Signin => signin::run(stage, report).await,
             Self::Prune => prune::run(stage, report).await,
+            Self::Backup => backup::run(stage, report).await,
+            Self::Start => start::run(stage, report).await,
         }
     }
+}
+
+/// So many rooms of ten people, and senders spread over them.
+async fn seats(cluster: &Cluster, rooms: usize, senders: usize) -> Result<Vec<(Person, ChatId)>> {
+    let people = cluster.town.workspace("rooms", rooms * 10).await?.people;
+    let mut seats = Vec::new();
+    for (number, members) in people.chunks(10).enumerate() {
+        let everybody: Vec<_> = members.iter().collect();
+        let chat = cluster.town.channel(&format!("room {number}"), &everybody).await?;
+        seats.extend(members.iter().enumerate().map(|(turn, member)| (turn, member.clone(), chat)));
+    }
+    // Everybody's first, then everybody's second.
+    seats.sort_by_key(|(turn, ..)| *turn);
+    Ok(seats.into_iter().take(senders).map(|(_, person, chat)| (person, chat)).collect())
 }
 
 const WARM_UP: usize = 3;

@@ -1,0 +1,62 @@
+//! Pages of a chat in which a million messages have been sent.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use rig::KeepAlive;
+
+use super::asked;
+use crate::{
+    figure::as_f64,
+    large::settle,
+    report::{Report, Target::Most, Targets},
+    stage::Stage,
+};
+
+const TARGETS: Targets = &[
+    ("newest_p50", Most(3.0)),
+    ("middle_p50", Most(3.0)),
+    ("oldest_p50", Most(3.0)),
+    ("slowest_page", Most(3.0)),
+];
+
+const LIMIT: i64 = 100;
+const REPETITIONS: usize = 200;
+/// Of each of these the median counts, so that what is slow is the page and not the moment.
+const RANDOM_PAGES: usize = 100;
+const EACH: usize = 9;
+
+pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
+    let messages = stage.count(1_000_000);
+    let cluster = stage.start(&[]).await?;
+    let people = cluster.town.workspace("readers", 2).await?.people;
+    let chat = cluster.town.channel("long", &people.iter().collect::<Vec<_>>()).await?;
+    cluster.town.ancient_history(&[(chat, people[1].clone())], messages).await?;
+    settle(&cluster).await?;
+    let mut connection = KeepAlive::connect(cluster.servers[0].address()).await?;
+
+    let conditions = format!(
+        "pages of {LIMIT} in a chat of {messages} messages, {REPETITIONS} times each, one after the other; slowest_page is \
+         the worst of {RANDOM_PAGES} random ones, by its median"
+    );
+    let mut rows = report.under("history", TARGETS, &conditions);
+    let page = |place: &str| {
+        let line = format!("GET /api/chat/{chat}/messages?limit={LIMIT}{place}");
+        [people[0].request(&line, "")]
+    };
+    let newest = i64::try_from(messages)?;
+    let middle = format!("&before_seq={}", newest / 2);
+    for (name, place) in [("newest", ""), ("middle", &middle), ("oldest", "&after_seq=0")] {
+        rows.quantiles(name, &[asked(&mut connection, &page(place), REPETITIONS).await?]);
+    }
+    let mut slowest = Duration::ZERO;
+    for _ in 0..RANDOM_PAGES {
+        let before = rand::random_range(LIMIT..newest);
+        let request = page(&format!("&before_seq={before}"));
+        slowest = slowest.max(asked(&mut connection, &request, EACH).await?.p50());
+    }
+    rows.milliseconds("slowest_page", slowest);
+    let bytes = connection.call(&page("")[0]).await?.body.len();
+    rows.add("newest_bytes", as_f64(bytes), "B");
+    Ok(())
+}
