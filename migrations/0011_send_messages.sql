@@ -1,7 +1,9 @@
 -- Whoever speaks has read what was said before. Their own last message is looked up for that, not
 -- noted in their membership at each send: while a backup holds its snapshot, no old version of a row
 -- that is updated again and again can be removed, and each look at it gets slower.
-create index messages_own on messages (chat_id, sender_id, seq);
+-- Indexed by the sender's negative, so that it can never be taken for the index of idempotency keys:
+-- to a planner that has not seen the table yet, both look as good for a key.
+create index messages_own on messages (chat_id, (-sender_id), seq);
 
 -- As before, but an item without a position is passed over: whoever has worked out which of many
 -- items make events hands over all of them, and filters nothing.
@@ -48,17 +50,17 @@ $$;
 -- used for something else), session_ended, suspended, not_found, archived, locked.
 --
 -- Few statements, because each costs a lone message more than what it does, and parallel arrays from
--- one to the next, because joining them would cost a large batch the square of its size.
+-- one to the next, because joining them would cost a large batch the square of its size. Each look-up
+-- has its limit 1, which keeps the planner from making a join of it: plans are made once, perhaps when
+-- the tables were empty and everything seemed cheap, and must still be good when they are not.
 create function send_messages(
     workspaces bigint[], senders bigint[], sessions uuid[], chats bigint[],
     contents text[], keys uuid[], digests bytea[], stamp integer, patient boolean,
     out outcomes text[], out message_ids bigint[], out seqs bigint[], out sent_at timestamptz
 ) language plpgsql
--- Statements here look up what the arrays name, whatever the tables looked like when they were planned.
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
+set enable_memoize = off
 as $$
 declare
     held bigint[];
@@ -102,9 +104,10 @@ begin
         from (
             select i.item, i.workspace_id, i.chat_id, earlier.id as earlier,
                    case when i.workspace_id <> all(held) then 'locked'
-                        when person.status is null or not person.signed_in then 'session_ended'
+                        when session.lives is not true or person.status is null then 'session_ended'
                         when person.status = 'Suspended' then 'suspended'
-                        when chat.id is null then 'not_found'
+                        when chat.is_there is not true or membership.is_open is not true
+                            then 'not_found'
                         when earlier.digest = i.digest then 'replayed'
                         when earlier.digest is not null then 'mismatch'
                         when chat.archived_at is not null then 'archived'
@@ -113,34 +116,43 @@ begin
             from unnest(workspaces, senders, sessions, chats, keys, digests) with ordinality
                 as i (workspace_id, sender_id, session_id, chat_id, key, digest, item)
             left join lateral (
-                select w.status, exists (
-                           select 1 from sessions as s
-                           where s.id = i.session_id
-                             and s.user_id = i.sender_id
-                             and s.revoked_at is null
-                             and s.expires_at > sent_at
-                       ) as signed_in
+                select s.user_id = i.sender_id
+                       and s.revoked_at is null
+                       and s.expires_at > sent_at as lives
+                from sessions as s
+                where s.id = i.session_id
+                limit 1
+            ) as session on true
+            left join lateral (
+                select w.status
                 from workspace_members as w
                 where w.workspace_id = i.workspace_id
                   and w.user_id = i.sender_id
                   and w.left_at is null
+                limit 1
             ) as person on true
             left join lateral (
-                select c.id, c.archived_at
-                from chat_members as m
-                join chats as c on c.id = m.chat_id
-                where m.chat_id = i.chat_id
-                  and m.user_id = i.sender_id
-                  and m.left_position is null
-                  and c.workspace_id = i.workspace_id
-                  and c.deleted_at is null
+                select c.archived_at,
+                       c.workspace_id = i.workspace_id and c.deleted_at is null as is_there
+                from chats as c
+                where c.id = i.chat_id
+                limit 1
             ) as chat on true
+            left join lateral (
+                -- The newest period: only the primary key is in that order.
+                select m.left_position is null as is_open
+                from chat_members as m
+                where m.chat_id = i.chat_id and m.user_id = i.sender_id
+                order by m.joined_position desc
+                limit 1
+            ) as membership on true
             left join lateral (
                 select e.id, e.digest
                 from messages as e
-                where e.chat_id = chat.id
+                where e.chat_id = i.chat_id
                   and e.sender_id = i.sender_id
                   and e.idempotency_key = i.key
+                limit 1
             ) as earlier on true
         ) as checked
         order by checked.item

@@ -100,7 +100,7 @@ pub(crate) async fn list(
            cross join lateral (
                select case when last.seq > me.last_read_seq then greatest(me.last_read_seq, (
                    select max(own.seq) from messages as own
-                   where own.chat_id = c.id and own.sender_id = $2
+                   where own.chat_id = c.id and -own.sender_id = -$2::bigint
                )) else me.last_read_seq end as seq
            ) as mark
            cross join lateral (
