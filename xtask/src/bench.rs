@@ -12,9 +12,10 @@ const WITH_FILES: &str = r#"ulimit -n "$(ulimit -H -n)"; exec "$@""#;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// What to measure: fanout, storm, resume, deliver, sync, prune; everything unless named
+    /// What to measure: send, deliver, fanout, storm, resume, sync, history, sidebar, growth, signin, prune, backup, start;
+    /// everything unless named, for about 25 minutes
     scenarios: Vec<String>,
-    /// Print the rows as JSON: name, value, unit
+    /// Print the rows as JSON (name, value, spread, unit, limit, ratio, target, met), and the table to standard error
     #[arg(long)]
     json: bool,
     /// A tenth of everything, for 5 s, with debug builds: shows that it works, and measures little
