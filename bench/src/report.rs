@@ -251,8 +251,8 @@ mod tests {
             report(true).table(),
             "sync: 10 people.\n\
              \n\
-             scenario  name         median    spread  unit  limit  ratio  target               met\n\
-             sync      p50          12.345            ms                  ≤ 15                 yes\n\
+             scenario  name         median    spread  unit  limit  ratio  target                 met\n\
+             sync      p50          12.345            ms                  ≤ 15                   yes\n\
              sync      rate           1200  900–1500  /s     3000    0.4  ≥ 1000, ≥ 0.5 × limit  NO\n\
              sync      hit   not available            ms"
         );
