@@ -24,7 +24,8 @@ impl Figure {
         let mut values: Vec<_> = repetitions.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
         let (Some(least), Some(most)) = (values.first(), values.last()) else { return Self::NONE };
-        Self { median: values[(values.len() - 1) / 2], least: *least, most: *most }
+        let middle = [(values.len() - 1) / 2, values.len() / 2].map(|index| values[index]);
+        Self { median: f64::midpoint(middle[0], middle[1]), least: *least, most: *most }
     }
 }
 
@@ -48,9 +49,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_one_of_the_repetitions() {
+    fn the_median_is_in_the_middle() {
         let figure = Figure::over(&[30, 10, 20], |value| f64::from(*value));
         assert_eq!(figure, Figure { median: 20.0, least: 10.0, most: 30.0 });
+        assert!((Figure::over(&[1.0, 2.0], |value| *value).median - 1.5).abs() < f64::EPSILON);
         assert!(Figure::over(&[], |value: &f64| *value).median.is_nan());
     }
 }

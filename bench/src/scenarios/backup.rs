@@ -7,7 +7,6 @@ use rig::Cluster;
 use sqlx::{Postgres, Transaction, query};
 
 use crate::{
-    figure::Figure,
     load::{Run, Senders},
     report::{Report, Target::LeastOfLimit, Targets},
     stage::Stage,
@@ -38,9 +37,8 @@ pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     );
     let mut rows = report.under("backup", TARGETS, &conditions);
     let without = [before, after];
-    let rate = Figure::from(without.iter().map(|run| run.rate).sum::<f64>() / 2.0);
     rows.add("rate_without", Run::rates(&without), "messages/s");
-    rows.add("rate_with_snapshot", during.rate, "messages/s").against(rate);
+    rows.add("rate_with_snapshot", during.rate, "messages/s").against(Run::rates(&without));
     rows.quantiles("without", &without.each_ref().map(|run| &run.times));
     rows.quantiles("with_snapshot", &[&during.times]);
     Run::check(without.iter().chain([&during]))
