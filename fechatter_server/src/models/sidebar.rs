@@ -71,7 +71,9 @@ pub(crate) async fn list(
     only: Option<ChatId>,
     archived: Option<bool>,
 ) -> Result<Vec<ChatSidebar>> {
-    // Unread messages are counted only where there are newer ones than the last read.
+    // Unread messages are counted only where there are newer ones than the last read. The
+    // optional conditions are `coalesce`: of `$3 is null or …` PostgreSQL believes that it hardly
+    // ever holds, and then tries all chats there are for a membership.
     let rows = sqlx::query!(
         r#"select c.id, c.name, c.chat_type, c.owner_id, c.member_count, c.archived_at,
                   c.created_at, mark.seq as "last_read_seq!: Seq",
@@ -121,8 +123,8 @@ pub(crate) async fn list(
              and me.user_id = $2
              and me.left_position is null
              and c.deleted_at is null
-             and ($3::bigint is null or c.id = $3)
-             and ($4::boolean is null or (c.archived_at is not null) = $4)
+             and coalesce(c.id = $3::bigint, true)
+             and coalesce((c.archived_at is not null) = $4::boolean, true)
            order by coalesce(last.created_at, c.created_at) desc, c.id desc"#,
         user.workspace_id as _,
         user.id as _,

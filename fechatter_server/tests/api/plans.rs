@@ -1,4 +1,4 @@
-//! The plans of the server's own queries over a million messages.
+//! The plans of the servers' own statements where there is much of everything.
 
 use std::path::Path;
 
@@ -7,8 +7,9 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 
 use crate::harness::TestApp;
 
-/// Half of the messages are in chat 1; the rest is spread over 999 others of ten people each.
-const A_MILLION_MESSAGES: [&str; 9] = [
+/// Half of the messages are in chat 1; the rest is spread over 999 others of ten people each. All are
+/// in the log, and everybody has read them.
+const MUCH_OF_EVERYTHING: [&str; 10] = [
     // Keys and triggers are for the server's own writes.
     "set session_replication_role = replica",
     "insert into users (email, email_key, password_hash)
@@ -17,26 +18,155 @@ const A_MILLION_MESSAGES: [&str; 9] = [
      values ('Acme', 'acme', 1, 'open')",
     "insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
      select 1, n, 'Person ' || n, 'person ' || n, 'member' from generate_series(1, 500) as n",
+    "insert into sessions (id, user_id, workspace_id, expires_at)
+     select lpad(to_hex(n), 32, '0')::uuid, 1 + n % 500, 1, now() + interval '1 day'
+     from generate_series(1, 20000) as n",
     "insert into workspace_logs values (1)",
     "insert into chats
          (workspace_id, chat_type, name, name_key, owner_id, creator_id, member_count)
      select 1, 'PrivateChannel', n, n, 1, 1, 10 from generate_series(1, 1000) as n",
-    "insert into chat_members (workspace_id, chat_id, user_id, joined_position)
-     select 1, chat, 1 + (chat * 37 + n * 53) % 499 + case when n = 0 then 0 else 1 end, chat
+    "insert into chat_members (workspace_id, chat_id, user_id, joined_position, last_read_seq)
+     select 1, chat, 1 + (chat * 37 + n * 53) % 499 + case when n = 0 then 0 else 1 end, chat,
+            1000000
      from generate_series(1, 1000) as chat, generate_series(0, 9) as n
      on conflict do nothing",
     "insert into messages
          (workspace_id, chat_id, seq, sender_id, content, idempotency_key, digest)
      select 1,
-            case when n <= 500000 then 1 else 2 + (n - 500001) % 999 end,
-            case when n <= 500000 then n else 1 + (n - 500001) / 999 end,
+            case when n <= 100000 then 1 else 2 + (n - 100001) % 999 end,
+            case when n <= 100000 then n else 1 + (n - 100001) / 999 end,
             1 + n % 500, 'Hello', lpad(to_hex(n), 32, '0')::uuid, '\\x00'
-     from generate_series(1, 1000000) as n",
+     from generate_series(1, 200000) as n",
     "insert into events (workspace_id, position, stamp, kind, chat_id, message_id)
      select 1, row_number() over (order by id), 1, 'NewMessage', chat_id, id
-     from messages
-     where chat_id between 2 and 20",
+     from messages",
 ];
+
+/// What grows with use. A few pages of anything else are soon read.
+const GROWING: [&str; 5] = ["chat_members", "events", "messages", "sessions", "users"];
+
+/// A statement that is run for each request, each stream or each message.
+struct Hot {
+    name: &'static str,
+    /// Words that no other statement has.
+    part: &'static str,
+    values: &'static str,
+    /// The most pages that it may touch, however much there is.
+    pages: i64,
+}
+
+/// Person 38 is in chat 1 and nineteen others; the log's head is at 200000.
+const HOT: [Hot; 12] = [
+    Hot {
+        name: "whether a session lives",
+        part: "select m.role, m.status from sessions",
+        values: "'00000000-0000-0000-0000-000000000025', 38, 1",
+        pages: 12,
+    },
+    Hot {
+        name: "a membership",
+        part: "select c.chat_type, c.owner_id, m.role from chats",
+        values: "1, 1, 38",
+        pages: 12,
+    },
+    Hot {
+        name: "the list of chats",
+        part: "unread.count as \"unread!\"",
+        values: "1, 38, null, null, 101, 1000",
+        pages: 400,
+    },
+    Hot {
+        name: "whether a kept list is right",
+        part: "as \"unchanged!\"",
+        values: "1, 38, 199940, 1, 60",
+        pages: 300,
+    },
+    Hot {
+        name: "how far a chat goes",
+        part: "as \"head!\", case when",
+        values: "1, 50000",
+        pages: 16,
+    },
+    Hot {
+        name: "a page of history",
+        part: "from messages where chat_id = $1 and seq between",
+        values: "1, 50000, 50099",
+        pages: 120,
+    },
+    Hot {
+        name: "a log's head, for syncs",
+        part: "select position as \"position: Position\", stamp as",
+        values: "1",
+        pages: 8,
+    },
+    Hot {
+        name: "new events, for the tail",
+        part: "from log_entries_for(range.workspace_id",
+        values: "array[1], array[199901], array[200000], null, 1000",
+        pages: 1500,
+    },
+    Hot {
+        name: "missed events, for one person",
+        part: "from log_entries_for(range.workspace_id",
+        values: "array[1], array[199901], array[200000], 38, 1000",
+        pages: 800,
+    },
+    Hot {
+        name: "how much somebody has missed",
+        part: "as \"count!\" from ( select 1 from log_entries_for",
+        values: "1, 199001, 200000, 38, 5001",
+        pages: 5000,
+    },
+    Hot {
+        name: "where a stream begins",
+        part: "as \"signed_in!\"",
+        values: "'00000000-0000-0000-0000-000000000025', 38, 1, 199000",
+        pages: 24,
+    },
+    Hot {
+        name: "whether a log was pruned meanwhile",
+        part: "as \"later: Stamp\"",
+        values: "1, 199000, 200000",
+        pages: 16,
+    },
+];
+
+#[tokio::test]
+async fn the_hottest_statements_touch_few_pages_however_much_there_is() {
+    let recorded = recorded();
+    let app = TestApp::start().await;
+    let mut db = filled(&app.db).await;
+
+    for (number, hot) in HOT.iter().enumerate() {
+        let mut texts = recorded.iter().map(|query| query["query"].as_str().unwrap());
+        let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = texts.find(|text| one_line(text).contains(hot.part));
+        let text = text.unwrap_or_else(|| panic!("no statement of the servers is {}", hot.name));
+        prepare(&mut db, number, text).await;
+        // Planned for these values, and then, as servers soon do, for all values.
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            let explain = format!(
+                "set plan_cache_mode = {mode};
+                 explain (analyze, buffers, format json) execute query_{number}({})",
+                hot.values
+            );
+            let row = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_one(&mut db).await.unwrap();
+            let plan = &row.get::<Value, _>(0)[0]["Plan"];
+            let touched = [&plan["Shared Hit Blocks"], &plan["Shared Read Blocks"]];
+            let touched: i64 = touched.iter().map(|pages| pages.as_i64().unwrap()).sum();
+            assert!(touched <= hot.pages, "{}: {touched} pages: {plan:#}", hot.name);
+            let whole = read_whole(plan);
+            assert!(whole.iter().all(|table| !GROWING.contains(table)), "{}: {plan:#}", hot.name);
+        }
+    }
+}
+
+/// The tables that are read from the beginning to the end.
+fn read_whole(plan: &Value) -> Vec<&str> {
+    let inner = plan["Plans"].as_array().into_iter().flatten().flat_map(read_whole);
+    let whole = (plan["Node Type"] == "Seq Scan").then(|| plan["Relation Name"].as_str().unwrap());
+    inner.chain(whole).collect()
+}
 
 #[tokio::test]
 async fn no_query_reads_all_messages() {
@@ -63,13 +193,17 @@ struct Query {
     values: Vec<&'static str>,
 }
 
-/// Those of the workspace's statements that read messages.
-fn queries() -> Vec<Query> {
+/// All statements of the servers.
+fn recorded() -> Vec<Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.sqlx");
     let files = std::fs::read_dir(folder).unwrap();
     let texts = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
-    let recorded = texts.map(|text| serde_json::from_str::<Value>(&text).unwrap());
-    recorded.filter_map(|query| read_messages(&query)).collect()
+    texts.map(|text| serde_json::from_str(&text).unwrap()).collect()
+}
+
+/// Those that read messages.
+fn queries() -> Vec<Query> {
+    recorded().iter().filter_map(read_messages).collect()
 }
 
 fn read_messages(recorded: &Value) -> Option<Query> {
@@ -94,10 +228,10 @@ fn read_messages(recorded: &Value) -> Option<Query> {
     Some(Query { text: text.to_owned(), values: values.collect() })
 }
 
-/// A connection to a database with a million messages.
+/// A connection to a database with much of everything.
 async fn filled(db: &PgPool) -> PgConnection {
     let mut db = db.acquire().await.unwrap().detach();
-    for statement in A_MILLION_MESSAGES {
+    for statement in MUCH_OF_EVERYTHING {
         sqlx::query(statement).execute(&mut db).await.unwrap();
     }
     sqlx::raw_sql("reset session_replication_role; analyze").execute(&mut db).await.unwrap();
@@ -107,8 +241,7 @@ async fn filled(db: &PgPool) -> PgConnection {
 /// The plans of a query: those made for its values, and the one that serves all values once the
 /// query has run often enough.
 async fn plans(db: &mut PgConnection, number: usize, query: &Query) -> Vec<String> {
-    let prepare = format!("prepare query_{number} as {}", query.text);
-    sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *db).await.unwrap();
+    prepare(db, number, &query.text).await;
     let values = query.values.join(", ");
     let values = if values.is_empty() { values } else { format!("({values})") };
     let mut plans = Vec::new();
@@ -119,4 +252,9 @@ async fn plans(db: &mut PgConnection, number: usize, query: &Query) -> Vec<Strin
         plans.push(lines.join("\n"));
     }
     plans
+}
+
+async fn prepare(db: &mut PgConnection, number: usize, text: &str) {
+    let prepare = format!("prepare query_{number} as {text}");
+    sqlx::raw_sql(AssertSqlSafe(prepare)).execute(db).await.unwrap();
 }
