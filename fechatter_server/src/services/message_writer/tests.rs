@@ -215,7 +215,7 @@ fn whatever_fails_everybody_is_answered_and_nothing_is_sent_twice() {
     ];
     let drafts = vec((draft, 1..=2_i64, 1..=PEOPLE), 1..30);
     let config =
-        ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() };
+        ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() };
     TestRunner::new(config)
         .run(&(drafts, vec(fault, 0..6)), |(drafts, faults)| {
             RUNTIME.block_on(play(&world, &drafts, &faults));
