@@ -8,7 +8,8 @@ use crate::user::{Role, User};
 use crate::workspace::Workspace;
 use crate::{ChatId, MessageId, SessionId, Timestamp, UserId};
 
-/// A durable event other than those about messages, which the log names and never copies; its JSON is the `data` of a frame: `{"event": "<Name>", …fields…}`.
+/// A durable event; its JSON is the `data` of a frame: `{"event": "<Name>", …fields…}`. Those about
+/// messages are not among them: the log names messages and never copies them.
 ///
 /// A reader meets kinds that a newer build has written: those pass through it unparsed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,7 +25,6 @@ use ::metrics::counter;
 use fechatter_core::event::EphemeralEvent;
 use fechatter_core::log::Log;
 use fechatter_core::metrics;
-use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -125,15 +124,8 @@ async fn run(mut arrivals: UnboundedReceiver<Item>, write: impl Write) {
     let mut patient: Option<JoinHandle<Vec<Item>>> = None;
     let mut closed = false;
     loop {
-        loop {
-            match arrivals.try_recv() {
-                Ok(item) => waiting.push(item),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => {
-                    closed = true;
-                    break;
-                }
-            }
+        while let Ok(item) = arrivals.try_recv() {
+            waiting.push(item);
         }
         if let Some(ended) = patient.take_if(|patient| patient.is_finished()) {
             waiting.end_patience(ended.await.unwrap_or_default());
