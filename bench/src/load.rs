@@ -10,10 +10,10 @@ use anyhow::{Context, Result, bail};
 use fechatter_core::ChatId;
 use rig::{Cluster, KeepAlive, Person};
 use tokio::{task::JoinSet, time::sleep};
+use uuid::Uuid;
 
 use crate::{
     figure::{Figure, as_f64},
-    pace::message,
     processes::Usage,
     timed::Timed,
 };
@@ -121,7 +121,7 @@ impl Sender {
     async fn send_until(mut self, deadline: Instant) -> (Self, Sent) {
         let mut sent = Sent::default();
         loop {
-            let request = message(&self.person, self.chat, CONTENT);
+            let request = self.person.message(self.chat, CONTENT, Uuid::new_v4());
             let began = Instant::now();
             if began >= deadline {
                 return (self, sent);

@@ -78,15 +78,8 @@ impl Party<'_> {
     pub(crate) fn send(self, number: usize) -> impl Future<Output = Result<()>> + Send + use<> {
         let Self { clock, pool, senders, chat } = self;
         let (pool, sender) = (pool.clone(), senders[number % senders.len()].clone());
-        async move { pool.call(&message(&sender, chat, &clock.message())).await }
+        async move { pool.call(&sender.message(chat, &clock.message(), Uuid::new_v4())).await }
     }
-}
-
-/// A request that sends a message, under a key of its own.
-pub(crate) fn message(sender: &Person, chat: ChatId, content: &str) -> String {
-    let key = Uuid::new_v4();
-    let body = format!(r#"{{"content":"{content}","idempotency_key":"{key}"}}"#);
-    sender.request(&format!("POST /api/chat/{chat}/messages"), &body)
 }
 
 async fn timed(call: impl Future<Output = Result<()>>) -> Result<Duration> {

@@ -109,6 +109,12 @@ fn answered(send: &Send) -> Option<(MessageId, Instant)> {
 }
 
 impl Times {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The time that so many of a hundred do not exceed.
     #[must_use]
     pub fn percentile(&self, part: usize) -> Duration {

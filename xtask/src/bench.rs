@@ -1,14 +1,11 @@
 //! `cargo xtask bench`.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::workspace::{build, exit_code};
-
-/// As many open files as we may have: each stream is one in the servers, and one in the program that listens.
-const WITH_FILES: &str = r#"ulimit -n "$(ulimit -H -n)"; exec "$@""#;
+use crate::workspace::{build, exit_code, with_files};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -26,9 +23,9 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let profile: &[&str] = if options.quick { &[] } else { &["--release"] };
     let [bench] = build(profile, ["bench"])?;
-    let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", WITH_FILES, "bench"]).arg(bench).args(options.scenarios);
-    shell.args(options.json.then_some("--json"));
-    shell.args(options.quick.then_some("--quick"));
-    Ok(ExitCode::from(exit_code(&mut shell).await?))
+    let mut bench = with_files(&bench);
+    bench.args(options.scenarios);
+    bench.args(options.json.then_some("--json"));
+    bench.args(options.quick.then_some("--quick"));
+    Ok(ExitCode::from(exit_code(&mut bench).await?))
 }

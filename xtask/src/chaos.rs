@@ -1,11 +1,11 @@
 //! `cargo xtask chaos`.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::workspace::{build, exit_code};
+use crate::workspace::{build, exit_code, with_files};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -23,7 +23,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let profile: &[&str] = if options.quick { &[] } else { &["--release"] };
     let [chaos] = build(profile, ["chaos"])?;
-    let mut chaos = Command::new(chaos);
+    let mut chaos = with_files(&chaos);
     chaos.args(options.quick.then_some("--quick"));
     chaos.args(options.seed.iter().flat_map(|seed| ["--seed".to_owned(), seed.to_string()]));
     chaos.args(options.only.iter().flat_map(|faults| ["--only", faults]));

@@ -64,6 +64,16 @@ pub(crate) fn build<const N: usize>(options: &[&str], names: [&str; N]) -> Resul
     programs.try_into().map_err(|_| anyhow!("as many programs as names"))
 }
 
+const RAISE_LIMIT: &str = r#"ulimit -n "$(ulimit -H -n)"; exec "$0" "$@""#;
+
+/// A program, and what it starts, with as many open files as we may have: each connection is one in a server, and one in
+/// the program that calls it.
+pub(crate) fn with_files(program: &Path) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", RAISE_LIMIT]).arg(program);
+    shell
+}
+
 /// The exit code of something that ends on Ctrl-C by itself; we only must not end before it.
 pub(crate) async fn exit_code(command: &mut Command) -> Result<u8> {
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rig::{KeepAlive, Person};
+use uuid::Uuid;
 
 use crate::{
     figure::Figure,
     large::Large,
     load::CONTENT,
-    pace::message,
     report::{
         Report, Section,
         Target::{Most, MostOfLimit},
@@ -92,7 +92,7 @@ async fn lists(large: &Large, caller: &Person) -> Result<Lists> {
     let request = caller.request("GET /api/chat", "");
     let mut lists = Lists::default();
     for round in 0..WARM_UP + REPETITIONS {
-        let sent = connection.call(&message(&sender, *chat, CONTENT)).await?.status;
+        let sent = connection.call(&sender.message(*chat, CONTENT, Uuid::new_v4())).await?.status;
         ensure!(sent == 201, "a message was answered with {sent}");
         let (miss, _, _) = list(&mut connection, &request).await?;
         let (hit, _, tag) = list(&mut connection, &request).await?;

@@ -8,6 +8,7 @@ mod members;
 mod network;
 mod notifier;
 mod ordering;
+mod overload;
 mod postgres;
 mod refresh;
 mod server;
@@ -57,12 +58,14 @@ pub enum Fault {
     T14,
     /// Refresh tokens are used at the same time, again, and by thieves.
     T13,
+    /// More is asked than can be served.
+    T16,
 }
 
 impl Fault {
     /// Those of a quick run.
     pub const QUICK: &[Self] =
-        &[Self::T1, Self::T2, Self::T3, Self::T6, Self::T7, Self::T8, Self::T13];
+        &[Self::T1, Self::T2, Self::T3, Self::T6, Self::T7, Self::T8, Self::T13, Self::T16];
     /// The full schedule.
     pub const ALL: &[Self] = &[
         Self::T1,
@@ -80,6 +83,7 @@ impl Fault {
         Self::T11,
         Self::T13,
         Self::T14,
+        Self::T16,
     ];
 
     /// In the table.
@@ -101,6 +105,7 @@ impl Fault {
             Self::T11 => ["T11", "clients that do not read"],
             Self::T14 => ["T14", "clocks apart"],
             Self::T13 => ["T13", "refresh tokens"],
+            Self::T16 => ["T16", "overload"],
         }
     }
 
@@ -141,6 +146,7 @@ impl Fault {
             Self::T11 => stalled::ignored(options).await,
             Self::T14 => clocks::apart(options).await,
             Self::T13 => refresh::raced(options).await,
+            Self::T16 => overload::flooded(options).await,
         }
     }
 }

@@ -152,13 +152,42 @@ async fn the_hottest_statements_touch_few_pages_however_much_there_is() {
             );
             let row = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_one(&mut db).await.unwrap();
             let plan = &row.get::<Value, _>(0)[0]["Plan"];
-            let touched = [&plan["Shared Hit Blocks"], &plan["Shared Read Blocks"]];
-            let touched: i64 = touched.iter().map(|pages| pages.as_i64().unwrap()).sum();
+            let touched = touched(plan);
             assert!(touched <= hot.pages, "{}: {touched} pages: {plan:#}", hot.name);
             let whole = read_whole(plan);
             assert!(whole.iter().all(|table| !GROWING.contains(table)), "{}: {plan:#}", hot.name);
         }
     }
+}
+
+/// A server's first message may well be the first of all; the plans that are made for it then stay.
+#[tokio::test]
+async fn sending_touches_few_pages_even_as_planned_when_there_was_nothing() {
+    const SEND: &str = "explain (analyze, buffers, format json)
+        select * from send_messages(
+            array[1::bigint], array[38::bigint], array['00000000-0000-0000-0000-000000000025'::uuid],
+            array[1::bigint], array['Hello'], array[gen_random_uuid()], array['\\x01'::bytea], 7, false)";
+    let app = TestApp::start().await;
+    let mut planned = app.db.acquire().await.unwrap();
+    sqlx::query(SEND).execute(&mut *planned).await.unwrap();
+    fill(&mut app.db.acquire().await.unwrap()).await;
+
+    let row = sqlx::query(SEND).fetch_one(&mut *planned).await.unwrap();
+    let touched = touched(&row.get::<Value, _>(0)[0]["Plan"]);
+    assert!(touched <= PAGES_OF_A_MESSAGE, "a message touches {touched} pages");
+    let sent: i64 = sqlx::query_scalar("select count(*) from messages where digest = '\\x01'")
+        .fetch_one(&app.db)
+        .await
+        .unwrap();
+    assert_eq!(sent, 1, "the message that was looked at was not sent");
+}
+
+/// With all indexes that it is written to, and all keys that are checked.
+const PAGES_OF_A_MESSAGE: i64 = 150;
+
+fn touched(plan: &Value) -> i64 {
+    let pages = [&plan["Shared Hit Blocks"], &plan["Shared Read Blocks"]];
+    pages.iter().map(|pages| pages.as_i64().unwrap()).sum()
 }
 
 /// The tables that are read from the beginning to the end.
@@ -231,11 +260,16 @@ fn read_messages(recorded: &Value) -> Option<Query> {
 /// A connection to a database with much of everything.
 async fn filled(db: &PgPool) -> PgConnection {
     let mut db = db.acquire().await.unwrap().detach();
-    for statement in MUCH_OF_EVERYTHING {
-        sqlx::query(statement).execute(&mut db).await.unwrap();
-    }
-    sqlx::raw_sql("reset session_replication_role; analyze").execute(&mut db).await.unwrap();
+    fill(&mut db).await;
+    sqlx::raw_sql("analyze").execute(&mut db).await.unwrap();
     db
+}
+
+async fn fill(db: &mut PgConnection) {
+    for statement in MUCH_OF_EVERYTHING {
+        sqlx::query(statement).execute(&mut *db).await.unwrap();
+    }
+    sqlx::raw_sql("reset session_replication_role").execute(db).await.unwrap();
 }
 
 /// The plans of a query: those made for its values, and the one that serves all values once the

@@ -1,0 +1,224 @@
+//! T16: five times as much is said as can be written, people sign in by the hundred, headers never end, and uploads are
+//! huge. What is let in is served in time, the rest is refused at once, and nothing else suffers.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rig::{Cluster, KeepAlive, PASSWORD, Process, request};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    flood::Flood,
+    report::Row,
+    stage::{Options, Stage},
+};
+
+const TIMES_CAPACITY: f64 = 5.0;
+/// How many senders show what the capacity is: more make it no larger.
+const ENOUGH: usize = 64;
+const ADMITTED: Duration = Duration::from_secs(2);
+const REFUSED: Duration = Duration::from_secs(1);
+const RECOVERED: Duration = Duration::from_secs(10);
+/// What the servers' memory may still grow by, in KiB, once the flood has lasted for a while.
+const FLAT: u64 = 32 * 1024;
+
+const ACCOUNTS: usize = 8;
+const SIGN_INS_A_SECOND: u32 = 200;
+/// How long a server has for closing what does not come to an end: it waits for a third of this.
+const CLOSED: Duration = Duration::from_secs(30);
+const HUGE: u64 = 1 << 30;
+/// What may have been taken of an upload before it is refused, with what lies in the system's buffers.
+const TAKEN: u64 = 64 << 20;
+const UPLOADS: usize = 8;
+
+pub(super) async fn flooded(options: &Options) -> Result<Row> {
+    let mut stage = options.stage(options.cast()).await?;
+    let mut flood = Flood::connect(&stage.cluster, options.either(1_000, 6_000)).await?;
+    let capacity = flood.send(ENOUGH, options.either(SECOND * 3, SECOND * 10)).await?.rate();
+
+    drown(&mut stage, &mut flood, capacity, options.either(SECOND * 5, SECOND * 30)).await?;
+    sign_in(&mut stage, &mut flood, options.either(SECOND * 4, SECOND * 20)).await?;
+    leave_headers_open(&mut stage, options.either(500, 2_000)).await?;
+    upload(&mut stage).await?;
+
+    flood.check(&stage.cluster).await?;
+    stage.finish().await
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Twice for so long, so that growing memory shows.
+async fn drown(
+    stage: &mut Stage,
+    flood: &mut Flood,
+    capacity: f64,
+    duration: Duration,
+) -> Result<()> {
+    let mut memory = vec![memory_of(stage)];
+    for _ in 0..2 {
+        let tally = flood.send_at(capacity * TIMES_CAPACITY, duration).await?;
+        memory.push(memory_of(stage));
+        let [admitted, refused] = [&tally.admitted, &tally.refused];
+        stage.delays.recovery("admitted p99", admitted.percentile(99), ADMITTED);
+        stage.delays.recovery("refused p99", refused.percentile(99), REFUSED);
+        stage.delays.note(format!(
+            "a capacity of {capacity:.0} messages/s, {:.1} times as many sent, {:.1} times acknowledged; admitted: \
+             {admitted}; refused: {refused}",
+            tally.offered() / capacity,
+            tally.rate() / capacity
+        ));
+        stage.times += 1;
+    }
+    stage.delays.recovery("sends", stage.load.next_acknowledged().await, RECOVERED);
+    stage
+        .delays
+        .note(format!("the servers' memory before, in the middle and after: {memory:?} KiB"));
+    ensure!(memory[2] <= memory[1] + FLAT, "memory grows: {memory:?} KiB");
+    Ok(())
+}
+
+/// Lets people sign in while others send.
+async fn sign_in(stage: &mut Stage, flood: &mut Flood, duration: Duration) -> Result<()> {
+    let requests = accounts(&stage.cluster).await?;
+    let before = flood.send(ENOUGH, duration).await?.rate();
+    let addresses: Vec<_> = stage.cluster.servers.iter().map(Process::address).collect();
+    let signing_in = tokio::spawn(sign_in_for(duration, addresses, requests));
+    let during = flood.send(ENOUGH, duration).await?.rate();
+    let [admitted, refused] = signing_in.await??;
+    stage.delays.note(format!(
+        "{SIGN_INS_A_SECOND} sign-ins/s, {admitted} admitted and {refused} refused: {:.2} of the sends before",
+        during / before
+    ));
+    stage.times += 1;
+    Ok(())
+}
+
+/// What signs each of some new accounts in.
+async fn accounts(cluster: &Cluster) -> Result<Vec<String>> {
+    let mut requests = Vec::new();
+    for number in 0..ACCOUNTS {
+        let answer = cluster.rest.sign_up(0, &format!("door {number}"), "Doors").await;
+        let body = answer.ok().context("nobody can sign up")?;
+        let body = json!({ "email": body["user"]["email"], "password": PASSWORD });
+        requests.push(request("POST /api/signin", &[], &body.to_string()));
+    }
+    Ok(requests)
+}
+
+/// How many were let in, and how many were refused.
+async fn sign_in_for(
+    duration: Duration,
+    addresses: Vec<SocketAddr>,
+    requests: Vec<String>,
+) -> Result<[usize; 2]> {
+    let deadline = Instant::now() + duration;
+    let mut ticks = interval(SECOND / SIGN_INS_A_SECOND);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut open = JoinSet::new();
+    for number in 0.. {
+        ticks.tick().await;
+        if Instant::now() >= deadline {
+            break;
+        }
+        let address = addresses[number % addresses.len()];
+        let request = requests[number % requests.len()].clone();
+        open.spawn(async move {
+            let mut connection = KeepAlive::connect(address).await?;
+            anyhow::Ok(connection.call(&request).await?.status)
+        });
+    }
+    let mut counts = [0; 2];
+    while let Some(status) = open.join_next().await {
+        match status?? {
+            200 => counts[0] += 1,
+            429 | 503 => counts[1] += 1,
+            status => anyhow::bail!("a sign-in was answered with {status}"),
+        }
+    }
+    Ok(counts)
+}
+
+/// Opens connections on which no request ever becomes whole; the servers must end them, and serve others meanwhile.
+async fn leave_headers_open(stage: &mut Stage, count: usize) -> Result<()> {
+    let mut open = JoinSet::new();
+    for number in 0..count {
+        let server = number % stage.cluster.servers.len();
+        let mut socket = TcpStream::connect(stage.cluster.servers[server].address()).await?;
+        socket.write_all(b"GET /api/chat HTTP/1.1\r\nhost: x\r\nx-never-").await?;
+        open.spawn(async move { timeout(CLOSED, socket.read_to_end(&mut Vec::new())).await });
+    }
+    stage.delays.recovery("sends", stage.load.next_acknowledged().await, RECOVERED);
+    while let Some(closed) = open.join_next().await {
+        // How it is closed is no matter.
+        let _ = closed?.context("a connection without a whole request stays open")?;
+    }
+    stage.times += 1;
+    Ok(())
+}
+
+/// Uploads more than any request may have; the servers must not take it, and serve others meanwhile.
+async fn upload(stage: &mut Stage) -> Result<()> {
+    let before = memory_of(stage);
+    let mut open = JoinSet::new();
+    for number in 0..UPLOADS {
+        let server = number % stage.cluster.servers.len();
+        let socket = TcpStream::connect(stage.cluster.servers[server].address()).await?;
+        let (chat, members) = &stage.chats[number % stage.chats.len()];
+        let length = HUGE.to_string();
+        let head = members[0].request_with(
+            &format!("POST /api/chat/{chat}/messages"),
+            &[("content-type", "application/json"), ("content-length", &*length)],
+            "",
+        );
+        open.spawn(timeout(CLOSED, push(socket, head)));
+    }
+    stage.delays.recovery("sends", stage.load.next_acknowledged().await, RECOVERED);
+    while let Some(taken) = open.join_next().await {
+        let taken = taken?.context("an upload goes on and on")??;
+        ensure!(taken < TAKEN, "{taken} bytes of an upload were taken");
+    }
+    stage.delays.note(format!(
+        "the servers' memory before and after uploads: {before} and {} KiB",
+        memory_of(stage)
+    ));
+    stage.times += 1;
+    Ok(())
+}
+
+/// Sends until the server will not have more of it; tells how much that was.
+async fn push(mut socket: TcpStream, head: String) -> Result<u64> {
+    socket.write_all(head.as_bytes()).await?;
+    let (mut reader, mut writer) = socket.split();
+    let part = [b' '; 64 * 1024];
+    let mut taken = 0;
+    let mut answer = Vec::new();
+    let pushing = async {
+        while taken < HUGE && writer.write_all(&part).await.is_ok() {
+            taken += part.len() as u64;
+        }
+    };
+    let (_, answered) = tokio::join!(pushing, reader.read_to_end(&mut answer));
+    if answered.is_ok() {
+        let status = answer.get(9..12).unwrap_or_default();
+        ensure!(
+            status == b"413",
+            "an upload was answered with {}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    Ok(taken)
+}
+
+/// Of all `fechatter_server`, in KiB.
+fn memory_of(stage: &Stage) -> u64 {
+    stage.cluster.servers.iter().filter_map(Process::memory).sum()
+}
