@@ -1,6 +1,7 @@
 //! Very many senders, each over a connection of its own, who take no answer for a reason to slow down.
 
 use std::{
+    io,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -20,6 +21,8 @@ use crate::delays::Times;
 /// Nobody's limit for one workspace is to be what stops them.
 const WORKSPACES: usize = 4;
 const MEMBERS: usize = 10;
+/// Half of what the servers allow.
+const IDLE: Duration = Duration::from_secs(5);
 const CONTENT: &str =
     "Hello, is anybody there? It has been quiet in here for a while, and I have a question or two.";
 
@@ -35,6 +38,7 @@ pub struct Flood {
 struct Sender {
     address: SocketAddr,
     connection: KeepAlive,
+    used: Instant,
     person: Person,
     chat: ChatId,
 }
@@ -77,7 +81,7 @@ impl Flood {
             let address = cluster.servers[number % cluster.servers.len()].address();
             let (person, chat) = seats[number % seats.len()].clone();
             let connection = KeepAlive::connect(address).await?;
-            connected.push(Sender { address, connection, person, chat });
+            connected.push(Sender { address, connection, used: Instant::now(), person, chat });
         }
         Ok(Self { senders: connected, chats, acknowledged: 0 })
     }
@@ -175,10 +179,14 @@ impl Sender {
             if let Some(ticks) = &mut ticks {
                 ticks.tick().await;
             }
-            let began = Instant::now();
-            if began >= deadline {
+            if Instant::now() >= deadline {
                 return (self, answers);
             }
+            if let Err(error) = self.freshen().await {
+                answers.other.push(error.to_string());
+                return (self, answers);
+            }
+            let began = Instant::now();
             let request = self.person.message(self.chat, CONTENT, Uuid::new_v4());
             let answer = self.connection.call(&request).await.map(|response| response.status);
             match answer {
@@ -187,13 +195,19 @@ impl Sender {
                 Ok(status) => answers.other.push(status.to_string()),
                 Err(error) => {
                     answers.other.push(error.to_string());
-                    match KeepAlive::connect(self.address).await {
-                        Ok(connection) => self.connection = connection,
-                        Err(_) => return (self, answers),
-                    }
+                    return (self, answers);
                 }
             }
+            self.used = Instant::now();
         }
+    }
+
+    /// Servers close connections on which nothing has been asked for a while.
+    async fn freshen(&mut self) -> io::Result<()> {
+        if self.used.elapsed() > IDLE {
+            self.connection = KeepAlive::connect(self.address).await?;
+        }
+        Ok(())
     }
 }
 

@@ -58,10 +58,11 @@ pub(super) async fn sign_up(
     jar: CookieJar,
     Json(request): Json<SignUp>,
 ) -> Result<(StatusCode, CookieJar, Json<AuthResponse>)> {
+    let turn = state.passwords.turn()?;
     let policy = &state.config.accounts;
     throttle::count_attempt(&state.db, policy, &device).await?;
     let stores = (&state.db, &state.log);
-    let session = account::sign_up(stores, policy, &state.passwords, (request, &device)).await?;
+    let session = account::sign_up(stores, policy, &turn, (request, &device)).await?;
     let (jar, body) = with_cookie(&state, jar, session)?;
     Ok((StatusCode::CREATED, jar, body))
 }
@@ -75,9 +76,10 @@ pub(super) async fn sign_in(
     jar: CookieJar,
     Json(request): Json<SignIn>,
 ) -> Result<(CookieJar, Json<AuthResponse>)> {
+    let turn = state.passwords.turn()?;
     let policy = &state.config.accounts;
     throttle::count_attempt(&state.db, policy, &device).await?;
-    let session = account::sign_in(&state.db, policy, &state.passwords, (request, &device)).await?;
+    let session = account::sign_in(&state.db, policy, &turn, (request, &device)).await?;
     with_cookie(&state, jar, session)
 }
 

@@ -14,7 +14,7 @@ use crate::middlewares::device::Device;
 use crate::models::session::{self, Session};
 use crate::models::workspace::{self, Door};
 use crate::models::{invite, throttle, user};
-use crate::services::password::Passwords;
+use crate::services::password::{Passwords, Turn};
 use crate::utils::text::{Email, FullName, Password, WorkspaceName, key};
 
 /// A request to sign up.
@@ -58,16 +58,16 @@ enum Account {
 pub(crate) async fn sign_up(
     (db, log): (&PgPool, &Log),
     policy: &AccountsConfig,
-    passwords: &Passwords,
+    turn: &Turn,
     (request, device): (SignUp, &Device),
 ) -> Result<Session> {
     if request.workspace.is_none() && request.invite_code.is_none() {
         return Err(AppError::invalid("workspace", "is missing"));
     }
     request.password.check(policy.refuse_common_passwords)?;
-    let account = match returning(db, policy, passwords, &request).await? {
+    let account = match returning(db, policy, turn, &request).await? {
         Some(account) => account,
-        None => Account::New(passwords.hash(&request.password).await?),
+        None => Account::New(turn.hash(&request.password).await?),
     };
 
     let mut writer = LogWriter::begin(log).await?;
@@ -85,7 +85,7 @@ pub(crate) async fn sign_up(
 async fn returning(
     db: &PgPool,
     policy: &AccountsConfig,
-    passwords: &Passwords,
+    turn: &Turn,
     request: &SignUp,
 ) -> Result<Option<Account>> {
     let email_key = key(request.email.as_str());
@@ -106,7 +106,7 @@ async fn returning(
         Err(error @ AppError::RateLimited(_)) => return Ok(Some(Account::Refused(error))),
         Err(error) => return Err(error),
     }
-    if !passwords.verify(&request.password, Some(&account.password_hash)).await? {
+    if !turn.verify(&request.password, Some(&account.password_hash)).await? {
         return Ok(Some(Account::Refused(AppError::EmailTaken)));
     }
     throttle::forget_failures(db, &email_key).await?;
@@ -196,7 +196,7 @@ async fn settle(db: &mut PgConnection, request: &SignUp, account: Account) -> Re
 pub(crate) async fn sign_in(
     db: &PgPool,
     policy: &AccountsConfig,
-    passwords: &Passwords,
+    turn: &Turn,
     (request, device): (SignIn, &Device),
 ) -> Result<Session> {
     // Neither can be anybody's, and neither is worth a hash.
@@ -215,10 +215,10 @@ pub(crate) async fn sign_in(
             .fetch_optional(db)
             .await?;
     let hash = account.as_ref().map(|account| account.password_hash.as_str());
-    let known = passwords.verify(&request.password, hash).await?;
+    let known = turn.verify(&request.password, hash).await?;
     let account = account.filter(|_| known).ok_or(AppError::InvalidCredentials)?;
     let rehashed = if Passwords::is_outdated(&account.password_hash) {
-        Some(passwords.hash(&request.password).await?)
+        Some(turn.hash(&request.password).await?)
     } else {
         None
     };

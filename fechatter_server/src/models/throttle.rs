@@ -1,5 +1,6 @@
 //! How often somebody may try to get in. The counters live in the database, so that all servers
-//! count together.
+//! count together. Nobody waits for the disk on their account: a crash may forget what was counted in
+//! its last second.
 
 use std::time::Duration;
 
@@ -19,9 +20,11 @@ pub(crate) async fn count_attempt(
     let buckets = ["all".to_owned(), format!("address {}", device.network())];
     let allowed = [limits.attempts_per_minute_overall, limits.attempts_per_minute];
     let waits = sqlx::query_scalar!(
-        r#"with counted as (
+        r#"with lazily as (
+               select set_config('synchronous_commit', 'off', true)
+           ), counted as (
                insert into attempt_windows as old (bucket, attempts, started_at)
-               select bucket, 1, clock_timestamp() from unnest($1::text[]) as bucket
+               select bucket, 1, clock_timestamp() from lazily, unnest($1::text[]) as bucket
                order by bucket
                on conflict (bucket) do update set
                    attempts = case when old.started_at > excluded.started_at - interval '1 minute'
@@ -53,8 +56,9 @@ pub(crate) async fn count_failure(
     email_key: &str,
 ) -> Result<()> {
     let counted = sqlx::query_scalar!(
-        "insert into signin_failures as old (email_key, failures, last_failed_at)
-         values ($1, 1, clock_timestamp())
+        "with lazily as (select set_config('synchronous_commit', 'off', true))
+         insert into signin_failures as old (email_key, failures, last_failed_at)
+         select $1, 1, clock_timestamp() from lazily
          on conflict (email_key) do update set
              failures = case when old.last_failed_at > clock_timestamp() - interval '1 hour'
                  then old.failures + 1 else 1 end,

@@ -7,14 +7,14 @@ use std::thread::{self, available_parallelism};
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{self, PasswordHasher, PasswordVerifier};
 use argon2::{Argon2, Params};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::error;
 
 use crate::error::{AppError, Result};
 use crate::utils::text::Password;
 
-/// Callers that may wait for each worker; more are refused.
-const WAITING_PER_WORKER: usize = 8;
+/// Callers that each worker may have at a time; more are refused.
+const CALLERS_PER_WORKER: usize = 9;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -25,10 +25,19 @@ type Job = Box<dyn FnOnce() + Send>;
 /// memory of a hash for each of the many that come and go.
 #[derive(Debug, Clone)]
 pub(crate) struct Passwords {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::UnboundedSender<Job>,
+    turns: Arc<Semaphore>,
     /// Checked when there is no account, so that an unknown e-mail costs as much as a wrong
     /// password.
     nobody: Arc<str>,
+}
+
+/// The right to have passwords hashed, one after the other. To be had before anything else is done
+/// for a caller: whoever comes in a flood is to cost next to nothing.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    passwords: Passwords,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Passwords {
@@ -39,7 +48,8 @@ impl Passwords {
     /// When the system has no randomness or no thread to give.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let workers = available_parallelism().map_or(1, |cores| cores.get() - 1).max(1);
-        let (jobs, queue) = mpsc::channel(workers * WAITING_PER_WORKER);
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let turns = Arc::new(Semaphore::new(workers * CALLERS_PER_WORKER));
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..workers {
             let queue = Arc::clone(&queue);
@@ -49,9 +59,28 @@ impl Passwords {
             })?;
         }
         let nobody: PasswordHash = Argon2::default().hash_password(b"nobody's password")?;
-        Ok(Self { jobs, nobody: nobody.to_string().into() })
+        Ok(Self { jobs, turns, nobody: nobody.to_string().into() })
     }
 
+    /// A turn, if there are not too many callers already.
+    ///
+    /// # Errors
+    /// [`AppError::Busy`].
+    pub(crate) fn turn(&self) -> Result<Turn> {
+        let permit = Arc::clone(&self.turns).try_acquire_owned().map_err(|_| AppError::Busy)?;
+        Ok(Turn { passwords: self.clone(), _permit: permit })
+    }
+
+    /// Whether a hash was made with weaker parameters than those of today.
+    pub(crate) fn is_outdated(hash: &str) -> bool {
+        let params = PasswordHash::new(hash).ok().and_then(|hash| Params::try_from(&hash).ok());
+        params.is_none_or(|old| {
+            old.m_cost() < Params::DEFAULT_M_COST || old.t_cost() < Params::DEFAULT_T_COST
+        })
+    }
+}
+
+impl Turn {
     /// The hash of a password, as a PHC string.
     pub(crate) async fn hash(&self, password: &Password) -> Result<String> {
         let password = password.clone();
@@ -66,7 +95,7 @@ impl Passwords {
     /// Whether the password is the hash's. Without a hash it is not, after the same time.
     pub(crate) async fn verify(&self, password: &Password, hash: Option<&str>) -> Result<bool> {
         let known = hash.is_some();
-        let hash = hash.unwrap_or(&self.nobody).to_owned();
+        let hash = hash.unwrap_or(&self.passwords.nobody).to_owned();
         let password = password.clone();
         self.work(move || {
             let hash = PasswordHash::new(&hash)?;
@@ -77,14 +106,6 @@ impl Passwords {
             }
         })
         .await
-    }
-
-    /// Whether a hash was made with weaker parameters than those of today.
-    pub(crate) fn is_outdated(hash: &str) -> bool {
-        let params = PasswordHash::new(hash).ok().and_then(|hash| Params::try_from(&hash).ok());
-        params.is_none_or(|old| {
-            old.m_cost() < Params::DEFAULT_M_COST || old.t_cost() < Params::DEFAULT_T_COST
-        })
     }
 
     async fn work<T, F>(&self, work: F) -> Result<T>
@@ -99,7 +120,7 @@ impl Passwords {
                 let _ = answer.send(work());
             }
         };
-        self.jobs.try_send(Box::new(job)).map_err(|_| AppError::Busy)?;
+        self.passwords.jobs.send(Box::new(job)).map_err(|_| AppError::Busy)?;
         Ok(answered.await.map_err(|_| AppError::Busy)??)
     }
 }
@@ -122,7 +143,7 @@ fn step_back() {
 #[cfg(not(target_os = "linux"))]
 fn step_back() {}
 
-fn work_off(queue: &Mutex<mpsc::Receiver<Job>>) {
+fn work_off(queue: &Mutex<mpsc::UnboundedReceiver<Job>>) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         let Some(job) = job else { return };
@@ -138,17 +159,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_hash_verifies_its_password_only() {
-        let passwords = Passwords::new().unwrap();
+        let turn = Passwords::new().unwrap().turn().unwrap();
         let right = Password::from("correct horse".to_owned());
         let wrong = Password::from("correct house".to_owned());
-        let hash = passwords.hash(&right).await.unwrap();
+        let hash = turn.hash(&right).await.unwrap();
 
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-        assert!(passwords.verify(&right, Some(&hash)).await.unwrap());
-        assert!(!passwords.verify(&wrong, Some(&hash)).await.unwrap());
-        assert!(
-            !passwords.verify(&Password::from("nobody's password".to_owned()), None).await.unwrap()
-        );
+        assert!(turn.verify(&right, Some(&hash)).await.unwrap());
+        assert!(!turn.verify(&wrong, Some(&hash)).await.unwrap());
+        assert!(!turn.verify(&Password::from("nobody's password".to_owned()), None).await.unwrap());
         assert!(!Passwords::is_outdated(&hash));
+    }
+
+    #[tokio::test]
+    async fn there_are_only_so_many_turns_and_each_comes_back() {
+        let passwords = Passwords::new().unwrap();
+        let mut turns: Vec<_> = std::iter::from_fn(|| passwords.turn().ok()).collect();
+        assert!(turns.len() >= CALLERS_PER_WORKER, "{}", turns.len());
+        turns.pop();
+        passwords.turn().unwrap();
     }
 }

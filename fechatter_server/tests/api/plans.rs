@@ -178,6 +178,8 @@ async fn the_tail_touches_few_pages_even_as_planned_when_there_was_nothing() {
     let app = TestApp::start().await;
     let mut db = app.db.acquire().await.unwrap();
     sqlx::raw_sql("analyze").execute(&mut *db).await.unwrap();
+    // As on the connection of `notify_server` that reads it.
+    sqlx::raw_sql("set enable_seqscan = off").execute(&mut *db).await.unwrap();
     prepare(&mut db, 0, &tail.text()).await;
     tail.run(&mut db, 0, "force_generic_plan").await;
     fill(&mut app.db.acquire().await.unwrap()).await;
