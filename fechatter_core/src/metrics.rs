@@ -34,7 +34,7 @@ names! {
     describe_histogram BATCH_SECONDS "fechatter_batch_seconds"
         "Time that it took to write a batch of messages.";
     describe_counter MESSAGES_REFUSED "fechatter_messages_refused_total"
-        "Messages that were answered with 503, by reason (full: no room, late: no batch in time).";
+        "Messages that were answered with 503, by reason (full: no room, or too long a wait; late: no batch in time).";
     describe_counter EVENTS_WRITTEN "fechatter_events_written_total"
         "Events committed to the logs.";
     describe_counter EVENTS_PRUNED "fechatter_events_pruned_total"

@@ -31,7 +31,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use self::delivery::Write;
 use self::lanes::Lanes;
-use self::queue::{Item, Queue};
+use self::queue::{Item, Pace, Queue};
 use self::waiting::Waiting;
 use crate::error::{AppError, Result};
 use crate::models::message::{self, Outgoing, Sent};
@@ -59,8 +59,9 @@ impl MessageWriter {
     /// The same with another way to write a batch.
     fn start_with(log: Log, write: impl Write) -> (Self, JoinHandle<()>) {
         let (sender, arrivals) = unbounded_channel();
-        let task = tokio::spawn(run(arrivals, write));
-        (Self { queue: Arc::new(Queue::new(sender)), log }, task)
+        let pace = Pace::default();
+        let task = tokio::spawn(run(arrivals, write, pace.clone()));
+        (Self { queue: Arc::new(Queue::new(sender, pace)), log }, task)
     }
 
     /// Sends a message; answers when it is durable. A caller who goes away does not stop it.
@@ -118,7 +119,7 @@ impl MessageWriter {
 }
 
 /// Writes batch after batch, until nobody can hand in a message any more.
-async fn run(mut arrivals: UnboundedReceiver<Item>, write: impl Write) {
+async fn run(mut arrivals: UnboundedReceiver<Item>, write: impl Write, pace: Pace) {
     let mut waiting = Waiting::default();
     // Messages of one workspace, whose log others hold, wait for it here and keep nobody waiting.
     let mut patient: Option<JoinHandle<Vec<Item>>> = None;
@@ -137,7 +138,9 @@ async fn run(mut arrivals: UnboundedReceiver<Item>, write: impl Write) {
         }
         let batch = waiting.batch();
         if !batch.is_empty() {
+            let began = Instant::now();
             let held_up = delivery::deliver(&write, batch, Locking::Skip).await;
+            pace.note(began.elapsed());
             waiting.put_back(held_up);
             continue;
         }

@@ -1,14 +1,16 @@
 //! Messages that have been let in, and how many that may be.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use fechatter_core::WorkspaceId;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::waiting;
 use crate::error::Result;
 use crate::models::message::Outgoing;
 use crate::models::message_batch::Outcome;
@@ -20,12 +22,21 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// for long must not keep the others out.
 const SHARE: usize = 2;
 
+/// Nor is a message let in that would wait longer than this, as fast as batches are written at the
+/// moment: its sender is better told at once.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
 /// Lets messages in as long as there is room.
 #[derive(Debug)]
 pub(super) struct Queue {
     room: Arc<Mutex<Room>>,
+    pace: Pace,
     arrivals: UnboundedSender<Item>,
 }
+
+/// How long batches take: the mean of the last few, in microseconds. Clones share it.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Pace(Arc<AtomicU64>);
 
 /// A message, from its admission until its answer.
 #[derive(Debug)]
@@ -75,20 +86,38 @@ struct Place {
 }
 
 impl Queue {
-    pub(super) fn new(arrivals: UnboundedSender<Item>) -> Self {
-        Self { room: Arc::default(), arrivals }
+    pub(super) fn new(arrivals: UnboundedSender<Item>, pace: Pace) -> Self {
+        Self { room: Arc::default(), pace, arrivals }
     }
 
     /// Lets a message in, if there is room.
     pub(super) fn push(&self, outgoing: Arc<Outgoing>) -> Option<Receipt> {
         let workspace_id = outgoing.sender.workspace_id;
-        let place = Place::take(&self.room, workspace_id, outgoing.content.len())?;
+        let place = Place::take(&self.room, workspace_id, outgoing.content.len(), &self.pace)?;
         let (answer, answered) = oneshot::channel();
         let claim = Arc::<Claim>::default();
         let receipt = Receipt { claim: Arc::clone(&claim), answer: answered };
         let item = Item { outgoing, claim, arrived: Instant::now(), answer, _place: place };
         self.arrivals.send(item).ok()?;
         Some(receipt)
+    }
+}
+
+impl Pace {
+    /// Notes how long a batch took.
+    pub(super) fn note(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let mean = self.0.load(Ordering::Relaxed);
+        self.0.store(mean - mean / 4 + took / 4, Ordering::Relaxed);
+    }
+
+    /// How long it will take to write whole batches of what waits. What makes no whole batch is let in
+    /// in any case, and shows how fast it goes now.
+    fn wait(&self, load: Load) -> Duration {
+        let batches = load.messages / waiting::MAX_MESSAGES;
+        let batches = batches.max(load.bytes / waiting::MAX_BYTES);
+        let batches = u32::try_from(batches).unwrap_or(u32::MAX);
+        Duration::from_micros(self.0.load(Ordering::Relaxed)).saturating_mul(batches)
     }
 }
 
@@ -142,8 +171,16 @@ impl Load {
 }
 
 impl Place {
-    fn take(room: &Arc<Mutex<Room>>, workspace_id: WorkspaceId, bytes: usize) -> Option<Self> {
+    fn take(
+        room: &Arc<Mutex<Room>>,
+        workspace_id: WorkspaceId,
+        bytes: usize,
+        pace: &Pace,
+    ) -> Option<Self> {
         let mut taken = room.lock().unwrap_or_else(PoisonError::into_inner);
+        if pace.wait(taken.all) > MAX_WAIT {
+            return None;
+        }
         let all = taken.all.with(bytes, 1)?;
         let theirs = taken.of_workspaces.get(&workspace_id).copied().unwrap_or_default();
         taken.of_workspaces.insert(workspace_id, theirs.with(bytes, SHARE)?);
@@ -162,5 +199,30 @@ impl Drop for Place {
                 room.of_workspaces.remove(&self.workspace_id);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_let_in_to_wait_for_long() {
+        let room = Arc::default();
+        let pace = Pace::default();
+        let places = |pace: &Pace| -> Vec<_> {
+            let ids = (1..).map(WorkspaceId);
+            ids.map_while(|id| Place::take(&room, id, 10, pace)).collect()
+        };
+        assert_eq!(places(&pace).len(), MAX_MESSAGES);
+
+        (0..100).for_each(|_| pace.note(Duration::from_millis(300)));
+        assert_eq!(places(&pace).len(), 4 * waiting::MAX_MESSAGES);
+
+        // However slow it was, there is always somebody who finds out that it is no more.
+        pace.note(Duration::from_mins(1));
+        assert_eq!(places(&pace).len(), waiting::MAX_MESSAGES);
+        (0..100).for_each(|_| pace.note(Duration::from_millis(1)));
+        assert_eq!(places(&pace).len(), MAX_MESSAGES);
     }
 }

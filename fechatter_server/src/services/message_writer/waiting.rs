@@ -11,8 +11,9 @@ use super::UNTIL_BATCH;
 use super::queue::Item;
 use crate::error::AppError;
 
-const MAX_MESSAGES: usize = 256;
-const MAX_BYTES: usize = 1024 * 1024;
+/// What a batch holds at most.
+pub(super) const MAX_MESSAGES: usize = 256;
+pub(super) const MAX_BYTES: usize = 1024 * 1024;
 /// The pause before a log is tried again that somebody else held.
 const RETRY: Duration = Duration::from_millis(2);
 /// For how long a log is only tried, before a batch waits for it.
