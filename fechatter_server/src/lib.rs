@@ -128,7 +128,7 @@ pub async fn serve(
     let log = Log::new(db.clone());
     let limits = RequestLimits::new(&config.http);
     let purge = Purge::default();
-    let (writer, writing) = MessageWriter::start(log.clone());
+    let (writer, writing) = MessageWriter::start(log.clone())?;
     let retention = config.retention;
     let state = AppState {
         purge: purge.clone(),

@@ -2,7 +2,9 @@
 //!
 //! A disk can promise only so many commits a second, and one commit can hold many messages. So one
 //! task writes them all: while a batch is on its way to the disk, the next one gathers. Nothing waits
-//! for a batch to fill: a lone message leaves at once.
+//! for a batch to fill: a lone message leaves at once. The task has a thread of its own: among those
+//! of the requests, each of its steps would come after thousands of others in the very hour when much
+//! is to be written.
 //!
 //! In reading order: `queue` lets messages in, and refuses more than memory is meant to hold;
 //! `waiting` says which of them make the next batch; `delivery` writes a batch and answers everybody
@@ -18,14 +20,18 @@ mod tests;
 mod waiting;
 
 use std::future::pending;
+use std::io;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use ::metrics::counter;
 use fechatter_core::event::EphemeralEvent;
 use fechatter_core::log::Log;
 use fechatter_core::metrics;
+use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -42,6 +48,10 @@ const UNTIL_BATCH: Duration = Duration::from_millis(2_500);
 /// How long its sender waits for what became of it: a little less than a request may take.
 const UNTIL_ANSWER: Duration = Duration::from_millis(9_800);
 
+/// Resolves when everything that was handed in has been answered, after the last clone of the writer
+/// is gone; breaks off if the task has failed.
+pub(crate) type Ended = oneshot::Receiver<()>;
+
 /// Writes messages; clones share one task, which ends with the last of them.
 #[derive(Debug, Clone)]
 pub(crate) struct MessageWriter {
@@ -50,18 +60,27 @@ pub(crate) struct MessageWriter {
 }
 
 impl MessageWriter {
-    /// Starts the task. It ends when it has answered everybody, after the last clone of the writer.
-    pub(crate) fn start(log: Log) -> (Self, JoinHandle<()>) {
+    /// Starts the task, on its thread.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub(crate) fn start(log: Log) -> io::Result<(Self, Ended)> {
         let lanes = Lanes::new(log.clone());
         Self::start_with(log, lanes)
     }
 
     /// The same with another way to write a batch.
-    fn start_with(log: Log, write: impl Write) -> (Self, JoinHandle<()>) {
+    fn start_with(log: Log, write: impl Write) -> io::Result<(Self, Ended)> {
         let (sender, arrivals) = unbounded_channel();
         let pace = Pace::default();
-        let task = tokio::spawn(run(arrivals, write, pace.clone()));
-        (Self { queue: Arc::new(Queue::new(sender, pace)), log }, task)
+        let queue = Arc::new(Queue::new(sender, pace.clone()));
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let (ends, ended) = oneshot::channel();
+        thread::Builder::new().name("messages".into()).spawn(move || {
+            runtime.block_on(run(arrivals, write, pace));
+            let _ = ends.send(());
+        })?;
+        Ok((Self { queue, log }, ended))
     }
 
     /// Sends a message; answers when it is durable. A caller who goes away does not stop it.

@@ -1,11 +1,12 @@
 //! The database's connections that batches are written on.
+//!
+//! They are not of the pool, whose connections are looked after by the threads of the requests.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fechatter_core::log::Log;
-use sqlx::Postgres;
-use sqlx::pool::PoolConnection;
+use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
 
 use super::delivery::Write;
@@ -13,9 +14,10 @@ use crate::error::Result;
 use crate::models::message::Outgoing;
 use crate::models::message_batch::{self, Locking, Outcome};
 
-/// A connection that was used so lately is kept: to give it to the pool and to take it back costs
-/// more questions than what it is for.
-const KEEP: Duration = Duration::from_secs(1);
+/// A connection that was used so lately is taken to be alive; the others are asked first.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long a connection may take to be made, or to say that it is alive.
+const CONNECTING: Duration = Duration::from_secs(3);
 /// No answer after this, and the connection is taken for dead. The database itself gives up a
 /// statement after 5 s.
 const DEAD: Duration = Duration::from_secs(6);
@@ -28,25 +30,32 @@ pub(super) struct Lanes {
 }
 
 /// A connection, and when it was last used.
-type Kept = (Instant, PoolConnection<Postgres>);
+type Kept = (Instant, PgConnection);
 
 impl Lanes {
     pub(super) fn new(log: Log) -> Self {
         Self { log, kept: Arc::default() }
     }
 
-    async fn take(&self) -> sqlx::Result<PoolConnection<Postgres>> {
+    async fn take(&self) -> sqlx::Result<PgConnection> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        match kept.filter(|(used, _)| used.elapsed() < KEEP) {
-            Some((_, connection)) => Ok(connection),
-            None => self.log.db().acquire().await,
+        if let Some((used, mut connection)) = kept
+            && (used.elapsed() < FRESH || in_time(connection.ping()).await.is_ok())
+        {
+            return Ok(connection);
         }
+        let options = self.log.db().connect_options();
+        in_time(PgConnection::connect_with(&options)).await
     }
 
-    fn keep(&self, connection: PoolConnection<Postgres>) {
+    fn keep(&self, connection: PgConnection) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push((Instant::now(), connection));
     }
+}
+
+async fn in_time<T>(step: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    timeout(CONNECTING, step).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 impl Write for Lanes {
@@ -58,8 +67,8 @@ impl Write for Lanes {
             self.keep(connection);
             return Ok(outcomes);
         }
-        // It is not worth finding out whether the connection is still good.
-        connection.close_on_drop();
+        // It is not worth finding out whether this connection is still good, or the other one.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
         sent.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into()))
     }
 }

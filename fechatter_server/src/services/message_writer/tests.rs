@@ -111,10 +111,10 @@ impl World {
         Self { log: Log::new(db.clone()), db, _database: database }
     }
 
-    fn writer(&self, faults: &[Fault]) -> (MessageWriter, JoinHandle<()>) {
+    fn writer(&self, faults: &[Fault]) -> (MessageWriter, Ended) {
         let faults = Arc::new(Mutex::new(faults.iter().copied().collect()));
         let lanes = Lanes::new(self.log.clone());
-        MessageWriter::start_with(self.log.clone(), Faulty { lanes, faults })
+        MessageWriter::start_with(self.log.clone(), Faulty { lanes, faults }).unwrap()
     }
 
     /// Holds the log of a workspace until dropped.
@@ -189,8 +189,8 @@ async fn send_all(writer: &MessageWriter, messages: Vec<Outgoing>) -> Vec<Result
     answers
 }
 
-async fn ends(task: JoinHandle<()>) {
-    timeout(PATIENCE, task).await.expect("the writer ends").unwrap();
+async fn ends(ended: Ended) {
+    timeout(PATIENCE, ended).await.expect("the writer ends").unwrap();
 }
 
 /// Whether a sender cannot know what became of the message.
@@ -237,14 +237,14 @@ async fn play(world: &World, drafts: &[(Draft, i64, i64)], faults: &[Fault]) {
         };
         messages.push(message);
     }
-    let (writer, task) = world.writer(faults);
+    let (writer, ended) = world.writer(faults);
     let answers = send_all(&writer, messages.clone()).await;
     drop(writer);
-    ends(task).await;
+    ends(ended).await;
     world.keys().await;
 
     // Whoever does not know asks again under the same key.
-    let (writer, task) = world.writer(&[]);
+    let (writer, ended) = world.writer(&[]);
     for (message, answer) in messages.iter().zip(answers) {
         let unknown = is_unknown(&answer);
         assert!(!unknown || !faults.is_empty(), "{answer:?} without any fault");
@@ -260,13 +260,13 @@ async fn play(world: &World, drafts: &[(Draft, i64, i64)], faults: &[Fault]) {
         }
     }
     drop(writer);
-    ends(task).await;
+    ends(ended).await;
 }
 
 #[tokio::test]
 async fn a_log_that_somebody_holds_holds_up_nobody_else() {
     let world = World::new().await;
-    let (writer, task) = world.writer(&[]);
+    let (writer, ended) = world.writer(&[]);
     let holder = world.hold(1).await;
     let held = tokio::spawn({
         let writer = writer.clone();
@@ -282,13 +282,13 @@ async fn a_log_that_somebody_holds_holds_up_nobody_else() {
     holder.rollback().await.unwrap();
     assert!(matches!(held.await.unwrap(), Ok(Sent::New(_))));
     drop(writer);
-    ends(task).await;
+    ends(ended).await;
 }
 
 #[tokio::test]
 async fn a_workspace_that_cannot_send_is_refused_and_leaves_room_for_others() {
     let world = World::new().await;
-    let (writer, task) = world.writer(&[]);
+    let (writer, ended) = world.writer(&[]);
     let holder = world.hold(1).await;
     let waiting: Vec<_> = (0..2_048)
         .map(|_| {
@@ -313,13 +313,13 @@ async fn a_workspace_that_cannot_send_is_refused_and_leaves_room_for_others() {
     let again = writer.send(outgoing(1, 1, "free again", Uuid::new_v4())).await;
     assert!(matches!(again, Ok(Sent::New(_))), "{again:?}");
     drop(writer);
-    ends(task).await;
+    ends(ended).await;
 }
 
 #[tokio::test]
 async fn the_end_answers_everybody() {
     let world = World::new().await;
-    let (writer, task) = world.writer(&[Fault::Delay]);
+    let (writer, ended) = world.writer(&[Fault::Delay]);
     let sends: Vec<_> = (0..600)
         .map(|_| {
             let writer = writer.clone();
@@ -330,7 +330,7 @@ async fn the_end_answers_everybody() {
     for send in sends {
         assert!(matches!(send.await.unwrap(), Ok(Sent::New(_))));
     }
-    ends(task).await;
+    ends(ended).await;
     assert_eq!(world.keys().await.len(), 600);
 }
 
@@ -349,7 +349,7 @@ async fn a_commit_that_fails_behind_its_answer_is_no_success() {
     .execute(&world.db)
     .await
     .unwrap();
-    let (writer, task) = world.writer(&[]);
+    let (writer, ended) = world.writer(&[]);
     let messages = ["before", "late", "after"].map(|text| outgoing(1, 1, text, Uuid::new_v4()));
     let answers = send_all(&writer, messages.into()).await;
     assert!(matches!(answers[0], Ok(Sent::New(_))), "{answers:?}");
@@ -357,5 +357,5 @@ async fn a_commit_that_fails_behind_its_answer_is_no_success() {
     assert!(matches!(answers[2], Ok(Sent::New(_))), "{answers:?}");
     assert_eq!(world.keys().await.len(), 2);
     drop(writer);
-    ends(task).await;
+    ends(ended).await;
 }
