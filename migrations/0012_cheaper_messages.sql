@@ -1,5 +1,10 @@
+-- In the order of the writers, who would otherwise wait for us while we wait for them. Behind a backup
+-- this gives up, and does not stand in everybody else's way.
+set local lock_timeout = '2s';
+lock table workspace_logs, events in access exclusive mode;
+
 -- Whoever appends to a log holds the lock of its row in workspace_logs: that it is there is asked once
--- for each log of a call, not once more for each event.
+-- for each log of a call, not once more for each event. No log is ever deleted.
 alter table events drop constraint events_workspace_id_fkey;
 
 -- As before, with that question.
@@ -23,7 +28,10 @@ begin
            or first <> 1 + coalesce((
                 select max(old.position) from events as old where old.workspace_id = new.workspace_id
               ), 0)
-           or not exists (select 1 from workspace_logs as l where l.workspace_id = new.workspace_id)
+           or (
+                -- With a limit: a look-up for each, however the planner feels about all of them at once.
+                select true from workspace_logs as l where l.workspace_id = new.workspace_id limit 1
+              ) is null
     ) then
         raise exception 'positions do not continue the log';
     end if;

@@ -30,8 +30,7 @@ const CONTENT: &str =
 #[derive(Debug)]
 pub struct Flood {
     senders: Vec<Sender>,
-    chats: Vec<ChatId>,
-    acknowledged: usize,
+    acknowledged: Vec<Uuid>,
 }
 
 #[derive(Debug)]
@@ -57,7 +56,8 @@ pub struct Tally {
 /// What one sender was answered.
 #[derive(Debug, Default)]
 struct Answers {
-    admitted: Vec<Duration>,
+    /// With the messages' keys.
+    admitted: Vec<(Uuid, Duration)>,
     refused: Vec<Duration>,
     other: Vec<String>,
 }
@@ -68,13 +68,12 @@ impl Flood {
     /// # Errors
     /// When the database fails, or nobody listens.
     pub async fn connect(cluster: &Cluster, senders: usize) -> Result<Self> {
-        let (mut seats, mut chats) = (Vec::new(), Vec::new());
+        let mut seats = Vec::new();
         for number in 0..WORKSPACES {
             let workspace = cluster.town.workspace(&format!("Crowd {number}"), MEMBERS).await?;
             let members: Vec<_> = workspace.people.iter().collect();
             let chat = cluster.town.channel("crowd", &members).await?;
             seats.extend(workspace.people.into_iter().map(|person| (person, chat)));
-            chats.push(chat);
         }
         let mut connected = Vec::new();
         for number in 0..senders {
@@ -83,7 +82,7 @@ impl Flood {
             let connection = KeepAlive::connect(address).await?;
             connected.push(Sender { address, connection, used: Instant::now(), person, chat });
         }
-        Ok(Self { senders: connected, chats, acknowledged: 0 })
+        Ok(Self { senders: connected, acknowledged: Vec::new() })
     }
 
     /// Lets some of them send for a while, each one its next message as soon as it has an answer.
@@ -99,6 +98,7 @@ impl Flood {
     /// # Errors
     /// When something else was answered than 201, 429 or 503.
     pub async fn send_at(&mut self, per_second: f64, duration: Duration) -> Result<Tally> {
+        ensure!(per_second > 0.0, "nothing can be sent");
         let pace = Duration::from_secs(1).div_f64(per_second);
         let all = self.senders.len();
         self.run(all, Some(pace * u32::try_from(all)?), duration).await
@@ -129,23 +129,26 @@ impl Flood {
             all.other.len(),
             all.other[0]
         );
-        self.acknowledged += all.admitted.len();
-        let (admitted, refused) = (all.admitted.into_iter(), all.refused.into_iter());
+        let (keys, admitted): (Vec<_>, Vec<_>) = all.admitted.into_iter().unzip();
+        self.acknowledged.extend(keys);
+        let (admitted, refused) = (admitted.into_iter(), all.refused.into_iter());
         Ok(Tally { duration, admitted: admitted.collect(), refused: refused.collect() })
     }
 
-    /// Whether as many messages were stored as were acknowledged, and perhaps some that were not.
+    /// Whether each message that was acknowledged is there, once.
     ///
     /// # Errors
-    /// When messages are missing, or the database fails.
+    /// When it is not, or the database fails.
     pub async fn check(&self, cluster: &Cluster) -> Result<()> {
-        let stored: i64 = query_scalar("select count(*) from messages where chat_id = any($1)")
-            .bind(&self.chats)
-            .fetch_one(&cluster.db)
-            .await?;
-        let acknowledged = self.acknowledged;
+        let stored: i64 = query_scalar(
+            "select count(*) from unnest($1) as key join messages on idempotency_key = key",
+        )
+        .bind(&self.acknowledged)
+        .fetch_one(&cluster.db)
+        .await?;
+        let acknowledged = self.acknowledged.len();
         ensure!(
-            usize::try_from(stored)? >= acknowledged,
+            usize::try_from(stored)? == acknowledged,
             "{acknowledged} messages were acknowledged and {stored} are there"
         );
         Ok(())
@@ -187,10 +190,11 @@ impl Sender {
                 return (self, answers);
             }
             let began = Instant::now();
-            let request = self.person.message(self.chat, CONTENT, Uuid::new_v4());
+            let key = Uuid::new_v4();
+            let request = self.person.message(self.chat, CONTENT, key);
             let answer = self.connection.call(&request).await.map(|response| response.status);
             match answer {
-                Ok(201) => answers.admitted.push(began.elapsed()),
+                Ok(201) => answers.admitted.push((key, began.elapsed())),
                 Ok(429 | 503) => answers.refused.push(began.elapsed()),
                 Ok(status) => answers.other.push(status.to_string()),
                 Err(error) => {

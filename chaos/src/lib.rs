@@ -2,8 +2,9 @@
 //! anybody saw is held against the database.
 //!
 //! In reading order: [`history`] is what people did and heard, [`checker`] finds what is wrong with it, [`load`] are those
-//! who send, [`flood`] those who send too much, and [`audience`] those who listen, [`stage`] brings them together on a cluster, [`faults`] has a file for each
-//! family of faults, [`sabotage`] shows that broken builds are caught, [`delays`] and [`report`] say what came of it.
+//! who send, [`flood`] those who send too much, and [`audience`] those who listen, [`stage`] brings them together on a
+//! cluster, [`faults`] has a file for each family of faults, [`sabotage`] shows that broken builds are caught, [`delays`]
+//! and [`report`] say what came of it.
 
 pub mod audience;
 pub mod checker;

@@ -74,14 +74,8 @@ pub(crate) struct Tail {
 
 impl Tail {
     pub(crate) fn new(hub: Arc<Hub>, options: PgConnectOptions) -> Self {
-        // Its one query is asked all day, and to plan it takes four times as long as to run it. One plan
-        // does for all of them, also if it was made when the tables were empty.
-        let options = options.options([
-            ("statement_timeout", "2s"),
-            ("jit", "off"),
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
-        ]);
+        let options = options.options([("statement_timeout", "2s"), ("jit", "off")]);
+        let options = options.options(log::PLAN_ONCE);
         let (news, woken, scanned) = Default::default();
         Self { hub, options, news, woken, began: Instant::now(), scanned }
     }

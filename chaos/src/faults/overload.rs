@@ -22,15 +22,19 @@ use crate::{
     stage::{Cast, Options, Stage},
 };
 
-/// A commit takes 100 ms: of what such a disk can do, five times as much can be asked from the machine that also serves it.
+/// A commit takes 100 ms: of what such a disk can do, five times as much can be asked by the machine that serves it, too.
 const SLOW_DISK: [&str; 2] = ["commit_delay=100000", "commit_siblings=0"];
+const SECOND: Duration = Duration::from_secs(1);
 /// More than the server has room for in its queue.
 const CONNECTIONS: usize = 6_000;
+/// Of what is asked for.
 const TIMES_CAPACITY: f64 = 5.0;
 /// How many senders show what the capacity is.
 const ENOUGH: usize = 256;
+/// How soon those who are let in have their answer, and the others theirs.
 const ADMITTED: Duration = Duration::from_secs(2);
 const REFUSED: Duration = Duration::from_secs(1);
+/// How soon after it everything is as before.
 const RECOVERED: Duration = Duration::from_secs(10);
 /// What the servers' memory may still grow by, in KiB, once the flood has lasted for a while.
 const FLAT: u64 = 32 * 1024;
@@ -39,6 +43,7 @@ const ACCOUNTS: usize = 8;
 const SIGN_INS_A_SECOND: u32 = 200;
 /// How long a server has for closing what does not come to an end: it waits for a third of this.
 const CLOSED: Duration = Duration::from_secs(30);
+/// What an upload says that it has, in bytes.
 const HUGE: u64 = 1 << 30;
 /// What may have been taken of an upload before it is refused, with what lies in the system's buffers.
 const TAKEN: u64 = 64 << 20;
@@ -66,8 +71,6 @@ pub(super) async fn flooded(options: &Options) -> Result<Row> {
     stage.finish().await
 }
 
-const SECOND: Duration = Duration::from_secs(1);
-
 /// Twice for so long, so that growing memory shows.
 async fn drown(
     stage: &mut Stage,
@@ -80,6 +83,7 @@ async fn drown(
         let tally = flood.send_at(capacity * TIMES_CAPACITY, duration).await?;
         memory.push(note_memory(stage, half));
         let [admitted, refused] = [&tally.admitted, &tally.refused];
+        ensure!(refused.count() > 0, "this was no overload");
         stage.delays.recovery("admitted p99", admitted.percentile(99), ADMITTED);
         stage.delays.recovery("refused p99", refused.percentile(99), REFUSED);
         stage.delays.note(format!(

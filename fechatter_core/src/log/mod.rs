@@ -7,7 +7,7 @@ mod writer;
 
 pub use cursor::{BadCursor, Cursor, Stamp};
 pub use doorbell::{DOORBELL_CHANNEL, EPHEMERAL_CHANNEL, Ephemeral};
-pub use read::{Entry, Found, Head, Range, count_for, head, look_again, read};
+pub use read::{Entry, Found, Head, PLAN_ONCE, Range, count_for, head, look_again, read};
 pub use writer::{Audience, LogWriter};
 
 use ::metrics::counter;

@@ -62,7 +62,7 @@ pub(super) async fn sign_up(
     let policy = &state.config.accounts;
     throttle::count_attempt(&state.db, policy, &device).await?;
     let stores = (&state.db, &state.log);
-    let session = account::sign_up(stores, policy, &turn, (request, &device)).await?;
+    let session = account::sign_up(stores, policy, turn, (request, &device)).await?;
     let (jar, body) = with_cookie(&state, jar, session)?;
     Ok((StatusCode::CREATED, jar, body))
 }
@@ -79,7 +79,7 @@ pub(super) async fn sign_in(
     let turn = state.passwords.turn()?;
     let policy = &state.config.accounts;
     throttle::count_attempt(&state.db, policy, &device).await?;
-    let session = account::sign_in(&state.db, policy, &turn, (request, &device)).await?;
+    let session = account::sign_in(&state.db, policy, turn, (request, &device)).await?;
     with_cookie(&state, jar, session)
 }
 

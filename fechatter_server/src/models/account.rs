@@ -58,17 +58,19 @@ enum Account {
 pub(crate) async fn sign_up(
     (db, log): (&PgPool, &Log),
     policy: &AccountsConfig,
-    turn: &Turn,
+    turn: Turn,
     (request, device): (SignUp, &Device),
 ) -> Result<Session> {
     if request.workspace.is_none() && request.invite_code.is_none() {
         return Err(AppError::invalid("workspace", "is missing"));
     }
     request.password.check(policy.refuse_common_passwords)?;
-    let account = match returning(db, policy, turn, &request).await? {
+    let account = match returning(db, policy, &turn, &request).await? {
         Some(account) => account,
         None => Account::New(turn.hash(&request.password).await?),
     };
+    // Others hash while this one waits for logs and for the disk.
+    drop(turn);
 
     let mut writer = LogWriter::begin(log).await?;
     let user = match find_door(writer.db(), &request).await? {
@@ -196,7 +198,7 @@ async fn settle(db: &mut PgConnection, request: &SignUp, account: Account) -> Re
 pub(crate) async fn sign_in(
     db: &PgPool,
     policy: &AccountsConfig,
-    turn: &Turn,
+    turn: Turn,
     (request, device): (SignIn, &Device),
 ) -> Result<Session> {
     // Neither can be anybody's, and neither is worth a hash.
@@ -222,6 +224,7 @@ pub(crate) async fn sign_in(
     } else {
         None
     };
+    drop(turn);
 
     let mut tx = begin(db, "begin").await?;
     let user = choose_workspace(&mut tx, account.id, request.workspace.as_deref()).await?;

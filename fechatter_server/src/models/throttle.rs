@@ -11,9 +11,9 @@ use crate::error::{AppError, Result};
 use crate::middlewares::device::Device;
 
 /// Counts an attempt to sign in or up, for the client's address and for all; refuses the ones
-/// beyond the configured number a minute.
+/// beyond the configured number a minute. In a transaction of its own, whose commit waits for nothing.
 pub(crate) async fn count_attempt(
-    db: impl PgExecutor<'_>,
+    db: &PgPool,
     limits: &AccountsConfig,
     device: &Device,
 ) -> Result<()> {

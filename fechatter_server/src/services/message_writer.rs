@@ -21,7 +21,7 @@ mod waiting;
 
 use std::future::pending;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -74,20 +74,28 @@ impl MessageWriter {
         let (sender, arrivals) = unbounded_channel();
         let pace = Pace::default();
         let queue = Arc::new(Queue::new(sender, pace.clone()));
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (ends, ended) = oneshot::channel();
+        let (begins, begun) = mpsc::channel();
+        // A runtime can only be dropped outside of another one: it is made where it stays.
         thread::Builder::new().name("messages".into()).spawn(move || {
-            runtime.block_on(run(arrivals, write, pace));
-            let _ = ends.send(());
+            match runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    let _ = begins.send(Ok(()));
+                    runtime.block_on(run(arrivals, write, pace));
+                    let _ = ends.send(());
+                }
+                Err(error) => _ = begins.send(Err(error)),
+            }
         })?;
+        begun.recv().map_err(io::Error::other)??;
         Ok((Self { queue, log }, ended))
     }
 
     /// Sends a message; answers when it is durable. A caller who goes away does not stop it.
     ///
     /// # Errors
-    /// When it is refused, or with [`AppError::Busy`] when there is no room for it, no batch within
-    /// 2.5 s, or no answer within 9.8 s. In the last case it may have been sent.
+    /// When it is refused, or with [`AppError::Busy`] when there is no room for it or it would wait
+    /// more than 1 s, no batch within 2.5 s, or no answer within 9.8 s. In the last case it may have been sent.
     pub(crate) async fn send(&self, outgoing: Outgoing) -> Result<Sent> {
         #[cfg(debug_assertions)]
         if sabotaged::is_wanted() {

@@ -44,8 +44,8 @@ pub(crate) struct Turn {
 }
 
 impl Passwords {
-    /// Starts a worker for each core but one. They end with the last clone of this. Where the system
-    /// can do so, it lets everything else go first: sign-ins may come by the hundred while others chat.
+    /// Starts a worker for each core but one. They end with the last clone of this. On Linux they get a
+    /// third of the processors that others want, too: sign-ins may come by the hundred while others chat.
     ///
     /// # Errors
     /// When the system has no randomness or no thread to give.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use fechatter_core::log::PLAN_ONCE;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 
@@ -21,7 +22,7 @@ const MUCH_OF_EVERYTHING: [&str; 10] = [
     "insert into sessions (id, user_id, workspace_id, expires_at)
      select lpad(to_hex(n), 32, '0')::uuid, 1 + n % 500, 1, now() + interval '1 day'
      from generate_series(1, 20000) as n",
-    "insert into workspace_logs values (1)",
+    "insert into workspace_logs select n from generate_series(1, 10000) as n",
     "insert into chats
          (workspace_id, chat_type, name, name_key, owner_id, creator_id, member_count)
      select 1, 'PrivateChannel', n, n, 1, 1, 10 from generate_series(1, 1000) as n",
@@ -178,13 +179,17 @@ async fn the_tail_touches_few_pages_even_as_planned_when_there_was_nothing() {
     let app = TestApp::start().await;
     let mut db = app.db.acquire().await.unwrap();
     sqlx::raw_sql("analyze").execute(&mut *db).await.unwrap();
-    // As on the connection of `notify_server` that reads it.
-    sqlx::raw_sql("set enable_seqscan = off").execute(&mut *db).await.unwrap();
+    for (name, value) in PLAN_ONCE {
+        sqlx::raw_sql(AssertSqlSafe(format!("set {name} = {value}")))
+            .execute(&mut *db)
+            .await
+            .unwrap();
+    }
     prepare(&mut db, 0, &tail.text()).await;
-    tail.run(&mut db, 0, "force_generic_plan").await;
+    tail.run(&mut db, 0, PLAN_ONCE[0].1).await;
     fill(&mut app.db.acquire().await.unwrap()).await;
 
-    let plan = tail.run(&mut db, 0, "force_generic_plan").await;
+    let plan = tail.run(&mut db, 0, PLAN_ONCE[0].1).await;
     let touched = touched(&plan);
     assert!(touched <= tail.pages, "{touched} pages: {plan:#}");
 }

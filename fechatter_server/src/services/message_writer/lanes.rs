@@ -2,15 +2,16 @@
 //!
 //! They are not of the pool, whose connections are looked after by the threads of the requests.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fechatter_core::log::Log;
 use sqlx::{Connection, PgConnection};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::delivery::Write;
-use crate::error::Result;
+use crate::error::{AppError, Result};
 use crate::models::message::Outgoing;
 use crate::models::message_batch::{self, Locking, Outcome};
 
@@ -18,6 +19,8 @@ use crate::models::message_batch::{self, Locking, Outcome};
 const FRESH: Duration = Duration::from_secs(1);
 /// How long a connection may take to be made, or to say that it is alive.
 const CONNECTING: Duration = Duration::from_secs(3);
+/// The pause between attempts to reach a database that is just starting, or has no room.
+const AGAIN: Duration = Duration::from_millis(100);
 /// No answer after this, and the connection is taken for dead. The database itself gives up a
 /// statement after 5 s.
 const DEAD: Duration = Duration::from_secs(6);
@@ -44,13 +47,44 @@ impl Lanes {
         {
             return Ok(connection);
         }
+        in_time(self.connect()).await
+    }
+
+    /// Waits for a database that is on its way.
+    async fn connect(&self) -> sqlx::Result<PgConnection> {
         let options = self.log.db().connect_options();
-        in_time(PgConnection::connect_with(&options)).await
+        loop {
+            match PgConnection::connect_with(&options).await {
+                Err(error) if is_starting(&error) => sleep(AGAIN).await,
+                connected => return connected,
+            }
+        }
     }
 
     fn keep(&self, connection: PgConnection) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push((Instant::now(), connection));
+    }
+}
+
+/// By its code: `cannot_connect_now` or `too_many_connections`.
+fn is_starting(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| matches!(&*code, "57P03" | "53300"))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the database has refused a statement, and the connection is as good as before.
+fn is_refusal(error: &AppError) -> bool {
+    match error {
+        AppError::Database(sqlx::Error::Database(error)) => {
+            error.code().is_some_and(|code| !code.starts_with("08") && !code.starts_with("57"))
+        }
+        _ => false,
     }
 }
 
@@ -63,12 +97,15 @@ impl Write for Lanes {
         let mut connection = self.take().await?;
         let sending = message_batch::send(&self.log, &mut connection, &batch, locking);
         let sent = timeout(DEAD, sending).await;
-        if let Ok(Ok(outcomes)) = sent {
-            self.keep(connection);
-            return Ok(outcomes);
+        let sent =
+            sent.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into()));
+        match &sent {
+            Err(error) if !is_refusal(error) => {
+                // It is not worth finding out whether this one is still good, or the other one.
+                self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            }
+            _ => self.keep(connection),
         }
-        // It is not worth finding out whether this connection is still good, or the other one.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        sent.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into()))
+        sent
     }
 }

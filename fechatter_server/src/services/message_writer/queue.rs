@@ -20,10 +20,10 @@ const MAX_MESSAGES: usize = 4_096;
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// No workspace may take more of the room than this part of it: one whose log is held by somebody
 /// for long must not keep the others out.
-const SHARE: usize = 2;
+const SHARE: u32 = 2;
 
-/// Nor is a message let in that would wait longer than this, as fast as batches are written at the
-/// moment: its sender is better told at once.
+/// A message that would wait longer than this, as fast as batches are written at the moment, is not
+/// let in: its sender is better told at once. Of the time, too, a workspace may take its part only.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Lets messages in as long as there is room.
@@ -159,8 +159,9 @@ impl Claim {
 
 impl Load {
     /// With one more message of so many bytes, if it is not too much then.
-    fn with(self, bytes: usize, share: usize) -> Option<Self> {
+    fn with(self, bytes: usize, share: u32) -> Option<Self> {
         let load = Self { messages: self.messages + 1, bytes: self.bytes + bytes };
+        let share = share as usize;
         let fits = load.messages <= MAX_MESSAGES / share && load.bytes <= MAX_BYTES / share;
         fits.then_some(load)
     }
@@ -178,11 +179,12 @@ impl Place {
         pace: &Pace,
     ) -> Option<Self> {
         let mut taken = room.lock().unwrap_or_else(PoisonError::into_inner);
-        if pace.wait(taken.all) > MAX_WAIT {
+        let theirs = taken.of_workspaces.get(&workspace_id).copied().unwrap_or_default();
+        let is_long = |load, share: u32| pace.wait(load) > MAX_WAIT / share;
+        if is_long(taken.all, 1) || is_long(theirs, SHARE) {
             return None;
         }
         let all = taken.all.with(bytes, 1)?;
-        let theirs = taken.of_workspaces.get(&workspace_id).copied().unwrap_or_default();
         taken.of_workspaces.insert(workspace_id, theirs.with(bytes, SHARE)?);
         taken.all = all;
         Some(Self { room: Arc::clone(room), workspace_id, bytes })
@@ -218,6 +220,12 @@ mod tests {
 
         (0..100).for_each(|_| pace.note(Duration::from_millis(300)));
         assert_eq!(places(&pace).len(), 4 * waiting::MAX_MESSAGES);
+
+        let of_one: Vec<_> =
+            std::iter::from_fn(|| Place::take(&room, WorkspaceId(1), 10, &pace)).collect();
+        assert_eq!(of_one.len(), 2 * waiting::MAX_MESSAGES);
+        assert!(Place::take(&room, WorkspaceId(2), 10, &pace).is_some(), "one shuts out all");
+        drop(of_one);
 
         // However slow it was, there is always somebody who finds out that it is no more.
         pace.note(Duration::from_mins(1));

@@ -289,6 +289,10 @@ async fn a_log_that_somebody_holds_holds_up_nobody_else() {
 async fn a_workspace_that_cannot_send_is_refused_and_leaves_room_for_others() {
     let world = World::new().await;
     let (writer, ended) = world.writer(&[]);
+    // The very first batches take long, for connecting and planning, and nobody is let in to wait long.
+    for _ in 0..10 {
+        writer.send(outgoing(2, 1, "warm", Uuid::new_v4())).await.unwrap();
+    }
     let holder = world.hold(1).await;
     let waiting: Vec<_> = (0..2_048)
         .map(|_| {
