@@ -21,7 +21,7 @@ use crate::delays::Times;
 /// Nobody's limit for one workspace is to be what stops them.
 const WORKSPACES: usize = 4;
 const MEMBERS: usize = 10;
-/// Half of what the servers allow.
+/// How long a connection may rest before it is made anew: half of what the servers allow.
 const IDLE: Duration = Duration::from_secs(5);
 const CONTENT: &str =
     "Hello, is anybody there? It has been quiet in here for a while, and I have a question or two.";

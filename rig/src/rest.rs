@@ -2,6 +2,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
+use anyhow::{Context, Result};
 use fechatter_core::{ChatId, SessionId, UserId, WorkspaceId};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
@@ -104,6 +105,21 @@ impl Rest {
             "password": PASSWORD, "workspace": workspace,
         });
         self.call(server, None, (Method::POST, "/api/signup"), Some(&body)).await
+    }
+
+    /// Makes so many accounts, and tells the [`request`] that signs each of them in.
+    ///
+    /// # Errors
+    /// When nobody can sign up.
+    pub async fn accounts(&self, count: usize) -> Result<Vec<String>> {
+        let mut requests = Vec::new();
+        for number in 0..count {
+            let answer = self.sign_up(0, &format!("door{number}"), "doors").await;
+            let body = answer.ok().context("nobody can sign up")?;
+            let body = json!({ "email": body["user"]["email"], "password": PASSWORD });
+            requests.push(request("POST /api/signin", &[], &body.to_string()));
+        }
+        Ok(requests)
     }
 
     /// Exchanges a refresh token.

@@ -7,8 +7,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use rig::{Cluster, request};
-use serde_json::json;
 use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval},
@@ -36,7 +34,7 @@ const ROOMS: usize = 50;
 
 pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     let cluster = stage.start(&[]).await?;
-    let requests: Arc<[String]> = sign_up(&cluster).await?.into();
+    let requests: Arc<[String]> = cluster.rest.accounts(PEOPLE).await?.into();
     let pool = Pool::of(&cluster);
     let each = Duration::from_secs(stage.seconds(SECONDS).into());
     let (signed_in, rate) = sign_in(&pool, &requests, each).await?;
@@ -65,19 +63,6 @@ pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     Run::check(without.iter().chain([&during]))?;
     ensure!(failed == 0, "{failed} sign-ins were answered with neither 200, 429 nor 503");
     Ok(())
-}
-
-/// Makes accounts, and tells how they sign in.
-async fn sign_up(cluster: &Cluster) -> Result<Vec<String>> {
-    let mut requests = Vec::new();
-    for number in 0..PEOPLE {
-        let answer = cluster.rest.sign_up(0, &format!("person{number}"), "doors").await;
-        let body = answer.ok().context("nobody can sign up")?;
-        let email = body["user"]["email"].as_str().context("an account has an address")?;
-        let body = json!({ "email": email, "password": rig::PASSWORD });
-        requests.push(request("POST /api/signin", &[], &body.to_string()));
-    }
-    Ok(requests)
 }
 
 /// How long it takes, and how often it can be done a second.

@@ -7,8 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use rig::{Cluster, KeepAlive, PASSWORD, Process, request};
-use serde_json::json;
+use rig::KeepAlive;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -22,19 +21,19 @@ use crate::{
     stage::{Cast, Options, Stage},
 };
 
-/// A commit takes 100 ms: of what such a disk can do, five times as much can be asked by the machine that serves it, too.
+/// A commit takes 100 ms: five times as much as such a disk can do is what the machine that serves it can still ask for.
 const SLOW_DISK: [&str; 2] = ["commit_delay=100000", "commit_siblings=0"];
 const SECOND: Duration = Duration::from_secs(1);
 /// More than the server has room for in its queue.
 const CONNECTIONS: usize = 6_000;
-/// Of what is asked for.
+/// How many times the capacity is asked for.
 const TIMES_CAPACITY: f64 = 5.0;
 /// How many senders show what the capacity is.
 const ENOUGH: usize = 256;
 /// How soon those who are let in have their answer, and the others theirs.
 const ADMITTED: Duration = Duration::from_secs(2);
 const REFUSED: Duration = Duration::from_secs(1);
-/// How soon after it everything is as before.
+/// How soon afterwards everything is as before.
 const RECOVERED: Duration = Duration::from_secs(10);
 /// What the servers' memory may still grow by, in KiB, once the flood has lasted for a while.
 const FLAT: u64 = 32 * 1024;
@@ -54,18 +53,18 @@ pub(super) async fn flooded(options: &Options) -> Result<Row> {
         &Options { settings: SLOW_DISK.map(ToOwned::to_owned).to_vec(), ..options.clone() };
     let cast = Cast { servers: 1, ..options.cast() };
     let mut stage = options.stage(cast).await?;
-    note_memory(&mut stage, "at first");
+    note_memory(&mut stage, "at first")?;
     let mut flood = Flood::connect(&stage.cluster, CONNECTIONS).await?;
     let capacity = flood.send(ENOUGH, options.either(SECOND * 3, SECOND * 10)).await?.rate();
-    note_memory(&mut stage, "once everybody is connected");
+    note_memory(&mut stage, "once everybody is connected")?;
 
     drown(&mut stage, &mut flood, capacity, options.either(SECOND * 5, SECOND * 30)).await?;
     sign_in(&mut stage, &mut flood, options.either(SECOND * 4, SECOND * 20)).await?;
-    note_memory(&mut stage, "after the sign-ins");
+    note_memory(&mut stage, "after the sign-ins")?;
     leave_headers_open(&mut stage, options.either(500, 2_000)).await?;
-    note_memory(&mut stage, "after the open headers");
+    note_memory(&mut stage, "after the open headers")?;
     upload(&mut stage).await?;
-    note_memory(&mut stage, "after the uploads");
+    note_memory(&mut stage, "after the uploads")?;
 
     flood.check(&stage.cluster).await?;
     stage.finish().await
@@ -81,7 +80,7 @@ async fn drown(
     let mut memory = Vec::new();
     for half in ["half of the flood", "all of it"] {
         let tally = flood.send_at(capacity * TIMES_CAPACITY, duration).await?;
-        memory.push(note_memory(stage, half));
+        memory.push(note_memory(stage, half)?);
         let [admitted, refused] = [&tally.admitted, &tally.refused];
         ensure!(refused.count() > 0, "this was no overload");
         stage.delays.recovery("admitted p99", admitted.percentile(99), ADMITTED);
@@ -101,10 +100,9 @@ async fn drown(
 
 /// Lets people sign in while others send.
 async fn sign_in(stage: &mut Stage, flood: &mut Flood, duration: Duration) -> Result<()> {
-    let requests = accounts(&stage.cluster).await?;
+    let requests = stage.cluster.rest.accounts(ACCOUNTS).await?;
     let before = flood.send(ENOUGH, duration).await?.rate();
-    let addresses: Vec<_> = stage.cluster.servers.iter().map(Process::address).collect();
-    let signing_in = tokio::spawn(sign_in_for(duration, addresses, requests));
+    let signing_in = tokio::spawn(sign_in_for(duration, address(stage), requests));
     let during = flood.send(ENOUGH, duration).await?.rate();
     let [admitted, refused] = signing_in.await??;
     stage.delays.note(format!(
@@ -115,22 +113,10 @@ async fn sign_in(stage: &mut Stage, flood: &mut Flood, duration: Duration) -> Re
     Ok(())
 }
 
-/// What signs each of some new accounts in.
-async fn accounts(cluster: &Cluster) -> Result<Vec<String>> {
-    let mut requests = Vec::new();
-    for number in 0..ACCOUNTS {
-        let answer = cluster.rest.sign_up(0, &format!("door{number}"), "Doors").await;
-        let body = answer.ok().context("nobody can sign up")?;
-        let body = json!({ "email": body["user"]["email"], "password": PASSWORD });
-        requests.push(request("POST /api/signin", &[], &body.to_string()));
-    }
-    Ok(requests)
-}
-
 /// How many were let in, and how many were refused.
 async fn sign_in_for(
     duration: Duration,
-    addresses: Vec<SocketAddr>,
+    address: SocketAddr,
     requests: Vec<String>,
 ) -> Result<[usize; 2]> {
     let deadline = Instant::now() + duration;
@@ -142,7 +128,6 @@ async fn sign_in_for(
         if Instant::now() >= deadline {
             break;
         }
-        let address = addresses[number % addresses.len()];
         let request = requests[number % requests.len()].clone();
         open.spawn(async move {
             let mut connection = KeepAlive::connect(address).await?;
@@ -163,9 +148,8 @@ async fn sign_in_for(
 /// Opens connections on which no request ever becomes whole; the servers must end them, and serve others meanwhile.
 async fn leave_headers_open(stage: &mut Stage, count: usize) -> Result<()> {
     let mut open = JoinSet::new();
-    for number in 0..count {
-        let server = number % stage.cluster.servers.len();
-        let mut socket = TcpStream::connect(stage.cluster.servers[server].address()).await?;
+    for _ in 0..count {
+        let mut socket = TcpStream::connect(address(stage)).await?;
         socket.write_all(b"GET /api/chat HTTP/1.1\r\nhost: x\r\nx-never-").await?;
         open.spawn(async move { timeout(CLOSED, socket.read_to_end(&mut Vec::new())).await });
     }
@@ -181,10 +165,9 @@ async fn leave_headers_open(stage: &mut Stage, count: usize) -> Result<()> {
 /// Uploads more than any request may have; the servers must not take it, and serve others meanwhile.
 async fn upload(stage: &mut Stage) -> Result<()> {
     let mut open = JoinSet::new();
-    for number in 0..UPLOADS {
-        let server = number % stage.cluster.servers.len();
-        let socket = TcpStream::connect(stage.cluster.servers[server].address()).await?;
-        let (chat, members) = &stage.chats[number % stage.chats.len()];
+    for _ in 0..UPLOADS {
+        let socket = TcpStream::connect(address(stage)).await?;
+        let (chat, members) = &stage.chats[0];
         let length = HUGE.to_string();
         let head = members[0].request_with(
             &format!("POST /api/chat/{chat}/messages"),
@@ -226,9 +209,14 @@ async fn push(mut socket: TcpStream, head: String) -> Result<u64> {
     Ok(taken)
 }
 
-/// That of all `fechatter_server`, in KiB.
-fn note_memory(stage: &mut Stage, when: &str) -> u64 {
-    let memory = stage.cluster.servers.iter().filter_map(Process::memory).sum();
+/// Of the one server.
+fn address(stage: &Stage) -> SocketAddr {
+    stage.cluster.servers[0].address()
+}
+
+/// The server's, in KiB.
+fn note_memory(stage: &mut Stage, when: &str) -> Result<u64> {
+    let memory = stage.cluster.servers[0].memory().context("the system tells nobody's memory")?;
     stage.delays.note(format!("memory {when}: {memory} KiB"));
-    memory
+    Ok(memory)
 }

@@ -125,27 +125,19 @@ impl Turn {
 }
 
 impl Memory {
+    /// With an Argon2id of today's version.
     fn hash(
         &mut self,
         password: &[u8],
         salt: Salt,
         argon2: &Argon2<'_>,
     ) -> password_hash::Result<PasswordHash> {
-        let params = argon2.params();
-        let blocks = params.block_count();
-        if self.0.len() < blocks {
-            self.0.resize(blocks, Block::new());
-        }
-        let length = params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN);
-        let mut output = [0; Output::MAX_LENGTH];
-        let output = output.get_mut(..length).ok_or(password_hash::Error::OutputSize)?;
-        argon2.hash_password_into_with_memory(password, &salt, output, &mut self.0[..blocks])?;
         Ok(PasswordHash {
             algorithm: Algorithm::Argon2id.ident(),
             version: Some(Version::V0x13.into()),
-            params: ParamsString::try_from(params)?,
+            params: ParamsString::try_from(argon2.params())?,
             salt: Some(salt),
-            hash: Some(Output::new(output)?),
+            hash: Some(self.output(password, &salt, argon2)?),
         })
     }
 
@@ -154,9 +146,26 @@ impl Memory {
         let algorithm = Algorithm::try_from(hash.algorithm.as_str())?;
         let version = hash.version.map(Version::try_from).transpose()?.unwrap_or_default();
         let argon2 = Argon2::new(algorithm, version, Params::try_from(hash)?);
-        let again = self.hash(password, salt, &argon2)?;
         // Outputs are compared in constant time.
-        Ok(again.hash == hash.hash)
+        Ok(Some(self.output(password, &salt, &argon2)?) == hash.hash)
+    }
+
+    fn output(
+        &mut self,
+        password: &[u8],
+        salt: &Salt,
+        argon2: &Argon2<'_>,
+    ) -> password_hash::Result<Output> {
+        let params = argon2.params();
+        let blocks = params.block_count();
+        if self.0.len() < blocks {
+            self.0.resize(blocks, Block::new());
+        }
+        let length = params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN);
+        let mut output = [0; Output::MAX_LENGTH];
+        let output = output.get_mut(..length).ok_or(password_hash::Error::OutputSize)?;
+        argon2.hash_password_into_with_memory(password, salt, output, &mut self.0[..blocks])?;
+        Ok(Output::new(output)?)
     }
 }
 

@@ -134,11 +134,12 @@ const HOT: [Hot; 12] = [
 
 #[tokio::test]
 async fn the_hottest_statements_touch_few_pages_however_much_there_is() {
+    let recorded = recorded();
     let app = TestApp::start().await;
     let mut db = filled(&app.db).await;
 
     for (number, hot) in HOT.iter().enumerate() {
-        prepare(&mut db, number, &hot.text()).await;
+        prepare(&mut db, number, &hot.text(&recorded)).await;
         // Planned for these values, and then, as servers soon do, for all values.
         for mode in ["force_custom_plan", "force_generic_plan"] {
             let plan = hot.run(&mut db, number, mode).await;
@@ -152,8 +153,7 @@ async fn the_hottest_statements_touch_few_pages_however_much_there_is() {
 
 impl Hot {
     /// As the servers prepare it.
-    fn text(&self) -> String {
-        let recorded = recorded();
+    fn text(&self, recorded: &[Value]) -> String {
         let mut texts = recorded.iter().map(|query| query["query"].as_str().unwrap());
         let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let text = texts.find(|text| one_line(text).contains(self.part));
@@ -185,7 +185,7 @@ async fn the_tail_touches_few_pages_even_as_planned_when_there_was_nothing() {
             .await
             .unwrap();
     }
-    prepare(&mut db, 0, &tail.text()).await;
+    prepare(&mut db, 0, &tail.text(&recorded())).await;
     tail.run(&mut db, 0, PLAN_ONCE[0].1).await;
     fill(&mut app.db.acquire().await.unwrap()).await;
 
