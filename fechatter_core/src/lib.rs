@@ -3,7 +3,8 @@
 //! Read in this order: [`ids`] (one newtype an id), the objects that clients receive ([`user`],
 //! [`workspace`], [`chat`], [`message`]), [`event`] (what the log holds of them), [`log`] (how
 //! events are written, read and announced), [`token`] (who is calling), [`http`] (what every
-//! request to either server shares), [`config`], [`db`], [`telemetry`], [`metrics`] and
+//! request to either server shares), [`turns`] and [`rate`] (fair shares),
+//! [`config`], [`db`], [`telemetry`], [`metrics`] and
 //! [`shutdown`].
 //! [`sabotage`] is for tests of the tests.
 
@@ -17,11 +18,13 @@ pub mod ids;
 pub mod log;
 pub mod message;
 pub mod metrics;
+pub mod rate;
 pub mod sabotage;
 pub mod shutdown;
 pub mod telemetry;
 pub mod time;
 pub mod token;
+pub mod turns;
 pub mod user;
 pub mod workspace;
 

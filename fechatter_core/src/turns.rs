@@ -1,0 +1,388 @@
+//! Turns at a scarce resource, shared out fairly: so many at a time in all, for one group (a
+//! workspace, say) and for one member of it. Groups that wait are served in turn, and so are the
+//! members of a group, however many of them wait: a crowd delays itself first.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::sabotage::{self, Sabotage};
+
+/// Turns for members `M` of groups `G`. Clones share them.
+pub struct Turns<G: Key, M: Key>(Arc<Shared<G, M>>);
+
+/// What groups and members are known by.
+pub trait Key: Copy + Eq + Hash + Send + 'static {}
+
+impl<T: Copy + Eq + Hash + Send + 'static> Key for T {}
+
+/// How many turns there are at a time.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Shares {
+    pub in_all: usize,
+    pub per_group: usize,
+    pub per_member: usize,
+    /// Callers of one group that may wait; more are refused at once.
+    pub waiting_per_group: usize,
+}
+
+/// The right to use the resource; it ends when this is dropped.
+pub struct Turn<G: Key, M: Key> {
+    shared: Arc<Shared<G, M>>,
+    group: G,
+    member: M,
+}
+
+/// Too many of the caller's group wait already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many callers wait")]
+pub struct Crowded;
+
+struct Shared<G, M> {
+    shares: Shares,
+    state: Mutex<State<G, M>>,
+}
+
+struct State<G, M> {
+    taken: usize,
+    groups: HashMap<G, Group<M>>,
+    /// Groups with callers that wait; the first is served next.
+    order: VecDeque<G>,
+}
+
+struct Group<M> {
+    taken: usize,
+    waiting: usize,
+    /// Whether the group is among those that are served in turn.
+    is_queued: bool,
+    members: HashMap<M, Member>,
+    /// Members with callers that wait; the first is served next.
+    order: VecDeque<M>,
+}
+
+#[derive(Default)]
+struct Member {
+    taken: usize,
+    waiting: VecDeque<oneshot::Sender<()>>,
+}
+
+impl<G: Key, M: Key> Turns<G, M> {
+    /// Turns in these numbers.
+    #[must_use]
+    pub fn new(shares: Shares) -> Self {
+        let shares = if sabotage::is(Sabotage::NoShares) {
+            let unshared = usize::MAX;
+            Shares {
+                per_group: unshared,
+                per_member: unshared,
+                waiting_per_group: unshared,
+                ..shares
+            }
+        } else {
+            shares
+        };
+        let state = State { taken: 0, groups: HashMap::new(), order: VecDeque::new() };
+        Self(Arc::new(Shared { shares, state: Mutex::new(state) }))
+    }
+
+    /// Waits for a turn. A caller who no longer waits for this future has left the queue.
+    ///
+    /// # Errors
+    /// When too many of the group wait already.
+    pub async fn acquire(&self, group: G, member: M) -> Result<Turn<G, M>, Crowded> {
+        let waits = {
+            let mut state = self.0.lock();
+            if state.has_room(self.0.shares, group, member) {
+                state.take(group, member);
+                None
+            } else {
+                Some(state.wait(self.0.shares, group, member)?)
+            }
+        };
+        if let Some(granted) = waits {
+            Waiting { shared: &self.0, group, member, receipt: Some(granted) }.wait().await;
+        }
+        Ok(Turn { shared: Arc::clone(&self.0), group, member })
+    }
+}
+
+/// A caller that waits. A turn that is granted to one who no longer does goes to the next.
+struct Waiting<'a, G: Key, M: Key> {
+    shared: &'a Shared<G, M>,
+    group: G,
+    member: M,
+    receipt: Option<oneshot::Receiver<()>>,
+}
+
+impl<G: Key, M: Key> Waiting<'_, G, M> {
+    async fn wait(mut self) {
+        if let Some(granted) = &mut self.receipt {
+            // The sender stays in the queue until it is used.
+            let _ = granted.await;
+        }
+        self.receipt = None;
+    }
+}
+
+impl<G: Key, M: Key> Drop for Waiting<'_, G, M> {
+    fn drop(&mut self) {
+        if let Some(mut granted) = self.receipt.take() {
+            granted.close();
+            if granted.try_recv().is_ok() {
+                self.shared.give_back(self.group, self.member);
+            }
+        }
+    }
+}
+
+impl<G: Key, M: Key> Drop for Turn<G, M> {
+    fn drop(&mut self) {
+        self.shared.give_back(self.group, self.member);
+    }
+}
+
+impl<G: Key, M: Key> Shared<G, M> {
+    fn lock(&self) -> MutexGuard<'_, State<G, M>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self, group: G, member: M) {
+        let mut state = self.lock();
+        state.give_back(group, member);
+        state.serve(self.shares);
+    }
+}
+
+impl<G: Key, M: Key> State<G, M> {
+    /// Whether a caller of this member gets a turn now, ahead of nobody whom it would be for.
+    fn has_room(&self, shares: Shares, group: G, member: M) -> bool {
+        let Some(group) = self.groups.get(&group) else { return self.taken < shares.in_all };
+        let is_theirs = group
+            .members
+            .get(&member)
+            .is_none_or(|member| member.taken < shares.per_member && member.waiting.is_empty());
+        self.taken < shares.in_all && group.taken < shares.per_group && is_theirs
+    }
+
+    fn take(&mut self, group: G, member: M) {
+        self.taken += 1;
+        let group = self.groups.entry(group).or_insert_with(Group::new);
+        group.taken += 1;
+        group.members.entry(member).or_default().taken += 1;
+    }
+
+    fn wait(
+        &mut self,
+        shares: Shares,
+        group_key: G,
+        member_key: M,
+    ) -> Result<oneshot::Receiver<()>, Crowded> {
+        let group = self.groups.entry(group_key).or_insert_with(Group::new);
+        if group.waiting >= shares.waiting_per_group {
+            group.forget_gone();
+            if group.waiting >= shares.waiting_per_group {
+                return Err(Crowded);
+            }
+        }
+        if !std::mem::replace(&mut group.is_queued, true) {
+            self.order.push_back(group_key);
+        }
+        group.waiting += 1;
+        let member = group.members.entry(member_key).or_default();
+        if member.waiting.is_empty() {
+            group.order.push_back(member_key);
+        }
+        let (grant, granted) = oneshot::channel();
+        member.waiting.push_back(grant);
+        Ok(granted)
+    }
+
+    fn give_back(&mut self, group_key: G, member_key: M) {
+        self.taken -= 1;
+        let Some(group) = self.groups.get_mut(&group_key) else { return };
+        group.taken -= 1;
+        if let Some(member) = group.members.get_mut(&member_key) {
+            member.taken -= 1;
+            if member.taken == 0 && member.waiting.is_empty() {
+                group.members.remove(&member_key);
+            }
+        }
+        if group.members.is_empty() && !group.is_queued {
+            self.groups.remove(&group_key);
+        }
+    }
+
+    /// Gives free turns to those who wait: to one group after the other, as long as one of them may
+    /// have another.
+    fn serve(&mut self, shares: Shares) {
+        let mut passed_over = 0;
+        while self.taken < shares.in_all && passed_over < self.order.len() {
+            let Some(key) = self.order.pop_front() else { return };
+            let Some(group) = self.groups.get_mut(&key) else { continue };
+            if group.taken < shares.per_group && group.serve(shares.per_member) {
+                self.taken += 1;
+                passed_over = 0;
+            } else {
+                passed_over += 1;
+            }
+            group.is_queued = !group.order.is_empty();
+            if group.is_queued {
+                self.order.push_back(key);
+            } else if group.members.is_empty() {
+                self.groups.remove(&key);
+            }
+        }
+    }
+}
+
+impl<M: Key> Group<M> {
+    fn new() -> Self {
+        Self {
+            taken: 0,
+            waiting: 0,
+            is_queued: false,
+            members: HashMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+
+    /// Gives a turn to the next member that may have one, if there is one.
+    fn serve(&mut self, per_member: usize) -> bool {
+        for _ in 0..self.order.len() {
+            let Some(key) = self.order.pop_front() else { return false };
+            let Some(member) = self.members.get_mut(&key) else { continue };
+            let mut served = false;
+            if member.taken < per_member {
+                while let Some(grant) = member.waiting.pop_front() {
+                    self.waiting -= 1;
+                    // Callers that have gone are passed over.
+                    if grant.send(()).is_ok() {
+                        member.taken += 1;
+                        self.taken += 1;
+                        served = true;
+                        break;
+                    }
+                }
+            }
+            if !member.waiting.is_empty() {
+                self.order.push_back(key);
+            } else if member.taken == 0 {
+                self.members.remove(&key);
+            }
+            if served {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn forget_gone(&mut self) {
+        for member in self.members.values_mut() {
+            member.waiting.retain(|grant| !grant.is_closed());
+        }
+        self.members.retain(|_, member| member.taken > 0 || !member.waiting.is_empty());
+        let members = &self.members;
+        self.order.retain(|key| members.get(key).is_some_and(|member| !member.waiting.is_empty()));
+        self.waiting = self.members.values().map(|member| member.waiting.len()).sum();
+    }
+}
+
+impl<G: Key, M: Key> Clone for Turns<G, M> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<G: Key, M: Key> fmt::Debug for Turns<G, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turns")
+            .field("shares", &self.0.shares)
+            .field("taken", &self.0.lock().taken)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<G: Key, M: Key> fmt::Debug for Turn<G, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Turn")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn turns(in_all: usize, per_group: usize, per_member: usize) -> Turns<char, u8> {
+        Turns::new(Shares { in_all, per_group, per_member, waiting_per_group: 3 })
+    }
+
+    fn now(turns: &Turns<char, u8>, group: char, member: u8) -> Option<Turn<char, u8>> {
+        turns.acquire(group, member).now_or_never().map(Result::unwrap)
+    }
+
+    #[test]
+    fn no_group_and_no_member_takes_more_than_its_share() {
+        let turns = turns(4, 3, 2);
+        let mine = (now(&turns, 'a', 1).unwrap(), now(&turns, 'a', 1).unwrap());
+        assert!(now(&turns, 'a', 1).is_none(), "a member has two");
+        let other = now(&turns, 'a', 2).unwrap();
+        assert!(now(&turns, 'a', 3).is_none(), "a group has three");
+        let another = now(&turns, 'b', 1).unwrap();
+        assert!(now(&turns, 'c', 1).is_none(), "there are four");
+        drop((mine, other, another));
+        let state = turns.0.lock();
+        assert_eq!((state.taken, state.groups.len()), (0, 0));
+    }
+
+    #[test]
+    fn groups_are_served_in_turn_however_many_of_one_wait() {
+        let turns = turns(1, 1, 1);
+        let first = now(&turns, 'a', 1).unwrap();
+        let mut waiting: Vec<_> = [('a', 1), ('a', 2), ('a', 1), ('b', 1), ('c', 1)]
+            .map(|(group, member)| (group, member, Box::pin(turns.acquire(group, member))))
+            .into();
+        assert!(waiting.iter_mut().all(|(_, _, turn)| turn.now_or_never().is_none()));
+        drop(first);
+        let mut served = Vec::new();
+        while !waiting.is_empty() {
+            let next = waiting.iter_mut().position(|(group, member, turn)| {
+                let turn = turn.now_or_never();
+                served.extend(turn.is_some().then_some((*group, *member)));
+                turn.is_some()
+            });
+            drop(waiting.remove(next.expect("one of them has a turn")));
+        }
+        assert_eq!(served, [('a', 1), ('b', 1), ('c', 1), ('a', 2), ('a', 1)]);
+    }
+
+    #[test]
+    fn a_group_with_too_many_that_wait_is_refused_and_others_are_not() {
+        let turns = turns(1, 1, 1);
+        let _held = now(&turns, 'a', 1);
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(turns.acquire('a', 1))).collect();
+        assert!(waiting.iter_mut().all(|turn| turn.now_or_never().is_none()));
+        assert_eq!(turns.acquire('a', 2).now_or_never().unwrap().unwrap_err(), Crowded);
+        assert!(turns.acquire('b', 1).now_or_never().is_none());
+        // Those who have gone make room.
+        waiting.pop();
+        assert!(turns.acquire('a', 2).now_or_never().is_none());
+    }
+
+    #[test]
+    fn a_turn_that_was_granted_to_somebody_who_has_gone_is_not_lost() {
+        let turns = turns(1, 1, 1);
+        let held = now(&turns, 'a', 1).unwrap();
+        let mut gone = Box::pin(turns.acquire('a', 2));
+        assert!((&mut gone).now_or_never().is_none());
+        drop(held);
+        assert!(now(&turns, 'b', 1).is_none(), "the turn is granted");
+        drop(gone);
+        assert!(now(&turns, 'b', 1).is_some());
+    }
+}
