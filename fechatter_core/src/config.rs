@@ -159,9 +159,9 @@ impl Default for LimitsConfig {
         Self {
             connections: 10_000,
             connections_per_address: 1_000,
-            hashes_per_address: 3,
+            hashes_per_address: 9,
             database_percent_per_workspace: 50,
-            database_percent_per_person: 20,
+            database_percent_per_person: 25,
             log_connections_per_workspace: 2,
             replays_per_workspace: 2,
             replays_per_person: 1,

@@ -57,6 +57,8 @@ pub(crate) enum AppError {
     #[error("this call must come from our own pages")]
     CrossSite,
 
+    #[error("you have as many {0} as one person may have")]
+    LimitReached(&'static str),
     #[error("the workspace would be without an owner")]
     LastOwner,
 
@@ -146,6 +148,7 @@ impl AppError {
             Self::RefreshInvalid => (S::UNAUTHORIZED, "refresh_invalid"),
             Self::RefreshReused => (S::UNAUTHORIZED, "refresh_reused"),
             Self::CrossSite => (S::FORBIDDEN, "cross_site"),
+            Self::LimitReached(_) => (S::FORBIDDEN, "limit_reached"),
             Self::LastOwner => (S::CONFLICT, "last_owner"),
             Self::InvalidMembers(_) => (S::BAD_REQUEST, "invalid_members"),
             Self::UserNotFound => (S::NOT_FOUND, "user_not_found"),

@@ -18,6 +18,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::StatusCode;
+use axum::middleware;
 use fechatter_core::config::Config;
 use fechatter_core::http::{
     Ask, Listeners, Operations, Shared, operations, serve as serve_http, shared,
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
 use tracing::{info, warn};
 
+use crate::middlewares::admission;
 use crate::middlewares::limits::RequestLimits;
 use crate::services::chat_lists::ChatLists;
 use crate::services::message_writer::MessageWriter;
@@ -126,15 +128,16 @@ pub async fn serve(
     let (verifier, signer, refresh_key) = keys(&config)?;
     let db = db::connect(db::options(&config.database, APPLICATION)?, &config.database);
     let log = Log::new(db.clone());
-    let limits = RequestLimits::new(&config.http);
+    let log = log.with_writers_per_log(config.limits.log_connections_per_workspace);
+    let limits = RequestLimits::new(&config);
     let purge = Purge::default();
     let (writer, writing) = MessageWriter::start(log.clone())?;
     let retention = config.retention;
     let state = AppState {
         purge: purge.clone(),
-        writer,
+        writer: writer.clone(),
         chat_lists: ChatLists::new(config.server.chat_list_cache_mebibytes),
-        passwords: Passwords::new()?,
+        passwords: Passwords::new(config.limits.hashes_per_address)?,
         config: Arc::new(config),
         limits: limits.clone(),
         db: db.clone(),
@@ -149,10 +152,10 @@ pub async fn serve(
     let metrics = Metrics::start()?;
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(metrics.clone().upkeep()));
     let ready: Ask<bool> = {
-        let (db, draining) = (db.clone(), shutdown.clone());
+        let (db, draining, writing) = (db.clone(), shutdown.clone(), writer.health());
         Arc::new(move || {
-            let (db, draining) = (db.clone(), draining.clone());
-            Box::pin(async move { !draining.is_cancelled() && answers(&db).await })
+            let (db, serves) = (db.clone(), !draining.is_cancelled() && writing.is_good());
+            Box::pin(async move { serves && answers(&db).await })
         })
     };
     let measured = db.clone();
@@ -198,6 +201,7 @@ fn router(state: AppState) -> Router {
     let router = router
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(state.clone(), admission::admit))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, HANDLER_TIMEOUT));
     shared(router, &layers).with_state(state)
 }

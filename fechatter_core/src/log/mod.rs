@@ -17,6 +17,7 @@ use tracing::warn;
 
 use crate::event::EphemeralEvent;
 use crate::log::doorbell::MAX_PAYLOAD;
+use crate::turns::{Shares, Turns};
 use crate::{UserId, WorkspaceId, metrics};
 
 /// The way to the logs: the database and the doorbell that tells readers to look.
@@ -24,14 +25,26 @@ use crate::{UserId, WorkspaceId, metrics};
 pub struct Log {
     db: PgPool,
     doorbell: Doorbell,
+    /// For the connections that hold a workspace's log or wait for it.
+    writers: Turns<WorkspaceId, ()>,
 }
+
+/// Writers of one log that may wait for a connection to wait on.
+const WAITING_WRITERS: usize = 256;
 
 impl Log {
     /// Starts the doorbell's task, which ends with the last clone of this.
     #[must_use]
     pub fn new(db: PgPool) -> Self {
         let doorbell = Doorbell::new(db.clone());
-        Self { db, doorbell }
+        Self { db, doorbell, writers: writers(usize::MAX) }
+    }
+
+    /// Lets each log be held or waited for by so many connections at a time: those who wait for a
+    /// busy workspace must not take the pool from all others.
+    #[must_use]
+    pub fn with_writers_per_log(self, connections: usize) -> Self {
+        Self { writers: writers(connections), ..self }
     }
 
     /// Tells readers to look, and counts: a commit has added events to the logs of these workspaces,
@@ -63,4 +76,13 @@ impl Log {
             Err(error) => warn!(%error, "an ephemeral event cannot be written as JSON"),
         }
     }
+}
+
+fn writers(per_group: usize) -> Turns<WorkspaceId, ()> {
+    Turns::new(Shares {
+        in_all: usize::MAX,
+        per_group,
+        per_member: usize::MAX,
+        waiting_per_group: WAITING_WRITERS,
+    })
 }

@@ -1,19 +1,25 @@
 //! Writing: lock the log, check, write, append, commit, ring.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::metrics::histogram;
 use sqlx::{PgConnection, Postgres, Transaction};
+use tokio::time::timeout;
 
 use super::{Log, Stamp};
 use crate::commit::durably;
 use crate::event::Event;
 use crate::sabotage::{self, Sabotage};
+use crate::turns::Turn;
 use crate::{ChatId, MessageId, Position, UserId, WorkspaceId, db, metrics};
 
 /// The kind of the event that a message was sent.
 const NEW_MESSAGE: &str = "NewMessage";
+
+/// How long a writer waits for a connection to wait for its logs on; as long as it then waits for
+/// their locks.
+const UNTIL_CONNECTION: Duration = Duration::from_secs(2);
 
 /// Who receives an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +56,8 @@ pub struct LogWriter {
     tx: Transaction<'static, Postgres>,
     heads: BTreeMap<WorkspaceId, Position>,
     pending: Pending,
+    /// Given back after the transaction: the next writer finds the log free.
+    turns: Vec<Turn<WorkspaceId, ()>>,
 }
 
 #[derive(Debug, Default)]
@@ -71,25 +79,44 @@ impl LogWriter {
     /// # Errors
     /// When the database fails.
     pub async fn begin(log: &Log) -> sqlx::Result<Self> {
-        let tx = db::begin(&log.db, "begin isolation level read committed").await?;
-        Ok(Self { log: log.clone(), tx, heads: BTreeMap::new(), pending: Pending::default() })
+        Self::begin_with(log, Vec::new()).await
     }
 
-    /// Begins a transaction and waits for the locks of these workspaces' logs.
+    async fn begin_with(log: &Log, turns: Vec<Turn<WorkspaceId, ()>>) -> sqlx::Result<Self> {
+        let tx = db::begin(&log.db, "begin isolation level read committed").await?;
+        let (heads, pending) = Default::default();
+        Ok(Self { log: log.clone(), tx, heads, pending, turns })
+    }
+
+    /// Begins a transaction and waits for the locks of these workspaces' logs: without a connection
+    /// as long as others of these workspaces wait on all that they may have.
     ///
     /// # Errors
-    /// When the database fails, a log does not exist, or a lock is not to be had within 2 s.
+    /// When the database fails, a log does not exist, or a connection or a lock is not to be had
+    /// within 2 s each.
     pub async fn lock(log: &Log, workspaces: &[WorkspaceId]) -> sqlx::Result<Self> {
-        let mut writer = Self::begin(log).await?;
+        let mut ascending = workspaces.to_vec();
+        ascending.sort_unstable();
+        ascending.dedup();
+        let turns = async {
+            let mut turns = Vec::with_capacity(ascending.len());
+            for workspace_id in ascending {
+                turns.push(log.writers.acquire(workspace_id, ()).await.ok()?);
+            }
+            Some(turns)
+        };
+        let turns = timeout(UNTIL_CONNECTION, turns).await.ok().flatten();
+        let turns = turns.ok_or(sqlx::Error::PoolTimedOut)?;
+        let mut writer = Self::begin_with(log, turns).await?;
         writer.add_locks(workspaces).await?;
         Ok(writer)
     }
 
-    /// Waits for the locks of these logs, as [`lock`](Self::lock) does, in a transaction that has
-    /// only looked up which they are.
+    /// Waits for the locks of these logs in a transaction that has begun without them, and so on its
+    /// connection from the beginning on.
     ///
     /// # Errors
-    /// As for [`lock`](Self::lock).
+    /// When the database fails, a log does not exist, or a lock is not to be had within 2 s.
     pub async fn add_locks(&mut self, workspaces: &[WorkspaceId]) -> sqlx::Result<()> {
         let began = Instant::now();
         if !sabotage::is(Sabotage::NoLock) {
@@ -235,6 +262,7 @@ impl LogWriter {
             .await?;
         }
         durably(self.tx.commit()).await?;
+        drop(self.turns);
         self.log.announce(pending.workspaces);
         Ok(())
     }

@@ -1,8 +1,12 @@
 //! Signing up, in and out.
 
+use std::iter;
+
 use axum::extract::State;
+use axum::http::header::SET_COOKIE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::AppendHeaders;
 use axum_extra::extract::CookieJar;
 use axum_extra::extract::cookie::{Cookie, SameSite};
 use fechatter_core::SessionId;
@@ -18,14 +22,22 @@ use crate::AppState;
 use crate::error::{AppError, Result};
 use crate::middlewares::auth::CurrentUser;
 use crate::middlewares::device::Device;
-use crate::models::account::{self, SignIn, SignUp};
-use crate::models::session::{self, Session};
-use crate::models::throttle;
+use crate::middlewares::limits::Caller;
+use crate::models::account::{self, SignIn, SignUp, SignedIn};
+use crate::models::entrance::Entrance;
+use crate::models::session::{self, Session, Which};
+use crate::services::device_token;
 use crate::services::refresh_token::RefreshToken;
 use crate::utils::json::Json;
 use crate::utils::page::{self, Params};
 
 const COOKIE: &str = "refresh_token";
+const DEVICE_COOKIE: &str = "device";
+/// Accounts that a browser is a known device of.
+const KNOWN_ACCOUNTS: usize = 5;
+
+/// The device's cookie, behind that of the session.
+type NewDevice = AppendHeaders<[(HeaderName, String); 1]>;
 
 /// Who one is now, and the tokens to prove it.
 #[derive(Serialize, ToSchema)]
@@ -37,6 +49,9 @@ pub(super) struct AuthResponse {
     user: User,
     workspace: Workspace,
     session_id: SessionId,
+    /// For the next sign-in on this device; only where a session begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_token: Option<String>,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -54,17 +69,14 @@ pub(super) struct Said {
     responses((status = 201, body = AuthResponse)))]
 pub(super) async fn sign_up(
     State(state): State<AppState>,
+    State(entrance): State<Entrance>,
     device: Device,
     jar: CookieJar,
     Json(request): Json<SignUp>,
-) -> Result<(StatusCode, CookieJar, Json<AuthResponse>)> {
-    let turn = state.passwords.turn()?;
-    let policy = &state.config.accounts;
-    throttle::count_attempt(&state.db, policy, &device).await?;
-    let stores = (&state.db, &state.log);
-    let session = account::sign_up(stores, policy, turn, (request, &device)).await?;
-    let (jar, body) = with_cookie(&state, jar, session)?;
-    Ok((StatusCode::CREATED, jar, body))
+) -> Result<(StatusCode, CookieJar, NewDevice, Json<AuthResponse>)> {
+    let signed_in = account::sign_up(&entrance, request, &device).await?;
+    let (jar, device, body) = with_cookies(&state, jar, signed_in)?;
+    Ok((StatusCode::CREATED, jar, device, body))
 }
 
 /// Opens a session.
@@ -72,15 +84,16 @@ pub(super) async fn sign_up(
     responses((status = 200, body = AuthResponse)))]
 pub(super) async fn sign_in(
     State(state): State<AppState>,
+    State(entrance): State<Entrance>,
     device: Device,
     jar: CookieJar,
     Json(request): Json<SignIn>,
-) -> Result<(CookieJar, Json<AuthResponse>)> {
-    let turn = state.passwords.turn()?;
-    let policy = &state.config.accounts;
-    throttle::count_attempt(&state.db, policy, &device).await?;
-    let session = account::sign_in(&state.db, policy, turn, (request, &device)).await?;
-    with_cookie(&state, jar, session)
+) -> Result<(CookieJar, NewDevice, Json<AuthResponse>)> {
+    let shown = shown_tokens(&jar).chain(request.device_token.as_deref());
+    let shown: Vec<_> =
+        shown.take(KNOWN_ACCOUNTS + 1).filter_map(|text| entrance.device_key.read(text)).collect();
+    let signed_in = account::sign_in(&entrance, request, &device, &shown).await?;
+    with_cookies(&state, jar, signed_in)
 }
 
 /// Exchanges a refresh token, from the cookie or else as bearer, for new tokens.
@@ -94,7 +107,8 @@ pub(super) async fn refresh(
 ) -> Result<(CookieJar, Json<AuthResponse>)> {
     let token = refresh_token(&state, &jar, &parts)?;
     let workspace_id = params.workspace_id.as_deref().map(workspace_id).transpose()?;
-    let session = session::refresh(&state.db, &state.log, token, workspace_id).await?;
+    let stores = (&state.db, &state.log);
+    let session = session::refresh(stores, &state.limits, token, workspace_id).await?;
     with_cookie(&state, jar, session)
 }
 
@@ -108,7 +122,7 @@ pub(super) async fn log_out(
 ) -> Result<(CookieJar, Json<Said>)> {
     let (user_id, session_id) = session_to_end(&state, &jar, &parts).await?;
     if let Some(user_id) = user_id {
-        session::revoke(&state.db, &state.log, user_id, Some(session_id)).await?;
+        session::revoke(&state.db, &state.log, user_id, Which::One(session_id)).await?;
     }
     Ok((jar.add(cleared(&state)), Json(Said { message: "Logged out successfully" })))
 }
@@ -121,7 +135,7 @@ pub(super) async fn log_out_all(
     State(state): State<AppState>,
     jar: CookieJar,
 ) -> Result<(CookieJar, Json<Said>)> {
-    session::revoke(&state.db, &state.log, user.id, None).await?;
+    session::revoke(&state.db, &state.log, user.id, Which::All).await?;
     let message = "Logged out from all sessions successfully";
     Ok((jar.add(cleared(&state)), Json(Said { message })))
 }
@@ -135,6 +149,18 @@ pub(super) async fn log_out_all_as_before(
     jar: CookieJar,
 ) -> Result<(CookieJar, Json<Said>)> {
     log_out_all(user, state, jar).await
+}
+
+/// The tokens of a session that has just begun, and of its device.
+fn with_cookies(
+    state: &AppState,
+    jar: CookieJar,
+    SignedIn { session, device_token }: SignedIn,
+) -> Result<(CookieJar, NewDevice, Json<AuthResponse>)> {
+    let device = device_cookie(state, &jar, &device_token).to_string();
+    let (jar, Json(mut body)) = with_cookie(state, jar, session)?;
+    body.device_token = Some(device_token);
+    Ok((jar, AppendHeaders([(SET_COOKIE, device)]), Json(body)))
 }
 
 /// The tokens of a session, its refresh token included.
@@ -158,6 +184,7 @@ pub(super) fn respond(
         expires_in: token::LIFETIME,
         refresh_token,
         session_id: session.token.session_id,
+        device_token: None,
         user: session.user,
         workspace: session.workspace,
     })
@@ -171,6 +198,28 @@ fn cookie(state: &AppState, value: String) -> Cookie<'static> {
         .same_site(SameSite::Strict)
         .max_age(time::Duration::days(30))
         .build()
+}
+
+/// The device's tokens: the newest, and those of other accounts that have signed in on it.
+fn device_cookie(state: &AppState, jar: &CookieJar, newest: &str) -> Cookie<'static> {
+    let key = state.refresh_key.device_key();
+    let account = key.read(newest).map(|token| token.user_id);
+    let others = shown_tokens(jar)
+        .filter(|text| key.read(text).is_some_and(|token| Some(token.user_id) != account));
+    let tokens: Vec<_> = iter::once(newest).chain(others).take(KNOWN_ACCOUNTS).collect();
+    Cookie::build((DEVICE_COOKIE, tokens.join(".")))
+        .path("/api/signin")
+        .http_only(true)
+        .secure(state.config.auth.secure_cookie)
+        .same_site(SameSite::Strict)
+        .max_age(time::Duration::days(device_token::DAYS))
+        .build()
+}
+
+/// What the cookie holds: no more of it is looked at than we have written.
+fn shown_tokens(jar: &CookieJar) -> impl Iterator<Item = &str> {
+    let cookie = jar.get(DEVICE_COOKIE);
+    cookie.into_iter().flat_map(|cookie| cookie.value().split('.')).take(KNOWN_ACCOUNTS)
 }
 
 fn cleared(state: &AppState) -> Cookie<'static> {
@@ -213,7 +262,11 @@ async fn session_to_end(
             return Err(ApiError::unauthenticated("unauthenticated", "sign in first").into());
         }
     };
+    state.limits.take(Caller::Session(refresh.session_id))?;
     let user_id = session::account(&state.db, refresh).await?;
+    if let Some(user_id) = user_id {
+        state.limits.take(Caller::Person(user_id))?;
+    }
     Ok((user_id, refresh.session_id))
 }
 

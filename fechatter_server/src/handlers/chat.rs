@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::AppState;
 use crate::error::Result;
 use crate::middlewares::auth::CurrentUser;
 use crate::models::chat::{self, ChatChanges, ChatDraft, Created};
@@ -85,10 +86,12 @@ pub(super) async fn list(
     responses((status = 201, body = Chat), (status = 200, body = Chat)))]
 pub(super) async fn create(
     caller: CurrentUser,
-    State(log): State<Log>,
+    State(state): State<AppState>,
     Json(draft): Json<ChatDraft>,
 ) -> Result<Response> {
-    let response = match chat::create(&log, &caller, draft).await? {
+    state.limits.take_for_names(caller.id, draft.named())?;
+    let limits = &state.config.limits;
+    let response = match chat::create(&state.log, limits, &caller, draft).await? {
         Created::New(chat) => (StatusCode::CREATED, Json(chat)).into_response(),
         Created::Existing(chat) => Json(chat).into_response(),
         Created::Replayed(chat) => (StatusCode::CREATED, replayed(), Json(chat)).into_response(),

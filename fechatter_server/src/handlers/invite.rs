@@ -49,8 +49,8 @@ pub(super) async fn create(
     State(state): State<AppState>,
     Json(draft): Json<InviteDraft>,
 ) -> Result<(StatusCode, Json<NewInvite>)> {
-    let public_url = &state.config.server.public_url;
-    let created = invite::create(&state.log, &caller, public_url, draft).await?;
+    state.limits.take_for_names(caller.id, draft.named())?;
+    let created = invite::create(&state.log, &caller, &state.config, draft).await?;
     Ok((StatusCode::CREATED, Json(created)))
 }
 

@@ -10,10 +10,12 @@ use serde::Deserialize;
 use sqlx::PgPool;
 use utoipa::IntoParams;
 
+use crate::AppState;
 use crate::error::{AppError, Result};
 use crate::handlers::invite::PageParams;
 use crate::handlers::user::next_cursor;
 use crate::middlewares::auth::CurrentUser;
+use crate::middlewares::limits::RequestLimits;
 use crate::models::member::{self, MAX_NAMED, Member};
 use crate::models::member_role::{self, Changed, MemberChange};
 use crate::utils::json::{Json, MaybeJson, MaybeList};
@@ -64,9 +66,11 @@ pub(super) async fn list(
 pub(super) async fn add(
     member: Member,
     State(log): State<Log>,
+    State(limits): State<RequestLimits>,
     MaybeList(people): MaybeList<UserId>,
 ) -> Result<(StatusCode, Json<Vec<ChatMember>>)> {
     let people = people.ok_or(AppError::MalformedJson("missing"))?;
+    limits.take_for_names(member.user.id, people.len())?;
     let added = member::add(&log, member, few(&people)?).await?;
     Ok((StatusCode::CREATED, Json(added)))
 }
@@ -78,6 +82,7 @@ pub(super) async fn add(
 pub(super) async fn remove(
     member: Member,
     State(log): State<Log>,
+    State(limits): State<RequestLimits>,
     Params(params): Params<RemoveParams>,
     MaybeList(people): MaybeList<UserId>,
 ) -> Result<StatusCode> {
@@ -86,6 +91,7 @@ pub(super) async fn remove(
         (None, Some(ids)) => page::ids("user_ids", &ids)?,
         _ => return Err(AppError::invalid("user_ids", "must be in the body or in the query")),
     };
+    limits.take_for_names(member.user.id, people.len())?;
     member::remove(&log, member, few(&people)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -98,10 +104,11 @@ pub(super) async fn change(
     caller: CurrentUser,
     Id(chat_id): Id<ChatId>,
     InMember(target): InMember,
-    State(log): State<Log>,
+    State(state): State<AppState>,
     MaybeJson(change): MaybeJson<MemberChange>,
 ) -> Result<Response> {
-    let response = match member_role::change(&log, caller, (chat_id, target), change).await? {
+    let stores = (&state.log, &state.config.limits);
+    let response = match member_role::change(stores, caller, (chat_id, target), change).await? {
         Changed::Transferred => Json("Chat ownership transferred successfully").into_response(),
         Changed::Role(member) => Json(member).into_response(),
     };

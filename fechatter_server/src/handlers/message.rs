@@ -10,6 +10,7 @@ use sqlx::PgPool;
 use crate::error::Result;
 use crate::handlers::chat::replayed;
 use crate::middlewares::auth::Caller;
+use crate::middlewares::limits::RequestLimits;
 use crate::models::history::{self, Selection};
 use crate::models::member::Member;
 use crate::models::message::{self, MessageDraft, Sent};
@@ -26,9 +27,12 @@ pub(super) async fn send(
     Caller(caller): Caller,
     Id(chat_id): Id<ChatId>,
     State(writer): State<MessageWriter>,
+    State(limits): State<RequestLimits>,
     Json(draft): Json<MessageDraft>,
 ) -> Result<Response> {
-    let response = match writer.send(draft.into_outgoing(caller, chat_id)?).await? {
+    let outgoing = draft.into_outgoing(caller, chat_id)?;
+    limits.take_for_message(caller.id, outgoing.content.len())?;
+    let response = match writer.send(outgoing).await? {
         Sent::New(message) => (StatusCode::CREATED, Json(message)).into_response(),
         Sent::Replayed(message) => (StatusCode::CREATED, replayed(), Json(message)).into_response(),
     };

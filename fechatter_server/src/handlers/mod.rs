@@ -11,14 +11,18 @@ mod sync;
 mod user;
 mod workspace;
 
+use axum::extract::DefaultBodyLimit;
 use fechatter_core::http::{Detail, ErrorBody};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use crate::AppState;
+
+/// The largest body of somebody who has not signed in, in bytes.
+const MAX_STRANGERS_BODY: usize = 16 * 1024;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -63,8 +67,8 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(server::show))
         .routes(routes!(server::document))
-        .routes(routes!(auth::sign_up))
-        .routes(routes!(auth::sign_in))
+        .routes(routes!(auth::sign_up).layer(DefaultBodyLimit::max(MAX_STRANGERS_BODY)))
+        .routes(routes!(auth::sign_in).layer(DefaultBodyLimit::max(MAX_STRANGERS_BODY)))
         .routes(routes!(auth::refresh))
         .routes(routes!(auth::log_out))
         .routes(routes!(auth::log_out_all))

@@ -49,8 +49,8 @@ pub(super) async fn create(
     State(state): State<AppState>,
     Json(draft): Json<WorkspaceDraft>,
 ) -> Result<(StatusCode, Json<Workspace>)> {
-    let policy = &state.config.accounts;
-    let created = workspace::create_another(&state.log, policy, &caller, &draft.name).await?;
+    let config = &state.config;
+    let created = workspace::create_another(&state.log, config, &caller, &draft.name).await?;
     Ok((StatusCode::CREATED, Json(created)))
 }
 

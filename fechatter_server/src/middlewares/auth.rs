@@ -1,6 +1,6 @@
 //! Who is calling.
 
-use axum::extract::{FromRef, FromRequestParts};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::token::AuthUser;
@@ -10,9 +10,9 @@ use sqlx::PgExecutor;
 
 use crate::AppState;
 use crate::error::{AppError, Result};
-use crate::middlewares::limits::RequestLimits;
+use crate::middlewares::admission::Admission;
 
-/// A caller with a valid access token, within their rate. Whether the session lives and the person
+/// A caller with a valid access token, whose request was admitted. Whether the session lives and the person
 /// is active is still to be asked: sending does so under the log's lock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller(pub(crate) AuthUser);
@@ -30,9 +30,11 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = AppError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
-        let user = AuthUser::from_request_parts(parts, state).await?;
-        RequestLimits::from_ref(state).take(user.id)?;
-        Ok(Self(user))
+        match parts.extensions.get::<Admission>() {
+            Some(admission) => Ok(Self(admission.user)),
+            // Without a good token nobody is admitted: this says why.
+            None => AuthUser::from_request_parts(parts, state).await.map(Self).map_err(Into::into),
+        }
     }
 }
 
@@ -41,6 +43,9 @@ impl FromRequestParts<AppState> for CurrentUser {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
         let caller = Caller::from_request_parts(parts, state).await?;
+        if let Some(admission) = parts.extensions.get::<Admission>() {
+            admission.connection(&state.limits).await?;
+        }
         let AuthUser { id, workspace_id, session_id, .. } = caller.0;
         Self::find(&state.db, id, workspace_id, session_id).await
     }
@@ -53,6 +58,10 @@ impl CurrentUser {
         let mut writer = LogWriter::lock(log, &[self.workspace_id]).await?;
         let user = self.again(writer.db()).await?;
         Ok((writer, user))
+    }
+
+    pub(crate) fn require_role(&self, role: Role) -> Result<()> {
+        if self.role >= role { Ok(()) } else { Err(AppError::Forbidden) }
     }
 
     /// The same caller, if they still may act.

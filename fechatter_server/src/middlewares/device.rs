@@ -22,11 +22,22 @@ impl Device {
     pub(crate) fn network(&self) -> IpAddr {
         match self.address {
             IpAddr::V4(address) => address.into(),
-            IpAddr::V6(address) => {
-                Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into()
-            }
+            IpAddr::V6(address) => network_of(address, 64).into(),
         }
     }
+
+    /// The IPv6 network of 48 bits that one organisation has: whoever has one may choose among
+    /// 65,536 of 64 bits.
+    pub(crate) fn site(&self) -> Option<Ipv6Addr> {
+        match self.address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(network_of(address, 48)),
+        }
+    }
+}
+
+fn network_of(address: Ipv6Addr, bits: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - bits)))
 }
 
 impl FromRequestParts<AppState> for Device {

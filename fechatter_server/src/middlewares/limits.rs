@@ -1,44 +1,149 @@
-//! How much one person may ask of this server: a token bucket each, in memory.
+//! What one person, one address and one workspace may take of this server: requests a second,
+//! database connections, bytes on their way in and out.
 
-use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use fechatter_core::UserId;
-use fechatter_core::config::HttpConfig;
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota};
+use fechatter_core::config::Config;
+use fechatter_core::rate::Rates;
+use fechatter_core::turns::{Shares, Turn, Turns};
+use fechatter_core::{SessionId, UserId, WorkspaceId};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{AppError, Result};
+use crate::middlewares::bytes_in_flight::{BytesInFlight, MiB};
+use crate::services::device_token::DeviceId;
 
-/// The buckets of everybody who has called lately.
+/// People that a request may name for one unit of the caller's rate.
+const NAMES_PER_UNIT: usize = 10;
+/// Bytes of an answer that cost one unit.
+const ANSWER_BYTES_PER_UNIT: usize = 64 * 1024;
+/// Bytes of a message that cost one unit: each of its readers receives them.
+const MESSAGE_BYTES_PER_UNIT: usize = 8 * 1024;
+/// How long a request waits for a database connection of its workspace's share.
+const UNTIL_CONNECTION: Duration = Duration::from_millis(2_500);
+/// Requests of one workspace that may wait so.
+const WAITING: usize = 1_000;
+
+/// All of these limits. Clones share them.
 #[derive(Debug, Clone)]
-pub(crate) struct RequestLimits(Arc<DefaultKeyedRateLimiter<UserId>>);
+pub(crate) struct RequestLimits {
+    rates: Rates<Caller>,
+    connections: Turns<Group, Caller>,
+    pub(crate) requests: BytesInFlight,
+    pub(crate) answers: BytesInFlight,
+}
+
+/// Whom a limit is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Caller {
+    Person(UserId),
+    /// Somebody who has shown a refresh token.
+    Session(SessionId),
+    /// Somebody who is about to sign in, on a device that has done so before.
+    Device(DeviceId),
+    /// Somebody who has shown nothing.
+    Address(IpAddr),
+}
+
+/// Who shares a part of the database connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Group {
+    Workspace(WorkspaceId),
+    /// Everybody who signs up, in or out, or refreshes a token.
+    Entrance,
+}
+
+/// The right to use one database connection at a time, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct ConnectionShare(
+    #[expect(dead_code, reason = "held, not read")] Turn<Group, Caller>,
+);
 
 impl RequestLimits {
-    pub(crate) fn new(config: &HttpConfig) -> Self {
-        let per_second = NonZeroU32::new(config.requests_per_second).unwrap_or(NonZeroU32::MIN);
-        let burst = NonZeroU32::new(config.burst).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::per_second(per_second).allow_burst(burst);
-        Self(Arc::new(DefaultKeyedRateLimiter::keyed(quota)))
+    pub(crate) fn new(config: &Config) -> Self {
+        let limits = &config.limits;
+        let pool = config.database.max_connections;
+        // The rest is for what no request does: the doorbell, the purge, commits that go on.
+        let in_all = pool - pool.div_ceil(10);
+        let share = |percent: u32| (in_all * percent).div_ceil(100).clamp(1, in_all) as usize;
+        Self {
+            rates: Rates::new(&config.http),
+            connections: Turns::new(Shares {
+                in_all: in_all as usize,
+                per_group: share(limits.database_percent_per_workspace),
+                per_member: share(limits.database_percent_per_person),
+                waiting_per_group: WAITING,
+            }),
+            requests: BytesInFlight::new(
+                MiB(limits.request_mebibytes),
+                MiB(limits.request_mebibytes_per_workspace),
+                MiB(limits.request_mebibytes_per_person),
+            ),
+            answers: BytesInFlight::new(
+                MiB(limits.answer_mebibytes),
+                MiB(limits.answer_mebibytes_per_workspace),
+                MiB(limits.answer_mebibytes_per_person),
+            ),
+        }
     }
 
-    /// Takes one request from the person's bucket.
-    pub(crate) fn take(&self, user_id: UserId) -> Result<()> {
-        self.0.check_key(&user_id).map_err(|early| {
-            AppError::RateLimited(early.wait_time_from(DefaultClock::default().now()))
-        })
+    /// Takes one request from the caller's bucket.
+    pub(crate) fn take(&self, caller: Caller) -> Result<()> {
+        self.rates.take(caller, 1).map_err(AppError::RateLimited)
+    }
+
+    /// Takes what a request costs besides itself that names so many people or chats.
+    pub(crate) fn take_for_names(&self, user_id: UserId, count: usize) -> Result<()> {
+        self.take_more(user_id, count / NAMES_PER_UNIT)
+    }
+
+    /// Takes what a message of so many bytes costs besides its request.
+    pub(crate) fn take_for_message(&self, user_id: UserId, bytes: usize) -> Result<()> {
+        self.take_more(user_id, bytes / MESSAGE_BYTES_PER_UNIT)
+    }
+
+    fn take_more(&self, user_id: UserId, units: usize) -> Result<()> {
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        self.rates.take(Caller::Person(user_id), units).map_err(AppError::RateLimited)
+    }
+
+    /// Takes what an answer of so many bytes costs besides its request, into debt if need be.
+    pub(crate) fn charge_for_answer(&self, user_id: UserId, bytes: usize) {
+        let units = u32::try_from(bytes / ANSWER_BYTES_PER_UNIT).unwrap_or(u32::MAX);
+        self.rates.charge(Caller::Person(user_id), units);
+    }
+
+    /// Waits for a database connection of the workspace's share, and of the person's.
+    ///
+    /// # Errors
+    /// [`AppError::Busy`] when there is none within 2.5 s.
+    pub(crate) async fn connection_in(
+        &self,
+        workspace_id: WorkspaceId,
+        user_id: UserId,
+    ) -> Result<ConnectionShare> {
+        self.connection(Group::Workspace(workspace_id), Caller::Person(user_id)).await
+    }
+
+    /// Waits for a database connection of those for people who come in or go out.
+    ///
+    /// # Errors
+    /// [`AppError::Busy`] when there is none within 2.5 s.
+    pub(crate) async fn connection_at_entrance(&self, caller: Caller) -> Result<ConnectionShare> {
+        self.connection(Group::Entrance, caller).await
+    }
+
+    async fn connection(&self, group: Group, caller: Caller) -> Result<ConnectionShare> {
+        match timeout(UNTIL_CONNECTION, self.connections.acquire(group, caller)).await {
+            Ok(Ok(turn)) => Ok(ConnectionShare(turn)),
+            Ok(Err(_)) | Err(_) => Err(AppError::Busy),
+        }
     }
 
     /// Forgets full buckets now and then, until the end of the server.
     pub(crate) async fn forget_idle(self, shutdown: CancellationToken) {
-        let mut minutes = tokio::time::interval(Duration::from_mins(1));
-        loop {
-            tokio::select! {
-                _ = minutes.tick() => self.0.retain_recent(),
-                () = shutdown.cancelled() => return,
-            }
-        }
+        self.rates.forget_idle(shutdown).await;
     }
 }

@@ -1,19 +1,21 @@
 //! Accounts: an e-mail address, a password, and a way in.
 
-use fechatter_core::config::AccountsConfig;
 use fechatter_core::db::begin;
-use fechatter_core::log::{Log, LogWriter};
+use fechatter_core::log::LogWriter;
 use fechatter_core::user::User;
 use fechatter_core::{UserId, WorkspaceId};
 use serde::Deserialize;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
 use crate::middlewares::device::Device;
+use crate::models::entrance::Entrance;
 use crate::models::session::{self, Session};
+use crate::models::throttle::{self, Guesses};
 use crate::models::workspace::{self, Door};
-use crate::models::{invite, throttle, user};
+use crate::models::{invite, user};
+use crate::services::device_token::{DeviceId, DeviceToken};
 use crate::services::password::{Passwords, Turn};
 use crate::utils::text::{Email, FullName, Password, WorkspaceName, key};
 
@@ -41,95 +43,177 @@ pub(crate) struct SignIn {
     #[schema(value_type = String)]
     password: Password,
     workspace: Option<String>,
+    /// From an earlier sign-in on this device, for clients without cookies.
+    pub(crate) device_token: Option<String>,
+}
+
+/// A session that has just begun.
+#[derive(Debug)]
+pub(crate) struct SignedIn {
+    pub(crate) session: Session,
+    /// For the next sign-in on this device.
+    pub(crate) device_token: String,
 }
 
 /// Whose account it is that signs up.
 enum Account {
     /// Nobody's yet: it is to have this password, hashed.
-    New(String),
+    New { password_hash: String },
     /// That of somebody who is active in no workspace, and knows its password.
-    Returning(UserId),
-    /// Not theirs to sign up, for this reason.
-    Refused(AppError),
+    Returning { id: UserId, password_hash: String },
+}
+
+/// The workspace that somebody signs up to.
+enum Entry {
+    Existing(WorkspaceId, Door),
+    New,
 }
 
 /// Creates an account in a workspace, new or existing, and its first session. An account that is
 /// active in no workspace comes back in the same way: it has no other.
 pub(crate) async fn sign_up(
-    (db, log): (&PgPool, &Log),
-    policy: &AccountsConfig,
-    turn: Turn,
-    (request, device): (SignUp, &Device),
-) -> Result<Session> {
+    entrance: &Entrance,
+    request: SignUp,
+    device: &Device,
+) -> Result<SignedIn> {
     if request.workspace.is_none() && request.invite_code.is_none() {
         return Err(AppError::invalid("workspace", "is missing"));
     }
-    request.password.check(policy.refuse_common_passwords)?;
-    let account = match returning(db, policy, &turn, &request).await? {
-        Some(account) => account,
-        None => Account::New(turn.hash(&request.password).await?),
-    };
-    // Others hash while this one waits for logs and for the disk.
-    drop(turn);
+    request.password.check_form()?;
+    let turn = entrance.stranger(device).await?;
+    let (entry, account) = check(entrance, &request, device, turn).await?;
 
-    let mut writer = LogWriter::begin(log).await?;
-    let user = match find_door(writer.db(), &request).await? {
-        Some((id, door)) => enter(&mut writer, (id, &door), &request, account).await?,
-        None => found(&mut writer, policy, &request, account).await?,
-    };
+    let _share = entrance.connection(device).await?;
+    let (mut writer, user) = go_in(entrance, entry, &request, &account).await?;
+    let user_id = user.id;
     let session = session::open(writer.db(), user, device).await?;
+    let password_hash = match account {
+        Account::New { password_hash } => password_hash,
+        Account::Returning { password_hash, .. } => {
+            let guesses = Guesses::At(&key(request.email.as_str()));
+            throttle::forget_failures(writer.db(), guesses).await?;
+            password_hash
+        }
+    };
     writer.commit().await?;
-    Ok(session)
+    let device_token = entrance.device_key.issue(DeviceId::random(), user_id, &password_hash);
+    entrance.end_least_used(user_id).await;
+    Ok(SignedIn { session, device_token })
 }
 
-/// The account of somebody who is active in no workspace. Guesses at its password count as they do
-/// when signing in; what comes of them is told behind the door only.
-async fn returning(
-    db: &PgPool,
-    policy: &AccountsConfig,
-    turn: &Turn,
+/// Finds out where the request leads and whose account it is, and hashes the password. What refuses
+/// most is asked first: nothing that costs more is done for those it refuses.
+async fn check(
+    entrance: &Entrance,
     request: &SignUp,
-) -> Result<Option<Account>> {
+    device: &Device,
+    turn: Turn,
+) -> Result<(Entry, Account)> {
+    let share = entrance.connection(device).await?;
+    let entry = find_entry(entrance, request).await?;
+    let returning = returning(entrance, request).await?;
+    drop(share);
+    let Some((id, password_hash)) = returning else {
+        request.password.check_strength(entrance.policy().refuse_common_passwords)?;
+        return Ok((entry, Account::New { password_hash: turn.hash(&request.password).await? }));
+    };
+    if turn.verify(&request.password, Some(&password_hash)).await? {
+        Ok((entry, Account::Returning { id, password_hash }))
+    } else {
+        Err(AppError::EmailTaken)
+    }
+    // The turn ends here: others hash while this caller waits for logs and for the disk.
+}
+
+/// Writes the person into the workspace; the rest of the transaction is the caller's.
+async fn go_in(
+    entrance: &Entrance,
+    entry: Entry,
+    request: &SignUp,
+    account: &Account,
+) -> Result<(LogWriter, User)> {
+    let (id, door) = match entry {
+        Entry::Existing(id, door) => (id, door),
+        Entry::New => {
+            let mut writer = LogWriter::begin(&entrance.log).await?;
+            if let Some(user) = found(&mut writer, entrance, request, account).await? {
+                return Ok((writer, user));
+            }
+            // Somebody else has just created it.
+            drop(writer);
+            let id = named(&entrance.db, request).await?.ok_or(AppError::Busy)?;
+            (id, Door::Open)
+        }
+    };
+    let mut writer = LogWriter::lock(&entrance.log, &[id]).await?;
+    let user = enter(&mut writer, (id, &door), request, account).await?;
+    Ok((writer, user))
+}
+
+/// The account of somebody who is active in no workspace, and the hash of its password. Guesses at
+/// it count as they do when signing in.
+async fn returning(entrance: &Entrance, request: &SignUp) -> Result<Option<(UserId, String)>> {
     let email_key = key(request.email.as_str());
     let account = sqlx::query!(
-        "select id, password_hash
-         from users as u
-         where email_key = $1
-           and not exists (
-               select 1 from workspace_members as m
-               where m.user_id = u.id and m.status = 'Active')",
+        r#"select id, password_hash,
+                  exists (
+                      select 1 from workspace_members as m
+                      where m.user_id = u.id and m.status = 'Active'
+                  ) as "is_active!"
+           from users as u
+           where email_key = $1"#,
         email_key
     )
-    .fetch_optional(db)
+    .fetch_optional(&entrance.db)
     .await?;
     let Some(account) = account else { return Ok(None) };
-    match throttle::count_failure(db, policy, &email_key).await {
-        Ok(()) => {}
-        Err(error @ AppError::RateLimited(_)) => return Ok(Some(Account::Refused(error))),
-        Err(error) => return Err(error),
+    if account.is_active {
+        return Err(AppError::EmailTaken);
     }
-    if !turn.verify(&request.password, Some(&account.password_hash)).await? {
-        return Ok(Some(Account::Refused(AppError::EmailTaken)));
-    }
-    throttle::forget_failures(db, &email_key).await?;
-    Ok(Some(Account::Returning(account.id)))
+    throttle::count_failure(&entrance.db, entrance.policy(), Guesses::At(&email_key)).await?;
+    Ok(Some((account.id, account.password_hash)))
 }
 
-/// The existing workspace that the request means, and how to get in.
-async fn find_door(db: &mut PgConnection, request: &SignUp) -> Result<Option<(WorkspaceId, Door)>> {
-    let named = match &request.workspace {
-        Some(name) => workspace::find_by_name(&mut *db, name).await?,
-        None => None,
+/// Where the request leads, if it leads anywhere: all of it is asked again when it is done. To those
+/// outside, a workspace that takes nobody and one that nobody may create look the same.
+async fn find_entry(entrance: &Entrance, request: &SignUp) -> Result<Entry> {
+    let named = named(&entrance.db, request).await?;
+    let door = match (&request.invite_code, named) {
+        (Some(code), named) => {
+            let digest = invite::digest(code);
+            let id = invite::workspace_of(&entrance.db, &digest).await?;
+            let id = id.ok_or(AppError::InviteInvalid)?;
+            if request.workspace.is_some() && named != Some(id) {
+                return Err(AppError::InviteInvalid);
+            }
+            Some((id, Door::Invite(digest)))
+        }
+        (None, named) => named.map(|id| (id, Door::Open)),
     };
-    let Some(code) = &request.invite_code else {
-        return Ok(named.map(|id| (id, Door::Open)));
-    };
-    let digest = invite::digest(code);
-    let id = invite::workspace_of(db, &digest).await?.ok_or(AppError::InviteInvalid)?;
-    if request.workspace.is_some() && named != Some(id) {
-        return Err(AppError::InviteInvalid);
+    if let Some((id, door)) = door {
+        workspace::try_door(&entrance.db, id, &door, request.email.as_str()).await?;
+        return Ok(Entry::Existing(id, door));
     }
-    Ok(Some((id, Door::Invite(digest))))
+    let mut tx = begin(&entrance.db, "begin").await?;
+    may_create(&mut tx, entrance).await?;
+    tx.rollback().await?;
+    Ok(Entry::New)
+}
+
+async fn named(db: &PgPool, request: &SignUp) -> Result<Option<WorkspaceId>> {
+    match &request.workspace {
+        Some(name) => workspace::find_by_name(db, name).await,
+        None => Ok(None),
+    }
+}
+
+/// Refuses as a workspace that exists and takes nobody would.
+async fn may_create(db: &mut PgConnection, entrance: &Entrance) -> Result<()> {
+    let may = workspace::check_creation(db, entrance.policy().workspace_creation).await;
+    may.map_err(|error| match error {
+        AppError::WorkspaceCreationClosed => AppError::InviteRequired,
+        error => error,
+    })
 }
 
 /// Signs up into a workspace that exists.
@@ -137,9 +221,8 @@ async fn enter(
     writer: &mut LogWriter,
     (id, door): (WorkspaceId, &Door),
     request: &SignUp,
-    account: Account,
+    account: &Account,
 ) -> Result<User> {
-    writer.add_locks(&[id]).await?;
     // The door comes before the address, so that those outside cannot ask for addresses.
     let admission = workspace::open(writer.db(), id, door, request.email.as_str()).await?;
     let user_id = settle(writer.db(), request, account).await?;
@@ -150,34 +233,25 @@ async fn enter(
     workspace::enter(writer, id, admission, (user_id, request.fullname.as_str())).await
 }
 
-/// Signs up into a workspace that does not exist yet, or came to exist just now.
+/// Signs up into a workspace that does not exist yet; none if it came to exist just now.
 async fn found(
     writer: &mut LogWriter,
-    policy: &AccountsConfig,
+    entrance: &Entrance,
     request: &SignUp,
-    account: Account,
-) -> Result<User> {
+    account: &Account,
+) -> Result<Option<User>> {
     let name = request.workspace.as_ref().ok_or(AppError::InviteInvalid)?;
-    workspace::check_creation(writer.db(), policy.workspace_creation).await?;
+    may_create(writer.db(), entrance).await?;
     let user_id = settle(writer.db(), request, account).await?;
     let owner = (user_id, request.fullname.as_str());
-    if let Some(user) = workspace::create(writer, policy, name, owner).await? {
-        return Ok(user);
-    }
-    // Somebody else has just created it: a new statement sees theirs.
-    let id = workspace::find_by_name(writer.db(), name).await?.ok_or(AppError::Busy)?;
-    writer.add_locks(&[id]).await?;
-    let email = request.email.as_str();
-    let admission = workspace::open(writer.db(), id, &Door::Open, email).await?;
-    workspace::enter(writer, id, admission, owner).await
+    workspace::create(writer, &entrance.config, name, owner).await
 }
 
 /// The account's id, now that it exists in any case.
-async fn settle(db: &mut PgConnection, request: &SignUp, account: Account) -> Result<UserId> {
+async fn settle(db: &mut PgConnection, request: &SignUp, account: &Account) -> Result<UserId> {
     let password_hash = match account {
-        Account::Returning(id) => return Ok(id),
-        Account::Refused(error) => return Err(error),
-        Account::New(password_hash) => password_hash,
+        Account::Returning { id, .. } => return Ok(*id),
+        Account::New { password_hash } => password_hash,
     };
     let id = sqlx::query_scalar!(
         "insert into users (email, email_key, password_hash)
@@ -195,12 +269,14 @@ async fn settle(db: &mut PgConnection, request: &SignUp, account: Account) -> Re
 
 /// Opens a session for whoever knows the password. An unknown address, a wrong password and a
 /// workspace that the account is not in cannot be told apart, by answer or by time.
+///
+/// A device that shows a token of this account is counted apart from strangers, in every way.
 pub(crate) async fn sign_in(
-    db: &PgPool,
-    policy: &AccountsConfig,
-    turn: Turn,
-    (request, device): (SignIn, &Device),
-) -> Result<Session> {
+    entrance: &Entrance,
+    request: SignIn,
+    device: &Device,
+    shown: &[DeviceToken],
+) -> Result<SignedIn> {
     // Neither can be anybody's, and neither is worth a hash.
     let email_key = key(request.email.trim());
     if request.password.is_too_long() || request.email.trim().chars().count() > 2 * Email::MAX {
@@ -211,32 +287,61 @@ pub(crate) async fn sign_in(
             return Err(AppError::invalid(field, "must not contain NUL"));
         }
     }
-    throttle::count_failure(db, policy, &email_key).await?;
-    let account =
-        sqlx::query!("select id, password_hash from users where email_key = $1", email_key)
-            .fetch_optional(db)
-            .await?;
-    let hash = account.as_ref().map(|account| account.password_hash.as_str());
-    let known = turn.verify(&request.password, hash).await?;
-    let account = account.filter(|_| known).ok_or(AppError::InvalidCredentials)?;
-    let rehashed = if Passwords::is_outdated(&account.password_hash) {
-        Some(turn.hash(&request.password).await?)
-    } else {
-        None
+    let known = entrance.known_device(shown, &email_key).await?;
+    let (turn, guesses) = match known {
+        Some(id) => (entrance.known(id).await?, Guesses::Of(id)),
+        None => (entrance.stranger(device).await?, Guesses::At(&email_key)),
     };
+    let share = entrance.connection(device).await?;
+    throttle::count_failure(&entrance.db, entrance.policy(), guesses).await?;
+    let account = find(&entrance.db, &email_key).await?;
+    drop(share);
+    let hash = account.as_ref().map(|account| account.password_hash.as_str());
+    let is_right = turn.verify(&request.password, hash).await?;
+    let mut account = account.filter(|_| is_right).ok_or(AppError::InvalidCredentials)?;
+    let is_outdated = Passwords::is_outdated(&account.password_hash);
+    if is_outdated {
+        account.password_hash = turn.hash(&request.password).await?;
+    }
     drop(turn);
 
-    let mut tx = begin(db, "begin").await?;
+    let _share = entrance.connection(device).await?;
+    let mut tx = begin(&entrance.db, "begin").await?;
     let user = choose_workspace(&mut tx, account.id, request.workspace.as_deref()).await?;
-    throttle::forget_failures(&mut *tx, &email_key).await?;
-    if let Some(hash) = rehashed {
-        sqlx::query!("update users set password_hash = $2 where id = $1", account.id as _, hash)
-            .execute(&mut *tx)
-            .await?;
+    throttle::forget_failures(&mut *tx, guesses).await?;
+    if is_outdated {
+        sqlx::query!(
+            "update users set password_hash = $2 where id = $1",
+            account.id as _,
+            account.password_hash
+        )
+        .execute(&mut *tx)
+        .await?;
     }
     let session = session::open(&mut tx, user, device).await?;
     tx.commit().await?;
-    Ok(session)
+    let device_id = known.unwrap_or_else(DeviceId::random);
+    let device_token = entrance.device_key.issue(device_id, account.id, &account.password_hash);
+    entrance.end_least_used(account.id).await;
+    Ok(SignedIn { session, device_token })
+}
+
+/// What a password is held against.
+pub(crate) struct Credentials {
+    pub(crate) id: UserId,
+    pub(crate) password_hash: String,
+}
+
+/// The account of this e-mail address.
+pub(crate) async fn find(db: impl PgExecutor<'_>, email_key: &str) -> Result<Option<Credentials>> {
+    let account = sqlx::query_as!(
+        Credentials,
+        "select id, password_hash from users where email_key = $1",
+        email_key
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(account)
 }
 
 async fn choose_workspace(

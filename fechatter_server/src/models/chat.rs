@@ -2,12 +2,13 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use fechatter_core::chat::{Chat, ChatType, LISTED_MEMBERS};
+use fechatter_core::config::LimitsConfig;
 use fechatter_core::event::Event;
 use fechatter_core::log::{Audience, Log, LogWriter};
 use fechatter_core::user::Role;
 use fechatter_core::{ChatId, Seq, UserId, WorkspaceId};
 use serde::Deserialize;
-use sqlx::PgExecutor;
+use sqlx::{PgConnection, PgExecutor};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -55,6 +56,11 @@ pub(crate) enum Created {
 }
 
 impl ChatDraft {
+    /// How many people it names.
+    pub(crate) fn named(&self) -> usize {
+        self.members.as_ref().map_or(0, Vec::len)
+    }
+
     /// Whom the chat begins with besides its creator, by the rules of its type.
     fn others(&self, creator: UserId) -> Result<Vec<UserId>> {
         let mut others = self.members.clone().unwrap_or_default();
@@ -88,24 +94,64 @@ impl ChatDraft {
     }
 }
 
+impl ChatChanges {
+    fn is_empty(&self) -> bool {
+        let Self { name, description, chat_type } = self;
+        name.is_none() && matches!(description, Change::Leave) && chat_type.is_none()
+    }
+
+    /// The type that the chat will have, if this member may make all of these changes.
+    fn check(&self, member: &Member) -> Result<ChatType> {
+        member.require_not_single()?;
+        member.require_role(Role::Admin)?;
+        if self.name.as_ref().is_some_and(ChatName::is_blank) {
+            return Err(AppError::invalid("name", "must have 1 to 128 characters"));
+        }
+        let chat_type = self.chat_type.unwrap_or(member.chat_type);
+        if can_become(member.chat_type, chat_type) {
+            Ok(chat_type)
+        } else {
+            Err(AppError::invalid("chat_type", "is not what this chat can become"))
+        }
+    }
+}
+
 /// Creates a chat with its creator as owner.
-pub(crate) async fn create(log: &Log, user: &CurrentUser, draft: ChatDraft) -> Result<Created> {
+pub(crate) async fn create(
+    log: &Log,
+    limits: &LimitsConfig,
+    user: &CurrentUser,
+    draft: ChatDraft,
+) -> Result<Created> {
     let others = draft.others(user.id)?;
     let unnamed = draft.name.as_ref().is_none_or(ChatName::is_blank);
     if unnamed && draft.chat_type != ChatType::Single {
         return Err(AppError::invalid("name", "must have 1 to 128 characters"));
     }
     let workspace_id = user.workspace_id;
-    let (mut writer, user) = user.lock(log).await?;
-    if let Some(chat) = replay(&mut writer, &user, &draft).await? {
-        // As for messages: where commits wait for a standby, so does this one.
-        writer.commit().await?;
-        return Ok(Created::Replayed(chat));
-    }
     let pair = match (draft.chat_type, &others[..]) {
         (ChatType::Single, [peer]) => Some((user.id.min(*peer), user.id.max(*peer))),
         _ => None,
     };
+    let mut db = log.db().acquire().await?;
+    if replay(&mut db, user, &draft).await?.is_none() {
+        match pair {
+            None => member::check_active(&mut db, workspace_id, &others).await?,
+            // Where there is nothing to write, nobody's log is locked.
+            Some(pair) => {
+                if let Some(chat) = whole_single(&mut db, workspace_id, pair).await? {
+                    return Ok(Created::Existing(chat));
+                }
+            }
+        }
+    }
+    drop(db);
+    let (mut writer, user) = user.lock(log).await?;
+    if let Some(chat) = replay(writer.db(), &user, &draft).await? {
+        // As for messages: where commits wait for a standby, so does this one.
+        writer.commit().await?;
+        return Ok(Created::Replayed(chat));
+    }
     if let Some(pair) = pair
         && let Some(id) = find_single(writer.db(), workspace_id, pair).await?
     {
@@ -113,6 +159,7 @@ pub(crate) async fn create(log: &Log, user: &CurrentUser, draft: ChatDraft) -> R
         return Ok(Created::Existing(chat));
     }
     member::check_active(writer.db(), workspace_id, &others).await?;
+    check_owned(writer.db(), workspace_id, user.id, limits).await?;
     let id = insert(&mut writer, &user, &draft, others.len() + 1, pair).await?;
     let position = writer.next_position(workspace_id)?;
     sqlx::query!(
@@ -131,6 +178,40 @@ pub(crate) async fn create(log: &Log, user: &CurrentUser, draft: ChatDraft) -> R
     writer.append(workspace_id, Audience::Chat(id), &Event::NewChat(chat.clone()))?;
     writer.commit().await?;
     Ok(Created::New(chat))
+}
+
+/// Refuses where somebody owns as many chats of the workspace as one person may.
+pub(crate) async fn check_owned(
+    db: impl PgExecutor<'_>,
+    workspace_id: WorkspaceId,
+    user_id: UserId,
+    limits: &LimitsConfig,
+) -> Result<()> {
+    let owned = sqlx::query_scalar!(
+        r#"select count(*) as "owned!"
+           from (
+               select 1 from chats
+               where workspace_id = $1 and owner_id = $2 and deleted_at is null
+               limit $3
+           ) as counted"#,
+        workspace_id as _,
+        user_id as _,
+        limits.chats_per_person
+    )
+    .fetch_one(db)
+    .await?;
+    if owned < limits.chats_per_person { Ok(()) } else { Err(AppError::LimitReached("chats")) }
+}
+
+/// The Single of these two, if both of them are in it.
+async fn whole_single(
+    db: &mut PgConnection,
+    workspace_id: WorkspaceId,
+    pair: (UserId, UserId),
+) -> Result<Option<Chat>> {
+    let Some(id) = find_single(&mut *db, workspace_id, pair).await? else { return Ok(None) };
+    let chat = find(db, workspace_id, id).await?;
+    Ok((chat.member_count == 2).then_some(chat))
 }
 
 /// The Single of these two; whoever of them has left the workspace and come back is in it again.
@@ -198,7 +279,7 @@ async fn insert(
 
 /// The chat that this request has created before, as it is now.
 async fn replay(
-    writer: &mut LogWriter,
+    db: &mut PgConnection,
     user: &CurrentUser,
     draft: &ChatDraft,
 ) -> Result<Option<Chat>> {
@@ -210,14 +291,14 @@ async fn replay(
         user.id as _,
         creation_key
     )
-    .fetch_optional(writer.db())
+    .fetch_optional(&mut *db)
     .await?;
     let Some(earlier) = earlier else { return Ok(None) };
     if earlier.creation_digest != Some(draft.digest()) {
         return Err(AppError::IdempotencyMismatch);
     }
-    Member::find(writer.db(), *user, earlier.id).await?;
-    find(writer.db(), user.workspace_id, earlier.id).await.map(Some)
+    Member::find(&mut *db, *user, earlier.id).await?;
+    find(db, user.workspace_id, earlier.id).await.map(Some)
 }
 
 async fn find_single(
@@ -292,16 +373,12 @@ pub(crate) async fn check_public(
 
 /// Renames, describes or converts a chat.
 pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> Result<Chat> {
+    changes.check(&member)?;
+    if changes.is_empty() {
+        return find(log.db(), member.user.workspace_id, member.chat_id).await;
+    }
     let (mut writer, member) = member.lock(log).await?;
-    member.require_not_single()?;
-    member.require_role(Role::Admin)?;
-    if changes.name.as_ref().is_some_and(ChatName::is_blank) {
-        return Err(AppError::invalid("name", "must have 1 to 128 characters"));
-    }
-    let chat_type = changes.chat_type.unwrap_or(member.chat_type);
-    if !can_become(member.chat_type, chat_type) {
-        return Err(AppError::invalid("chat_type", "is not what this chat can become"));
-    }
+    let chat_type = changes.check(&member)?;
     let name = changes.name.as_ref().map(ChatName::as_str);
     let (describes, description) = match &changes.description {
         Change::Leave => (false, None),
@@ -345,6 +422,7 @@ fn can_become(from: ChatType, to: ChatType) -> bool {
 
 /// Deletes a chat: from here on nobody sees it, and its messages are purged.
 pub(crate) async fn delete(log: &Log, member: Member) -> Result<()> {
+    member.require_role(Role::Owner)?;
     let (mut writer, member) = member.lock(log).await?;
     member.require_role(Role::Owner)?;
     let workspace_id = member.user.workspace_id;

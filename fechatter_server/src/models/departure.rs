@@ -21,16 +21,25 @@ pub(crate) async fn leave(log: &Log, caller: CurrentUser) -> Result<()> {
 /// Takes somebody else, or oneself, out of the workspace and all its chats. An admin removes
 /// members only.
 pub(crate) async fn remove(log: &Log, caller: CurrentUser, person: UserId) -> Result<()> {
+    let mut db = log.db().acquire().await?;
+    to_remove(&mut db, &caller, person).await?;
+    drop(db);
     let (mut writer, caller) = caller.lock(log).await?;
-    let leaver = user::find(writer.db(), caller.workspace_id, person).await?;
+    let leaver = to_remove(writer.db(), &caller, person).await?;
+    depart(&mut writer, &leaver, (caller.id, LeaveReason::Removed)).await?;
+    Ok(writer.commit().await?)
+}
+
+/// The person whom the caller may take out of the workspace.
+async fn to_remove(db: &mut PgConnection, caller: &CurrentUser, person: UserId) -> Result<User> {
+    let leaver = user::find(db, caller.workspace_id, person).await?;
     if caller.role == Role::Member {
         return Err(AppError::Forbidden);
     }
     if leaver.id != caller.id {
-        workspace_role::require_power_over(&caller, &leaver)?;
+        workspace_role::require_power_over(caller, &leaver)?;
     }
-    depart(&mut writer, &leaver, (caller.id, LeaveReason::Removed)).await?;
-    Ok(writer.commit().await?)
+    Ok(leaver)
 }
 
 async fn depart(

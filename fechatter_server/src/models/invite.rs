@@ -4,6 +4,7 @@ use aws_lc_rs::digest::{SHA256, digest as hash};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{TimeDelta, Utc};
+use fechatter_core::config::Config;
 use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::Role;
 use fechatter_core::{ChatId, InviteId, Timestamp, UserId, WorkspaceId};
@@ -72,7 +73,7 @@ pub(crate) fn digest(code: &str) -> Vec<u8> {
 pub(crate) async fn create(
     log: &Log,
     caller: &CurrentUser,
-    public_url: &str,
+    config: &Config,
     draft: InviteDraft,
 ) -> Result<NewInvite> {
     let expires_at = draft.expires_at.map_or_else(|| Utc::now() + TimeDelta::days(7), |at| at.0);
@@ -89,15 +90,12 @@ pub(crate) async fn create(
         return Err(AppError::invalid("chat_ids", "must be at most 100"));
     }
     let code = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
+    let mut db = log.db().acquire().await?;
+    check_inviting(&mut db, caller, role, &chat_ids).await?;
+    drop(db);
     let (mut writer, caller) = caller.lock(log).await?;
-    if role > caller.role {
-        return Err(AppError::Forbidden);
-    }
-    let inviter = (caller.workspace_id, caller.id);
-    let allowed = member::may_add_to(writer.db(), inviter, &chat_ids).await?;
-    if chat_ids.iter().any(|id| !allowed.contains(id)) {
-        return Err(AppError::NotFound);
-    }
+    check_inviting(writer.db(), &caller, role, &chat_ids).await?;
+    check_open(writer.db(), &caller, config.limits.invites_per_person).await?;
     let email = draft.email.as_ref().map(Email::as_str);
     let invite = sqlx::query_as!(
         Invite,
@@ -118,8 +116,44 @@ pub(crate) async fn create(
     .fetch_one(writer.db())
     .await?;
     writer.commit().await?;
-    let url = format!("{public_url}/invite/{code}");
+    let url = format!("{}/invite/{code}", config.server.public_url);
     Ok(NewInvite { invite, code, url })
+}
+
+/// Refuses unless the caller may give this role, and add people to these chats.
+async fn check_inviting(
+    db: &mut PgConnection,
+    caller: &CurrentUser,
+    role: Role,
+    chat_ids: &[ChatId],
+) -> Result<()> {
+    if role > caller.role {
+        return Err(AppError::Forbidden);
+    }
+    let allowed = member::may_add_to(db, (caller.workspace_id, caller.id), chat_ids).await?;
+    let all = chat_ids.iter().all(|id| allowed.contains(id));
+    if all { Ok(()) } else { Err(AppError::NotFound) }
+}
+
+/// Refuses where the caller has as many invites that can still be used as one person may.
+async fn check_open(db: impl PgExecutor<'_>, caller: &CurrentUser, most: i64) -> Result<()> {
+    let open = sqlx::query_scalar!(
+        r#"select count(*) as "open!"
+           from (
+               select 1 from invites
+               where workspace_id = $1
+                 and created_by = $2
+                 and expires_at > clock_timestamp()
+                 and uses < max_uses
+               limit $3
+           ) as counted"#,
+        caller.workspace_id as _,
+        caller.id as _,
+        most
+    )
+    .fetch_one(db)
+    .await?;
+    if open < most { Ok(()) } else { Err(AppError::LimitReached("invites")) }
 }
 
 /// The invites that the caller may see: an owner or admin all, a member their own; newest first.
@@ -208,6 +242,13 @@ pub(crate) async fn redeem(
     .fetch_optional(db)
     .await?;
     redeemed.ok_or(AppError::InviteInvalid)
+}
+
+impl InviteDraft {
+    /// How many chats it names.
+    pub(crate) fn named(&self) -> usize {
+        self.chat_ids.as_ref().map_or(0, Vec::len)
+    }
 }
 
 impl Redeemed {

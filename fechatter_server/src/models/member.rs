@@ -77,6 +77,11 @@ impl Member {
         if self.role >= role { Ok(()) } else { Err(AppError::Forbidden) }
     }
 
+    fn require_may_leave(&self) -> Result<()> {
+        self.require_not_single()?;
+        if self.role == Role::Owner { Err(AppError::OwnerMustTransfer) } else { Ok(()) }
+    }
+
     pub(crate) fn require_not_single(&self) -> Result<()> {
         if self.chat_type == ChatType::Single { Err(AppError::SingleIsFixed) } else { Ok(()) }
     }
@@ -121,47 +126,88 @@ pub(crate) async fn list(
 
 /// Adds people to a chat; returns those who were not in it. One who cannot be added stops all.
 pub(crate) async fn add(log: &Log, member: Member, people: &[UserId]) -> Result<Vec<ChatMember>> {
+    let mut db = log.db().acquire().await?;
+    check_adding(&mut db, &member, people).await?;
+    if newcomers(&mut *db, member.chat_id, people).await?.is_empty() {
+        return Ok(Vec::new());
+    }
+    drop(db);
     let (mut writer, member) = member.lock(log).await?;
-    member.require_not_single()?;
-    member.require_role(Role::Admin)?;
+    check_adding(writer.db(), &member, people).await?;
     let user = member.user;
-    check_active(writer.db(), user.workspace_id, people).await?;
     let added = admit(&mut writer, user.workspace_id, member.chat_id, people, user.id).await?;
     writer.commit().await?;
     Ok(added)
 }
 
+/// Refuses unless the caller may add all of these people.
+async fn check_adding(db: &mut PgConnection, member: &Member, people: &[UserId]) -> Result<()> {
+    member.require_not_single()?;
+    member.require_role(Role::Admin)?;
+    check_active(db, member.user.workspace_id, people).await
+}
+
 /// Enters a public channel; one who is in the chat already stays so.
 pub(crate) async fn join(log: &Log, user: CurrentUser, chat_id: ChatId) -> Result<ChatMember> {
-    let (mut writer, user) = user.lock(log).await?;
-    match Member::find(writer.db(), user, chat_id).await {
-        Ok(member) => {
-            member.require_not_single()?;
-            return one(writer.db(), chat_id, user.id).await?.ok_or(AppError::NotFound);
-        }
-        Err(AppError::NotFound) => {}
-        Err(error) => return Err(error),
+    let mut db = log.db().acquire().await?;
+    if let Some(member) = joined(&mut db, user, chat_id).await? {
+        return Ok(member);
     }
-    chat::check_public(writer.db(), user.workspace_id, chat_id).await?;
+    drop(db);
+    let (mut writer, user) = user.lock(log).await?;
+    if let Some(member) = joined(writer.db(), user, chat_id).await? {
+        return Ok(member);
+    }
     let joined = admit(&mut writer, user.workspace_id, chat_id, &[user.id], user.id).await?;
     writer.commit().await?;
     joined.into_iter().next().ok_or(AppError::NotFound)
 }
 
+/// The caller as a member of a chat; none of a public channel that they may join.
+async fn joined(
+    db: &mut PgConnection,
+    user: CurrentUser,
+    chat_id: ChatId,
+) -> Result<Option<ChatMember>> {
+    match Member::find(&mut *db, user, chat_id).await {
+        Ok(member) => {
+            member.require_not_single()?;
+            one(db, chat_id, user.id).await?.ok_or(AppError::NotFound).map(Some)
+        }
+        Err(AppError::NotFound) => {
+            chat::check_public(db, user.workspace_id, chat_id).await?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Leaves a chat.
 pub(crate) async fn leave(log: &Log, member: Member) -> Result<()> {
+    member.require_may_leave()?;
     let (mut writer, member) = member.lock(log).await?;
-    member.require_not_single()?;
-    if member.role == Role::Owner {
-        return Err(AppError::OwnerMustTransfer);
-    }
+    member.require_may_leave()?;
     dismiss(&mut writer, &member, &[member.user.id], LeaveReason::Left).await?;
     Ok(writer.commit().await?)
 }
 
 /// Removes people from a chat. Admins remove neither the owner nor each other.
 pub(crate) async fn remove(log: &Log, member: Member, people: &[UserId]) -> Result<()> {
+    let mut db = log.db().acquire().await?;
+    to_dismiss(&mut db, &member, people).await?;
+    drop(db);
     let (mut writer, member) = member.lock(log).await?;
+    let matched = to_dismiss(writer.db(), &member, people).await?;
+    dismiss(&mut writer, &member, &matched, LeaveReason::Removed).await?;
+    Ok(writer.commit().await?)
+}
+
+/// Those of these people who are in the chat, if the caller may remove them.
+async fn to_dismiss(
+    db: &mut PgConnection,
+    member: &Member,
+    people: &[UserId],
+) -> Result<Vec<UserId>> {
     member.require_not_single()?;
     member.require_role(Role::Admin)?;
     let matched = sqlx::query!(
@@ -172,7 +218,7 @@ pub(crate) async fn remove(log: &Log, member: Member, people: &[UserId]) -> Resu
         member.chat_id as _,
         people as _
     )
-    .fetch_all(writer.db())
+    .fetch_all(db)
     .await?;
     if matched.is_empty() {
         return Err(AppError::NoMembersMatched);
@@ -187,9 +233,7 @@ pub(crate) async fn remove(log: &Log, member: Member, people: &[UserId]) -> Resu
             return Err(AppError::Forbidden);
         }
     }
-    let matched: Vec<_> = matched.into_iter().map(|person| person.user_id).collect();
-    dismiss(&mut writer, &member, &matched, LeaveReason::Removed).await?;
-    Ok(writer.commit().await?)
+    Ok(matched.into_iter().map(|person| person.user_id).collect())
 }
 
 /// Begins the memberships of those who are not in the chat, each at the position of its event. The
@@ -202,19 +246,7 @@ pub(crate) async fn admit(
     actor_id: UserId,
 ) -> Result<Vec<ChatMember>> {
     let chat = chat::find(writer.db(), workspace_id, chat_id).await?;
-    let newcomers = sqlx::query_scalar!(
-        r#"select user_id as "user_id!: UserId"
-           from unnest($2::bigint[]) with ordinality as named (user_id, place)
-           where not exists (
-               select 1 from chat_members as m
-               where m.chat_id = $1 and m.user_id = named.user_id and m.left_position is null)
-           group by user_id
-           order by min(place)"#,
-        chat_id as _,
-        people as _
-    )
-    .fetch_all(writer.db())
-    .await?;
+    let newcomers = newcomers(writer.db(), chat_id, people).await?;
     let first = writer.next_position(workspace_id)?;
     let positions: Vec<_> = (first.0..).take(newcomers.len()).map(Position).collect();
     // Nobody's unread messages begin with what was said before they came.
@@ -254,6 +286,28 @@ pub(crate) async fn admit(
         members.push(ChatMember { chat_id, user_id: row.user_id, joined_at: row.joined_at, role });
     }
     Ok(members)
+}
+
+/// Those of these people who are not in the chat, in the order in which they are named.
+async fn newcomers(
+    db: impl PgExecutor<'_>,
+    chat_id: ChatId,
+    people: &[UserId],
+) -> Result<Vec<UserId>> {
+    let newcomers = sqlx::query_scalar!(
+        r#"select user_id as "user_id!: UserId"
+           from unnest($2::bigint[]) with ordinality as named (user_id, place)
+           where not exists (
+               select 1 from chat_members as m
+               where m.chat_id = $1 and m.user_id = named.user_id and m.left_position is null)
+           group by user_id
+           order by min(place)"#,
+        chat_id as _,
+        people as _
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(newcomers)
 }
 
 async fn dismiss(

@@ -1,6 +1,7 @@
 //! What a member may be given: a role, or the chat.
 
 use fechatter_core::chat::{Chat, ChatMember, ChatType};
+use fechatter_core::config::LimitsConfig;
 use fechatter_core::event::Event;
 use fechatter_core::log::{Audience, Log};
 use fechatter_core::user::Role;
@@ -50,14 +51,14 @@ pub(crate) enum Changed {
 
 /// Gives a chat to another member, or gives a member a role.
 pub(crate) async fn change(
-    log: &Log,
+    (log, limits): (&Log, &LimitsConfig),
     user: CurrentUser,
     (chat_id, target): (ChatId, UserId),
     change: Option<MemberChange>,
 ) -> Result<Changed> {
     match change {
         None | Some(MemberChange { operation: Some(Operation::TransferOwnership), role: None }) => {
-            transfer(log, user, chat_id, target).await?;
+            transfer((log, limits), user, chat_id, target).await?;
             Ok(Changed::Transferred)
         }
         Some(MemberChange { operation: None, role: Some(role) }) => {
@@ -67,20 +68,21 @@ pub(crate) async fn change(
     }
 }
 
-async fn transfer(log: &Log, user: CurrentUser, chat_id: ChatId, target: UserId) -> Result<()> {
+async fn transfer(
+    (log, limits): (&Log, &LimitsConfig),
+    user: CurrentUser,
+    chat_id: ChatId,
+    target: UserId,
+) -> Result<()> {
     let workspace_id = user.workspace_id;
-    let (mut writer, user) = user.lock(log).await?;
-    let chat = may_transfer(writer.db(), user, chat_id).await?;
-    if chat.chat_type == ChatType::Single {
-        return Err(AppError::SingleIsFixed);
-    }
-    let taker = one(writer.db(), chat_id, target).await?.ok_or(AppError::NotAChatMember)?;
-    if check_active(writer.db(), workspace_id, &[target]).await.is_err() {
-        return Err(AppError::NotAChatMember);
-    }
-    if taker.role == Role::Owner {
+    let mut db = log.db().acquire().await?;
+    if to_transfer(&mut db, user, chat_id, target).await?.is_none() {
         return Ok(());
     }
+    drop(db);
+    let (mut writer, user) = user.lock(log).await?;
+    let Some(chat) = to_transfer(writer.db(), user, chat_id, target).await? else { return Ok(()) };
+    chat::check_owned(writer.db(), workspace_id, target, limits).await?;
     // The old owner becomes a plain member: whoever gives a chat away gives all of it.
     sqlx::query!(
         "with demoted as (
@@ -103,6 +105,24 @@ async fn transfer(log: &Log, user: CurrentUser, chat_id: ChatId, target: UserId)
         }
     }
     Ok(writer.commit().await?)
+}
+
+/// The chat that the caller may give to this member; none if it is theirs already.
+async fn to_transfer(
+    db: &mut PgConnection,
+    user: CurrentUser,
+    chat_id: ChatId,
+    target: UserId,
+) -> Result<Option<Chat>> {
+    let chat = may_transfer(&mut *db, user, chat_id).await?;
+    if chat.chat_type == ChatType::Single {
+        return Err(AppError::SingleIsFixed);
+    }
+    let taker = one(&mut *db, chat_id, target).await?.ok_or(AppError::NotAChatMember)?;
+    if check_active(db, user.workspace_id, &[target]).await.is_err() {
+        return Err(AppError::NotAChatMember);
+    }
+    Ok((taker.role != Role::Owner).then_some(chat))
 }
 
 /// The owner may transfer a chat; where the owner is suspended or gone, the workspace's owner and
@@ -137,21 +157,18 @@ async fn set_role(
     target: UserId,
     role: GivenRole,
 ) -> Result<ChatMember> {
-    let (mut writer, user) = user.lock(log).await?;
-    let member = Member::find(writer.db(), user, chat_id).await?;
-    member.require_not_single()?;
-    member.require_role(Role::Owner)?;
-    if target == member.owner_id {
-        return Err(AppError::OwnerMustTransfer);
-    }
     let role = match role {
         GivenRole::Admin => Role::Admin,
         GivenRole::Member => Role::Member,
     };
-    let before = one(writer.db(), chat_id, target).await?.ok_or(AppError::NotAChatMember)?;
+    let mut db = log.db().acquire().await?;
+    let before = to_promote(&mut db, user, chat_id, target).await?;
     if before.role == role {
         return Ok(before);
     }
+    drop(db);
+    let (mut writer, user) = user.lock(log).await?;
+    let before = to_promote(writer.db(), user, chat_id, target).await?;
     sqlx::query!(
         "update chat_members set role = $3
          where chat_id = $1 and user_id = $2 and left_position is null",
@@ -166,4 +183,20 @@ async fn set_role(
     writer.append(user.workspace_id, Audience::Chat(chat_id), &event)?;
     writer.commit().await?;
     Ok(after)
+}
+
+/// The member whom the caller may give a role.
+async fn to_promote(
+    db: &mut PgConnection,
+    user: CurrentUser,
+    chat_id: ChatId,
+    target: UserId,
+) -> Result<ChatMember> {
+    let member = Member::find(&mut *db, user, chat_id).await?;
+    member.require_not_single()?;
+    member.require_role(Role::Owner)?;
+    if target == member.owner_id {
+        return Err(AppError::OwnerMustTransfer);
+    }
+    one(db, chat_id, target).await?.ok_or(AppError::NotAChatMember)
 }

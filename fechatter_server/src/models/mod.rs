@@ -4,6 +4,7 @@ pub(crate) mod account;
 pub(crate) mod chat;
 pub(crate) mod departure;
 pub(crate) mod directory;
+pub(crate) mod entrance;
 pub(crate) mod history;
 pub(crate) mod invite;
 pub(crate) mod member;

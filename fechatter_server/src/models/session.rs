@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::error::{AppError, Result};
 use crate::middlewares::device::Device;
+use crate::middlewares::limits::{Caller, RequestLimits};
 use crate::models::{user, workspace};
 use crate::services::refresh_token::RefreshToken;
 
@@ -44,11 +45,14 @@ pub(crate) async fn open(db: &mut PgConnection, user: User, device: &Device) -> 
 /// The direct predecessor, within 30 s, gets the current one again: a reply was lost, or two tabs
 /// refreshed at once. Any older one was copied, and ends the session.
 pub(crate) async fn refresh(
-    db: &PgPool,
-    log: &Log,
+    (db, log): (&PgPool, &Log),
+    limits: &RequestLimits,
     token: RefreshToken,
     workspace_id: Option<WorkspaceId>,
 ) -> Result<Session> {
+    // By session before anything is asked of the database, and by person once it says who that is.
+    limits.take(Caller::Session(token.session_id))?;
+    let _share = limits.connection_at_entrance(Caller::Session(token.session_id)).await?;
     let mut tx = begin(db, "begin").await?;
     let found = sqlx::query!(
         r#"select user_id, workspace_id, generation,
@@ -64,11 +68,12 @@ pub(crate) async fn refresh(
     .fetch_optional(&mut *tx)
     .await?
     .ok_or(AppError::RefreshInvalid)?;
+    limits.take(Caller::Person(found.user_id))?;
     let is_current = found.generation == token.generation;
     let is_predecessor = found.generation.checked_sub(1) == Some(token.generation) && found.fresh;
     if !is_current && !is_predecessor {
         tx.rollback().await?;
-        revoke(db, log, found.user_id, Some(token.session_id)).await?;
+        revoke(db, log, found.user_id, Which::One(token.session_id)).await?;
         return Err(AppError::RefreshReused);
     }
     let user = match workspace_id {
@@ -108,16 +113,28 @@ pub(crate) async fn switch(
     Ok(session)
 }
 
-/// Ends one session of an account, or all of them, and says which; those that have ended already
-/// stay so.
+/// Which of an account's sessions are to end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Which {
+    One(SessionId),
+    All,
+    /// All but the so many that were used last.
+    BeyondNewest(i64),
+}
+
+/// Ends sessions of an account, and says which; those that have ended already stay so.
 ///
-/// Its streams learn of it in every workspace, so all their logs are locked, in one go.
+/// Its streams learn of it in every workspace, so all their logs are locked, in one go, unless there
+/// is nothing to end.
 pub(crate) async fn revoke(
     db: &PgPool,
     log: &Log,
     user_id: UserId,
-    session_id: Option<SessionId>,
+    which: Which,
 ) -> Result<Vec<SessionId>> {
+    if living(db, user_id, which).await?.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut workspaces = workspaces_of(db, user_id).await?;
     let mut writer = loop {
         let mut writer = LogWriter::lock(log, &workspaces).await?;
@@ -129,28 +146,47 @@ pub(crate) async fn revoke(
         // The account has joined or left one while the locks were waited for.
         workspaces = now;
     };
-    let revoked = sqlx::query_scalar!(
-        "update sessions
-         set revoked_at = clock_timestamp()
-         where user_id = $1
-           and revoked_at is null
-           and expires_at > clock_timestamp()
-           and rotated_at > clock_timestamp() - interval '14 days'
-           and ($2::uuid is null or id = $2)
-         returning id",
-        user_id as _,
-        session_id as _
+    let ending = living(writer.db(), user_id, which).await?;
+    sqlx::query!(
+        "update sessions set revoked_at = clock_timestamp() where id = any($1)",
+        &ending as _
     )
-    .fetch_all(writer.db())
+    .execute(writer.db())
     .await?;
-    for session_id in &revoked {
+    for session_id in &ending {
         for workspace_id in &workspaces {
             let event = Event::SessionRevoked { session_id: *session_id };
             writer.append(*workspace_id, Audience::User(user_id), &event)?;
         }
     }
     writer.commit().await?;
-    Ok(revoked)
+    Ok(ending)
+}
+
+/// Those of an account's sessions that live, and are meant.
+async fn living(db: impl PgExecutor<'_>, user_id: UserId, which: Which) -> Result<Vec<SessionId>> {
+    let (one, newest) = match which {
+        Which::One(id) => (Some(id), 0),
+        Which::All => (None, 0),
+        Which::BeyondNewest(count) => (None, count),
+    };
+    let ids = sqlx::query_scalar!(
+        r#"select id as "id: SessionId"
+           from sessions
+           where user_id = $1
+             and revoked_at is null
+             and expires_at > clock_timestamp()
+             and rotated_at > clock_timestamp() - interval '14 days'
+             and ($2::uuid is null or id = $2)
+           order by rotated_at desc, id desc
+           offset $3"#,
+        user_id as _,
+        one as _,
+        newest
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(ids)
 }
 
 /// Keeps an account from joining a workspace while its sessions end: that workspace would not hear

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
 use crate::middlewares::auth::CurrentUser;
-use crate::models::session;
+use crate::models::session::{self, Which};
 
 /// A sign-in on a device.
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,6 +49,6 @@ pub(crate) async fn list(db: &PgPool, caller: &CurrentUser) -> Result<Vec<Sessio
 
 /// Ends one of the caller's sessions, on whatever device: its streams and tokens end with it.
 pub(crate) async fn end(db: &PgPool, log: &Log, caller: &CurrentUser, id: SessionId) -> Result<()> {
-    let ended = session::revoke(db, log, caller.id, Some(id)).await?;
+    let ended = session::revoke(db, log, caller.id, Which::One(id)).await?;
     if ended.is_empty() { Err(AppError::NotFound) } else { Ok(()) }
 }

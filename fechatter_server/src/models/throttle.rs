@@ -9,52 +9,73 @@ use sqlx::{PgExecutor, PgPool};
 
 use crate::error::{AppError, Result};
 use crate::middlewares::device::Device;
+use crate::services::device_token::DeviceId;
 
-/// Counts an attempt to sign in or up, for the client's address and for all; refuses the ones
-/// beyond the configured number a minute. In a transaction of its own, whose commit waits for nothing.
+/// Whose attempts to sign in are counted together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Attempts<'a> {
+    /// Of everybody at a client's address.
+    At(&'a Device),
+    /// Of a device that has signed in to the account before.
+    Of(DeviceId),
+}
+
+/// Whose wrong passwords are counted together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Guesses<'a> {
+    /// Those of strangers at the account of this e-mail address, whether there is one or not.
+    At(&'a str),
+    /// Those of a device that has signed in to the account before.
+    Of(DeviceId),
+}
+
+impl Guesses<'_> {
+    /// No e-mail address has a space.
+    fn bucket(self) -> String {
+        match self {
+            Self::At(email_key) => email_key.to_owned(),
+            Self::Of(device) => format!("device {device}"),
+        }
+    }
+}
+
+/// Counts an attempt to sign in or up, and refuses the ones beyond the configured number a minute:
+/// of strangers, for their address, their IPv6 site, and all of them; of a known device, for itself.
+/// In a transaction of its own, whose commit waits for nothing.
 pub(crate) async fn count_attempt(
     db: &PgPool,
     limits: &AccountsConfig,
-    device: &Device,
+    attempts: Attempts<'_>,
 ) -> Result<()> {
-    let buckets = ["all".to_owned(), format!("address {}", device.network())];
-    let allowed = [limits.attempts_per_minute_overall, limits.attempts_per_minute];
-    let waits = sqlx::query_scalar!(
-        r#"with lazily as (
-               select set_config('synchronous_commit', 'off', true)
-           ), counted as (
-               insert into attempt_windows as old (bucket, attempts, started_at)
-               select bucket, 1, clock_timestamp() from lazily, unnest($1::text[]) as bucket
-               order by bucket
-               on conflict (bucket) do update set
-                   attempts = case when old.started_at > excluded.started_at - interval '1 minute'
-                       then old.attempts + 1 else 1 end,
-                   started_at = case when old.started_at > excluded.started_at - interval '1 minute'
-                       then old.started_at else excluded.started_at end
-               returning bucket, attempts, started_at
-           )
-           select extract(epoch from started_at + interval '1 minute' - clock_timestamp())::float8
-               as "wait!"
-           from counted
-           join unnest($1::text[], $2::integer[]) as allowed (bucket, attempts) using (bucket)
-           where counted.attempts > allowed.attempts"#,
-        &buckets[..],
-        &allowed[..]
-    )
-    .fetch_all(db)
-    .await?;
-    let wait = waits.into_iter().reduce(f64::max);
+    let mut buckets = Vec::new();
+    match attempts {
+        Attempts::Of(device) => {
+            buckets.push((format!("device {device}"), limits.attempts_per_minute));
+        }
+        Attempts::At(device) => {
+            buckets.push((format!("address {}", device.network()), limits.attempts_per_minute));
+            if let Some(site) = device.site() {
+                buckets.push((format!("site {site}"), limits.attempts_per_minute_per_site));
+            }
+            buckets.push(("all".to_owned(), limits.attempts_per_minute_overall));
+        }
+    }
+    let (buckets, allowed): (Vec<_>, Vec<_>) = buckets.into_iter().unzip();
+    let wait = sqlx::query_scalar!("select count_attempts($1, $2)", &buckets, &allowed)
+        .fetch_one(db)
+        .await?;
     wait.map_or(Ok(()), |seconds| Err(rate_limited(seconds)))
 }
 
-/// Counts a failure for this e-mail address before the password is looked at, so that guesses made
-/// at the same time count too; refuses while the delay of earlier ones runs: none for the free
-/// failures, then 1, 2, 4 … 60 s. An hour without a failure forgets them.
+/// Counts a failure before the password is looked at, so that guesses made at the same time count
+/// too; refuses while the delay of earlier ones runs: none for the free failures, then 1, 2, 4 …
+/// 60 s. An hour without a failure forgets them.
 pub(crate) async fn count_failure(
     db: &PgPool,
     limits: &AccountsConfig,
-    email_key: &str,
+    guesses: Guesses<'_>,
 ) -> Result<()> {
+    let bucket = guesses.bucket();
     let counted = sqlx::query_scalar!(
         "with lazily as (select set_config('synchronous_commit', 'off', true))
          insert into signin_failures as old (email_key, failures, last_failed_at)
@@ -67,7 +88,7 @@ pub(crate) async fn count_failure(
             or old.last_failed_at + least(60, power(2, least(old.failures - $2, 6)))
                 * interval '1 second' <= clock_timestamp()
          returning failures",
-        email_key,
+        bucket,
         limits.free_failures
     )
     .fetch_optional(db)
@@ -81,7 +102,7 @@ pub(crate) async fn count_failure(
                - clock_timestamp())::float8 as "wait!"
            from signin_failures
            where email_key = $1"#,
-        email_key,
+        bucket,
         limits.free_failures
     )
     .fetch_optional(db)
@@ -89,9 +110,13 @@ pub(crate) async fn count_failure(
     Err(rate_limited(wait.unwrap_or(1.0)))
 }
 
-/// Forgets the failures of an address after a success.
-pub(crate) async fn forget_failures(db: impl PgExecutor<'_>, email_key: &str) -> sqlx::Result<()> {
-    sqlx::query!("delete from signin_failures where email_key = $1", email_key).execute(db).await?;
+/// Forgets failures after a success.
+pub(crate) async fn forget_failures(
+    db: impl PgExecutor<'_>,
+    guesses: Guesses<'_>,
+) -> sqlx::Result<()> {
+    let bucket = guesses.bucket();
+    sqlx::query!("delete from signin_failures where email_key = $1", bucket).execute(db).await?;
     Ok(())
 }
 

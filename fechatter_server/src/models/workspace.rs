@@ -1,6 +1,7 @@
 //! Workspaces: who creates them, who gets in, what they are called.
 
-use fechatter_core::config::{AccountsConfig, WorkspaceCreation};
+use fechatter_core::config::{Config, WorkspaceCreation};
+use fechatter_core::db::begin;
 use fechatter_core::event::Event;
 use fechatter_core::log::{Audience, Log, LogWriter};
 use fechatter_core::user::{Role, User};
@@ -67,14 +68,14 @@ pub(crate) async fn find_by_name(
     Ok(id)
 }
 
-/// The workspaces of an account.
+/// The workspaces in which an account is active. One that has suspended it tells it nothing any more.
 pub(crate) async fn list(db: &PgPool, user_id: UserId) -> Result<Vec<WorkspaceWithRole>> {
     let rows = sqlx::query!(
         "select w.id, w.name, w.owner_id, w.created_at, w.join_policy, m.role
          from workspace_members as m
          join workspaces as w on w.id = m.workspace_id
          where m.user_id = $1
-           and m.left_at is null
+           and m.status = 'Active'
          order by w.id",
         user_id as _
     )
@@ -96,11 +97,12 @@ pub(crate) async fn list(db: &PgPool, user_id: UserId) -> Result<Vec<WorkspaceWi
 /// Creates a workspace and its log with its owner in it; none if the name is taken.
 pub(crate) async fn create(
     writer: &mut LogWriter,
-    policy: &AccountsConfig,
+    config: &Config,
     name: &WorkspaceName,
     owner: (UserId, &str),
 ) -> Result<Option<User>> {
     let (owner_id, fullname) = owner;
+    check_owned(writer.db(), owner_id, config.limits.workspaces_per_person).await?;
     let created = sqlx::query_scalar!(
         "insert into workspaces (name, name_key, owner_id, join_policy)
          values ($1, $2, $3, $4)
@@ -109,7 +111,7 @@ pub(crate) async fn create(
         name.as_str(),
         key(name.as_str()),
         owner_id as _,
-        policy.join_policy as _
+        config.accounts.join_policy as _
     )
     .fetch_optional(writer.db())
     .await?;
@@ -118,18 +120,33 @@ pub(crate) async fn create(
     admit(writer, id, (owner_id, fullname), Role::Owner).await.map(Some)
 }
 
+/// Refuses where an account owns as many workspaces as one person may.
+async fn check_owned(db: &mut PgConnection, user_id: UserId, most: i64) -> Result<()> {
+    // Those who create at the same time come one after the other.
+    session::lock_account(&mut *db, user_id).await?;
+    let owned = sqlx::query_scalar!(
+        r#"select count(*) as "owned!"
+           from workspace_members
+           where user_id = $1 and role = 'owner' and left_at is null"#,
+        user_id as _
+    )
+    .fetch_one(db)
+    .await?;
+    if owned < most { Ok(()) } else { Err(AppError::LimitReached("workspaces")) }
+}
+
 /// Creates a workspace for an account that has one already.
 pub(crate) async fn create_another(
     log: &Log,
-    policy: &AccountsConfig,
+    config: &Config,
     caller: &CurrentUser,
     name: &WorkspaceName,
 ) -> Result<Workspace> {
     let mut writer = LogWriter::begin(log).await?;
     caller.again(writer.db()).await?;
-    check_creation(writer.db(), policy.workspace_creation).await?;
+    check_creation(writer.db(), config.accounts.workspace_creation).await?;
     let fullname = user::find(writer.db(), caller.workspace_id, caller.id).await?.fullname;
-    let owner = create(&mut writer, policy, name, (caller.id, &fullname)).await?;
+    let owner = create(&mut writer, config, name, (caller.id, &fullname)).await?;
     let owner = owner.ok_or(AppError::WorkspaceTaken)?;
     let workspace = find(writer.db(), owner.workspace_id).await?;
     writer.commit().await?;
@@ -143,39 +160,48 @@ pub(crate) async fn join(
     caller: &CurrentUser,
     request: JoinRequest,
 ) -> Result<(Workspace, bool)> {
-    let mut writer = LogWriter::begin(log).await?;
-    let current = user::find(writer.db(), caller.workspace_id, caller.id).await?;
-    let door = match (&request.invite_code, &request.name) {
-        (Some(code), None) => Door::Invite(invite::digest(code)),
-        (None, Some(_)) => Door::Open,
-        _ => return Err(AppError::invalid("body", "needs either invite_code or name")),
-    };
-    let id = match (&door, &request.name) {
-        (Door::Open, Some(name)) => find_by_name(writer.db(), name).await?,
-        (Door::Invite(digest), _) => invite::workspace_of(writer.db(), digest).await?,
-        (Door::Open, None) => None,
-    };
-    // Whether a workspace of the name exists is not told to those outside.
-    let id = id.ok_or(match door {
-        Door::Open => AppError::InviteRequired,
-        Door::Invite(_) => AppError::InviteInvalid,
-    })?;
-    writer.add_locks(&[id]).await?;
+    let (id, door) = find_door(log.db(), &request).await?;
+    if is_in(log.db(), id, caller.id).await? {
+        return Ok((find(log.db(), id).await?, false));
+    }
+    let current = user::find(log.db(), caller.workspace_id, caller.id).await?;
+    try_door(log.db(), id, &door, &current.email).await?;
+    let mut writer = LogWriter::lock(log, &[id]).await?;
     session::lock_account(writer.db(), caller.id).await?;
     caller.again(writer.db()).await?;
-    let already = user::find(writer.db(), id, caller.id).await;
-    let joins = match already {
-        Ok(_) => false,
-        Err(AppError::NotFound) => {
-            let admission = open(writer.db(), id, &door, &current.email).await?;
-            enter(&mut writer, id, admission, (caller.id, &current.fullname)).await?;
-            true
-        }
-        Err(error) => return Err(error),
-    };
+    let joins = !is_in(writer.db(), id, caller.id).await?;
+    if joins {
+        let admission = open(writer.db(), id, &door, &current.email).await?;
+        enter(&mut writer, id, admission, (caller.id, &current.fullname)).await?;
+    }
     let workspace = find(writer.db(), id).await?;
     writer.commit().await?;
     Ok((workspace, joins))
+}
+
+async fn find_door(db: &PgPool, request: &JoinRequest) -> Result<(WorkspaceId, Door)> {
+    match (&request.invite_code, &request.name) {
+        (Some(code), None) => {
+            let digest = invite::digest(code);
+            let id = invite::workspace_of(db, &digest).await?;
+            Ok((id.ok_or(AppError::InviteInvalid)?, Door::Invite(digest)))
+        }
+        // Whether a workspace of the name exists is not told to those outside.
+        (None, Some(name)) => {
+            let id = find_by_name(db, name).await?;
+            Ok((id.ok_or(AppError::InviteRequired)?, Door::Open))
+        }
+        _ => Err(AppError::invalid("body", "needs either invite_code or name")),
+    }
+}
+
+/// Whether an account is in a workspace; refuses one that is suspended there.
+async fn is_in(db: impl PgExecutor<'_>, id: WorkspaceId, user_id: UserId) -> Result<bool> {
+    match user::find(db, id, user_id).await {
+        Ok(user) => session::active(user).map(|_| true),
+        Err(AppError::NotFound) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// How somebody gets into an existing workspace.
@@ -210,6 +236,14 @@ pub(crate) async fn open(
             Ok(Admission { role: invite.role, invite: Some(invite) })
         }
     }
+}
+
+/// Tries a door without going through it: nobody's log is locked for those whom it refuses.
+pub(crate) async fn try_door(db: &PgPool, id: WorkspaceId, door: &Door, email: &str) -> Result<()> {
+    let mut tx = begin(db, "begin").await?;
+    open(&mut tx, id, door, email).await?;
+    // An invite is used when everything else is done.
+    Ok(tx.rollback().await?)
 }
 
 /// Lets a person in as the door said.
@@ -263,10 +297,12 @@ pub(crate) async fn update(
     changes: WorkspaceChanges,
 ) -> Result<Workspace> {
     let id = caller.workspace_id;
-    let (mut writer, caller) = caller.lock(log).await?;
-    if caller.role < Role::Admin {
-        return Err(AppError::Forbidden);
+    caller.require_role(Role::Admin)?;
+    if changes.name.is_none() && changes.join_policy.is_none() {
+        return find(log.db(), id).await;
     }
+    let (mut writer, caller) = caller.lock(log).await?;
+    caller.require_role(Role::Admin)?;
     let name = changes.name.as_ref().map(WorkspaceName::as_str);
     sqlx::query!(
         "update workspaces

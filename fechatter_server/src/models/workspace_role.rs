@@ -31,15 +31,14 @@ pub(crate) async fn update(
     person: UserId,
     changes: UserChanges,
 ) -> Result<User> {
-    let (mut writer, caller) = caller.lock(log).await?;
-    let before = user::find(writer.db(), caller.workspace_id, person).await?;
-    require_power_over(&caller, &before)?;
-    let role = changes.role.unwrap_or(before.role);
-    let status = changes.status.unwrap_or(before.status);
-    if role > caller.role {
-        return Err(AppError::Forbidden);
+    let mut db = log.db().acquire().await?;
+    let (before, after) = change(&mut db, &caller, person, &changes).await?;
+    if after == before {
+        return Ok(after);
     }
-    let after = User { role, status, ..before.clone() };
+    drop(db);
+    let (mut writer, caller) = caller.lock(log).await?;
+    let (before, after) = change(writer.db(), &caller, person, &changes).await?;
     if after == before {
         return Ok(after);
     }
@@ -51,8 +50,8 @@ pub(crate) async fn update(
          where workspace_id = $1 and user_id = $2",
         after.workspace_id as _,
         after.id as _,
-        role as _,
-        status as _
+        after.role as _,
+        after.status as _
     )
     .execute(writer.db())
     .await?;
@@ -63,6 +62,24 @@ pub(crate) async fn update(
     }
     writer.commit().await?;
     Ok(after)
+}
+
+/// The person before and after the change, if the caller may make it.
+async fn change(
+    db: &mut PgConnection,
+    caller: &CurrentUser,
+    person: UserId,
+    changes: &UserChanges,
+) -> Result<(User, User)> {
+    let before = user::find(db, caller.workspace_id, person).await?;
+    require_power_over(caller, &before)?;
+    let role = changes.role.unwrap_or(before.role);
+    let status = changes.status.unwrap_or(before.status);
+    if role > caller.role {
+        return Err(AppError::Forbidden);
+    }
+    let after = User { role, status, ..before.clone() };
+    Ok((before, after))
 }
 
 /// An owner has power over everybody, an admin over members.

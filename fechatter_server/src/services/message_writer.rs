@@ -21,7 +21,7 @@ mod waiting;
 
 use std::future::pending;
 use std::io;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use self::delivery::Write;
 use self::lanes::Lanes;
-use self::queue::{Item, Pace, Queue};
+use self::queue::{Item, Pace, Progress, Queue};
 use self::waiting::Waiting;
 use crate::error::{AppError, Result};
 use crate::models::message::{self, Outgoing, Sent};
@@ -48,6 +48,9 @@ const UNTIL_BATCH: Duration = Duration::from_millis(2_500);
 /// How long its sender waits for what became of it: a little less than a request may take.
 const UNTIL_ANSWER: Duration = Duration::from_millis(9_800);
 
+/// For how long the writer may write nothing although something waits.
+const STALLED: Duration = Duration::from_secs(10);
+
 /// Resolves when everything that was handed in has been answered, after the last clone of the writer
 /// is gone; breaks off if the task has failed.
 pub(crate) type Ended = oneshot::Receiver<()>;
@@ -57,6 +60,17 @@ pub(crate) type Ended = oneshot::Receiver<()>;
 pub(crate) struct MessageWriter {
     queue: Arc<Queue>,
     log: Log,
+}
+
+/// Watches a writer.
+#[derive(Debug, Clone)]
+pub(crate) struct Health(Weak<Queue>);
+
+impl Health {
+    /// Whether the task is there, and writes what waits.
+    pub(crate) fn is_good(&self) -> bool {
+        self.0.upgrade().is_none_or(|queue| queue.stalled() < STALLED)
+    }
 }
 
 impl MessageWriter {
@@ -74,6 +88,7 @@ impl MessageWriter {
         let (sender, arrivals) = unbounded_channel();
         let pace = Pace::default();
         let queue = Arc::new(Queue::new(sender, pace.clone()));
+        let progress = queue.progress();
         let (ends, ended) = oneshot::channel();
         let (begins, begun) = mpsc::channel();
         // A runtime can only be dropped outside of another one: it is made where it stays.
@@ -81,7 +96,7 @@ impl MessageWriter {
             match runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
                     let _ = begins.send(Ok(()));
-                    runtime.block_on(run(arrivals, write, pace));
+                    runtime.block_on(run(arrivals, write, (pace, progress)));
                     let _ = ends.send(());
                 }
                 Err(error) => _ = begins.send(Err(error)),
@@ -89,6 +104,11 @@ impl MessageWriter {
         })?;
         begun.recv().map_err(io::Error::other)??;
         Ok((Self { queue, log }, ended))
+    }
+
+    /// Tells whether messages are being written, without keeping the task from ending.
+    pub(crate) fn health(&self) -> Health {
+        Health(Arc::downgrade(&self.queue))
     }
 
     /// Sends a message; answers when it is durable. A caller who goes away does not stop it.
@@ -146,7 +166,11 @@ impl MessageWriter {
 }
 
 /// Writes batch after batch, until nobody can hand in a message any more.
-async fn run(mut arrivals: UnboundedReceiver<Item>, write: impl Write, pace: Pace) {
+async fn run(
+    mut arrivals: UnboundedReceiver<Item>,
+    write: impl Write,
+    (pace, progress): (Pace, Progress),
+) {
     let mut waiting = Waiting::default();
     // Messages of one workspace, whose log others hold, wait for it here and keep nobody waiting.
     let mut patient: Option<JoinHandle<Vec<Item>>> = None;
@@ -159,14 +183,15 @@ async fn run(mut arrivals: UnboundedReceiver<Item>, write: impl Write, pace: Pac
             waiting.end_patience(ended.await.unwrap_or_default());
         }
         if let Some(batch) = waiting.patient_batch() {
-            let write = write.clone();
-            let deliver = async move { delivery::deliver(&write, batch, Locking::Wait).await };
+            let (write, progress) = (write.clone(), progress.clone());
+            let deliver =
+                async move { delivery::deliver(&write, &progress, batch, Locking::Wait).await };
             patient = Some(tokio::spawn(deliver));
         }
         let batch = waiting.batch();
         if !batch.is_empty() {
             let began = Instant::now();
-            let held_up = delivery::deliver(&write, batch, Locking::Skip).await;
+            let held_up = delivery::deliver(&write, &progress, batch, Locking::Skip).await;
             pace.note(began.elapsed());
             waiting.put_back(held_up);
             continue;

@@ -7,14 +7,18 @@ use std::thread::{self, available_parallelism};
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::password_hash::{self, PasswordHasher};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use fechatter_core::turns::{self, Shares, Turns};
+use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use crate::error::{AppError, Result};
+use crate::middlewares::limits::Caller;
 use crate::utils::text::Password;
 
 /// Callers that each worker may have at a time; more are refused.
-const CALLERS_PER_WORKER: usize = 9;
+const CALLERS_PER_WORKER: usize = 24;
+/// How many of these may be strangers, or known devices: neither can keep the other out.
+const CALLERS_PER_CLASS: usize = 18;
 
 type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 
@@ -29,7 +33,9 @@ struct Memory(Vec<Block>);
 #[derive(Debug, Clone)]
 pub(crate) struct Passwords {
     jobs: mpsc::UnboundedSender<Job>,
-    turns: Arc<Semaphore>,
+    callers: Turns<Class, Caller>,
+    /// Callers are served in turn: first the classes, then the addresses or devices of each.
+    running: Turns<Class, Caller>,
     /// Checked when there is no account, so that an unknown e-mail costs as much as a wrong
     /// password.
     nobody: Arc<str>,
@@ -40,7 +46,16 @@ pub(crate) struct Passwords {
 #[derive(Debug)]
 pub(crate) struct Turn {
     passwords: Passwords,
-    _permit: OwnedSemaphorePermit,
+    class: Class,
+    caller: Caller,
+    _place: turns::Turn<Class, Caller>,
+}
+
+/// Who comes from a device that has signed in before, and who does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Class {
+    Known,
+    Stranger,
 }
 
 impl Passwords {
@@ -49,10 +64,21 @@ impl Passwords {
     ///
     /// # Errors
     /// When the system has no randomness or no thread to give.
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new(per_address: usize) -> anyhow::Result<Self> {
         let workers = available_parallelism().map_or(1, |cores| cores.get() - 1).max(1);
         let (jobs, queue) = mpsc::unbounded_channel();
-        let turns = Arc::new(Semaphore::new(workers * CALLERS_PER_WORKER));
+        let callers = Turns::new(Shares {
+            in_all: workers * CALLERS_PER_WORKER,
+            per_group: workers * CALLERS_PER_CLASS,
+            per_member: per_address,
+            waiting_per_group: 0,
+        });
+        let running = Turns::new(Shares {
+            in_all: workers,
+            per_group: workers,
+            per_member: workers,
+            waiting_per_group: usize::MAX,
+        });
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..workers {
             let queue = Arc::clone(&queue);
@@ -62,16 +88,20 @@ impl Passwords {
             })?;
         }
         let nobody: PasswordHash = Argon2::default().hash_password(b"nobody's password")?;
-        Ok(Self { jobs, turns, nobody: nobody.to_string().into() })
+        Ok(Self { jobs, callers, running, nobody: nobody.to_string().into() })
     }
 
-    /// A turn, if there are not too many callers already.
+    /// A turn, if there are not too many callers already, from this address or in all.
     ///
     /// # Errors
     /// [`AppError::Busy`].
-    pub(crate) fn turn(&self) -> Result<Turn> {
-        let permit = Arc::clone(&self.turns).try_acquire_owned().map_err(|_| AppError::Busy)?;
-        Ok(Turn { passwords: self.clone(), _permit: permit })
+    pub(crate) fn turn(&self, caller: Caller) -> Result<Turn> {
+        let class = match caller {
+            Caller::Device(_) => Class::Known,
+            _ => Class::Stranger,
+        };
+        let place = self.callers.try_acquire(class, caller).ok_or(AppError::Busy)?;
+        Ok(Turn { passwords: self.clone(), class, caller, _place: place })
     }
 
     /// Whether a hash was made with weaker parameters than those of today.
@@ -112,8 +142,11 @@ impl Turn {
         T: Send + 'static,
         F: FnOnce(&mut Memory) -> password_hash::Result<T> + Send + 'static,
     {
+        let running = self.passwords.running.acquire(self.class, self.caller).await;
+        let running = running.map_err(|_| AppError::Busy)?;
         let (answer, answered) = oneshot::channel();
         let job = move |memory: &mut Memory| {
+            let _running = running;
             // Nobody waits for it any more: others do.
             if !answer.is_closed() {
                 let _ = answer.send(work(memory));
@@ -200,11 +233,18 @@ fn work_off(queue: &Mutex<mpsc::UnboundedReceiver<Job>>) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::services::device_token::DeviceId;
+
+    fn address(number: u32) -> Caller {
+        Caller::Address(Ipv4Addr::from_bits(number).into())
+    }
 
     #[tokio::test]
     async fn a_hash_verifies_its_password_only() {
-        let turn = Passwords::new().unwrap().turn().unwrap();
+        let turn = Passwords::new(9).unwrap().turn(address(1)).unwrap();
         let right = Password::from("correct horse".to_owned());
         let wrong = Password::from("correct house".to_owned());
         let hash = turn.hash(&right).await.unwrap();
@@ -230,11 +270,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_are_only_so_many_turns_and_each_comes_back() {
-        let passwords = Passwords::new().unwrap();
-        let mut turns: Vec<_> = std::iter::from_fn(|| passwords.turn().ok()).collect();
-        assert!(turns.len() >= CALLERS_PER_WORKER, "{}", turns.len());
+    async fn one_address_has_only_so_many_turns_and_each_comes_back() {
+        let passwords = Passwords::new(4).unwrap();
+        let mut turns: Vec<_> =
+            std::iter::from_fn(|| passwords.turn(address(1)).ok()).take(100).collect();
+        assert_eq!(turns.len(), 4);
+        passwords.turn(address(2)).unwrap();
         turns.pop();
-        passwords.turn().unwrap();
+        passwords.turn(address(1)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn strangers_from_everywhere_leave_room_for_known_devices() {
+        let passwords = Passwords::new(4).unwrap();
+        let strangers: Vec<_> =
+            (0..).map_while(|number| passwords.turn(address(number)).ok()).collect();
+        assert!(strangers.len() >= CALLERS_PER_CLASS, "{}", strangers.len());
+        passwords.turn(Caller::Device(DeviceId::random())).unwrap();
     }
 }

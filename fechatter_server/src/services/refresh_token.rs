@@ -13,6 +13,8 @@ use fechatter_core::SessionId;
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
+use crate::services::device_token::DeviceKey;
+
 /// The key of all refresh tokens: `auth.refresh_key`.
 #[derive(Clone)]
 pub(crate) struct RefreshKey(Arc<hmac::Key>);
@@ -34,6 +36,11 @@ impl RefreshKey {
         let key = key.context(HELP)?;
         ensure!(key.len() >= 32, HELP);
         Ok(Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &key))))
+    }
+
+    /// The key of device tokens that belongs to this one.
+    pub(crate) fn device_key(&self) -> DeviceKey {
+        DeviceKey::new(&self.0)
     }
 
     pub(crate) fn write(&self, token: RefreshToken) -> String {

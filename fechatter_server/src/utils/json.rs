@@ -88,7 +88,7 @@ async fn json_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes,
     let is_json = essence.trim().eq_ignore_ascii_case("application/json");
     let bytes = Bytes::from_request(request, state).await;
     let bytes = bytes.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => AppError::TooLarge("the body is larger than 1 MiB"),
+        StatusCode::PAYLOAD_TOO_LARGE => AppError::TooLarge("the body is too large"),
         _ => AppError::invalid("body", "cannot be read"),
     })?;
     // Where there is no body, there is nothing of the wrong type.

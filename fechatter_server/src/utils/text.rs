@@ -1,6 +1,7 @@
 //! Texts that people type: if one deserialised, it is valid.
 
 use fechatter_core::message::MAX_CONTENT;
+use passwords::analyzer::is_common_password;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use unicode_normalization::UnicodeNormalization;
@@ -168,9 +169,6 @@ impl From<String> for Password {
 impl Password {
     /// The longest one, in characters.
     const MAX: usize = 128;
-    /// Guesses that it must outlast to count as uncommon.
-    const COMMON: u64 = 10_000;
-
     pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -180,8 +178,8 @@ impl Password {
         self.expose().chars().count() > Self::MAX
     }
 
-    /// Checks a new password: 8 to 128 characters, and none of the common ones if so wished.
-    pub(crate) fn check(&self, refuse_common: bool) -> Result<(), AppError> {
+    /// Checks the form of a new password: 8 to 128 characters.
+    pub(crate) fn check_form(&self) -> Result<(), AppError> {
         if self.is_too_long() {
             return Err(AppError::invalid("password", "must have at most 128 characters"));
         }
@@ -191,7 +189,17 @@ impl Password {
         if self.expose().chars().count() < 8 {
             return Err(AppError::WeakPassword("a password has at least 8 characters"));
         }
-        if refuse_common && zxcvbn::zxcvbn(self.expose(), &[]).guesses() < Self::COMMON {
+        Ok(())
+    }
+
+    /// Refuses a new password that is among the 100,000 most common ones, in whatever case, if so
+    /// wished: by one pass over their list, whatever the password.
+    pub(crate) fn check_strength(&self, refuse_common: bool) -> Result<(), AppError> {
+        let is_common = || {
+            let lower = self.expose().to_lowercase();
+            is_common_password(self.expose()) || is_common_password(&lower)
+        };
+        if refuse_common && is_common() {
             return Err(AppError::WeakPassword("this password is among the most common ones"));
         }
         Ok(())
@@ -233,10 +241,14 @@ mod tests {
 
     #[test]
     fn common_passwords_are_weak() {
-        for weak in ["password", "12345678", "password1", "qwertyuiop", "iloveyou", "short"] {
-            assert!(Password::from(weak.to_owned()).check(true).is_err(), "{weak}");
+        for weak in
+            ["password", "12345678", "password1", "qwertyuiop", "iloveyou", "short", "PaSsWoRd1"]
+        {
+            let password = Password::from(weak.to_owned());
+            assert!(password.check_form().and(password.check_strength(true)).is_err(), "{weak}");
         }
-        assert!(Password::from("correct horse battery".to_owned()).check(true).is_ok());
-        assert!(Password::from("password".to_owned()).check(false).is_ok());
+        let uncommon = Password::from("correct horse battery".to_owned());
+        assert!(uncommon.check_form().and(uncommon.check_strength(true)).is_ok());
+        assert!(Password::from("password".to_owned()).check_strength(false).is_ok());
     }
 }

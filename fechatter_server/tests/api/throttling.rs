@@ -107,6 +107,72 @@ async fn attempts_from_all_addresses_are_counted_too() {
 }
 
 #[tokio::test]
+async fn attempts_beyond_what_their_address_may_are_nobody_elses() {
+    let app = TestApp::with(|config| {
+        config.accounts.attempts_per_minute = 3;
+        config.accounts.attempts_per_minute_overall = 5;
+        config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    for _ in 0..3 {
+        tries_from(&app, "10.0.0.1").await.expect(StatusCode::FORBIDDEN);
+    }
+    for _ in 0..20 {
+        throttled(&tries_from(&app, "10.0.0.1").await);
+    }
+    tries_from(&app, "10.0.0.2").await.expect(StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn one_ipv6_site_can_use_only_its_share_however_many_networks_it_has() {
+    let app = TestApp::with(|config| {
+        config.accounts.attempts_per_minute = 2;
+        config.accounts.attempts_per_minute_per_site = 4;
+        config.accounts.attempts_per_minute_overall = 6;
+        config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    // Beyond its network's share an attempt does not count for the site either.
+    for number in 0..6 {
+        let status = tries_from(&app, &format!("2001:db8:1:1::{number}")).await.status;
+        let expected =
+            if number < 2 { StatusCode::FORBIDDEN } else { StatusCode::TOO_MANY_REQUESTS };
+        assert_eq!(status, expected);
+    }
+    for network in 2..4 {
+        tries_from(&app, &format!("2001:db8:1:{network}::1")).await.expect(StatusCode::FORBIDDEN);
+    }
+    for network in 4..20 {
+        throttled(&tries_from(&app, &format!("2001:db8:1:{network}::1")).await);
+    }
+    tries_from(&app, "2001:db8:2:1::1").await.expect(StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn a_flood_from_one_address_is_stopped_before_it_is_counted() {
+    let app = TestApp::with(|config| {
+        config.http.requests_per_second = 1;
+        config.http.burst = 4;
+        config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    for number in 0..20 {
+        let reply = tries_from(&app, "10.0.0.1").await;
+        if number > 5 {
+            throttled(&reply);
+        }
+    }
+    let counted: i32 = sqlx::query_scalar(
+        "select attempts from attempt_windows where bucket = 'address 10.0.0.1'",
+    )
+    .fetch_one(&app.db)
+    .await
+    .unwrap();
+    assert!(counted <= 6, "{counted}");
+    tries_from(&app, "10.0.0.2").await.expect(StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
 async fn a_trusted_proxy_says_where_a_request_comes_from() {
     let app = TestApp::with(|config| {
         config.accounts.attempts_per_minute = 1;

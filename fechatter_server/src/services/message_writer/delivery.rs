@@ -7,7 +7,7 @@ use ::metrics::histogram;
 use fechatter_core::metrics;
 use tracing::{error, warn};
 
-use super::queue::Item;
+use super::queue::{Item, Progress};
 use crate::error::{AppError, Result};
 use crate::models::message::Outgoing;
 use crate::models::message_batch::{Locking, Outcome};
@@ -29,12 +29,18 @@ pub(super) trait Write: Clone + Send + Sync + 'static {
 ///
 /// A message that the database does not take, or that makes us fail, must not fail its neighbours: a
 /// batch that fails is written in halves, until the culprit is alone.
-pub(super) async fn deliver(write: &impl Write, batch: Vec<Item>, locking: Locking) -> Vec<Item> {
+pub(super) async fn deliver(
+    write: &impl Write,
+    progress: &Progress,
+    batch: Vec<Item>,
+    locking: Locking,
+) -> Vec<Item> {
     let mut held_up = Vec::new();
     let mut parts = vec![batch];
     while let Some(mut part) = parts.pop() {
         match attempt_twice(write, &part, locking).await {
             Ok(outcomes) => {
+                progress.note();
                 for (item, outcome) in part.into_iter().zip(outcomes) {
                     match outcome {
                         Outcome::Locked => held_up.push(item),

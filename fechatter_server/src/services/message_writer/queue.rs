@@ -38,6 +38,10 @@ pub(super) struct Queue {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Pace(Arc<AtomicU64>);
 
+/// Notes that batches are written.
+#[derive(Debug, Clone)]
+pub(super) struct Progress(Arc<Mutex<Room>>);
+
 /// A message, from its admission until its answer.
 #[derive(Debug)]
 pub(super) struct Item {
@@ -65,10 +69,18 @@ const IN_FLIGHT: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
 /// What those who wait take up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Room {
     all: Load,
     of_workspaces: HashMap<WorkspaceId, Load>,
+    /// When the database last took a batch, or somebody began to wait where nobody had.
+    progressed: Instant,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { all: Load::default(), of_workspaces: HashMap::new(), progressed: Instant::now() }
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -90,6 +102,21 @@ impl Queue {
         Self { room: Arc::default(), pace, arrivals }
     }
 
+    /// For how long nothing has been written although something waits; for ever, if nobody is there
+    /// to write.
+    pub(super) fn stalled(&self) -> Duration {
+        if self.arrivals.is_closed() {
+            return Duration::MAX;
+        }
+        let room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        if room.all.messages == 0 { Duration::ZERO } else { room.progressed.elapsed() }
+    }
+
+    /// What the writer tells of its progress.
+    pub(super) fn progress(&self) -> Progress {
+        Progress(Arc::clone(&self.room))
+    }
+
     /// Lets a message in, if there is room.
     pub(super) fn push(&self, outgoing: Arc<Outgoing>) -> Option<Receipt> {
         let workspace_id = outgoing.sender.workspace_id;
@@ -100,6 +127,13 @@ impl Queue {
         let item = Item { outgoing, claim, arrived: Instant::now(), answer, _place: place };
         self.arrivals.send(item).ok()?;
         Some(receipt)
+    }
+}
+
+impl Progress {
+    /// The database has taken a batch, whatever it thought of the messages in it.
+    pub(super) fn note(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).progressed = Instant::now();
     }
 }
 
@@ -185,6 +219,9 @@ impl Place {
             return None;
         }
         let all = taken.all.with(bytes, 1)?;
+        if taken.all.messages == 0 {
+            taken.progressed = Instant::now();
+        }
         taken.of_workspaces.insert(workspace_id, theirs.with(bytes, SHARE)?);
         taken.all = all;
         Some(Self { room: Arc::clone(room), workspace_id, bytes })

@@ -363,3 +363,55 @@ async fn a_commit_that_fails_behind_its_answer_is_no_success() {
     drop(writer);
     ends(ended).await;
 }
+
+/// Writes nothing, for ever.
+#[derive(Debug, Clone)]
+struct Stuck;
+
+impl Write for Stuck {
+    async fn write(&self, _: Vec<Arc<Outgoing>>, _: Locking) -> Result<Vec<Outcome>> {
+        pending().await
+    }
+}
+
+/// Makes the task panic that hands out batches.
+#[derive(Debug)]
+struct Deadly;
+
+impl Clone for Deadly {
+    fn clone(&self) -> Self {
+        panic!("the writer's own task")
+    }
+}
+
+impl Write for Deadly {
+    async fn write(&self, _: Vec<Arc<Outgoing>>, _: Locking) -> Result<Vec<Outcome>> {
+        pending().await
+    }
+}
+
+async fn stalls(write: impl Write, for_as_long_as: Duration) {
+    let db = PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/nothing").unwrap();
+    let (writer, _ended) = MessageWriter::start_with(Log::new(db), write).unwrap();
+    assert_eq!(writer.queue.stalled(), Duration::ZERO);
+    assert!(writer.health().is_good());
+
+    let message = outgoing(1, 1, "hello", Uuid::new_v4());
+    let _receipt = writer.queue.push(Arc::new(message)).unwrap();
+    let stalled = async {
+        while writer.queue.stalled() < for_as_long_as {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, stalled).await.expect("it stalls");
+}
+
+#[tokio::test]
+async fn a_writer_that_writes_nothing_while_something_waits_has_stalled() {
+    stalls(Stuck, Duration::from_millis(100)).await;
+}
+
+#[tokio::test]
+async fn a_writer_that_is_gone_has_stalled_for_ever() {
+    stalls(Deadly, Duration::MAX).await;
+}

@@ -1,0 +1,105 @@
+//! What every request of a signed-in person passes before its handler: their rate, and room for the
+//! bytes of its body and of its answer.
+//!
+//! The body is read here, so that nothing scarce is held while a client takes its time to send it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use fechatter_core::token::{self, AuthUser, Verifier};
+use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
+use tracing::Span;
+
+use crate::MAX_BODY;
+use crate::error::{AppError, Result};
+use crate::middlewares::bytes_in_flight::{Counted, SMALL};
+use crate::middlewares::limits::{Caller, ConnectionShare, RequestLimits};
+
+/// When there may be room again for a person whose clients do not take their answers.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A signed-in person's request that was let in, in its extensions.
+#[derive(Debug, Clone)]
+pub(crate) struct Admission {
+    pub(crate) user: AuthUser,
+    /// Held until there is an answer.
+    connection: Arc<Mutex<Option<ConnectionShare>>>,
+}
+
+impl Admission {
+    /// Waits for a database connection of the workspace's share, for the rest of the request; refuses
+    /// a person whose clients leave too many answers untaken.
+    pub(crate) async fn connection(&self, limits: &RequestLimits) -> Result<()> {
+        let share = limits.connection_in(self.user.workspace_id, self.user.id).await?;
+        // Asked last, so that no more answers are made beyond the limit than there are such shares.
+        if !limits.answers.has_room(&self.user) {
+            return Err(AppError::RateLimited(RETRY));
+        }
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(share);
+        Ok(())
+    }
+}
+
+/// Lets a request in, or refuses it with 429. Those of strangers pass: their handlers decide.
+pub(crate) async fn admit(
+    State(verifier): State<Verifier>,
+    State(limits): State<RequestLimits>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let user = token::bearer(&parts).and_then(|token| verifier.verify(token).ok());
+    let Some(user) = user else { return next.run(Request::from_parts(parts, body)).await };
+    Span::current().record("user_id", user.id.0);
+    let (body, counted) = match receive(&limits, &user, body).await {
+        Ok(received) => received,
+        Err(error) => return error.into_response(),
+    };
+    parts.extensions.insert(Admission { user, connection: Arc::default() });
+    let response = next.run(Request::from_parts(parts, body)).await;
+    drop(counted);
+    count_answer(&limits, &user, response).await
+}
+
+/// The whole body, if there is room for it.
+async fn receive(
+    limits: &RequestLimits,
+    user: &AuthUser,
+    body: Body,
+) -> Result<(Body, Option<Counted>)> {
+    limits.take(Caller::Person(user.id))?;
+    let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    if length.is_some_and(|length| length == 0 || length > MAX_BODY) {
+        // A handler that wants it refuses it.
+        return Ok((body, None));
+    }
+    let counted = match length {
+        Some(..=SMALL) => None,
+        length => {
+            let counted = limits.requests.reserve(user, length.unwrap_or(MAX_BODY));
+            Some(counted.ok_or(AppError::RateLimited(RETRY))?)
+        }
+    };
+    let received = Limited::new(body, MAX_BODY).collect().await;
+    let bytes = received.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+        Some(_) => AppError::TooLarge("the body is too large"),
+        None => AppError::invalid("body", "cannot be read"),
+    })?;
+    Ok((bytes.to_bytes().into(), counted))
+}
+
+/// Counts a large answer against its person for as long as the client has not taken it.
+async fn count_answer(limits: &RequestLimits, user: &AuthUser, response: Response) -> Response {
+    let length =
+        response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    let Some(length) = length.filter(|length| *length > SMALL) else { return response };
+    limits.charge_for_answer(user.id, length);
+    let (parts, body) = response.into_parts();
+    // It is in memory as a whole: this waits for nothing.
+    let bytes = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+    Response::from_parts(parts, limits.answers.hold(user, bytes).into())
+}

@@ -1,0 +1,99 @@
+//! What signing up and signing in pass through: callers who are nobody yet must not take what others
+//! need, nor keep them out.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use fechatter_core::UserId;
+use fechatter_core::config::{AccountsConfig, Config};
+use fechatter_core::log::Log;
+use sqlx::PgPool;
+use tracing::warn;
+
+use crate::AppState;
+use crate::error::Result;
+use crate::middlewares::device::Device;
+use crate::middlewares::limits::{Caller, ConnectionShare, RequestLimits};
+use crate::models::account;
+use crate::models::session::{self, Which};
+use crate::models::throttle::{self, Attempts};
+use crate::services::device_token::{DeviceId, DeviceKey, DeviceToken};
+use crate::services::password::{Passwords, Turn};
+
+/// The parts of the server that let people in.
+#[derive(Debug, Clone)]
+pub(crate) struct Entrance {
+    pub(crate) db: PgPool,
+    pub(crate) log: Log,
+    pub(crate) config: Arc<Config>,
+    pub(crate) device_key: DeviceKey,
+    passwords: Passwords,
+    limits: RequestLimits,
+}
+
+impl FromRef<AppState> for Entrance {
+    fn from_ref(state: &AppState) -> Self {
+        Self {
+            db: state.db.clone(),
+            log: state.log.clone(),
+            config: Arc::clone(&state.config),
+            device_key: state.refresh_key.device_key(),
+            passwords: state.passwords.clone(),
+            limits: state.limits.clone(),
+        }
+    }
+}
+
+impl Entrance {
+    pub(crate) fn policy(&self) -> &AccountsConfig {
+        &self.config.accounts
+    }
+
+    /// A stranger's turn to have a password hashed, once their address may make another attempt.
+    pub(crate) async fn stranger(&self, device: &Device) -> Result<Turn> {
+        self.turn(Caller::Address(device.network()), Attempts::At(device)).await
+    }
+
+    /// The turn of a device that has signed in to the account before.
+    pub(crate) async fn known(&self, id: DeviceId) -> Result<Turn> {
+        self.turn(Caller::Device(id), Attempts::Of(id)).await
+    }
+
+    /// In memory first, then among the few, then in the database: a flood costs as little as can be.
+    async fn turn(&self, caller: Caller, attempts: Attempts<'_>) -> Result<Turn> {
+        self.limits.take(caller)?;
+        let turn = self.passwords.turn(caller)?;
+        let _share = self.limits.connection_at_entrance(caller).await?;
+        throttle::count_attempt(&self.db, self.policy(), attempts).await?;
+        Ok(turn)
+    }
+
+    /// Which of the tokens that a device shows is of the account of this e-mail address.
+    pub(crate) async fn known_device(
+        &self,
+        shown: &[DeviceToken],
+        email_key: &str,
+    ) -> Result<Option<DeviceId>> {
+        let Some(first) = shown.first() else { return Ok(None) };
+        self.limits.take(Caller::Device(first.id))?;
+        let _share = self.limits.connection_at_entrance(Caller::Device(first.id)).await?;
+        let Some(account) = account::find(&self.db, email_key).await? else { return Ok(None) };
+        let is_theirs =
+            |token: &&DeviceToken| self.device_key.is_of(token, account.id, &account.password_hash);
+        Ok(shown.iter().find(is_theirs).map(|token| token.id))
+    }
+
+    /// A database connection of those for people who come in.
+    pub(crate) async fn connection(&self, device: &Device) -> Result<ConnectionShare> {
+        self.limits.connection_at_entrance(Caller::Address(device.network())).await
+    }
+
+    /// Ends the least recently used sessions of an account that has more than it may have. The newest
+    /// has begun all the same: where this fails, the next sign-in does it.
+    pub(crate) async fn end_least_used(&self, user_id: UserId) {
+        let beyond = Which::BeyondNewest(self.config.limits.sessions_per_person);
+        if let Err(error) = session::revoke(&self.db, &self.log, user_id, beyond).await {
+            warn!(%error, %user_id, "sessions beyond the limit could not be ended");
+        }
+    }
+}
