@@ -15,6 +15,7 @@ pub(crate) const NOTHING: Value = Value::Null;
 #[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
+    address: SocketAddr,
     base: String,
     headers: HeaderMap,
 }
@@ -22,7 +23,12 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn of(address: SocketAddr) -> Self {
         let (http, base) = (reqwest::Client::new(), format!("http://{address}"));
-        Self { http, base, headers: HeaderMap::new() }
+        Self { http, address, base, headers: HeaderMap::new() }
+    }
+
+    /// Where the server listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The same client with one more header.
