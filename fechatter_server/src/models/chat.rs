@@ -95,11 +95,6 @@ impl ChatDraft {
 }
 
 impl ChatChanges {
-    fn is_empty(&self) -> bool {
-        let Self { name, description, chat_type } = self;
-        name.is_none() && matches!(description, Change::Leave) && chat_type.is_none()
-    }
-
     /// The type that the chat will have, if this member may make all of these changes.
     fn check(&self, member: &Member) -> Result<ChatType> {
         member.require_not_single()?;
@@ -374,9 +369,6 @@ pub(crate) async fn check_public(
 /// Renames, describes or converts a chat.
 pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> Result<Chat> {
     changes.check(&member)?;
-    if changes.is_empty() {
-        return find(log.db(), member.user.workspace_id, member.chat_id).await;
-    }
     let (mut writer, member) = member.lock(log).await?;
     let chat_type = changes.check(&member)?;
     let name = changes.name.as_ref().map(ChatName::as_str);

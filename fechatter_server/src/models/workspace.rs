@@ -298,9 +298,6 @@ pub(crate) async fn update(
 ) -> Result<Workspace> {
     let id = caller.workspace_id;
     caller.require_role(Role::Admin)?;
-    if changes.name.is_none() && changes.join_policy.is_none() {
-        return find(log.db(), id).await;
-    }
     let (mut writer, caller) = caller.lock(log).await?;
     caller.require_role(Role::Admin)?;
     let name = changes.name.as_ref().map(WorkspaceName::as_str);
