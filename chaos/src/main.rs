@@ -1,4 +1,4 @@
-//! `chaos`: plays faults, prints one table, and fails unless nothing was lost, doubled, missed, repeated or leaked.
+//! `chaos`: plays faults, prints one table, and fails unless nothing was lost, doubled, missed, repeated, leaked or slowed.
 
 use std::{
     env,

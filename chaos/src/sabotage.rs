@@ -16,7 +16,7 @@ const SWITCH: &str = "FECHATTER_SABOTAGE";
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What each switch breaks, by its name, the fault that shows it, and as what.
-const BROKEN: [(&str, Fault, &str); 5] = [
+const BROKEN: [(&str, Fault, &str); 6] = [
     // Writers do not lock the log. (The database then refuses what two of them write at once.)
     ("no_lock", Fault::T6, "lost"),
     // Rights are checked in the statement that waits for the lock, and so as they were before.
@@ -27,6 +27,8 @@ const BROKEN: [(&str, Fault, &str); 5] = [
     ("no_rescan", Fault::T8, "missed"),
     // A message is acknowledged before its commit.
     ("early_answer", Fault::T2, "lost"),
+    // Who asks for most gets most.
+    ("no_shares", Fault::T18, "slowed"),
 ];
 
 /// A broken build, and what gave it away.

@@ -17,6 +17,8 @@ pub enum Sabotage {
     NoCatchUp,
     /// `no_rescan`: nothing but a heard doorbell makes the tail look.
     NoRescan,
+    /// `no_shares`: no share of a resource is kept for others than those who ask for most of it.
+    NoShares,
 }
 
 /// Whether this process breaks this rule.
@@ -32,6 +34,7 @@ pub fn is(sabotage: Sabotage) -> bool {
             "early_answer" => Sabotage::EarlyAnswer,
             "no_catch_up" => Sabotage::NoCatchUp,
             "no_rescan" => Sabotage::NoRescan,
+            "no_shares" => Sabotage::NoShares,
             _ => return None,
         };
         tracing::error!(?chosen, "sabotaged: this process is for testing tests");
