@@ -7,6 +7,7 @@ mod neighbours;
 use std::time::Duration;
 
 use anyhow::Result;
+use rig::Process;
 use sqlx::query;
 use tokio::time::sleep;
 
@@ -18,7 +19,7 @@ use crate::{
         neighbours::{Neighbours, Service},
     },
     report::Row,
-    stage::{Cast, Options},
+    stage::{Cast, Options, Stage},
 };
 
 /// The configuration as it is shipped, whose limits this is about.
@@ -72,8 +73,10 @@ pub(super) async fn shared(options: &Options) -> Result<Row> {
 
     let duration = options.either(Duration::from_secs(8), Duration::from_mins(1));
     let mut quiet = neighbours.ask(duration).await?;
+    note_memory(&mut stage, "before");
     let greed = greed.begin();
     let mut greedy = neighbours.ask(duration).await?;
+    note_memory(&mut stage, "beside the greedy");
     stage.delays.note(format!("the greedy were answered: {}", greed.end().await));
     stage.times = 1;
 
@@ -108,6 +111,13 @@ fn limits() -> Vec<(String, String)> {
     // Who calls from here may say on whose behalf.
     limits.push(("FECHATTER__HTTP__TRUSTED_PROXIES".into(), "127.0.0.0/8".into()));
     limits
+}
+
+/// Of both servers.
+fn note_memory(stage: &mut Stage, when: &str) {
+    let servers = stage.cluster.servers.iter().chain(&stage.cluster.notifiers);
+    let memory: Vec<_> = servers.filter_map(Process::memory).map(|kib| kib / 1024).collect();
+    stage.delays.note(format!("memory {when}: {memory:?} MiB"));
 }
 
 /// What is worse than it may be.
