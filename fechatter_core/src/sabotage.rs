@@ -17,7 +17,7 @@ pub enum Sabotage {
     NoCatchUp,
     /// `no_rescan`: nothing but a heard doorbell makes the tail look.
     NoRescan,
-    /// `no_shares`: no share of a resource is kept for others than those who ask for most of it.
+    /// `no_shares`: nobody's part of anything scarce is bounded, and requests all cost the same.
     NoShares,
 }
 
