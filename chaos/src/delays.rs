@@ -1,4 +1,4 @@
-//! How long things took, for people to read: they decide nothing.
+//! How long things took, for people to read: except for T18 they decide nothing.
 
 use std::{
     collections::HashMap,
@@ -6,12 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fechatter_core::MessageId;
+use fechatter_core::{MessageId, Position};
 
-use crate::{
-    checker::log::Log,
-    history::{Send, Stream, What},
-};
+use crate::history::{Past, Send, What};
 
 /// Times, and what is to be said about them.
 #[derive(Debug, Clone, Default)]
@@ -76,36 +73,52 @@ impl Delays {
     }
 
     /// Works out how long sending and delivery took.
-    pub(crate) fn measure(&mut self, sends: &[Send], streams: &[Stream], log: &Log) {
-        self.sending = sends.iter().filter_map(sending).collect();
-        let answered: HashMap<MessageId, Instant> = sends.iter().filter_map(answered).collect();
-        let answered: HashMap<_, _> = log
-            .entries
-            .iter()
-            .filter_map(|entry| Some((entry.cursor.position, *answered.get(&entry.message?)?)))
-            .collect();
-        let prompt = streams.iter().filter(|stream| !stream.stalled);
-        let heard = prompt.flat_map(|stream| &stream.heard);
-        let delays = heard.filter_map(|heard| match heard.what {
-            What::Event(receipt) => {
-                let answered = answered.get(&receipt.position)?;
-                Some(heard.at.saturating_duration_since(*answered))
-            }
-            _ => None,
-        });
-        self.delivery = delays.collect();
+    pub(crate) fn measure(&mut self, past: &Past) {
+        self.sending = past.sends.iter().filter_map(Send::duration).collect();
+        let deliveries = past.deliveries(|send| Some(send.acknowledgement()?.returned));
+        self.delivery = deliveries.map(|(answered, received)| received - answered).collect();
     }
 }
 
-/// How long it took until a message was acknowledged for the first time.
-fn sending(send: &Send) -> Option<Duration> {
-    let invoked = send.attempts.first()?.invoked;
-    let acknowledged = send.attempts.iter().find(|attempt| attempt.message().is_some())?;
-    Some(acknowledged.returned - invoked)
+impl Send {
+    /// When it was said first.
+    pub(crate) fn invoked(&self) -> Option<Instant> {
+        Some(self.attempts.first()?.invoked)
+    }
+
+    /// How long it took until it was acknowledged for the first time.
+    pub(crate) fn duration(&self) -> Option<Duration> {
+        Some(self.acknowledgement()?.returned - self.invoked()?)
+    }
 }
 
-fn answered(send: &Send) -> Option<(MessageId, Instant)> {
-    send.attempts.iter().find_map(|attempt| Some((attempt.message()?.id, attempt.returned)))
+impl Past {
+    /// When each message that was acknowledged began by this measure, and when each stream had it, at the earliest
+    /// then.
+    pub(crate) fn deliveries(
+        &self,
+        begins: impl Fn(&Send) -> Option<Instant>,
+    ) -> impl Iterator<Item = (Instant, Instant)> {
+        let began: HashMap<MessageId, Instant> = self
+            .sends
+            .iter()
+            .filter_map(|send| Some((send.acknowledged()?.id, begins(send)?)))
+            .collect();
+        let began: HashMap<Position, Instant> = self
+            .log
+            .entries
+            .iter()
+            .filter_map(|entry| Some((entry.cursor.position, *began.get(&entry.message?)?)))
+            .collect();
+        let prompt = self.streams.iter().filter(|stream| !stream.stalled);
+        prompt.flat_map(|stream| &stream.heard).filter_map(move |heard| match heard.what {
+            What::Event(receipt) => {
+                let began = *began.get(&receipt.position)?;
+                Some((began, heard.at.max(began)))
+            }
+            _ => None,
+        })
+    }
 }
 
 impl Times {

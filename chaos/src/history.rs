@@ -9,6 +9,17 @@ use fechatter_core::{
 };
 use uuid::Uuid;
 
+use crate::checker::log::Log;
+
+/// Everything, once it is over.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Past {
+    pub sends: Vec<Send>,
+    pub streams: Vec<Stream>,
+    pub log: Log,
+}
+
 /// One message and every attempt to send it, all under one key.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -30,6 +41,8 @@ pub struct Attempt {
     pub invoked: Instant,
     pub returned: Instant,
     pub outcome: Outcome,
+    /// What was said instead of an acknowledgement, where it is still to be asked for.
+    pub refusal: Option<String>,
 }
 
 /// What became of a call.
@@ -103,6 +116,12 @@ impl Send {
     #[must_use]
     pub fn acknowledged(&self) -> Option<&Message> {
         self.attempts.iter().find_map(Attempt::message)
+    }
+
+    /// The attempt that it came with.
+    #[must_use]
+    pub fn acknowledgement(&self) -> Option<&Attempt> {
+        self.attempts.iter().find(|attempt| attempt.message().is_some())
     }
 
     /// Whether every attempt was refused.

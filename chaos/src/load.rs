@@ -158,6 +158,7 @@ async fn say(seat: &Seat, rng: &mut StdRng) -> Send {
     loop {
         let invoked = Instant::now();
         let answer = timeout(PATIENCE, person.send(*chat, &send.content, key)).await;
+        let mut refusal = None;
         let outcome = match answer {
             Ok(Answer::Ok { body, .. }) => match serde_json::from_value::<Message>(body) {
                 Ok(message) => Outcome::Ok(Box::new(message)),
@@ -165,12 +166,17 @@ async fn say(seat: &Seat, rng: &mut StdRng) -> Send {
             },
             Ok(Answer::Refused { .. }) => Outcome::Failed,
             Ok(Answer::Fault(_)) => Outcome::Fault,
-            Ok(Answer::Unknown(_)) | Err(_) => Outcome::Unknown,
+            Ok(Answer::Unknown(answer)) => {
+                refusal = Some(answer);
+                Outcome::Unknown
+            }
+            Err(_) => Outcome::Unknown,
         };
         let is_known = outcome != Outcome::Unknown;
         let acknowledged = matches!(outcome, Outcome::Ok(_));
         let server = person.rest.index(person.server);
-        send.attempts.push(Attempt { server, invoked, returned: Instant::now(), outcome });
+        let returned = Instant::now();
+        send.attempts.push(Attempt { server, invoked, returned, outcome, refusal });
         // Now and then an answer is taken for lost: saying it once more changes nothing.
         let again = acknowledged && send.attempts.len() == 1 && rng.random_ratio(1, 20);
         let is_settled = is_known || send.acknowledged().is_some();

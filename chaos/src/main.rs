@@ -1,4 +1,4 @@
-//! `chaos`: plays faults, prints one table, and fails unless nothing was lost, doubled, missed, repeated or leaked.
+//! `chaos`: plays faults, prints one table, and fails unless nothing was lost, doubled, missed, repeated, leaked or slowed.
 
 use std::{
     env,
@@ -24,7 +24,8 @@ struct Arguments {
     /// Only these, such as T1,T7
     #[arg(long, value_delimiter = ',', ignore_case = true)]
     only: Vec<Fault>,
-    /// Also show that broken builds are caught, as a quick run does anyway; needs debug builds
+    /// Also show that the builds which these faults show to be broken are caught, as a quick run does anyway; needs
+    /// debug builds
     #[arg(long)]
     broken: bool,
 }
@@ -70,7 +71,7 @@ async fn play(arguments: Arguments) -> Result<bool> {
         report.add(fault.names(), played);
     }
     if arguments.quick && arguments.only.is_empty() || arguments.broken {
-        sabotage::catch_all(&options, &mut report).await;
+        sabotage::catch_all(&options, faults, &mut report).await;
     }
     println!("\n{}", report.text());
     Ok(report.is_good())

@@ -31,7 +31,7 @@ pub struct Report {
     broken: Vec<Broken>,
 }
 
-const HEAD: [&str; 9] = [
+const HEAD: [&str; 10] = [
     "fault",
     "times",
     "acknowledged",
@@ -40,6 +40,7 @@ const HEAD: [&str; 9] = [
     "missed",
     "repeated",
     "leaked",
+    "slowed",
     "slowest recovery",
 ];
 

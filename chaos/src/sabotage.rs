@@ -16,7 +16,7 @@ const SWITCH: &str = "FECHATTER_SABOTAGE";
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What each switch breaks, by its name, the fault that shows it, and as what.
-const BROKEN: [(&str, Fault, &str); 5] = [
+const BROKEN: [(&str, Fault, &str); 6] = [
     // Writers do not lock the log. (The database then refuses what two of them write at once.)
     ("no_lock", Fault::T6, "lost"),
     // Rights are checked in the statement that waits for the lock, and so as they were before.
@@ -27,6 +27,8 @@ const BROKEN: [(&str, Fault, &str); 5] = [
     ("no_rescan", Fault::T8, "missed"),
     // A message is acknowledged before its commit.
     ("early_answer", Fault::T2, "lost"),
+    // Who asks for most gets most.
+    ("no_shares", Fault::T18, "slowed"),
 ];
 
 /// A broken build, and what gave it away.
@@ -40,9 +42,9 @@ pub struct Broken {
     pub caught: Option<String>,
 }
 
-/// Plays against every broken build until it is caught, one seed after the other.
-pub async fn catch_all(options: &Options, report: &mut Report) {
-    for (name, fault, kind) in BROKEN {
+/// Plays against every build that one of these faults shows to be broken until it is caught, one seed after the other.
+pub async fn catch_all(options: &Options, faults: &[Fault], report: &mut Report) {
+    for (name, fault, kind) in BROKEN.into_iter().filter(|(_, fault, _)| faults.contains(fault)) {
         let broken = catch(name, fault, kind, options).await;
         println!("{}", broken.text());
         report.add_broken(broken);

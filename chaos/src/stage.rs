@@ -17,7 +17,7 @@ use crate::{
     audience::Audience,
     checker::{self, Durability, log::Log},
     delays::Delays,
-    history::Send,
+    history::Past,
     load::{Load, Seat},
     report::Row,
 };
@@ -148,6 +148,15 @@ impl Options {
     /// # Errors
     /// When the database fails.
     pub async fn stage_on(&self, cluster: Cluster, cast: Cast) -> Result<Stage> {
+        let scene = self.scene(&cluster, cast).await?;
+        self.assemble(cluster, scene, cast).await
+    }
+
+    /// People in chats at random.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn scene(&self, cluster: &Cluster, cast: Cast) -> Result<Scene> {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let workspace = cluster.town.workspace("Chaos", cast.people).await?;
         let mut chats = Vec::new();
@@ -164,7 +173,7 @@ impl Options {
             .iter()
             .flat_map(|(chat, members)| members.iter().map(|person| Seat::new(person, *chat)));
         let seats = seats.collect();
-        self.assemble(cluster, Scene { workspace, chats, listeners, seats }, cast).await
+        Ok(Scene { workspace, chats, listeners, seats })
     }
 
     /// Lets people who are there listen and send.
@@ -227,11 +236,11 @@ impl Stage {
         self.finish_with(|_, _| ()).await
     }
 
-    /// The same, with a closer look at how long sending took.
+    /// The same, with a closer look at how long things took.
     ///
     /// # Errors
     /// As for [`finish`](Self::finish).
-    pub async fn finish_with(mut self, look: impl FnOnce(&[Send], &mut Delays)) -> Result<Row> {
+    pub async fn finish_with(mut self, look: impl FnOnce(&Past, &mut Delays)) -> Result<Row> {
         let sends = self.load.end().await;
         self.cluster.check()?;
         mark_the_end(&self.workspace.people[0], self.settling).await?;
@@ -241,8 +250,9 @@ impl Stage {
         let log = Log::read(&self.cluster.db, self.workspace.id).await?;
         let verdict = checker::check(&log, &sends, &streams, self.durability);
         let mut delays = self.delays;
-        delays.measure(&sends, &streams, &log);
-        look(&sends, &mut delays);
+        let past = Past { sends, streams, log };
+        delays.measure(&past);
+        look(&past, &mut delays);
         if self.durability == Durability::UpToReset {
             delays.note(format!("{} acknowledged writes were lost, as told", verdict.told));
         }

@@ -12,7 +12,7 @@ const WRITERS: usize = 2;
 
 const INSERT: &str = "
     insert into messages (workspace_id, chat_id, seq, sender_id, content, idempotency_key, digest)
-    select $1, $2, newest.seq + more, $3, repeat('x', 100), gen_random_uuid(), ''
+    select $1, $2, newest.seq + more, $3, $5, gen_random_uuid(), ''
     from (select coalesce(max(seq), 0) as seq from messages where chat_id = $2) as newest
     cross join generate_series(1, $4) as more
     order by more
@@ -31,6 +31,7 @@ impl Town {
             .bind(chat_id)
             .bind(sender.id)
             .bind(i64::try_from(messages)?)
+            .bind(usual())
             .fetch_all(log.db())
             .await?;
         for id in ids {
@@ -52,16 +53,41 @@ impl Town {
     ) -> Result<()> {
         let mut open = JoinSet::new();
         for part in chats.chunks(chats.len().div_ceil(WRITERS).max(1)) {
-            open.spawn(write(self.db.clone(), part.to_vec(), i64::try_from(messages_each)?));
+            let messages = i64::try_from(messages_each)?;
+            open.spawn(write(self.db.clone(), part.to_vec(), messages, usual()));
         }
         while let Some(written) = open.join_next().await {
             written??;
         }
         Ok(())
     }
+
+    /// The same in one chat, with messages of this content.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn ancient_history_of(
+        &self,
+        content: String,
+        sender: &Person,
+        chat_id: ChatId,
+        messages: usize,
+    ) -> Result<()> {
+        let chats = vec![(chat_id, sender.clone())];
+        write(self.db.clone(), chats, i64::try_from(messages)?, content).await
+    }
 }
 
-async fn write(db: PgPool, chats: Vec<(ChatId, Person)>, messages: i64) -> Result<()> {
+fn usual() -> String {
+    "x".repeat(100)
+}
+
+async fn write(
+    db: PgPool,
+    chats: Vec<(ChatId, Person)>,
+    messages: i64,
+    content: String,
+) -> Result<()> {
     let mut db = db.acquire().await?.detach();
     // Foreign keys hold by construction, and looking each of them up would take twice as long as everything else.
     for setting in ["set session_replication_role = replica", "set synchronous_commit = off"] {
@@ -73,6 +99,7 @@ async fn write(db: PgPool, chats: Vec<(ChatId, Person)>, messages: i64) -> Resul
             .bind(chat_id)
             .bind(sender.id)
             .bind(messages)
+            .bind(&content)
             .execute(&mut db)
             .await?;
     }

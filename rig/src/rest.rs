@@ -1,6 +1,10 @@
 //! People's calls to the REST API.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use fechatter_core::{ChatId, SessionId, UserId, WorkspaceId};
@@ -21,6 +25,8 @@ pub const PASSWORD: &str = "correct horse battery staple";
 pub struct Rest {
     client: Client,
     servers: Arc<[SocketAddr]>,
+    /// Said in `X-Forwarded-For`, which counts where the servers trust us as a proxy.
+    address: Option<IpAddr>,
 }
 
 /// What became of a call.
@@ -61,13 +67,19 @@ pub struct Person {
 
 impl Rest {
     pub(crate) fn new(client: Client, servers: Arc<[SocketAddr]>) -> Self {
-        Self { client, servers }
+        Self { client, servers, address: None }
+    }
+
+    /// The same calls on behalf of somebody at this address, where the servers take us for a proxy.
+    #[must_use]
+    pub fn on_behalf_of(&self, address: IpAddr) -> Self {
+        Self { address: Some(address), ..self.clone() }
     }
 
     /// The same calls by another way: through proxies, or to some of the servers only.
     #[must_use]
     pub fn through(&self, servers: Arc<[SocketAddr]>) -> Self {
-        Self { client: self.client.clone(), servers }
+        Self { servers, ..self.clone() }
     }
 
     /// Which server a number means.
@@ -86,6 +98,9 @@ impl Rest {
     ) -> Answer {
         let server = self.servers[self.index(server)];
         let mut request = self.client.request(method, format!("http://{server}{path}"));
+        if let Some(address) = self.address {
+            request = request.header("x-forwarded-for", address.to_string());
+        }
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }

@@ -9,7 +9,7 @@ use crate::workspace::{build, exit_code, with_files};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The faults of CI, less often, and that every broken build is caught: at most 5 minutes, with debug builds
+    /// The faults of CI, less often, and that every broken build is caught: at most 7 minutes, with debug builds
     #[arg(long)]
     quick: bool,
     /// What chance an earlier run had: it prints its seed

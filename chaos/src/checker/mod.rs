@@ -43,6 +43,8 @@ pub struct Verdict {
     pub repeated: Vec<String>,
     /// Reached or came from somebody whom it was none of the business of.
     pub leaked: Vec<String>,
+    /// Took longer than others' demands may make it take, or was refused for their sake.
+    pub slowed: Vec<String>,
 }
 
 /// Checks everything.
@@ -64,22 +66,22 @@ impl Verdict {
         self.counts().iter().all(|count| *count == 0)
     }
 
-    /// How many are lost, doubled, missed, repeated, leaked.
+    /// How many are lost, doubled, missed, repeated, leaked, slowed.
     #[must_use]
-    pub fn counts(&self) -> [usize; 5] {
+    pub fn counts(&self) -> [usize; 6] {
         self.all().map(Vec::len)
     }
 
     /// A few of each kind.
     pub fn examples(&self) -> impl Iterator<Item = String> {
-        let kinds = ["lost", "doubled", "missed", "repeated", "leaked"].into_iter();
+        let kinds = ["lost", "doubled", "missed", "repeated", "leaked", "slowed"].into_iter();
         kinds.zip(self.all()).flat_map(|(kind, cases)| {
             cases.iter().take(5).map(move |case| format!("{kind}: {case}"))
         })
     }
 
-    fn all(&self) -> [&Vec<String>; 5] {
-        [&self.lost, &self.doubled, &self.missed, &self.repeated, &self.leaked]
+    fn all(&self) -> [&Vec<String>; 6] {
+        [&self.lost, &self.doubled, &self.missed, &self.repeated, &self.leaked, &self.slowed]
     }
 }
 
@@ -92,5 +94,6 @@ impl AddAssign for Verdict {
         self.missed.extend(other.missed);
         self.repeated.extend(other.repeated);
         self.leaked.extend(other.leaked);
+        self.slowed.extend(other.slowed);
     }
 }

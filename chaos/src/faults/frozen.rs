@@ -30,8 +30,8 @@ pub(super) async fn still(options: &Options) -> Result<Row> {
     }
     let bystanders = bystanders.end().await;
     let mut row = stage
-        .finish_with(|sends, delays| {
-            delays.recovery("others p99", at_other_servers(sends).percentile(99), OTHERS);
+        .finish_with(|past, delays| {
+            delays.recovery("others p99", at_other_servers(&past.sends).percentile(99), OTHERS);
         })
         .await?;
     let elsewhere = at_other_servers(&bystanders).percentile(99);

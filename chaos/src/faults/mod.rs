@@ -4,6 +4,7 @@ mod clocks;
 mod doorbell;
 mod failover;
 mod frozen;
+mod greedy;
 mod members;
 mod network;
 mod notifier;
@@ -60,12 +61,23 @@ pub enum Fault {
     T13,
     /// More is asked than can be served.
     T16,
+    /// Five people of one workspace ask for all that they can get.
+    T18,
 }
 
 impl Fault {
     /// Those of a quick run.
-    pub const QUICK: &[Self] =
-        &[Self::T1, Self::T2, Self::T3, Self::T6, Self::T7, Self::T8, Self::T13, Self::T16];
+    pub const QUICK: &[Self] = &[
+        Self::T1,
+        Self::T2,
+        Self::T3,
+        Self::T6,
+        Self::T7,
+        Self::T8,
+        Self::T13,
+        Self::T16,
+        Self::T18,
+    ];
     /// The full schedule.
     pub const ALL: &[Self] = &[
         Self::T1,
@@ -84,6 +96,7 @@ impl Fault {
         Self::T13,
         Self::T14,
         Self::T16,
+        Self::T18,
     ];
 
     /// In the table.
@@ -106,6 +119,7 @@ impl Fault {
             Self::T14 => ["T14", "clocks apart"],
             Self::T13 => ["T13", "refresh tokens"],
             Self::T16 => ["T16", "overload"],
+            Self::T18 => ["T18", "a greedy tenant"],
         }
     }
 
@@ -147,6 +161,7 @@ impl Fault {
             Self::T14 => clocks::apart(options).await,
             Self::T13 => refresh::raced(options).await,
             Self::T16 => overload::flooded(options).await,
+            Self::T18 => greedy::shared(options).await,
         }
     }
 }
