@@ -23,7 +23,8 @@ impl World {
     /// So many people, in a database where this obstacle asks whether a workspace `passes`.
     async fn crowd(&self, people: usize, obstacle: &'static str) -> Crowd {
         self.execute(
-            "create function passes(workspace bigint) returns boolean language plpgsql as $$
+            "create function passes(workspace bigint) returns boolean language plpgsql
+             set lock_timeout = '1min' as $$
              begin
                  perform pg_advisory_xact_lock_shared(workspace);
                  return true;
@@ -42,23 +43,28 @@ impl World {
         Crowd { people: crowd, held }
     }
 
-    /// How many queries of the crowd wait in the database.
-    async fn waiting(&self) -> i64 {
-        let count = "select count(*)
-                     from pg_locks
-                     where locktype = 'advisory' and not granted and database = (
-                         select oid from pg_database where datname = current_database()
-                     )";
-        sqlx::query_scalar(count).fetch_one(&self.db).await.unwrap()
+    /// The connections on which queries of the crowd wait in the database.
+    async fn waiting(&self) -> Vec<i32> {
+        let waiting = "select pid
+                       from pg_locks
+                       where locktype = 'advisory' and not granted and database = (
+                           select oid from pg_database where datname = current_database()
+                       )
+                       order by pid";
+        sqlx::query_scalar(waiting).fetch_all(&self.db).await.unwrap()
     }
 
-    async fn waits_for(&self, queries: i64) {
+    async fn waits_for(&self, queries: usize) -> Vec<i32> {
         let waiting = async {
-            while self.waiting().await < queries {
+            loop {
+                let waiting = self.waiting().await;
+                if waiting.len() >= queries {
+                    return waiting;
+                }
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(PATIENCE, waiting).await.expect("the crowd does not wait");
+        timeout(PATIENCE, waiting).await.expect("the crowd does not wait")
     }
 }
 
@@ -104,14 +110,14 @@ async fn replays_of_a_crowded_workspace_let_another_ones_through() {
             theirs.push(stream);
         }
     }
-    world.waits_for(2).await;
+    let waiting = world.waits_for(2).await;
 
     let mut stream = server.stream_after(&bob, start).await;
     stream.expect("Ready").await;
     for text in texts {
         stream.expect_message(text).await;
     }
-    world.waits_for(2).await;
+    assert_eq!(world.waiting().await, waiting, "the crowd keeps its share, and no more");
 
     drop(crowd.held.detach());
     for stream in &mut theirs {
@@ -137,10 +143,11 @@ async fn a_crowd_that_is_far_behind_lets_others_start() {
             starting.spawn(server.resumes(person, &their_start).send());
         }
     }
-    world.waits_for(2).await;
+    let waiting = world.waits_for(2).await;
 
     let start = world.cursor_at(bob.workspace_id, 10).await;
     server.stream_after(&bob, start).await.expect("Reset").await;
+    assert_eq!(world.waiting().await, waiting, "the crowd keeps its share, and no more");
     drop(crowd.held.detach());
 }
 
@@ -157,9 +164,10 @@ async fn starts_of_a_crowded_workspace_leave_connections_to_others() {
             starting.spawn(server.resumes(person, "").send());
         }
     }
-    world.waits_for(3).await;
+    let waiting = world.waits_for(3).await;
 
     server.stream(&bob).await.expect("Ready").await;
+    assert_eq!(world.waiting().await, waiting, "the crowd keeps its share, and no more");
     drop(crowd.held.detach());
 }
 
@@ -169,7 +177,6 @@ async fn a_start_that_gets_no_turn_is_put_off() {
     world.config.limits.database_percent_per_person = 1;
     let (server, _, _) = world.has_a_chat().await;
     let crowd = world.crowd(1, SLOW_STARTS).await;
-    // The database gives each of these up after 2 s.
     let mut starting = JoinSet::new();
     for _ in 0..4 {
         starting.spawn(server.resumes(&crowd.people[0], "").send());
@@ -198,7 +205,7 @@ async fn clients_that_leave_give_no_turn_back_before_the_database_is_done() {
             starting.spawn(timeout(Duration::from_millis(300), start));
         }
         starting.join_all().await;
-        let waiting = world.waiting().await;
+        let waiting = world.waiting().await.len();
         assert!(waiting <= 3, "{waiting} of 6 connections are taken");
     }
     drop(crowd.held.detach());
