@@ -1,7 +1,7 @@
 //! Turns the logs of workspaces into one stream of server-sent events a person.
 //!
-//! In reading order: `listener` hears the doorbell, `tail` reads the logs and hands on what is new,
-//! `hub` gives it to the streams of those it is for. `room` holds the rules of one workspace:
+//! In reading order: `listener` hears the doorbell, `tail` reads the logs and hands on what is new (at
+//! each workspace's `pace`), `hub` gives it to the streams of those it is for. `room` holds the rules of one workspace:
 //! `memberships` who is in which chat, `recent` its newest events, `ending` which of them end
 //! streams, `outbox` what one stream has yet to take, `snapshot` how a workspace begins. `sse`
 //! answers `GET /events`, `start` decides where a stream begins, `catch_up` tells it what it has
@@ -18,6 +18,7 @@ mod listener;
 mod measure;
 mod memberships;
 mod outbox;
+mod pace;
 mod recent;
 mod replay;
 mod room;
