@@ -288,55 +288,13 @@ fn step(entries: &[Entry]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use fechatter_core::token::AuthUser;
-    use fechatter_core::{SessionId, UserId};
-
     use super::*;
-    use crate::hub::{Attachment, Follow, RecentLimits};
-    use crate::recent::Recent;
-    use crate::room::{Reader, Snapshot};
-
-    const CROWDED: WorkspaceId = WorkspaceId(1);
-    const QUIET: WorkspaceId = WorkspaceId(2);
-
-    /// An event for all of a workspace.
-    fn entry(workspace_id: WorkspaceId, position: i64, bytes: usize) -> Entry {
-        Entry {
-            workspace_id,
-            cursor: at(position),
-            kind: "WorkspaceUpdated".into(),
-            chat_id: None,
-            user_id: None,
-            message_id: None,
-            joined: Vec::new(),
-            data: Some(vec![b'x'; bytes].into()),
-        }
-    }
-
-    fn at(position: i64) -> Cursor {
-        Cursor { position: Position(position), .."00000001-1".parse().unwrap() }
-    }
-
-    /// A tail of two workspaces at position 1, with a stream in each that takes nothing.
-    fn followed() -> (Tail, [Attachment; 2]) {
-        let hub = Arc::new(Hub::new(RecentLimits { events: 10, bytes: STEP }));
-        let attachments = [CROWDED, QUIET].map(|workspace_id| {
-            let recent = Recent::new(&[entry(workspace_id, 1, 1)]).unwrap();
-            hub.begin(workspace_id, Snapshot { recent, memberships: Vec::new() });
-            let session_id = SessionId(uuid::Uuid::nil());
-            let user = AuthUser { id: UserId(1), workspace_id, session_id, expires_at: i64::MAX };
-            let reader = Reader { user, checked_at: Position(1) };
-            let Follow::Attached(_, attachment) = hub.follow(&reader, at(1)) else {
-                panic!("the workspace is not there")
-            };
-            attachment
-        });
-        (Tail::new(hub, PgConnectOptions::new()), attachments)
-    }
+    use crate::hub::tests::{CROWDED, QUIET, at, entry, followed};
 
     #[tokio::test]
     async fn a_crowded_workspace_does_not_hold_up_another_ones_events() {
-        let (tail, [crowded, quiet]) = followed();
+        let (hub, [crowded, quiet]) = followed();
+        let tail = Tail::new(hub, PgConnectOptions::new());
         let mut paces = Paces::new(MAX_ENTRIES - 1);
         // A step is 11 of them; with the fourth, an outbox is half full.
         let log: Vec<_> = (1..=80).map(|position| entry(CROWDED, position, 50_000)).collect();

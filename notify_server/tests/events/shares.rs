@@ -38,8 +38,8 @@ impl World {
             crowd.push(self.person(&format!("crowd{number}"), workspace).await);
         }
         let mut held = self.db.acquire().await.unwrap();
-        let hold = sqlx::query("select pg_advisory_lock($1)").bind(workspace);
-        held.execute(hold).await.unwrap();
+        let lock = sqlx::query("select pg_advisory_lock($1)").bind(workspace);
+        held.execute(lock).await.unwrap();
         Crowd { people: crowd, held }
     }
 
@@ -69,9 +69,9 @@ impl World {
 }
 
 impl Server {
-    fn resumes(&self, person: &Person, cursor: impl ToString) -> RequestBuilder {
+    fn resumes(&self, person: &Person, cursor: &str) -> RequestBuilder {
         let request = self.get("/events").bearer_auth(&person.token);
-        request.header("last-event-id", cursor.to_string())
+        request.header("last-event-id", cursor)
     }
 }
 
