@@ -109,7 +109,7 @@ impl CatchUp {
                 sleep(RETRY).await;
             }
             Follow::Absent => {
-                if let Err(error) = self.app.loader.load(workspace_id).await {
+                if let Err(error) = self.app.loader.load(&self.reader.user).await {
                     self.tries.wait(error).await?;
                 }
             }

@@ -1,6 +1,7 @@
 //! The workspaces with open streams here, and the way from the tail to the streams.
 //!
-//! One lock, held without waiting for anything else.
+//! A lock for each workspace, so that what many do in one keeps nobody waiting in another. The lock
+//! of all of them is taken first where both are needed, and held for moments.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,13 +25,17 @@ const DRAINING: End = End::Goodbye(GoodbyeReason::Draining);
 /// All that is shared between the tail and the streams.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    rooms: Mutex<HashMap<WorkspaceId, Room>>,
+    rooms: Mutex<HashMap<WorkspaceId, Arc<Slot>>>,
     streams_so_far: AtomicU64,
-    // Changed and read under the rooms' lock, as is the next.
+    // Read under a room's lock, and changed before any of these is taken: who comes later knows.
     draining: AtomicBool,
     beat: AtomicU64,
     limits: RecentLimits,
 }
+
+/// A workspace's place in the hub: without a room once that was forgotten.
+#[derive(Debug)]
+struct Slot(Mutex<Option<Room>>);
 
 /// How much of the newest events is kept: so many of each workspace, and so many bytes in all, of
 /// which each workspace here has the same share.
@@ -103,21 +108,26 @@ impl Hub {
 
     /// The workspaces here that may have news, and where they are.
     pub(crate) fn heads(&self, news: &News) -> Vec<(WorkspaceId, Cursor)> {
-        let rooms = &self.rooms();
-        match news {
-            News::Anywhere => rooms.iter().map(|(id, room)| (*id, room.head())).collect(),
+        let slots = match news {
+            News::Anywhere => self.slots(),
             News::In(workspaces) => {
-                let here = workspaces.iter().filter_map(|id| Some((*id, rooms.get(id)?.head())));
+                let rooms = self.rooms();
+                let here =
+                    workspaces.iter().filter_map(|id| Some((*id, Arc::clone(rooms.get(id)?))));
                 here.collect()
             }
-        }
+        };
+        slots
+            .into_iter()
+            .filter_map(|(id, slot)| Some((id, slot.room().as_ref()?.head())))
+            .collect()
     }
 
     /// Goes on with a reader who has everything up to `reached`: what they missed, and once that is
     /// all, their place among the streams, with nothing in between.
     pub(crate) fn follow(self: &Arc<Self>, reader: &Reader, reached: Cursor) -> Follow {
-        let rooms = &mut *self.rooms();
-        let Some(room) = rooms.get_mut(&reader.user.workspace_id) else { return Follow::Absent };
+        let Some(slot) = self.slot(reader.user.workspace_id) else { return Follow::Absent };
+        let Some(room) = &mut *slot.room() else { return Follow::Absent };
         match room.missed(reader, reached) {
             Answer::Missed(missed) => {
                 if missed.reached != room.head() || missed.end.is_some() {
@@ -147,21 +157,25 @@ impl Hub {
     /// Begins a workspace, unless it is there by now; whoever does so is about to follow it.
     pub(crate) fn begin(&self, workspace_id: WorkspaceId, snapshot: Snapshot) {
         // Large ones take their time, so they are built before the lock.
-        let room = Room::new(snapshot);
-        let rooms = &mut *self.rooms();
-        rooms.entry(workspace_id).or_insert(room);
-        let share = self.limits.bytes / rooms.len();
-        for room in rooms.values_mut() {
-            room.trim(self.limits.events, share);
+        let slot = Arc::new(Slot(Mutex::new(Some(Room::new(snapshot)))));
+        self.rooms().entry(workspace_id).or_insert(slot);
+        let slots = self.slots();
+        let share = self.limits.bytes / slots.len().max(1);
+        for (_, slot) in slots {
+            if let Some(room) = &mut *slot.room() {
+                room.trim(self.limits.events, share);
+            }
         }
     }
 
     /// What is held here.
     pub(crate) fn load(&self) -> Load {
-        let rooms = &*self.rooms();
-        let mut load = Load { workspaces: rooms.len(), ..Load::default() };
-        for room in rooms.values() {
-            room.add_to(&mut load);
+        let slots = self.slots();
+        let mut load = Load { workspaces: slots.len(), ..Load::default() };
+        for (_, slot) in slots {
+            if let Some(room) = &*slot.room() {
+                room.add_to(&mut load);
+            }
         }
         load
     }
@@ -174,9 +188,12 @@ impl Hub {
     /// Forgets the workspaces that nobody has followed for a while. Not at once: whoever was alone
     /// there and comes back soon would have it loaded anew.
     pub(crate) fn forget_deserted(&self) {
-        let deserted: Vec<_> =
-            self.rooms().extract_if(|_, room| room.is_deserted(LINGER)).collect();
-        // Outside the lock, for the same reason.
+        let mut deserted = Vec::new();
+        self.rooms().retain(|_, slot| {
+            deserted.extend(slot.room().take_if(|room| room.is_deserted(LINGER)));
+            slot.room().is_some()
+        });
+        // Outside the lock: large ones take their time.
         drop(deserted);
     }
 
@@ -187,9 +204,10 @@ impl Hub {
         from: Cursor,
         entries: &[log::Entry],
     ) -> Advance {
-        let rooms = &mut self.rooms();
-        let share = self.limits.bytes / rooms.len().max(1);
-        let Some(room) = rooms.get_mut(&workspace_id).filter(|room| room.head() == from) else {
+        let share = self.limits.bytes / self.rooms().len().max(1);
+        let Some(slot) = self.slot(workspace_id) else { return Advance::Outdated };
+        let mut room = slot.room();
+        let Some(room) = room.as_mut().filter(|room| room.head() == from) else {
             return Advance::Outdated;
         };
         if room.advance(entries).is_err() {
@@ -201,12 +219,14 @@ impl Hub {
 
     /// Whether one of the workspace's streams still has much to take.
     pub(crate) fn is_crowded(&self, workspace_id: WorkspaceId) -> bool {
-        self.rooms().get(&workspace_id).is_some_and(Room::is_crowded)
+        let slot = self.slot(workspace_id);
+        slot.is_some_and(|slot| slot.room().as_ref().is_some_and(Room::is_crowded))
     }
 
     /// Ends all streams of a workspace and forgets it; its next stream loads it anew.
     pub(crate) fn forget(&self, workspace_id: WorkspaceId, end: End) {
-        let room = self.rooms().remove(&workspace_id);
+        let slot = self.rooms().remove(&workspace_id);
+        let room = slot.and_then(|slot| slot.room().take());
         if let Some(room) = room {
             room.end(end);
         }
@@ -214,7 +234,8 @@ impl Hub {
 
     /// Hands on an event past the log.
     pub(crate) fn send(&self, ephemeral: &Ephemeral) {
-        if let Some(room) = self.rooms().get(&ephemeral.workspace_id) {
+        let Some(slot) = self.slot(ephemeral.workspace_id) else { return };
+        if let Some(room) = &*slot.room() {
             room.send(ephemeral.user_id, &frame::ephemeral(&ephemeral.event));
         }
     }
@@ -222,28 +243,132 @@ impl Hub {
     /// Sends every stream a heartbeat each 15 beats, and ends those whose token has expired
     /// by this moment, in Unix seconds.
     pub(crate) fn beat(&self, number: u64, now: i64) {
-        let rooms = self.rooms();
+        self.each_room(|room| room.beat(number, now));
+        // Last, so that a stream that comes meanwhile has its first one no sooner than others.
         self.beat.store(number, Ordering::Relaxed);
-        rooms.values().for_each(|room| room.beat(number, now));
     }
 
     /// Ends all streams, and those that are still on their way here.
     pub(crate) fn drain(&self) {
-        let rooms = self.rooms();
         self.draining.store(true, Ordering::Relaxed);
-        rooms.values().for_each(|room| room.end(DRAINING));
+        self.each_room(|room| room.end(DRAINING));
     }
 
-    fn rooms(&self) -> MutexGuard<'_, HashMap<WorkspaceId, Room>> {
+    fn each_room(&self, work: impl Fn(&Room)) {
+        for (_, slot) in self.slots() {
+            slot.room().as_ref().inspect(|room| work(room));
+        }
+    }
+
+    fn slots(&self) -> Vec<(WorkspaceId, Arc<Slot>)> {
+        self.rooms().iter().map(|(id, slot)| (*id, Arc::clone(slot))).collect()
+    }
+
+    fn slot(&self, workspace_id: WorkspaceId) -> Option<Arc<Slot>> {
+        self.rooms().get(&workspace_id).cloned()
+    }
+
+    fn rooms(&self) -> MutexGuard<'_, HashMap<WorkspaceId, Arc<Slot>>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    fn room(&self) -> MutexGuard<'_, Option<Room>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        let rooms = &mut self.hub.rooms();
-        if let Some(room) = rooms.get_mut(&self.workspace_id) {
+        let Some(slot) = self.hub.slot(self.workspace_id) else { return };
+        if let Some(room) = &mut *slot.room() {
             room.detach(self.id, self.user_id);
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use fechatter_core::SessionId;
+    use fechatter_core::log::Entry;
+
+    use super::*;
+    use crate::recent::Recent;
+
+    pub(crate) const CROWDED: WorkspaceId = WorkspaceId(1);
+    pub(crate) const QUIET: WorkspaceId = WorkspaceId(2);
+
+    pub(crate) fn at(position: i64) -> Cursor {
+        Cursor { position: Position(position), .."00000001-1".parse().unwrap() }
+    }
+
+    /// An event for all of a workspace.
+    pub(crate) fn entry(workspace_id: WorkspaceId, position: i64, bytes: usize) -> Entry {
+        Entry {
+            workspace_id,
+            cursor: at(position),
+            kind: "WorkspaceUpdated".into(),
+            chat_id: None,
+            user_id: None,
+            message_id: None,
+            joined: Vec::new(),
+            data: Some(vec![b'x'; bytes].into()),
+        }
+    }
+
+    fn reader(workspace_id: WorkspaceId) -> Reader {
+        let session_id = SessionId(uuid::Uuid::nil());
+        let user = AuthUser { id: UserId(1), workspace_id, session_id, expires_at: i64::MAX };
+        Reader { user, checked_at: Position(1) }
+    }
+
+    /// Two workspaces at position 1, with a stream in each that takes nothing.
+    pub(crate) fn followed() -> (Arc<Hub>, [Attachment; 2]) {
+        let hub = Arc::new(Hub::new(RecentLimits { events: 10, bytes: 1024 * 1024 }));
+        let attachments = [CROWDED, QUIET].map(|workspace_id| {
+            let recent = Recent::new(&[entry(workspace_id, 1, 1)]).unwrap();
+            hub.begin(workspace_id, Snapshot { recent, memberships: Vec::new() });
+            let Follow::Attached(_, attachment) = hub.follow(&reader(workspace_id), at(1)) else {
+                panic!("the workspace is not there")
+            };
+            attachment
+        });
+        (hub, attachments)
+    }
+
+    #[test]
+    fn who_is_busy_with_one_workspace_keeps_nobody_waiting_in_another() {
+        let (hub, [_crowded, quiet]) = followed();
+        let busy = hub.slot(CROWDED).unwrap();
+        let _busy = busy.room();
+        let (done, is_done) = mpsc::channel();
+        let others = Arc::clone(&hub);
+        thread::spawn(move || {
+            let news = [entry(QUIET, 1, 1), entry(QUIET, 2, 1)];
+            assert_eq!(others.advance(QUIET, at(1), &news), Advance::To(at(2)));
+            let followed = others.follow(&reader(QUIET), at(1));
+            assert!(matches!(followed, Follow::Attached(..)));
+            drop((followed, quiet));
+            assert!(others.has(CROWDED));
+            done.send(()).unwrap();
+        });
+        is_done.recv_timeout(Duration::from_secs(10)).unwrap();
+    }
+
+    #[test]
+    fn a_forgotten_workspace_has_no_streams_and_comes_anew() {
+        let (hub, [crowded, _quiet]) = followed();
+        let late = hub.slot(CROWDED).unwrap();
+        hub.forget(CROWDED, DRAINING);
+        assert!(late.room().is_none());
+        assert!(matches!(hub.follow(&reader(CROWDED), at(1)), Follow::Absent));
+        let recent = Recent::new(&[entry(CROWDED, 7, 1)]).unwrap();
+        hub.begin(CROWDED, Snapshot { recent, memberships: Vec::new() });
+        drop(crowded);
+        assert_eq!(hub.heads(&News::In([CROWDED].into())), [(CROWDED, at(7))]);
     }
 }

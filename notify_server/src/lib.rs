@@ -1,15 +1,16 @@
 //! Turns the logs of workspaces into one stream of server-sent events a person.
 //!
-//! In reading order: `listener` hears the doorbell, `tail` reads the logs and hands on what is new,
-//! `hub` gives it to the streams of those it is for. `room` holds the rules of one workspace:
+//! In reading order: `listener` hears the doorbell, `tail` reads the logs and hands on what is new (at
+//! each workspace's `pace`), `hub` gives it to the streams of those it is for. `room` holds the rules of one workspace:
 //! `memberships` who is in which chat, `recent` its newest events, `ending` which of them end
 //! streams, `outbox` what one stream has yet to take, `snapshot` how a workspace begins. `sse`
 //! answers `GET /events`, `start` decides where a stream begins, `catch_up` tells it what it has
 //! missed, for which `replay` reads what memory no longer has, `stream` is its life until it ends,
-//! `frame` is what is written to it, and `writer` how. `measure` is for those who watch.
+//! `frame` is what is written to it, and `writer` how. `database` gives all of them their turns. `measure` is for those who watch.
 
 mod admissions;
 mod catch_up;
+mod database;
 mod ending;
 mod frame;
 mod hub;
@@ -17,6 +18,7 @@ mod listener;
 mod measure;
 mod memberships;
 mod outbox;
+mod pace;
 mod recent;
 mod replay;
 mod room;
@@ -37,23 +39,22 @@ use fechatter_core::config::Config;
 use fechatter_core::http::{self, Ask, Listeners, Operations, Shared};
 use fechatter_core::log::{self, Range};
 use fechatter_core::metrics::Metrics;
+use fechatter_core::rate::Rates;
 use fechatter_core::token::Verifier;
 use fechatter_core::{Position, Timestamp, WorkspaceId, db};
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use admissions::Admissions;
+use database::Database;
 use hub::{Hub, RecentLimits};
 use snapshot::Loader;
 use sse::App;
 use tail::Tail;
 
-/// Replays that read the database at the same time; others wait their turn.
-const REPLAYS: usize = 4;
 /// How late the end of a token may be noticed; fifteen of them make the time between heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
 /// How long the pool's connections may take to close at the end.
@@ -80,14 +81,18 @@ pub async fn serve(
     let tail = Arc::new(Tail::new(Arc::clone(&hub), options.clone()));
     // A part that fails takes the others down, but not what else the caller's token is for.
     let shutdown = shutdown.child_token();
+    let shared = Database::new(db.clone(), &config);
+    let streams = config.notify.streams;
+    let loader = Loader::new(shared.clone(), Arc::clone(&hub), Arc::clone(&tail), streams);
+    let rates = Rates::new(&config.http);
     let app = App {
         verifier,
-        db: db.clone(),
+        db: shared,
         hub: Arc::clone(&hub),
-        loader: Arc::new(Loader::new(db.clone(), Arc::clone(&hub), Arc::clone(&tail))),
+        loader: Arc::new(loader),
         tail: Arc::clone(&tail),
+        rates: rates.clone(),
         admissions: Arc::new(Admissions::new(&config.notify)),
-        replays: Arc::new(Semaphore::new(REPLAYS)),
         shutdown: shutdown.clone(),
     };
     if let (Ok(public), Ok(operations)) =
@@ -104,6 +109,7 @@ pub async fn serve(
         metrics: metrics.clone(),
     });
     let listening = listener::run(options, Arc::clone(&hub), Arc::clone(&tail));
+    parts.spawn(rates.forget_idle(shutdown.clone()));
     parts.spawn(beat(hub, shutdown.clone()));
     parts.spawn(until(shutdown.clone(), async move { tail.run().await }));
     parts.spawn(until(shutdown.clone(), listening));

@@ -87,40 +87,42 @@ pub(crate) async fn read_on(
     let workspace_id = reader.user.workspace_id;
     let to = Position(reached.position.0 + MAX_SPAN).min(upto);
     let range = Range { workspace_id, from: reached.position.next(), to };
+    let user_id = reader.user.id;
     let mut tries = Tries::default();
     loop {
-        let turn = app.replays.acquire().await;
-        let read = async {
-            let mut db = app.db.acquire().await?;
-            let wanted = appetite.0;
+        let mut then = Appetite(appetite.0);
+        let read = app.db.replay(&reader.user, |mut db| async move {
+            let wanted = then.0;
             let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
-            let mut entries = log::read(&mut *db, &[range], Some(reader.user.id), limit).await?;
+            let mut entries = log::read(&mut *db, &[range], Some(user_id), limit).await?;
             let more = entries.len() == wanted;
-            let more = appetite.cut(&mut entries) || more;
+            let more = then.cut(&mut entries) || more;
             let to = match entries.last() {
                 Some(last) if more => last.cursor.position,
                 _ => to,
             };
             let reached = look_again(&mut db, workspace_id, reached, to).await?;
-            Ok((entries, reached))
-        };
-        let read = read.await;
-        drop(turn);
-        match read {
+            Ok((entries, reached, then))
+        });
+        match read.await {
             Err(Stop::Failed(error)) => tries.wait(error).await?,
-            read => return read,
+            Err(stop) => return Err(stop),
+            Ok((entries, reached, then)) => {
+                *appetite = then;
+                return Ok((entries, reached));
+            }
         }
     }
 }
 
 /// Stops a stream whose cursor the log does not have any more.
 pub(crate) async fn check(app: &App, reader: &Reader, reached: Cursor) -> Result<(), Stop> {
+    let workspace_id = reader.user.workspace_id;
     let mut tries = Tries::default();
     loop {
-        let check = async {
-            let mut db = app.db.acquire().await?;
-            look_again(&mut db, reader.user.workspace_id, reached, reached.position).await
-        };
+        let check = app.db.work(&reader.user, |mut db| async move {
+            look_again(&mut db, workspace_id, reached, reached.position).await
+        });
         match check.await {
             Err(Stop::Failed(error)) => tries.wait(error).await?,
             Err(stop) => return Err(stop),

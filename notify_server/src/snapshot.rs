@@ -4,56 +4,70 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fechatter_core::log::{self, Cursor, Entry, Range};
-use fechatter_core::{ChatId, Position, UserId, WorkspaceId, db};
-use sqlx::{PgConnection, PgPool};
-use tokio::sync::Mutex;
+use fechatter_core::token::AuthUser;
+use fechatter_core::turns::{Shares, Turns};
+use fechatter_core::{ChatId, Position, UserId, WorkspaceId};
+use sqlx::{Connection, PgConnection};
 
+use crate::database::{self, Database, WorkspaceTurns};
 use crate::hub::{Hub, RecentLimits};
 use crate::memberships::Membership;
 use crate::recent::Recent;
 use crate::room::Snapshot;
 use crate::tail::{News, Tail};
 
-/// Workspaces that may be loaded side by side; each is loaded once at a time.
-const LANES: usize = 8;
+/// Workspaces that may be loaded side by side.
+const LOADS: usize = 8;
 /// Events that one query reads.
 const CHUNK: usize = 1_000;
 
 /// Loads workspaces for their first streams.
 #[derive(Debug)]
 pub(crate) struct Loader {
-    db: PgPool,
+    db: Database,
     hub: Arc<Hub>,
     tail: Arc<Tail>,
-    lanes: [Mutex<()>; LANES],
+    /// Each workspace is loaded once at a time.
+    loads: WorkspaceTurns,
 }
 
 impl Loader {
-    pub(crate) fn new(db: PgPool, hub: Arc<Hub>, tail: Arc<Tail>) -> Self {
-        Self { db, hub, tail, lanes: Default::default() }
+    pub(crate) fn new(db: Database, hub: Arc<Hub>, tail: Arc<Tail>, streams: usize) -> Self {
+        let loads = Turns::new(Shares {
+            in_all: LOADS,
+            per_group: 1,
+            per_member: 1,
+            waiting_per_group: streams,
+        });
+        Self { db, hub, tail, loads }
     }
 
-    /// Makes a workspace be here.
-    pub(crate) async fn load(&self, workspace_id: WorkspaceId) -> sqlx::Result<()> {
-        let lane = usize::try_from(workspace_id.0).unwrap_or_default() % LANES;
-        let _lane = self.lanes[lane].lock().await;
+    /// Makes the person's workspace be here.
+    pub(crate) async fn load(&self, user: &AuthUser) -> sqlx::Result<()> {
+        let turn = database::acquire(&self.loads, user).await?;
+        let workspace_id = user.workspace_id;
         if self.hub.has(workspace_id) {
             return Ok(());
         }
-        let snapshot = load(&self.db, workspace_id, self.hub.limits()).await?;
-        self.hub.begin(workspace_id, snapshot);
-        // Whatever was announced since the snapshot found nobody here.
-        self.tail.wake(News::In([workspace_id].into()));
-        Ok(())
+        let (hub, tail) = (Arc::clone(&self.hub), Arc::clone(&self.tail));
+        let load = self.db.work(user, |mut db| async move {
+            let snapshot = load(&mut db, workspace_id, hub.limits()).await?;
+            hub.begin(workspace_id, snapshot);
+            // Whatever was announced since the snapshot found nobody here.
+            tail.wake(News::In([workspace_id].into()));
+            drop(turn);
+            Ok(())
+        });
+        load.await
     }
 }
 
 async fn load(
-    db: &PgPool,
+    db: &mut PgConnection,
     workspace_id: WorkspaceId,
     limits: RecentLimits,
 ) -> sqlx::Result<Snapshot> {
-    let mut tx = db::begin(db, "begin isolation level repeatable read read only").await?;
+    let mut tx = db.begin_with("begin isolation level repeatable read read only").await?;
     let head = log::head(&mut *tx, workspace_id).await?;
     let entries = newest(&mut tx, workspace_id, head, limits).await?;
     let recent = Recent::new(&entries).ok_or(sqlx::Error::RowNotFound)?;

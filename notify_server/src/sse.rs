@@ -11,16 +11,17 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use fechatter_core::UserId;
 use fechatter_core::http::ApiError;
+use fechatter_core::rate::Rates;
 use fechatter_core::token::{self, AuthUser, Verifier};
 use futures_util::stream;
 use serde::Deserialize;
-use sqlx::PgPool;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::admissions::{Admissions, Full};
+use crate::database::Database;
 use crate::hub::Hub;
 use crate::snapshot::Loader;
 use crate::start::{self, Asked};
@@ -31,12 +32,12 @@ use crate::tail::Tail;
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) verifier: Verifier,
-    pub(crate) db: PgPool,
+    pub(crate) db: Database,
     pub(crate) hub: Arc<Hub>,
     pub(crate) loader: Arc<Loader>,
     pub(crate) tail: Arc<Tail>,
+    pub(crate) rates: Rates<UserId>,
     pub(crate) admissions: Arc<Admissions>,
-    pub(crate) replays: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -89,6 +90,7 @@ pub(crate) async fn events(
     if app.shutdown.is_cancelled() {
         return Err(ApiError::unavailable("the server is about to stop"));
     }
+    app.rates.take(user.id, 1).map_err(too_often)?;
     let admission = app.admissions.admit(user.id).map_err(refuse)?;
     let start = start::find(&app, user, asked).await?;
     let stream = Stream { app, user, start, admission };
@@ -103,7 +105,11 @@ pub(crate) async fn events(
     Ok((headers, Extension(stream.takeover()), body).into_response())
 }
 
-/// Those who are refused come back at different times.
+fn too_often(wait: Duration) -> ApiError {
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests")
+        .retry_after(wait)
+}
+
 fn refuse(full: Full) -> ApiError {
     let error = match full {
         Full::OfTheirs => {
@@ -111,5 +117,10 @@ fn refuse(full: Full) -> ApiError {
         }
         Full::OfAll => ApiError::unavailable("too many open streams on this server"),
     };
+    later(error)
+}
+
+/// Those who are refused come back at different times.
+pub(crate) fn later(error: ApiError) -> ApiError {
     error.retry_after(Duration::from_secs(rand::random_range(3..=10)))
 }

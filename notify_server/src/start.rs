@@ -1,15 +1,21 @@
 //! Where a stream begins, as the database says in one statement.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use fechatter_core::log::{self, Cursor, Range, Stamp};
 use fechatter_core::token::AuthUser;
 use fechatter_core::user::UserStatus;
 use fechatter_core::{Position, http::ApiError};
-use tracing::error;
+use sqlx::PgConnection;
+use tokio::time::timeout;
+use tracing::{error, warn};
 
 use crate::frame::ResetReason;
-use crate::sse::App;
+use crate::sse::{self, App};
 
+/// So long may each of the two questions take, most of it to wait for a turn.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Further behind than this, a snapshot is cheaper than a replay: in positions of the log, and in
 /// events for this reader.
 const TOO_FAR_BEHIND: i64 = 100_000;
@@ -35,6 +41,17 @@ pub(crate) enum Start {
     Reset { reason: ResetReason, cursor: Cursor },
 }
 
+/// What the database says of a caller and of their workspace's log, at one moment.
+struct Answer {
+    signed_in: bool,
+    /// None of those who are not in the workspace.
+    status: Option<UserStatus>,
+    position: Position,
+    stamp: Stamp,
+    floor: Option<Position>,
+    asked: Option<Stamp>,
+}
+
 /// The log at the moment of connecting.
 #[derive(Debug, Clone, Copy)]
 struct Log {
@@ -55,7 +72,31 @@ pub(crate) async fn find(app: &App, user: AuthUser, asked: Asked) -> Result<Star
         Asked::From(cursor) => Some(cursor.position),
         Asked::Now | Asked::Nonsense => None,
     };
-    let row = sqlx::query!(
+    let asking = app.db.work(&user, |mut db| async move { ask(&mut db, user, position).await });
+    let row = in_time(asking).await?;
+    let signed_out = || ApiError::unauthenticated("unauthenticated", "the session has ended");
+    let row = row.filter(|row| row.signed_in).ok_or_else(signed_out)?;
+    match row.status {
+        Some(UserStatus::Active) => {
+            let head = Cursor { stamp: row.stamp, position: row.position };
+            let start = decide(asked, Log { head, floor: row.floor, stamp: row.asked });
+            limit(app, user, start).await
+        }
+        Some(UserStatus::Suspended) => {
+            let message = "you are suspended in this workspace";
+            Err(ApiError::new(StatusCode::FORBIDDEN, "suspended", message))
+        }
+        None => Err(signed_out()),
+    }
+}
+
+async fn ask(
+    db: &mut PgConnection,
+    user: AuthUser,
+    position: Option<Position>,
+) -> sqlx::Result<Option<Answer>> {
+    sqlx::query_as!(
+        Answer,
         r#"select exists (
                       select 1 from sessions
                       where id = $1 and user_id = $2 and revoked_at is null and expires_at > now()
@@ -86,46 +127,36 @@ pub(crate) async fn find(app: &App, user: AuthUser, asked: Asked) -> Result<Star
         user.workspace_id as _,
         position as _
     )
-    .fetch_optional(&app.db)
+    .fetch_optional(db)
     .await
-    .map_err(unavailable)?;
-    let signed_out = || ApiError::unauthenticated("unauthenticated", "the session has ended");
-    let row = row.filter(|row| row.signed_in).ok_or_else(signed_out)?;
-    match row.status {
-        Some(UserStatus::Active) => {
-            let head = Cursor { stamp: row.stamp, position: row.position };
-            let start = decide(asked, Log { head, floor: row.floor, stamp: row.asked });
-            limit(app, user, start).await.map_err(unavailable)
-        }
-        Some(UserStatus::Suspended) => {
-            let message = "you are suspended in this workspace";
-            Err(ApiError::new(StatusCode::FORBIDDEN, "suspended", message))
-        }
-        None => Err(signed_out()),
-    }
 }
 
 /// Lets a reader who has missed too much start over. Only whoever is that far behind in the log
 /// can have missed so much.
-async fn limit(app: &App, user: AuthUser, start: Start) -> sqlx::Result<Start> {
+async fn limit(app: &App, user: AuthUser, start: Start) -> Result<Start, ApiError> {
     let Start::At { from, head, .. } = start else { return Ok(start) };
     if head.position.0 - from.position.0 <= TOO_MUCH_MISSED {
         return Ok(start);
     }
-    let _turn = app.replays.acquire().await;
     let workspace_id = user.workspace_id;
     let missed = Range { workspace_id, from: from.position.next(), to: head.position };
-    let count = log::count_for(&app.db, missed, user.id, TOO_MUCH_MISSED + 1).await?;
-    if count > TOO_MUCH_MISSED {
+    let counting = app.db.replay(&user, |mut db| async move {
+        log::count_for(&mut *db, missed, user.id, TOO_MUCH_MISSED + 1).await
+    });
+    if in_time(counting).await? > TOO_MUCH_MISSED {
         return Ok(Start::Reset { reason: ResetReason::TooFarBehind, cursor: head });
     }
     Ok(start)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
-fn unavailable(error: sqlx::Error) -> ApiError {
-    error!(%error, "a stream could not be started");
-    ApiError::unavailable("try again in a moment")
+/// What the database says, unless the client should rather come back later.
+async fn in_time<T>(asking: impl Future<Output = sqlx::Result<T>>) -> Result<T, ApiError> {
+    match timeout(PATIENCE, asking).await {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(error)) => error!(%error, "a stream could not be started"),
+        Err(_) => warn!("a stream could not be started in time"),
+    }
+    Err(sse::later(ApiError::unavailable("try again in a moment")))
 }
 
 /// A cursor is good only if the event at its position is there with its stamp, which excludes those

@@ -4,6 +4,7 @@
 //! found decides, so that nothing announced can be missed and nothing lost can be passed over.
 
 use std::collections::BTreeSet;
+use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,12 +17,13 @@ use fechatter_core::{Position, WorkspaceId, metrics};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use crate::frame::{GoodbyeReason, ResetReason};
 use crate::hub::{Advance, Hub};
 use crate::outbox::End;
+use crate::pace::Paces;
 
 /// How late an event is when its doorbell was lost.
 const POLL: Duration = Duration::from_secs(1);
@@ -34,7 +36,8 @@ const CURRENT: Duration = Duration::from_secs(5);
 const MAX_RANGES: usize = 32;
 const MAX_ENTRIES: usize = 256;
 /// What streams are handed at once, and how long those who still have much to take are given before
-/// the next: a burst alone must not overflow the queue of a reader who keeps up.
+/// the next: a burst alone must not overflow the queue of a reader who keeps up. Other workspaces go
+/// on in the meantime.
 const STEP: usize = 512 * 1024;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -102,23 +105,28 @@ impl Tail {
     pub(crate) async fn run(&self) {
         let mut connection = None;
         let mut at_once = MAX_ENTRIES;
+        let mut paces = Paces::new(MAX_ENTRIES - 1);
         let mut failing = false;
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let found_by = tokio::select! {
                 () = self.woken.notified() => "doorbell",
+                () = until(paces.next()) => "doorbell",
                 _ = poll.tick() => {
                     self.hub.forget_deserted();
+                    paces.keep(|workspace_id| self.hub.has(workspace_id));
                     if !sabotage::is(Sabotage::NoRescan) {
                         self.note(News::Anywhere);
                     }
                     "poll"
                 }
             };
+            self.note(News::In(paces.resume(Instant::now())));
             let news =
                 std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner));
-            match self.scan(&mut connection, &news, at_once).await {
+            let heads = paces.ready(self.hub.heads(&news));
+            match self.scan(&mut connection, &mut paces, &heads, at_once).await {
                 Ok(found) => {
                     counter!(metrics::EVENTS_READ, "found_by" => found_by).increment(found);
                     at_once = (at_once + MAX_RANGES).min(MAX_ENTRIES);
@@ -146,28 +154,31 @@ impl Tail {
         self.news.lock().unwrap_or_else(PoisonError::into_inner).add(news);
     }
 
-    /// Reads once where it was asked to look, and says how many events were new. Where that was not all, another scan follows, so that
-    /// a busy workspace keeps no other waiting.
+    /// Reads each of these workspaces once, and says how many events were new. Where that was not
+    /// all, another scan follows, so that a busy workspace keeps no other waiting.
     async fn scan(
         &self,
         connection: &mut Option<PgConnection>,
-        news: &News,
+        paces: &mut Paces,
+        heads: &[(WorkspaceId, Cursor)],
         at_once: usize,
     ) -> anyhow::Result<u64> {
         let mut found = 0;
-        for batch in self.hub.heads(news).chunks(MAX_RANGES) {
+        for batch in heads.chunks(MAX_RANGES) {
             let limit = at_once / batch.len();
-            let entries = self.read(connection, batch, limit).await?;
-            for &(workspace_id, from) in batch {
+            let ranges: Vec<_> = batch.iter().map(|&head| range(paces, head, limit)).collect();
+            let entries = self.read(connection, &ranges, limit).await?;
+            for (&(workspace_id, from), range) in batch.iter().zip(&ranges) {
                 let start = entries.partition_point(|entry| entry.workspace_id < workspace_id);
                 let end = entries.partition_point(|entry| entry.workspace_id <= workspace_id);
-                let entries = &entries[start..end];
-                found += u64::try_from(entries.len().saturating_sub(1))?;
-                match self.hand_on(workspace_id, from, entries).await {
-                    Advance::To(_) if entries.len() == limit => {
-                        self.wake(News::In([workspace_id].into()));
+                match self.hand_on(paces, workspace_id, from, &entries[start..end]) {
+                    Advance::To(head) => {
+                        found += u64::try_from(head.position.0 - from.position.0)?;
+                        if head.position == range.to {
+                            self.wake(News::In([workspace_id].into()));
+                        }
                     }
-                    Advance::To(_) | Advance::Outdated => {}
+                    Advance::Outdated => {}
                     Advance::Diverged => self.start_over(connection, workspace_id, from).await?,
                 }
             }
@@ -175,20 +186,26 @@ impl Tail {
         Ok(found)
     }
 
-    async fn hand_on(
+    /// Hands on what was read of a workspace, or as much as its streams can take now: the rest is
+    /// read again after a pause.
+    fn hand_on(
         &self,
+        paces: &mut Paces,
         workspace_id: WorkspaceId,
         mut from: Cursor,
         mut entries: &[Entry],
     ) -> Advance {
+        let new = |entries: usize| entries.saturating_sub(1);
+        paces.note(workspace_id, new(entries.len()), new(step(entries)));
         loop {
             let step = step(entries);
             let advance = self.hub.advance(workspace_id, from, &entries[..step]);
             let Advance::To(head) = advance else { return advance };
-            if self.hub.is_crowded(workspace_id) {
-                sleep(PAUSE).await;
+            let is_crowded = step > 1 && self.hub.is_crowded(workspace_id);
+            if is_crowded {
+                paces.put_off(workspace_id, Instant::now() + PAUSE);
             }
-            if step == entries.len() {
+            if is_crowded || step == entries.len() {
                 return advance;
             }
             from = head;
@@ -196,22 +213,15 @@ impl Tail {
         }
     }
 
-    /// From each workspace's own newest event on, to see that it is still there.
     async fn read(
         &self,
         connection: &mut Option<PgConnection>,
-        batch: &[(WorkspaceId, Cursor)],
+        ranges: &[Range],
         limit: usize,
     ) -> anyhow::Result<Vec<Entry>> {
-        let range = |&(workspace_id, head): &(WorkspaceId, Cursor)| Range {
-            workspace_id,
-            from: head.position,
-            to: Position(i64::MAX),
-        };
-        let ranges: Vec<_> = batch.iter().map(range).collect();
         let limit = i64::try_from(limit)?;
         let mut open = self.open(connection).await?;
-        let entries = timeout(QUERY_LIMIT, log::read(&mut open, &ranges, None, limit)).await;
+        let entries = timeout(QUERY_LIMIT, log::read(&mut open, ranges, None, limit)).await;
         let entries = entries.context("reading takes too long")??;
         *connection = Some(open);
         Ok(entries)
@@ -250,6 +260,21 @@ impl Tail {
     }
 }
 
+/// What is read of a workspace: from its own newest event on, to see that it is still there, and as
+/// many new ones as its pace and the limit allow.
+fn range(paces: &Paces, (workspace_id, head): (WorkspaceId, Cursor), limit: usize) -> Range {
+    let events = paces.events(workspace_id).min(limit - 1);
+    let events = i64::try_from(events).unwrap_or(i64::MAX);
+    Range { workspace_id, from: head.position, to: Position(head.position.0 + events) }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
+    }
+}
+
 /// How many entries make a step: the workspace's own newest event, at least one more if there is
 /// one, and then as many as fit.
 fn step(entries: &[Entry]) -> usize {
@@ -264,19 +289,42 @@ fn step(entries: &[Entry]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::tests::{CROWDED, QUIET, at, entry, followed};
+
+    #[tokio::test]
+    async fn a_crowded_workspace_does_not_hold_up_another_ones_events() {
+        let (hub, [crowded, quiet]) = followed();
+        let tail = Tail::new(hub, PgConnectOptions::new());
+        let mut paces = Paces::new(MAX_ENTRIES - 1);
+        // A step is 11 of them; with the fourth, an outbox is half full.
+        let log: Vec<_> = (1..=80).map(|position| entry(CROWDED, position, 50_000)).collect();
+        let heads = |paces: &Paces| paces.ready(tail.hub.heads(&News::Anywhere));
+
+        let advance = tail.hand_on(&mut paces, CROWDED, at(1), &log);
+        assert_eq!(advance, Advance::To(at(45)));
+        assert_eq!(heads(&paces), [(QUIET, at(1))], "the crowded workspace is put off");
+        let news = [entry(QUIET, 1, 1), entry(QUIET, 2, 1)];
+        assert_eq!(tail.hand_on(&mut paces, QUIET, at(1), &news), Advance::To(at(2)));
+        assert_eq!(quiet.outbox.len(), 1);
+
+        // It goes on where it was, by one step, also if nothing was taken.
+        let due = paces.next().unwrap();
+        assert_eq!(paces.resume(due), [CROWDED].into());
+        assert!(heads(&paces).contains(&(CROWDED, at(45))));
+        assert_eq!(range(&paces, (CROWDED, at(45)), MAX_ENTRIES).to, Position(56));
+        let advance = tail.hand_on(&mut paces, CROWDED, at(45), &log[44..56]);
+        assert_eq!(advance, Advance::To(at(56)));
+        assert_eq!(crowded.outbox.len(), 55);
+        let due = paces.next().unwrap();
+        assert_eq!(paces.resume(due), [CROWDED].into());
+        // Without anything new there is no reason to look again.
+        tail.hand_on(&mut paces, CROWDED, at(56), &log[55..56]);
+        assert_eq!(paces.next(), None);
+    }
 
     #[test]
     fn a_step_goes_on_by_at_least_one_event() {
-        let entry = |bytes: usize| Entry {
-            workspace_id: WorkspaceId(1),
-            cursor: "00000001-1".parse().unwrap(),
-            kind: "NewMessage".into(),
-            chat_id: None,
-            user_id: None,
-            message_id: None,
-            joined: Vec::new(),
-            data: Some(vec![b'x'; bytes].into()),
-        };
+        let entry = |bytes| entry(QUIET, 1, bytes);
         assert_eq!(step(&[]), 0);
         assert_eq!(step(&[entry(STEP)]), 1);
         assert_eq!(step(&[entry(STEP), entry(STEP), entry(1)]), 2);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod resume;
+mod shares;
 mod wire;
 mod world;
 
@@ -75,7 +76,9 @@ async fn a_stream_resumes_without_gap_or_repeat() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reconnecting_while_others_write_loses_and_repeats_nothing() {
     const MESSAGES: i64 = 400;
-    let (world, server, chat, [alice, bob, _]) = World::with_a_chat().await;
+    let mut world = World::new().await;
+    world.config.http.burst = 1_000;
+    let (server, chat, [alice, bob, _]) = world.has_a_chat().await;
     let start = world.head(bob.workspace_id).await.to_string();
     let writing = async {
         for n in 1..=MESSAGES {

@@ -38,7 +38,9 @@ async fn what_is_no_longer_in_memory_comes_from_the_log() {
     counts(&world, &alice, chat, 0..300).await;
     expect_counted(&mut live, 0..300).await;
 
-    for cursor in [start.to_string(), cursor_at(&world, start.position.0 + 290).await] {
+    for cursor in
+        [start.to_string(), world.cursor_at(bob.workspace_id, start.position.0 + 290).await]
+    {
         let mut stream = server.stream_after(&bob, &cursor).await;
         assert_eq!(stream.expect("Ready").await.data["resumed"], true);
         let missed = if cursor == start.to_string() { 0 } else { 290 };
@@ -101,7 +103,7 @@ async fn whoever_missed_more_than_5000_events_starts_over() {
     // Events of others do not count.
     let mut hers = server.stream_after(&eve, start).await;
     assert_eq!(hers.expect("Ready").await.data["resumed"], true);
-    let later = cursor_at(&world, start.position.0 + 1).await;
+    let later = world.cursor_at(bob.workspace_id, start.position.0 + 1).await;
     let mut stream = server.stream_after(&bob, later).await;
     stream.expect("Ready").await;
     expect_counted(&mut stream, 1..5_001).await;
@@ -123,14 +125,6 @@ async fn a_full_server_puts_people_off() {
     assert!((3..=10).contains(&wait));
     let error: Value = refused.json().await.unwrap();
     assert_eq!(error["type"], "unavailable");
-}
-
-/// The cursor of the event at a position.
-async fn cursor_at(world: &World, position: i64) -> String {
-    let cursor = sqlx::query_scalar(
-        "select lpad(to_hex(stamp), 8, '0') || '-' || position from events where position = $1",
-    );
-    cursor.bind(position).fetch_one(&world.db).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

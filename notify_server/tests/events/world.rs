@@ -81,13 +81,19 @@ impl World {
     /// A server, and three people of one workspace in one chat.
     pub(crate) async fn with_a_chat() -> (Self, Server, ChatId, [Person; 3]) {
         let world = Self::new().await;
-        let server = world.serve();
-        let acme = world.workspace("Acme").await;
-        let alice = world.person("alice", acme).await;
-        let bob = world.person("bob", acme).await;
-        let carol = world.person("carol", acme).await;
-        let chat = world.chat(&alice, &[&bob, &carol]).await;
-        (world, server, chat, [alice, bob, carol])
+        let (server, chat, people) = world.has_a_chat().await;
+        (world, server, chat, people)
+    }
+
+    /// The same in a world that is configured by now.
+    pub(crate) async fn has_a_chat(&self) -> (Server, ChatId, [Person; 3]) {
+        let server = self.serve();
+        let acme = self.workspace("Acme").await;
+        let alice = self.person("alice", acme).await;
+        let bob = self.person("bob", acme).await;
+        let carol = self.person("carol", acme).await;
+        let chat = self.chat(&alice, &[&bob, &carol]).await;
+        (server, chat, [alice, bob, carol])
     }
 
     /// A workspace, with a person who founded it and isn't heard of again.
@@ -277,6 +283,16 @@ impl World {
 
     pub(crate) async fn head(&self, workspace_id: WorkspaceId) -> Cursor {
         log::head(&self.db, workspace_id).await.unwrap()
+    }
+
+    /// The cursor of the event at a position.
+    pub(crate) async fn cursor_at(&self, workspace_id: WorkspaceId, position: i64) -> String {
+        let cursor = sqlx::query_scalar(
+            "select lpad(to_hex(stamp), 8, '0') || '-' || position
+             from events
+             where workspace_id = $1 and position = $2",
+        );
+        cursor.bind(workspace_id).bind(position).fetch_one(&self.db).await.unwrap()
     }
 
     pub(crate) async fn execute(&self, statement: &'static str) {

@@ -1,0 +1,160 @@
+//! The database, shared out in fair turns: a crowd in one workspace waits for itself, and others do
+//! not wait for it.
+
+use std::panic::resume_unwind;
+
+use fechatter_core::config::Config;
+use fechatter_core::token::AuthUser;
+use fechatter_core::turns::{Shares, Turn, Turns};
+use fechatter_core::{UserId, WorkspaceId};
+use sqlx::pool::PoolConnection;
+use sqlx::{PgPool, Postgres};
+
+/// Connections that streams leave to readiness and metrics.
+const RESERVE: usize = 2;
+/// Queries that read much of a log and run at the same time.
+const REPLAYS: usize = 4;
+
+pub(crate) type WorkspaceTurn = Turn<WorkspaceId, UserId>;
+pub(crate) type WorkspaceTurns = Turns<WorkspaceId, UserId>;
+
+/// The pool for all that streams ask. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    pool: PgPool,
+    connections: WorkspaceTurns,
+    replays: WorkspaceTurns,
+}
+
+impl Database {
+    pub(crate) fn new(pool: PgPool, config: &Config) -> Self {
+        let limits = &config.limits;
+        let all = usize::try_from(config.database.max_connections).unwrap_or(usize::MAX);
+        let of_all = |percent: u32| (all * percent as usize / 100).max(1);
+        let connections = Turns::new(Shares {
+            in_all: all.saturating_sub(RESERVE).max(1),
+            per_group: of_all(limits.database_percent_per_workspace),
+            per_member: of_all(limits.database_percent_per_person),
+            waiting_per_group: config.notify.streams,
+        });
+        let replays = Turns::new(Shares {
+            in_all: REPLAYS,
+            per_group: limits.replays_per_workspace,
+            per_member: limits.replays_per_person,
+            waiting_per_group: config.notify.streams,
+        });
+        Self { pool, connections, replays }
+    }
+
+    /// Does some work on a connection, once it is the person's turn.
+    ///
+    /// Work that has begun is done in a task of its own, also if nobody waits for it any more: the
+    /// database goes on with a query whose client has left, and the turn must last as long.
+    pub(crate) async fn work<T, E, Work>(
+        &self,
+        user: &AuthUser,
+        work: impl FnOnce(PoolConnection<Postgres>) -> Work,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<sqlx::Error> + Send + 'static,
+        Work: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let turn = acquire(&self.connections, user).await?;
+        let work = work(self.pool.acquire().await?);
+        let done = tokio::spawn(async move {
+            let done = work.await;
+            drop(turn);
+            done
+        });
+        done.await.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(_) => Err(sqlx::Error::WorkerCrashed.into()),
+        })
+    }
+
+    /// The same for work that reads much of a log.
+    pub(crate) async fn replay<T, E, Work>(
+        &self,
+        user: &AuthUser,
+        work: impl FnOnce(PoolConnection<Postgres>) -> Work,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<sqlx::Error> + Send + 'static,
+        Work: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let turn = acquire(&self.replays, user).await?;
+        self.work(user, |connection| {
+            let work = work(connection);
+            async move {
+                let done = work.await;
+                drop(turn);
+                done
+            }
+        })
+        .await
+    }
+}
+
+/// Waits for the person's turn. As many may wait as there may be streams, so nobody is refused.
+pub(crate) async fn acquire(
+    turns: &WorkspaceTurns,
+    user: &AuthUser,
+) -> sqlx::Result<WorkspaceTurn> {
+    let turn = turns.acquire(user.workspace_id, user.id).await;
+    turn.map_err(|_| sqlx::Error::PoolTimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use fechatter_core::SessionId;
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn database(max_connections: u32) -> Database {
+        let mut config = Config::from_yaml(include_str!("../../app.yml.example")).unwrap();
+        config.database.max_connections = max_connections;
+        let pool = PgPool::connect_lazy("postgres:///unused").unwrap();
+        Database::new(pool, &config)
+    }
+
+    /// How many turns these people of a workspace get at once, and keep.
+    fn taken(turns: &WorkspaceTurns, workspace: i64, people: i64) -> Vec<WorkspaceTurn> {
+        let user = |id| AuthUser {
+            id: UserId(id),
+            workspace_id: WorkspaceId(workspace),
+            session_id: SessionId(uuid::Uuid::nil()),
+            expires_at: 0,
+        };
+        let now = |id| acquire(turns, &user(id)).now_or_never().map(Result::unwrap);
+        (0..people).flat_map(|id| std::iter::from_fn(move || now(id))).collect()
+    }
+
+    #[tokio::test]
+    async fn one_workspace_never_has_all_connections() {
+        let turns = database(20).connections;
+        let one_person = taken(&turns, 1, 1);
+        assert_eq!(one_person.len(), 4);
+        drop(one_person);
+        let crowd = taken(&turns, 1, 100);
+        let others = taken(&turns, 2, 100);
+        assert_eq!((crowd.len(), others.len()), (10, 8));
+    }
+
+    #[tokio::test]
+    async fn the_smallest_pool_serves_everybody_in_turn() {
+        let turns = database(2).connections;
+        assert_eq!(taken(&turns, 1, 1).len(), 1);
+        assert_eq!(taken(&turns, 2, 1).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_workspace_never_has_all_replays() {
+        let turns = database(20).replays;
+        let crowd = taken(&turns, 1, 100);
+        let others = [taken(&turns, 2, 1), taken(&turns, 3, 1)];
+        assert_eq!((crowd.len(), others.map(|turns| turns.len())), (2, [1, 1]));
+    }
+}
