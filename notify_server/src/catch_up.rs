@@ -1,8 +1,11 @@
 //! What a stream is told before it is live: all that its reader has missed.
 
+use std::time::Duration;
+
 use ::metrics::histogram;
 use bytes::Bytes;
 use fechatter_core::log::Cursor;
+use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::{Position, metrics};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -26,7 +29,14 @@ pub(crate) struct CatchUp {
     began: Instant,
     source: &'static str,
     events: usize,
+    /// Positions that were read from the log, and how long the last part of them took.
+    read: i64,
+    took: Duration,
 }
+
+/// A replay of more positions than this pauses after each part.
+const LONG: i64 = 10_000;
+const MAX_PAUSE: Duration = Duration::from_millis(250);
 
 /// Some of what a reader has missed, and what comes behind it.
 pub(crate) struct Told {
@@ -54,6 +64,8 @@ impl CatchUp {
             began: Instant::now(),
             source: "memory",
             events: 0,
+            read: 0,
+            took: Duration::ZERO,
         }
     }
 
@@ -117,6 +129,13 @@ impl CatchUp {
         Ok(None)
     }
 
+    /// How long a reader who has had much of the log read for them waits before the next part: those
+    /// who are less far behind come first, and the database has time for everybody else.
+    fn pause(&self) -> Option<Duration> {
+        let is_long = self.read >= LONG && !sabotage::is(Sabotage::NoShares);
+        is_long.then(|| (3 * self.took).min(MAX_PAUSE))
+    }
+
     /// What the log says next, on the way to a position.
     async fn replay(&mut self, upto: Position) -> Result<Told, Stop> {
         let mut told = Told { frames: Vec::new(), then: Then::More };
@@ -124,10 +143,16 @@ impl CatchUp {
             self.unread = None;
             return Ok(told);
         }
+        if let Some(pause) = self.pause() {
+            sleep(pause).await;
+        }
+        let (began, from) = (Instant::now(), self.reached.position);
         let place = (self.reached, upto);
         let (entries, reached) =
             replay::read_on(&self.app, &self.reader, place, &mut self.appetite).await?;
         self.reached = reached;
+        self.read += reached.position.0 - from.0;
+        self.took = began.elapsed();
         for event in entries.iter().map(Event::new) {
             told.frames.extend(event.frame.clone());
             if let Some(reason) = self.reader.ended_by(&event) {

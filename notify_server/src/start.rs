@@ -21,6 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const TOO_FAR_BEHIND: i64 = 100_000;
 const TOO_MUCH_MISSED: i64 = 5_000;
 
+/// Positions that a reader is behind and that cost one unit of their rate, besides the start's own:
+/// each of them is looked at.
+const POSITIONS_PER_UNIT: i64 = 500;
+
 /// The cursor that a client came with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
@@ -135,7 +139,9 @@ async fn ask(
 /// can have missed so much.
 async fn limit(app: &App, user: AuthUser, start: Start) -> Result<Start, ApiError> {
     let Start::At { from, head, .. } = start else { return Ok(start) };
-    if head.position.0 - from.position.0 <= TOO_MUCH_MISSED {
+    let behind = head.position.0 - from.position.0;
+    app.rates.charge(user.id, u32::try_from(behind / POSITIONS_PER_UNIT).unwrap_or(u32::MAX));
+    if behind <= TOO_MUCH_MISSED {
         return Ok(start);
     }
     let workspace_id = user.workspace_id;

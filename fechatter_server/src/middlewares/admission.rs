@@ -3,6 +3,7 @@
 //!
 //! The body is read here, so that nothing scarce is held while a client takes its time to send it.
 
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use fechatter_core::token::{self, AuthUser, Verifier};
 use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
-use tracing::Span;
+use tracing::{Instrument, Span};
 
 use crate::MAX_BODY;
 use crate::error::{AppError, Result};
@@ -60,9 +61,18 @@ pub(crate) async fn admit(
         Err(error) => return error.into_response(),
     };
     parts.extensions.insert(Admission { user, connection: Arc::default() });
-    let response = next.run(Request::from_parts(parts, body)).await;
-    drop(counted);
-    count_answer(&limits, &user, response).await
+    // In a task of its own: what has begun is done, also if the client has left, and holds its shares
+    // for as long. The database would go on with a query that nobody waits for.
+    let answering = async move {
+        let response = next.run(Request::from_parts(parts, body)).await;
+        drop(counted);
+        count_answer(&limits, &user, response).await
+    };
+    let answered = tokio::spawn(answering.in_current_span()).await;
+    answered.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => resume_unwind(panic),
+        Err(_) => AppError::Busy.into_response(),
+    })
 }
 
 /// The whole body, if there is room for it.
