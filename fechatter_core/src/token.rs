@@ -1,5 +1,7 @@
 //! Access tokens: short `EdDSA` JWTs that say who is calling, from which session, for which workspace.
 
+mod header;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,6 +178,7 @@ impl Verifier {
         validation.leeway = LEEWAY;
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
+        validation.validate_nbf = true;
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         let lifetime = Duration::from_secs(LIFETIME.unsigned_abs() + LEEWAY);
         let good = Cache::builder().max_capacity(REMEMBERED).time_to_live(lifetime).build();
@@ -201,8 +204,8 @@ impl Verifier {
     }
 
     fn check(&self, token: &str) -> Result<AuthUser, TokenError> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
-        let key = header.kid.and_then(|kid| self.keys.get(&kid)).ok_or(TokenError::Invalid)?;
+        let kid = header::kid(token).ok_or(TokenError::Invalid)?;
+        let key = self.keys.get(&kid).ok_or(TokenError::Invalid)?;
         let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation)
             .map_err(|error| match error.kind() {
                 ErrorKind::ExpiredSignature => TokenError::Expired,

@@ -8,6 +8,7 @@ mod operations;
 mod serve;
 mod socket;
 mod takeover;
+mod well_formed;
 
 pub use error::{ApiError, Detail, ErrorBody};
 pub use layers::{RequestId, Shared, shared};
