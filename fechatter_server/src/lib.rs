@@ -20,7 +20,7 @@ use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::StatusCode;
 use fechatter_core::config::Config;
 use fechatter_core::http::{
-    Ask, Listeners, Operations, Shared, operations, serve as serve_http, shared,
+    Ask, ConnectionLimits, Listeners, Operations, Shared, operations, serve as serve_http, shared,
 };
 use fechatter_core::log::Log;
 use fechatter_core::metrics::Metrics;
@@ -127,6 +127,12 @@ pub async fn serve(
     let db = db::connect(db::options(&config.database, APPLICATION)?, &config.database);
     let log = Log::new(db.clone());
     let limits = RequestLimits::new(&config.http);
+    let connections = ConnectionLimits {
+        port: "public",
+        in_all: config.limits.connections,
+        per_address: config.limits.connections_per_address,
+        exempt: config.http.trusted_proxies.clone(),
+    };
     let purge = Purge::default();
     let (writer, writing) = MessageWriter::start(log.clone())?;
     let retention = config.retention;
@@ -168,9 +174,13 @@ pub async fn serve(
     }
     // The operations port outlives the requests in hand, so that operators can watch them end.
     let ended = CancellationToken::new();
-    let operations =
-        tokio::spawn(serve_http(listeners.operations, operations(told), ended.clone()));
-    serve_http(listeners.public, router(state), shutdown).await;
+    let operations = tokio::spawn(serve_http(
+        listeners.operations,
+        operations(told),
+        ConnectionLimits::operations(),
+        ended.clone(),
+    ));
+    serve_http(listeners.public, router(state), connections, shutdown).await;
     ended.cancel();
     let closing = async {
         // What was handed in is written, also for those who did not wait for it.

@@ -1,12 +1,12 @@
 //! Where a request comes from.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use axum::extract::FromRequestParts;
 use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
-use fechatter_core::http::Peer;
+use fechatter_core::http::{Peer, network};
 
 use crate::AppState;
 
@@ -20,12 +20,7 @@ pub(crate) struct Device {
 impl Device {
     /// The address as far as it names one client: of IPv6, its network of 64 bits.
     pub(crate) fn network(&self) -> IpAddr {
-        match self.address {
-            IpAddr::V4(address) => address.into(),
-            IpAddr::V6(address) => {
-                Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into()
-            }
-        }
+        network(self.address)
     }
 }
 
