@@ -196,6 +196,5 @@ fn address() -> Result<SocketAddr> {
 fn keygen(fechatter_server: &Path) -> Result<Vec<(String, String)>> {
     let output = Command::new(fechatter_server).arg("keygen").output().context("running keygen")?;
     ensure!(output.status.success(), "keygen failed: {}", String::from_utf8_lossy(&output.stderr));
-    let entries = dotenvy::from_read_iter(&*output.stdout).collect::<Result<_, _>>();
-    entries.context("reading what keygen printed")
+    env_file::parse(&output.stdout).context("reading what keygen printed")
 }

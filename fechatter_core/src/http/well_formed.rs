@@ -40,15 +40,12 @@ fn check(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
 /// `uri-host [":" port]` of RFC 9110, whose `http` addresses have a host that is not empty.
 fn is_host(value: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(value) else { return false };
-    let (is_host, port) = match text.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((address, port)) => (address.parse::<Ipv6Addr>().is_ok(), port),
-            None => return false,
-        },
-        None => {
-            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
-            (is_name(name.as_bytes()), port)
-        }
+    let (is_host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let Some((address, port)) = rest.split_once(']') else { return false };
+        (address.parse::<Ipv6Addr>().is_ok(), port)
+    } else {
+        let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+        (is_name(name.as_bytes()), port)
     };
     is_host && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }

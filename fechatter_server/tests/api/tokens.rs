@@ -104,8 +104,8 @@ async fn a_header_that_asks_for_more_than_we_understand_is_refused() {
         r#"{"typ":"JWT","alg":"EdDSA","kid":null}"#.to_owned(),
         r#"{"typ":"JWT","alg":"EdDSA","kid":0}"#.to_owned(),
     ] {
-        let kind = answer(&app, &sign(&header)).await;
-        assert_eq!(kind.as_deref(), Some("unauthenticated"), "{header}");
+        let refused = answer(&app, &sign(&header)).await;
+        assert_eq!(refused.as_deref(), Some("unauthenticated"), "{header}");
     }
 }
 
