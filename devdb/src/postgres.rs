@@ -256,8 +256,8 @@ impl Launch {
 #[must_use]
 pub fn configured_url() -> Option<String> {
     let from_file = || {
-        let mut entries = dotenvy::dotenv_iter().ok()?.flatten();
-        entries.find_map(|(key, value)| (key == "DATABASE_URL").then_some(value))
+        let entries = env_file::read_nearest().ok()?;
+        entries.into_iter().find_map(|(key, value)| (key == "DATABASE_URL").then_some(value))
     };
     env::var("DATABASE_URL").ok().or_else(from_file).filter(|url| !url.is_empty())
 }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use config::builder::DefaultState;
-use config::{Environment, File, FileFormat};
+use config::{ConfigError, Environment, File, FileFormat};
 use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::de::Error as _;
@@ -252,13 +252,9 @@ impl Config {
     /// Reads `.env`, then the file (`app.yml` unless named), then the environment's overrides.
     ///
     /// # Errors
-    /// Names the key that is unknown, missing or of the wrong type.
+    /// Names the key that is unknown, missing or of the wrong type, and no value of any.
     pub fn load(path: Option<&Path>) -> anyhow::Result<Self> {
-        match dotenvy::dotenv() {
-            Ok(_) => {}
-            Err(error) if error.not_found() => {}
-            Err(error) => return Err(error).context(".env cannot be read"),
-        }
+        env_file::load_nearest()?;
         let path = path
             .map(Path::to_path_buf)
             .or_else(|| std::env::var_os("FECHATTER_CONFIG").map(PathBuf::from))
@@ -284,6 +280,7 @@ impl Config {
             .set_override_option("database.url", std::env::var("DATABASE_URL").ok())
             .and_then(config::ConfigBuilder::<DefaultState>::build)
             .and_then(config::Config::try_deserialize::<Self>)
+            .map_err(|error| anyhow::anyhow!(without_values(&error)))
             .with_context(|| format!("the configuration {} is not valid", path.display()))?;
         config.check()?;
         Ok(config)
@@ -296,8 +293,9 @@ impl Config {
     pub fn from_yaml(yaml: &str) -> anyhow::Result<Self> {
         let config: Self = config::Config::builder()
             .add_source(File::from_str(yaml, FileFormat::Yaml))
-            .build()?
-            .try_deserialize()?;
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|error| anyhow::anyhow!(without_values(&error)))?;
         config.check()?;
         Ok(config)
     }
@@ -342,6 +340,49 @@ impl Config {
             warn!("auth.secure_cookie is off although server.public_url is https");
         }
         Ok(())
+    }
+}
+
+/// What is wrong with which key, without the value that was found: it may be a secret, also where
+/// another key or a whole section belongs.
+fn without_values(error: &ConfigError) -> String {
+    let key_of = |key: &Option<String>| key.as_deref().unwrap_or("the whole").to_owned();
+    match error {
+        ConfigError::NotFound(key) => format!("{key} is missing"),
+        ConfigError::Type { unexpected, expected, key, origin } => {
+            // Before the first quote stands its kind.
+            let found = unexpected.to_string();
+            let found = found.split(['`', '"']).next().unwrap_or_default().trim_end();
+            let origin = origin.as_ref().map(|origin| format!(" in {origin}")).unwrap_or_default();
+            format!("{}{origin}: found {found}, expected {expected}", key_of(key))
+        }
+        ConfigError::At { error, key, .. } => {
+            format!("{}: {}", key_of(key), without_values(error))
+        }
+        ConfigError::FileParse { cause, .. } => {
+            let cause = cause.to_string();
+            let line = cause.rsplit_once(" line ").map(|(_, line)| line.split(' ').next());
+            match line.flatten().and_then(|line| line.parse::<usize>().ok()) {
+                Some(line) => format!("it is no YAML, at or before line {line}"),
+                None => "it is no YAML".to_owned(),
+            }
+        }
+        ConfigError::Message(text) => without_value(text),
+        _ => "it cannot be read".to_owned(),
+    }
+}
+
+/// The parts of a message that are known to quote no value.
+fn without_value(text: &str) -> String {
+    let is_key = |name: &&str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let unknown = text.strip_prefix("unknown field `").and_then(|text| text.split('`').next());
+    if let Some(name) = unknown.filter(is_key) {
+        format!("{name} is no key that there is")
+    } else if let Some((variable, _)) = text.split_once(" contains non-Unicode data") {
+        format!("{variable} is no text in UTF-8")
+    } else {
+        let expected = text.rfind(", expected ").map_or("", |at| &text[at..]);
+        format!("the value is not valid{expected}")
     }
 }
 
@@ -391,6 +432,49 @@ mod tests {
         let wrong = example.replace("  trusted_proxies: []\n", &one.replace("32", "33"));
         let error = format!("{:#}", Config::from_yaml(&wrong).unwrap_err());
         assert!(error.contains("http.trusted_proxies"), "{error}");
+    }
+
+    #[test]
+    fn a_value_that_may_be_a_secret_is_not_repeated() {
+        let example = include_str!("../../app.yml.example");
+        let with = |line: &str, wrong: &str| {
+            assert!(example.contains(line), "{line}");
+            example.replace(line, wrong)
+        };
+        let url = "  url: postgres:///fechatter\n";
+        let secret_url = "postgres://fechatter:hunter2@db/fechatter";
+        let refresh_key = "  refresh_key: REPLACE-WITH-KEYGEN\n";
+        for (yaml, named) in [
+            (with(refresh_key, "  refresh_key: [hunter2]\n"), "auth.refresh_key"),
+            (with(refresh_key, "  refresh_key: {hunter2: 1}\n"), "auth.refresh_key"),
+            (with(refresh_key, "  refresh_key: {key: hunter2}\n"), "auth.refresh_key"),
+            (with(refresh_key, "  refresh_key:hunter2\n"), "line"),
+            (with(refresh_key, "  refresh_key: \"hunter2\n"), "YAML"),
+            (with(refresh_key, "  refresh_key: hunter2: x\n"), "line"),
+            (with(refresh_key, "  refresh_key: *hunter2\n"), "line"),
+            (with(refresh_key, "  refresh_key: !hunter2!x y\n"), "line"),
+            (with(refresh_key, "  refresh_key: %hunter2\n"), "line"),
+            (with(refresh_key, "  ? [hunter2]\n  : x\n"), "YAML"),
+            (with(refresh_key, "  hunter2: \n"), "auth"),
+            (with(refresh_key, "  key: hunter2\n"), "key"),
+            (with(url, &format!("  url: [{secret_url}]\n")), "database.url"),
+            (with(url, &format!("  - {secret_url}\n")), "line"),
+            (with("  max_connections: 20\n", "  max_connections: hunter2\n"), "max_connections"),
+            (with("  secure_cookie: true\n", "  secure_cookie: hunter2\n"), "secure_cookie"),
+            (with("  join_policy: invite\n", "  join_policy: hunter2\n"), "join_policy"),
+            (with("  trusted_proxies: []\n", "  trusted_proxies: [hunter2]\n"), "trusted_proxies"),
+            (with("  listen: 127.0.0.1:6688\n", "  listen: hunter2\n"), "server.listen"),
+            (format!("auth: hunter2\n{}", example.replace("auth:\n", "log2:\n")), ""),
+            ("hunter2".to_owned(), ""),
+            ("[hunter2]".to_owned(), ""),
+            (with("\ndatabase:\n", "\ndatabase: hunter2\nother:\n"), ""),
+        ] {
+            let error = Config::from_yaml(&yaml).unwrap_err();
+            for text in [format!("{error:#}"), format!("{error:?}")] {
+                assert!(!text.contains("hunter2"), "{text}");
+                assert!(text.contains(named), "{named}: {text}");
+            }
+        }
     }
 
     fn http(trusted: &[&str]) -> HttpConfig {

@@ -4,10 +4,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ::metrics::gauge;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Postgres, Transaction};
+use tracing::subscriber::{NoSubscriber, with_default};
+use tracing::warn;
 
 use crate::config::DatabaseConfig;
 use crate::metrics;
@@ -17,10 +19,46 @@ use crate::metrics;
 /// # Errors
 /// When `database.url` is no PostgreSQL URL.
 pub fn options(config: &DatabaseConfig, application: &str) -> anyhow::Result<PgConnectOptions> {
-    let options = PgConnectOptions::from_str(config.url.expose_secret())
+    let url = config.url.expose_secret();
+    // sqlx would log what it does not know together with its value, which may be a password.
+    let options = with_default(NoSubscriber::new(), || PgConnectOptions::from_str(url))
         .context("database.url is no PostgreSQL URL")?;
+    // PostgreSQL repeats the name of a database that is not there.
+    let is_database = options.get_database().is_none_or(|name| !name.contains('@'));
+    ensure!(
+        is_database,
+        "database.url names no server where one belongs: it is postgres://user:password@host/name, \
+         with %2F for a slash in the password"
+    );
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters).split('&');
+    for name in parameters.filter_map(|parameter| parameter.split('=').next()) {
+        if !name.is_empty() && !PARAMETERS.contains(&name) && !name.starts_with("options") {
+            warn!("database.url has a parameter that is not known and has no effect");
+        }
+    }
     Ok(options.application_name(application))
 }
+
+/// The parameters of a PostgreSQL URL that sqlx knows, besides `options`.
+const PARAMETERS: [&str; 17] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
 
 /// A pool that connects when it is first used.
 ///

@@ -2,9 +2,9 @@
 //!
 //! Read in this order: [`ids`] (one newtype an id), the objects that clients receive ([`user`],
 //! [`workspace`], [`chat`], [`message`]), [`event`] (what the log holds of them), [`log`] (how
-//! events are written, read and announced), [`token`] (who is calling), [`http`] (what every
-//! request to either server shares), [`turns`] and [`rate`] (fair shares),
-//! [`config`], [`db`], [`telemetry`], [`metrics`] and
+//! events are written, read and announced), [`token`] (who is calling), [`randomness`] (whether its
+//! keys are any good), [`http`] (what every request to either server shares), [`turns`] and [`rate`]
+//! (fair shares), [`config`], [`db`], [`telemetry`], [`metrics`] and
 //! [`shutdown`].
 //! [`sabotage`] is for tests of the tests.
 
@@ -18,6 +18,7 @@ pub mod ids;
 pub mod log;
 pub mod message;
 pub mod metrics;
+pub mod randomness;
 pub mod rate;
 pub mod sabotage;
 pub mod shutdown;

@@ -25,6 +25,10 @@ names! {
         "Answers, by method, route and status.";
     describe_histogram REQUEST_SECONDS "fechatter_request_seconds"
         "Time until the answer's headers, by method and route.";
+    describe_gauge CONNECTIONS_OPEN "fechatter_connections_open"
+        "Connections open now, by port (public, operations).";
+    describe_counter CONNECTIONS_REFUSED "fechatter_connections_refused_total"
+        "Connections that were closed unserved, by port and reason (address: its share was used up; all: so was the limit in all).";
     describe_counter CHAT_LISTS "fechatter_chat_lists_total"
         "Lists of chats asked for, by outcome (miss: read anew; hit: kept; `not_modified`: kept by both).";
     describe_histogram LOCK_WAIT_SECONDS "fechatter_lock_wait_seconds"

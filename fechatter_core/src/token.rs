@@ -1,11 +1,14 @@
 //! Access tokens: short `EdDSA` JWTs that say who is calling, from which session, for which workspace.
 
+mod header;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use aws_lc_rs::encoding::{AsBigEndian, Curve25519SeedBin};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::header::AUTHORIZATION;
@@ -21,6 +24,7 @@ use tracing::Span;
 use uuid::Uuid;
 
 use crate::http::ApiError;
+use crate::randomness::looks_random;
 use crate::user::{User, UserStatus};
 use crate::{SessionId, Timestamp, UserId, WorkspaceId};
 
@@ -87,8 +91,8 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// Reads `auth.private_key`: a PKCS#8 Ed25519 key in base64, whose public half must be among
-    /// the verifier's keys.
+    /// Reads `auth.private_key`: a PKCS#8 Ed25519 key in base64 that looks random, whose public half
+    /// must be among the verifier's keys.
     ///
     /// # Errors
     /// Names the key that is wrong and how to make a new one.
@@ -98,6 +102,13 @@ impl Signer {
         let der = private_key.and_then(|key| BASE64_STANDARD.decode(key.expose_secret()).ok());
         let der = der.context(HELP)?;
         let pair = Ed25519KeyPair::from_pkcs8(&der).ok().context(HELP)?;
+        let seed: Option<Curve25519SeedBin> = pair.seed().and_then(|seed| seed.as_be_bytes()).ok();
+        let seed = seed.context(HELP)?;
+        ensure!(
+            looks_random(seed.as_ref()),
+            "auth.private_key is not random, so that others can guess it; `fechatter_server keygen` \
+             makes one"
+        );
         let kid = key_id(pair.public_key().as_ref());
         ensure!(
             verifier.keys.contains_key(&kid),
@@ -159,7 +170,7 @@ impl Verifier {
     /// take over while tokens of the old one are still about.
     ///
     /// # Errors
-    /// When there is none, more than two, or one is no key.
+    /// When there is none, more than two, or one is no key that only its owner can sign with.
     pub fn new(public_keys: &[String]) -> anyhow::Result<Self> {
         const HELP: &str = "auth.public_keys holds no Ed25519 key in base64; `fechatter_server \
                             keygen` makes one";
@@ -170,12 +181,18 @@ impl Verifier {
         for key in public_keys {
             let key = BASE64_STANDARD.decode(key).ok().filter(|key| key.len() == 32);
             let key = key.context(HELP)?;
+            ensure!(
+                looks_random(&key) && !has_small_order(&key),
+                "auth.public_keys holds a key that anybody can sign for; `fechatter_server keygen` \
+                 makes one"
+            );
             keys.insert(key_id(&key), DecodingKey::from_ed_der(&key));
         }
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.leeway = LEEWAY;
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
+        validation.validate_nbf = true;
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         let lifetime = Duration::from_secs(LIFETIME.unsigned_abs() + LEEWAY);
         let good = Cache::builder().max_capacity(REMEMBERED).time_to_live(lifetime).build();
@@ -201,8 +218,8 @@ impl Verifier {
     }
 
     fn check(&self, token: &str) -> Result<AuthUser, TokenError> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
-        let key = header.kid.and_then(|kid| self.keys.get(&kid)).ok_or(TokenError::Invalid)?;
+        let kid = header::kid(token).ok_or(TokenError::Invalid)?;
+        let key = self.keys.get(&kid).ok_or(TokenError::Invalid)?;
         let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation)
             .map_err(|error| match error.kind() {
                 ErrorKind::ExpiredSignature => TokenError::Expired,
@@ -229,6 +246,19 @@ pub fn generate_keys() -> anyhow::Result<(SecretString, String)> {
     let der = pair.to_pkcs8v1().context("the key has no PKCS#8 form")?;
     let private = BASE64_STANDARD.encode(der.as_ref());
     Ok((private.into(), BASE64_STANDARD.encode(pair.public_key().as_ref())))
+}
+
+/// Whether a public key is one of the points whose multiples are but eight: a signature that fits it
+/// needs no private key. Two of them look random.
+fn has_small_order(public_key: &[u8]) -> bool {
+    const ORDER_EIGHT: [[u8; 31]; 2] = [
+        *b"\x26\xe8\x95\x8f\xc2\xb2\x27\xb0\x45\xc3\xf4\x89\xf2\xef\x98\xf0\
+           \xd5\xdf\xac\x05\xd3\xc6\x33\x39\xb1\x38\x02\x88\x6d\x53\xfc",
+        *b"\xc7\x17\x6a\x70\x3d\x4d\xd8\x4f\xba\x3c\x0b\x76\x0d\x10\x67\x0f\
+           \x2a\x20\x53\xfa\x2c\x39\xcc\xc6\x4e\xc7\xfd\x77\x92\xac\x03",
+    ];
+    // The last byte has the sign; the others are those of no other point in practice.
+    ORDER_EIGHT.iter().any(|point| public_key.starts_with(point))
 }
 
 /// Names a public key in the tokens' headers.
@@ -265,5 +295,68 @@ where
         let user = Verifier::from_ref(state).verify(token)?;
         Span::current().record("user_id", user.id.0);
         Ok(user)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The PKCS#8 form of an Ed25519 key with this seed (RFC 8410).
+    fn private_key(seed: &[u8]) -> SecretString {
+        let head = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+        BASE64_STANDARD.encode([head, seed].concat()).into()
+    }
+
+    fn public_key(seed: &[u8]) -> String {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).unwrap();
+        BASE64_STANDARD.encode(pair.public_key().as_ref())
+    }
+
+    fn complaint(seed: &[u8]) -> Option<String> {
+        let verifier = Verifier::new(&[public_key(seed)]).unwrap();
+        Signer::new(Some(&private_key(seed)), &verifier).err().map(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn a_private_key_is_random() {
+        assert_eq!(complaint(&rand::random::<[u8; 32]>()), None);
+        let ascending: Vec<_> = (1..=32).collect();
+        for seed in [&[0; 32], &[7; 32], b"correct horse battery staple 123", &ascending[..]] {
+            let complaint = complaint(seed).unwrap();
+            assert!(complaint.contains("auth.private_key is not random"), "{complaint}");
+        }
+    }
+
+    #[test]
+    fn a_public_key_is_none_that_anybody_can_sign_for() {
+        for hex in [
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "0000000000000000000000000000000000000000000000000000000000000080",
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "0100000000000000000000000000000000000000000000000000000000000080",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        ] {
+            let bytes: Vec<_> = (0..64)
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+                .collect();
+            let (_, good) = generate_keys().unwrap();
+            for keys in
+                [vec![BASE64_STANDARD.encode(&bytes)], vec![good, BASE64_STANDARD.encode(&bytes)]]
+            {
+                let error = Verifier::new(&keys).err().unwrap().to_string();
+                assert!(error.contains("anybody can sign for"), "{hex}: {error}");
+            }
+        }
     }
 }

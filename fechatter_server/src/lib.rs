@@ -6,6 +6,7 @@
 
 mod error;
 mod handlers;
+mod keygen;
 mod middlewares;
 mod models;
 mod services;
@@ -14,20 +15,20 @@ mod utils;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::StatusCode;
 use axum::middleware;
 use fechatter_core::config::Config;
+use fechatter_core::db;
 use fechatter_core::http::{
-    Ask, Listeners, Operations, Shared, operations, serve as serve_http, shared,
+    Ask, ConnectionLimits, Listeners, Operations, Shared, operations, serve as serve_http, shared,
 };
 use fechatter_core::log::Log;
 use fechatter_core::metrics::Metrics;
 use fechatter_core::token::{Signer, Verifier};
-use fechatter_core::{db, token};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use sqlx::{ConnectOptions, Connection, PgPool};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,8 @@ use crate::services::message_writer::MessageWriter;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
+
+pub use keygen::{keygen, write_keys};
 
 /// The schema: applied by `fechatter_server migrate`, at the start, and to every test's database.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
@@ -82,25 +85,6 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// New keys for the configuration, as lines for `.env`.
-///
-/// # Errors
-/// When the system has no randomness.
-pub fn keygen() -> anyhow::Result<String> {
-    use base64::Engine;
-    use base64::prelude::BASE64_STANDARD;
-
-    let (private, public) = token::generate_keys()?;
-    let refresh: SecretString = BASE64_STANDARD.encode(rand::random::<[u8; 32]>()).into();
-    Ok(format!(
-        "FECHATTER__AUTH__PRIVATE_KEY={}\n\
-         FECHATTER__AUTH__PUBLIC_KEYS={public}\n\
-         FECHATTER__AUTH__REFRESH_KEY={}\n",
-        private.expose_secret(),
-        refresh.expose_secret()
-    ))
-}
-
 /// Whether the configuration's keys are good, before anything is done with the rest of it.
 ///
 /// # Errors
@@ -113,6 +97,13 @@ fn keys(config: &Config) -> anyhow::Result<(Verifier, Signer, RefreshKey)> {
     let verifier = Verifier::new(&config.auth.public_keys)?;
     let signer = Signer::new(config.auth.private_key.as_ref(), &verifier)?;
     let refresh_key = RefreshKey::new(config.auth.refresh_key.as_ref())?;
+    let others = [config.auth.private_key.as_ref().map_or("", ExposeSecret::expose_secret)];
+    let mut others = others.into_iter().chain(config.auth.public_keys.iter().map(String::as_str));
+    let refresh = config.auth.refresh_key.as_ref().map_or("", ExposeSecret::expose_secret);
+    ensure!(
+        !others.any(|key| key == refresh),
+        "auth.refresh_key must be a key of its own; `fechatter_server keygen` makes one"
+    );
     Ok((verifier, signer, refresh_key))
 }
 
@@ -130,6 +121,12 @@ pub async fn serve(
     let log = Log::new(db.clone());
     let log = log.with_writers_per_log(config.limits.log_connections_per_workspace);
     let limits = RequestLimits::new(&config);
+    let connections = ConnectionLimits {
+        port: "public",
+        in_all: config.limits.connections,
+        per_address: config.limits.connections_per_address,
+        exempt: config.http.trusted_proxies.clone(),
+    };
     let purge = Purge::default();
     let (writer, writing) = MessageWriter::start(log.clone())?;
     let retention = config.retention;
@@ -171,9 +168,13 @@ pub async fn serve(
     }
     // The operations port outlives the requests in hand, so that operators can watch them end.
     let ended = CancellationToken::new();
-    let operations =
-        tokio::spawn(serve_http(listeners.operations, operations(told), ended.clone()));
-    serve_http(listeners.public, router(state), shutdown).await;
+    let operations = tokio::spawn(serve_http(
+        listeners.operations,
+        operations(told),
+        ConnectionLimits::operations(),
+        ended.clone(),
+    ));
+    serve_http(listeners.public, router(state), connections, shutdown).await;
     ended.cancel();
     let closing = async {
         // What was handed in is written, also for those who did not wait for it.

@@ -1,6 +1,7 @@
 //! The REST API's process.
 
-use std::path::PathBuf;
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use fechatter_core::config::Config;
@@ -27,18 +28,19 @@ enum Command {
     Serve,
     /// Apply the migrations, and end.
     Migrate,
-    /// Print new keys for the configuration, as lines for `.env`.
-    Keygen,
+    /// Make new keys for the configuration, as lines for `.env`.
+    Keygen {
+        /// Add them to this file, which its owner alone can read then, instead of printing them.
+        #[arg(long, value_name = "FILE")]
+        write: Option<PathBuf>,
+    },
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if matches!(arguments.command, Some(Command::Keygen)) {
-        return Ok(std::io::Write::write_all(
-            &mut std::io::stdout(),
-            fechatter_server::keygen()?.as_bytes(),
-        )?);
+    if let Some(Command::Keygen { write }) = arguments.command {
+        return make_keys(write.as_deref());
     }
     let config = Config::load(arguments.config.as_deref())?;
     telemetry::init(&config.log)?;
@@ -54,4 +56,11 @@ async fn main() -> anyhow::Result<()> {
     }
     let listeners = Listeners::bind(config.server.listen, config.server.operations_listen)?;
     fechatter_server::serve(config, listeners, shutdown::on_signal()?).await
+}
+
+fn make_keys(file: Option<&Path>) -> anyhow::Result<()> {
+    match file {
+        Some(file) => fechatter_server::write_keys(file),
+        None => Ok(stdout().write_all(fechatter_server::keygen()?.as_bytes())?),
+    }
 }

@@ -36,7 +36,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::routing::get;
 use fechatter_core::config::Config;
-use fechatter_core::http::{self, Ask, Listeners, Operations, Shared};
+use fechatter_core::http::{self, Ask, ConnectionLimits, Listeners, Operations, Shared};
 use fechatter_core::log::{self, Range};
 use fechatter_core::metrics::Metrics;
 use fechatter_core::rate::Rates;
@@ -55,6 +55,8 @@ use snapshot::Loader;
 use sse::App;
 use tail::Tail;
 
+/// Connections beyond those of all streams.
+const NOT_STREAMS: usize = 1_000;
 /// How late the end of a token may be noticed; fifteen of them make the time between heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
 /// How long the pool's connections may take to close at the end.
@@ -114,8 +116,15 @@ pub async fn serve(
     parts.spawn(until(shutdown.clone(), async move { tail.run().await }));
     parts.spawn(until(shutdown.clone(), listening));
     parts.spawn(until(shutdown.clone(), metrics.upkeep()));
-    parts.spawn(http::serve(listeners.public, router(app, &config), shutdown.clone()));
-    parts.spawn(http::serve(listeners.operations, operations, shutdown.clone()));
+    let public = http::serve(
+        listeners.public,
+        router(app, &config),
+        connection_limits(&config),
+        shutdown.clone(),
+    );
+    let of_operations = ConnectionLimits::operations();
+    parts.spawn(public);
+    parts.spawn(http::serve(listeners.operations, operations, of_operations, shutdown.clone()));
     let mut result = Ok(());
     while let Some(ended) = parts.join_next().await {
         if let Err(panic) = ended {
@@ -148,6 +157,16 @@ fn router(app: App, config: &Config) -> Router {
     };
     let router = Router::new().route("/events", get(sse::events)).with_state(app);
     http::shared(router, &shared)
+}
+
+fn connection_limits(config: &Config) -> ConnectionLimits {
+    ConnectionLimits {
+        port: "public",
+        // Streams may be as many as configured, and others ask for one meanwhile.
+        in_all: config.notify.streams.saturating_add(NOT_STREAMS),
+        per_address: config.limits.connections_per_address,
+        exempt: config.http.trusted_proxies.clone(),
+    }
 }
 
 fn measuring(db: PgPool, hub: Arc<Hub>, tail: Arc<Tail>) -> Ask<()> {

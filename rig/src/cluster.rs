@@ -20,7 +20,7 @@ use crate::{Process, Rest, Town};
 const STARTING: Duration = Duration::from_mins(1);
 
 /// Who tries a server in every way is not to be slowed down by what protects it from such people.
-const NO_LIMITS: [(&str, &str); 10] = [
+const NO_LIMITS: [(&str, &str); 12] = [
     ("ACCOUNTS__ATTEMPTS_PER_MINUTE", "1000000"),
     ("ACCOUNTS__ATTEMPTS_PER_MINUTE_OVERALL", "1000000"),
     ("ACCOUNTS__FREE_FAILURES", "1000000"),
@@ -29,6 +29,8 @@ const NO_LIMITS: [(&str, &str); 10] = [
     ("AUTH__SECURE_COOKIE", "false"),
     ("HTTP__BURST", "1000000"),
     ("HTTP__REQUESTS_PER_SECOND", "1000000"),
+    ("LIMITS__CONNECTIONS", "1000000"),
+    ("LIMITS__CONNECTIONS_PER_ADDRESS", "1000000"),
     ("LOG__FILTER", "warn"),
     ("NOTIFY__STREAMS_PER_USER", "100000"),
 ];
@@ -194,6 +196,5 @@ fn address() -> Result<SocketAddr> {
 fn keygen(fechatter_server: &Path) -> Result<Vec<(String, String)>> {
     let output = Command::new(fechatter_server).arg("keygen").output().context("running keygen")?;
     ensure!(output.status.success(), "keygen failed: {}", String::from_utf8_lossy(&output.stderr));
-    let entries = dotenvy::from_read_iter(&*output.stdout).collect::<Result<_, _>>();
-    entries.context("reading what keygen printed")
+    env_file::parse(&output.stdout).context("reading what keygen printed")
 }

@@ -48,8 +48,8 @@ enum Job {
 
 fn main() -> ExitCode {
     // First of all and before any thread: this changes our environment.
-    let _ = dotenvy::from_path(workspace::root().join(".env"));
-    run(Arguments::parse().job).unwrap_or_else(|error| {
+    let environment = env_file::load(&workspace::root().join(".env"));
+    environment.and_then(|()| run(Arguments::parse().job)).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })

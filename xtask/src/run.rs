@@ -2,10 +2,9 @@
 
 use std::{
     env, fs,
-    fs::{File, OpenOptions, Permissions},
-    io::Write,
+    fs::{File, Permissions},
     net::{Ipv4Addr, TcpListener},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     time::{Duration, Instant},
@@ -275,20 +274,15 @@ fn keys(server: &Path, home: &Path) -> Result<Vec<(String, String)>> {
     }
     let file = home.join("keys.env");
     if !file.exists() {
-        let mut keygen = Command::new(server);
-        let output =
-            keygen.arg("keygen").current_dir(root()).envs(development_settings()).output()?;
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{} keygen failed:\n{complaint}", server.display());
         // Beside its place first: a half-written file would be taken for keys.
         let fresh = file.with_extension("new");
         let _ = fs::remove_file(&fresh);
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600).open(&fresh)?.write_all(&output.stdout)?;
+        let output = Command::new(server).args(["keygen", "--write"]).arg(&fresh).output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{} keygen failed:\n{complaint}", server.display());
         fs::rename(&fresh, &file)?;
     }
-    let entries = dotenvy::from_path_iter(&file)?.collect::<Result<_, _>>();
-    entries.with_context(|| format!("reading {}", file.display()))
+    env_file::read(&file)
 }
 
 fn tail(log: &Path) -> String {

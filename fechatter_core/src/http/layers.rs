@@ -9,7 +9,7 @@ use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
     RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -19,6 +19,7 @@ use tracing::{Span, error, field, info, info_span};
 use uuid::Uuid;
 
 use super::ApiError;
+use super::well_formed::well_formed;
 use crate::metrics;
 
 const STANDARD_METHODS: [Method; 7] = [
@@ -32,7 +33,7 @@ const STANDARD_METHODS: [Method; 7] = [
 ];
 const MAX_URI: usize = 8 * 1024;
 const MAX_HEADERS: usize = 16 * 1024;
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIME: HeaderName = HeaderName::from_static("x-server-time");
 
 /// What the layers need to know.
@@ -49,12 +50,15 @@ pub struct Shared {
 pub struct RequestId(pub String);
 
 /// Puts the shared layers around a router: request id, one log line a request, errors in their one
-/// form, security headers, CORS, and the limits of URI and headers.
+/// form, security headers, CORS, one `Host`, and the limits of URI and headers.
 pub fn shared<S: Clone + Send + Sync + 'static>(router: Router<S>, shared: &Shared) -> Router<S> {
     let https = shared.https;
     router
         .layer(middleware::from_fn(limits))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(cors(&shared.allowed_origins))
+        // Outside of CORS, which answers preflights.
+        .layer(middleware::from_fn(well_formed))
         .layer(middleware::from_fn(move |request, next| envelope(request, next, https)))
         .layer(
             TraceLayer::new_for_http()
@@ -63,7 +67,6 @@ pub fn shared<S: Clone + Send + Sync + 'static>(router: Router<S>, shared: &Shar
                 .on_response(log_response)
                 .on_failure(()),
         )
-        .layer(cors(&shared.allowed_origins))
         .layer(middleware::from_fn(identify))
 }
 
@@ -103,6 +106,16 @@ async fn envelope(request: Request, next: Next, https: bool) -> Response {
     if let Ok(value) = HeaderValue::try_from(elapsed) {
         headers.insert(SERVER_TIME, value);
     }
+    protect(headers);
+    if https {
+        let value = HeaderValue::from_static("max-age=31536000; includeSubDomains");
+        headers.insert(STRICT_TRANSPORT_SECURITY, value);
+    }
+    response
+}
+
+/// Adds the security headers of every answer that it does not have yet.
+pub(super) fn protect(headers: &mut HeaderMap) {
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -111,11 +124,6 @@ async fn envelope(request: Request, next: Next, https: bool) -> Response {
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
-    if https {
-        let value = HeaderValue::from_static("max-age=31536000; includeSubDomains");
-        headers.insert(STRICT_TRANSPORT_SECURITY, value);
-    }
-    response
 }
 
 /// By the route's pattern, not its path, so that there are only so many.

@@ -1,14 +1,20 @@
 //! What every request to either server shares: the errors' one form, the layers, the accept loop
 //! and the operations port.
 
+mod address;
 mod body;
+mod connections;
 mod error;
 mod layers;
 mod operations;
+mod refusal;
 mod serve;
 mod socket;
 mod takeover;
+mod well_formed;
 
+pub use address::network;
+pub use connections::{ConnectionLimits, OpenConnection};
 pub use error::{ApiError, Detail, ErrorBody};
 pub use layers::{RequestId, Shared, shared};
 pub use operations::{Ask, Operations, operations};

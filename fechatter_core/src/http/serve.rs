@@ -19,7 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +27,8 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use super::body::Drained;
+use super::connections::{ConnectionLimits, Connections, OpenConnection};
+use super::refusal;
 use super::socket::Watched;
 use super::takeover::{self, Taken, Takeover};
 
@@ -69,26 +71,46 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 const BACKLOG: u32 = 16_384;
 /// More headers than anybody sends; their size in all is limited further in.
 const MAX_HEADERS: usize = 1_000;
+/// The most that is held of a request's head, or of its body before somebody wants it. A head may
+/// have 24 KiB, and what is a little larger is still answered in full.
+const BUFFER: usize = 32 * 1024;
+/// Connections that are being refused at a time; more are closed without an answer.
+const REFUSALS: usize = 64;
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests in hand may take to finish once the end has come.
 const DRAIN: Duration = Duration::from_secs(15);
 
-/// Serves connections until the token is cancelled, then lets the requests in hand finish, for at
-/// most 15 s. Responses without an end, and what [takes connections over](Takeover), must themselves
+/// Serves connections, as many as the limits allow, until the token is cancelled, then lets the
+/// requests in hand finish, for at most 15 s. A connection too many is answered with an error and
+/// closed. Responses without an end, and what [takes connections over](Takeover), must themselves
 /// end on the token.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    let connections = TaskTracker::new();
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ConnectionLimits,
+    shutdown: CancellationToken,
+) {
+    let tasks = TaskTracker::new();
+    let connections = Connections::new(limits);
+    let refusals = Arc::new(Semaphore::new(REFUSALS));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shutdown.cancelled() => break,
         };
         match accepted {
-            Ok((socket, peer)) => {
-                let (router, open) = (router.clone(), connections.clone());
-                let served = serve_connection(socket, peer, router, open, shutdown.clone());
-                connections.spawn(served);
-            }
+            Ok((socket, peer)) => match connections.admit(peer.ip()) {
+                Ok(place) => {
+                    let open = OpenConnection::new(place, tasks.token());
+                    let (router, shutdown) = (router.clone(), shutdown.clone());
+                    tasks.spawn(serve_connection(socket, peer, router, open, shutdown));
+                }
+                Err(refused) => {
+                    if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+                        tasks.spawn(refusal::refuse(socket, refused.into(), permit));
+                    }
+                }
+            },
             Err(error) => {
                 // Out of descriptors, most likely: nothing to do but let some close.
                 warn!(%error, "a connection could not be accepted");
@@ -97,9 +119,9 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         }
     }
     drop(listener);
-    connections.close();
-    if timeout(DRAIN, connections.wait()).await.is_err() {
-        warn!(connections = connections.len(), "requests were cut off at the end");
+    tasks.close();
+    if timeout(DRAIN, tasks.wait()).await.is_err() {
+        warn!(connections = tasks.len(), "requests were cut off at the end");
     }
 }
 
@@ -107,7 +129,7 @@ async fn serve_connection(
     socket: TcpStream,
     peer: SocketAddr,
     router: Router,
-    connections: TaskTracker,
+    open: OpenConnection,
     shutdown: CancellationToken,
 ) {
     // Without this, small frames wait for the client's acknowledgement of the one before.
@@ -125,6 +147,7 @@ async fn serve_connection(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
         .max_headers(MAX_HEADERS)
+        .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(Watched::new(socket)), service);
     let mut draining = false;
     let ended = loop {
@@ -133,7 +156,7 @@ async fn serve_connection(
             ended = &mut connection => break ended,
             Ok((takeover, head)) = &mut handed_over => {
                 let socket = connection.into_parts().io.into_inner();
-                takeover.go_on(Taken { socket, head, open: connections.token() });
+                takeover.go_on(Taken { socket, head, open });
                 return;
             }
             () = shutdown.cancelled(), if !draining => {
@@ -144,6 +167,10 @@ async fn serve_connection(
     };
     if let Err(error) = ended {
         debug!(%error, %peer, "a connection broke off");
+        if error.is_parse() {
+            // hyper has answered; more of what it did not understand may be on its way.
+            refusal::close(connection.into_parts().io.into_inner().into_inner()).await;
+        }
     }
 }
 

@@ -25,6 +25,10 @@ impl Watched {
         Self { socket, stalled: None }
     }
 
+    pub(super) fn into_inner(self) -> TcpStream {
+        self.socket
+    }
+
     fn watch<T>(
         &mut self,
         context: &mut Context<'_>,

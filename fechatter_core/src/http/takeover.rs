@@ -8,9 +8,8 @@ use axum::http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use axum::http::{HeaderValue, Version, response};
 use axum::response::Response;
 use chrono::Utc;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::Watched;
+use super::{OpenConnection, Watched};
 
 /// What goes on with the connection, in the extensions of a response: its body is not sent, but this
 /// is called with the socket. It must spawn what it does, and end that when the server does.
@@ -25,8 +24,8 @@ pub struct Taken {
     pub socket: Watched,
     /// The response's head, which comes first.
     pub head: Vec<u8>,
-    /// The server's end waits until this is dropped.
-    pub open: TaskTrackerToken,
+    /// The connection counts as open, and the server's end waits for it, until this is dropped.
+    pub open: OpenConnection,
 }
 
 impl Takeover {
@@ -55,10 +54,15 @@ impl fmt::Debug for Takeover {
 }
 
 /// The head of a response whose body ends with the connection, which every client understands.
-pub(super) fn head(version: Version, parts: response::Parts) -> Vec<u8> {
+pub(super) fn head(version: Version, mut parts: response::Parts) -> Vec<u8> {
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.remove(TRANSFER_ENCODING);
+    last_head(version, parts)
+}
+
+/// The head of a connection's last response.
+pub(super) fn last_head(version: Version, parts: response::Parts) -> Vec<u8> {
     let mut headers = parts.headers;
-    headers.remove(CONTENT_LENGTH);
-    headers.remove(TRANSFER_ENCODING);
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     let now = Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
     if let Ok(now) = HeaderValue::try_from(now) {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use axum::extract::FromRequestParts;
 use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
-use fechatter_core::http::Peer;
+use fechatter_core::http::{Peer, network};
 
 use crate::AppState;
 
@@ -20,10 +20,7 @@ pub(crate) struct Device {
 impl Device {
     /// The address as far as it names one client: of IPv6, its network of 64 bits.
     pub(crate) fn network(&self) -> IpAddr {
-        match self.address {
-            IpAddr::V4(address) => address.into(),
-            IpAddr::V6(address) => network_of(address, 64).into(),
-        }
+        network(self.address)
     }
 
     /// The IPv6 network of 48 bits that one organisation has: whoever has one may choose among
@@ -31,13 +28,9 @@ impl Device {
     pub(crate) fn site(&self) -> Option<Ipv6Addr> {
         match self.address {
             IpAddr::V4(_) => None,
-            IpAddr::V6(address) => Some(network_of(address, 48)),
+            IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80))),
         }
     }
-}
-
-fn network_of(address: Ipv6Addr, bits: u32) -> Ipv6Addr {
-    Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - bits)))
 }
 
 impl FromRequestParts<AppState> for Device {

@@ -10,6 +10,7 @@ use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use fechatter_core::SessionId;
+use fechatter_core::randomness::looks_random;
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
@@ -28,13 +29,13 @@ pub(crate) struct RefreshToken {
 
 impl RefreshKey {
     /// # Errors
-    /// When the key is missing, a placeholder or shorter than 32 bytes.
+    /// When the key is missing, a placeholder, shorter than 32 bytes, or does not look random.
     pub(crate) fn new(key: Option<&SecretString>) -> anyhow::Result<Self> {
         const HELP: &str = "auth.refresh_key must be at least 32 random bytes in base64; \
                             `fechatter_server keygen` makes one";
         let key = key.and_then(|key| BASE64_STANDARD.decode(key.expose_secret()).ok());
         let key = key.context(HELP)?;
-        ensure!(key.len() >= 32, HELP);
+        ensure!(looks_random(&key), HELP);
         Ok(Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &key))))
     }
 
@@ -74,25 +75,39 @@ impl fmt::Debug for RefreshKey {
 mod tests {
     use super::*;
 
-    fn key(byte: u8) -> RefreshKey {
-        RefreshKey::new(Some(&BASE64_STANDARD.encode([byte; 32]).into())).unwrap()
+    fn read_key(bytes: &[u8]) -> anyhow::Result<RefreshKey> {
+        RefreshKey::new(Some(&BASE64_STANDARD.encode(bytes).into()))
+    }
+
+    fn new_key() -> RefreshKey {
+        read_key(&rand::random::<[u8; 32]>()).unwrap()
     }
 
     #[test]
     fn only_our_own_tokens_are_read() {
         let token = RefreshToken { session_id: SessionId(Uuid::now_v7()), generation: 7 };
-        let text = key(1).write(token);
+        let (key, other) = (new_key(), new_key());
+        let text = key.write(token);
 
-        assert_eq!(key(1).read(&text), Some(token));
-        assert_eq!(key(2).read(&text), None);
-        assert_eq!(key(1).read(&text[1..]), None);
-        assert_eq!(key(1).read(""), None);
+        assert_eq!(key.read(&text), Some(token));
+        assert_eq!(other.read(&text), None);
+        assert_eq!(key.read(&text[1..]), None);
+        assert_eq!(key.read(""), None);
     }
 
     #[test]
     fn a_placeholder_is_no_key() {
         assert!(RefreshKey::new(None).is_err());
         assert!(RefreshKey::new(Some(&"REPLACE-WITH-KEYGEN".into())).is_err());
-        assert!(RefreshKey::new(Some(&BASE64_STANDARD.encode([1; 31]).into())).is_err());
+        assert!(read_key(&rand::random::<[u8; 31]>()).is_err());
+    }
+
+    #[test]
+    fn a_key_that_can_be_guessed_is_none() {
+        let ascending: Vec<_> = (0..32).collect();
+        for key in [&[0; 32][..], &[0xff; 64], b"correct horse battery staple 123", &ascending[..]]
+        {
+            assert!(read_key(key).is_err(), "{key:?}");
+        }
     }
 }

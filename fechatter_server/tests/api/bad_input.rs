@@ -216,6 +216,44 @@ async fn addresses_and_headers_have_limits() {
 }
 
 #[tokio::test]
+async fn a_second_host_or_token_is_refused() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+
+    for header in ["host", "authorization"] {
+        for value in ["x", "Bearer x"] {
+            let request = alice.request(Method::GET, "/api/me").header("host", "acme.test");
+            let reply = Reply::to(request.header(header, value)).await;
+            reply.refuses(StatusCode::BAD_REQUEST, "invalid_input");
+        }
+    }
+    let request = app.operator.request(Method::GET, "/healthz");
+    let reply = Reply::to(request.header("host", "x y")).await;
+    reply.refuses(StatusCode::BAD_REQUEST, "invalid_input");
+}
+
+#[tokio::test]
+async fn connections_are_limited_as_configured() {
+    let app = TestApp::with(|config| config.limits.connections_per_address = 1).await;
+    app.anyone.get("/api/server").await.expect(StatusCode::OK);
+
+    let others = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = app.anyone.request(Method::GET, "/api/server").build().unwrap();
+    let refused = others.execute(request).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    let refused: Value = refused.json().await.unwrap();
+    assert_eq!(refused["type"], "rate_limited");
+
+    let proxied = app
+        .another(|config| config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()])
+        .await;
+    proxied.anyone.get("/api/server").await.expect(StatusCode::OK);
+    let request = proxied.anyone.request(Method::GET, "/api/server").build().unwrap();
+    let through_proxy = others.execute(request).await.unwrap();
+    assert_eq!(through_proxy.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_query_that_makes_no_sense_is_invalid_input() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;

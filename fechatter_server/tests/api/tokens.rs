@@ -1,5 +1,6 @@
 //! Access tokens that were never ours, or are no longer good.
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use chrono::Utc;
@@ -70,6 +71,62 @@ async fn only_our_key_and_algorithm_count() {
         "..".into(),
     ] {
         assert_eq!(answer(&app, &token).await.as_deref(), Some("unauthenticated"), "{token}");
+    }
+}
+
+#[tokio::test]
+async fn a_header_that_asks_for_more_than_we_understand_is_refused() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let kid = header(&alice.token).kid.unwrap();
+    let ours = format!(r#""typ":"JWT","alg":"EdDSA","kid":"{kid}""#);
+    let claims = payload(&alice.token).to_string();
+    let sign = |header: &str| sign(&app, header, &claims);
+
+    assert_eq!(answer(&app, &sign(&format!("{{{ours}}}"))).await, None);
+    let elsewhere = r#""jku":"https://evil.test/keys","x5u":"https://evil.test/chain""#;
+    let embedded = r#""jwk":{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#;
+    let ignored = sign(&format!("{{{ours},{elsewhere},{embedded}}}"));
+    assert_eq!(answer(&app, &ignored).await, None, "keys in a token do not count");
+
+    for header in [
+        format!(r#"{{{ours},"crit":["exp"]}}"#),
+        format!(r#"{{{ours},"crit":["x"],"x":true}}"#),
+        format!(r#"{{{ours},"crit":[]}}"#),
+        format!(r#"{{{ours},"crit":null}}"#),
+        format!(r#"{{{ours},"crit":["b64"],"b64":false}}"#),
+        format!(r#"{{{ours},"b64":true}}"#),
+        format!(r#"{{{ours},"kid":"{kid}"}}"#),
+        format!(r#"{{"alg":"none",{ours}}}"#),
+        format!(r#"{{"typ":"JOSE+JSON","alg":"EdDSA","kid":"{kid}"}}"#),
+        format!(r#"{{"typ":7,"alg":"EdDSA","kid":"{kid}"}}"#),
+        format!(r#"{{"typ":"JWT","alg":"EdDSA","kid":["{kid}"]}}"#),
+        r#"{"typ":"JWT","alg":"EdDSA","kid":null}"#.to_owned(),
+        r#"{"typ":"JWT","alg":"EdDSA","kid":0}"#.to_owned(),
+    ] {
+        let refused = answer(&app, &sign(&header)).await;
+        assert_eq!(refused.as_deref(), Some("unauthenticated"), "{header}");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_is_there_twice_or_not_yet_good_is_refused() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    let ours = serde_json::to_string(&header(&alice.token)).unwrap();
+    let claims = payload(&alice.token).to_string();
+    let with = |claim: String| claims.replacen('{', &format!("{{{claim},"), 1);
+
+    assert_eq!(answer(&app, &sign(&app, &ours, &claims)).await, None);
+    for claim in [
+        format!(r#""sub":"{}""#, bob.id),
+        format!(r#""sub":"{}""#, alice.id),
+        format!(r#""exp":{}"#, Utc::now().timestamp() + 60),
+        r#""iss":"fechatter""#.to_owned(),
+        format!(r#""nbf":{}"#, Utc::now().timestamp() + 600),
+    ] {
+        let kind = answer(&app, &sign(&app, &ours, &with(claim.clone()))).await;
+        assert_eq!(kind.as_deref(), Some("unauthenticated"), "{claim}");
     }
 }
 
@@ -212,6 +269,15 @@ pub(crate) fn header(token: &str) -> Header {
 /// A private key as signing takes it.
 pub(crate) fn der(private_key: &SecretString) -> Vec<u8> {
     BASE64_STANDARD.decode(private_key.expose_secret()).unwrap()
+}
+
+/// A token of just this header and these claims, signed with the server's key.
+fn sign(app: &TestApp, header: &str, claims: &str) -> String {
+    let [header, claims] = [header, claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part));
+    let message = format!("{header}.{claims}");
+    let key = Ed25519KeyPair::from_pkcs8(&der(&app.private_key)).unwrap();
+    let signature = BASE64_URL_SAFE_NO_PAD.encode(key.sign(message.as_bytes()));
+    format!("{message}.{signature}")
 }
 
 fn encoded(part: &Value) -> String {

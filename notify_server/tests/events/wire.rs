@@ -70,6 +70,36 @@ async fn the_head_is_that_of_every_answer_and_the_body_ends_with_the_connection(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_has_one_host_and_one_token() {
+    let (_world, server, _, [_, bob, _]) = World::with_a_chat().await;
+    let good = ask(&bob, "1.1", "");
+    for request in [
+        good.replace("host: x\r\n", ""),
+        good.replace("host: x\r\n", "host: x\r\nhost: x\r\n"),
+        good.replace("host: x\r\n", "host: x y\r\n"),
+        ask(&bob, "1.1", "authorization: Bearer x\r\n"),
+    ] {
+        let (_socket, answer) = talk(&server, &request, "}").await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{request}: {answer}");
+        assert!(answer.contains(r#""type":"invalid_input""#), "{answer}");
+    }
+    talk(&server, &ask(&bob, "1.0", "").replace("host: x\r\n", ""), "event: Ready").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_stream_is_a_connection_of_its_address() {
+    let mut world = World::new().await;
+    world.config.limits.connections_per_address = 2;
+    let server = world.serve();
+    let alice = world.person("alice", world.workspace("Acme").await).await;
+    let _streams = [server.stream(&alice).await, server.stream(&alice).await];
+
+    let (_socket, refused) = talk(&server, "", "}").await;
+    assert!(refused.starts_with("HTTP/1.1 429 "), "{refused}");
+    assert!(refused.contains(r#""type":"rate_limited""#), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_client_says_after_its_request_is_for_nobody() {
     let (world, server, chat, [alice, bob, _]) = World::with_a_chat().await;
     let garbage = "GET /nowhere HTTP/1.1\r\n\r\n".repeat(1_000);

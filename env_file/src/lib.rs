@@ -1,0 +1,146 @@
+//! `.env` files, whose lines are secrets: no error of ours shows one.
+
+use std::cell::Cell;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// Sets what the nearest `.env` says, of this folder or one above it, unless the environment already
+/// says something else. No such file is fine.
+///
+/// # Errors
+/// Names the line that makes no sense; nothing is set then.
+pub fn load_nearest() -> Result<()> {
+    nearest()?.map_or(Ok(()), |file| load(&file))
+}
+
+/// The names and values of the nearest `.env`, of this folder or one above it.
+///
+/// # Errors
+/// Names the line that makes no sense.
+pub fn read_nearest() -> Result<Vec<(String, String)>> {
+    nearest()?.map_or(Ok(Vec::new()), |file| read(&file))
+}
+
+fn nearest() -> Result<Option<PathBuf>> {
+    let folder = std::env::current_dir().context("there is no current folder")?;
+    let mut files = folder.ancestors().map(|folder| folder.join(".env"));
+    Ok(files.find(|file| file.is_file()))
+}
+
+/// The same for this file, which need not be there either.
+///
+/// # Errors
+/// As for [`load_nearest`].
+pub fn load(file: &Path) -> Result<()> {
+    if !file.exists() {
+        return Ok(());
+    }
+    let bytes = read_bytes(file)?;
+    parse(&bytes).with_context(|| file.display().to_string())?;
+    let loaded = dotenvy::from_read(bytes.as_slice());
+    loaded.map_err(|_| anyhow!("{} cannot be read", file.display()))
+}
+
+/// The names and values of a file, in its order.
+///
+/// # Errors
+/// Names the line that makes no sense.
+pub fn read(file: &Path) -> Result<Vec<(String, String)>> {
+    parse(&read_bytes(file)?).with_context(|| file.display().to_string())
+}
+
+fn read_bytes(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("{} cannot be read", file.display()))
+}
+
+/// The names and values of a file's content, in its order.
+///
+/// # Errors
+/// Names the line that makes no sense.
+pub fn parse(bytes: &[u8]) -> Result<Vec<(String, String)>> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let read = Cell::new(0);
+    let lines = Lines { rest: bytes, at_start: true, read: &read };
+    let entries = dotenvy::from_read_iter(lines).map(|entry| {
+        entry.map_err(|error| match error {
+            // Its own text has the line. A value in quotes that are not closed has several.
+            dotenvy::Error::LineParse(text, _) => {
+                let first = read.get() + 1 - text.lines().count().clamp(1, read.get().max(1));
+                anyhow!("line {first} is not NAME=value; a value with spaces or # needs quotes")
+            }
+            _ => anyhow!("line {} is not text in UTF-8", read.get()),
+        })
+    });
+    entries.collect()
+}
+
+/// Gives a line at a time, so that it is known how many have been read.
+struct Lines<'a> {
+    rest: &'a [u8],
+    at_start: bool,
+    read: &'a Cell<usize>,
+}
+
+impl Read for Lines<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let line = self.rest.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
+        let length = line.len().min(buffer.len());
+        let (given, rest) = self.rest.split_at(length);
+        buffer[..length].copy_from_slice(given);
+        if self.at_start && length > 0 {
+            self.read.set(self.read.get() + 1);
+        }
+        self.at_start = given.ends_with(b"\n");
+        self.rest = rest;
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_values_come_in_order() {
+        let text = "\u{feff}# keys\nA=1\n\nexport B='two words' # why\nC=\"x\ny\"\nA=3\r\nEMPTY=\n";
+        let entries = parse(text.as_bytes()).unwrap();
+        let entries: Vec<_> = entries.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(
+            entries,
+            [("A", "1"), ("B", "two words"), ("C", "x\ny"), ("A", "3"), ("EMPTY", "")]
+        );
+    }
+
+    #[test]
+    fn a_line_that_makes_no_sense_is_named_by_its_number_alone() {
+        let long = format!("A=1\nLONG={}\nB hunter2", "x".repeat(20_000));
+        for (text, line) in [
+            ("hunter2", 1),
+            ("A=1\nhunter2\nB=2\n", 2),
+            ("A=1\n\n# no\n  hunter2 x\n", 4),
+            ("A=1\r\nSECRET KEY=hunter2\r\n", 2),
+            ("A=1\nSECRET=hunter2 x\n", 2),
+            ("A=1\nSECRET: hunter2\n", 2),
+            ("A=1\nSECRET='hunter2\nB=2\nC=3\n", 2),
+            ("A=1\nSECRET=\"hunter2\nB=2\n\n", 2),
+            ("A=1\nSECRET=\"hunter2\\q\"\n", 2),
+            ("A=\"x\ny\"\nB='x\ny'z'\nC=hunter2\n", 3),
+            ("A=${hunter2\nB=1\n", 1),
+            ("A=1\n1hunter2=x\n", 2),
+            (&long, 3),
+        ] {
+            let error = parse(text.as_bytes()).unwrap_err();
+            for error in [format!("{error:#}"), format!("{error:?}")] {
+                assert!(error.contains(&format!("line {line} ")), "{text:?}: {error}");
+                assert!(!error.contains("hunter2"), "{error}");
+            }
+        }
+        let error = format!("{:?}", parse(b"A=1\nSECRET=hunter2\xff\n").unwrap_err());
+        assert!(error.contains("line 2 ") && !error.contains("hunter2"), "{error}");
+    }
+}

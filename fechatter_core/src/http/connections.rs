@@ -1,0 +1,224 @@
+//! How many connections a port has open, in all and with each client.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ::metrics::{counter, gauge};
+use axum::http::StatusCode;
+use ipnet::IpNet;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::{ApiError, network};
+use crate::metrics;
+
+/// How many connections one port may have open.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimits {
+    /// Names the port in the metrics.
+    pub port: &'static str,
+    /// Altogether.
+    pub in_all: usize,
+    /// With one client: an IPv4 address, or an IPv6 network of 64 bits.
+    pub per_address: usize,
+    /// Proxies, which connect for many clients: only the limit in all is theirs.
+    pub exempt: Vec<IpNet>,
+}
+
+impl ConnectionLimits {
+    /// Those of an operations port.
+    #[must_use]
+    pub fn operations() -> Self {
+        const IN_ALL: usize = 1_000;
+        Self { port: "operations", in_all: IN_ALL, per_address: IN_ALL, exempt: Vec::new() }
+    }
+}
+
+/// The open connections of a port.
+#[derive(Debug)]
+pub(super) struct Connections {
+    limits: ConnectionLimits,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    in_all: usize,
+    by_client: HashMap<IpAddr, usize>,
+}
+
+/// Why a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Its client has as many as it may.
+    Address,
+    /// So has the port.
+    All,
+}
+
+/// The place of one open connection, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    connections: Arc<Connections>,
+    client: IpAddr,
+}
+
+/// A connection that counts as open, and that the server's end waits for, until this is dropped.
+#[derive(Debug)]
+pub struct OpenConnection {
+    _place: Place,
+    _token: TaskTrackerToken,
+}
+
+impl Connections {
+    pub(super) fn new(limits: ConnectionLimits) -> Arc<Self> {
+        for reason in [Refusal::Address, Refusal::All] {
+            count(&limits, reason, 0);
+        }
+        gauge!(metrics::CONNECTIONS_OPEN, "port" => limits.port).increment(0);
+        Arc::new(Self { limits, open: Mutex::default() })
+    }
+
+    /// Gives a connection from this address its place.
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Place, Refusal> {
+        let address = address.to_canonical();
+        let client = network(address);
+        let admitted = self.open().admit(&self.limits, address, client);
+        if let Err(refusal) = admitted {
+            count(&self.limits, refusal, 1);
+            return Err(refusal);
+        }
+        gauge!(metrics::CONNECTIONS_OPEN, "port" => self.limits.port).increment(1);
+        Ok(Place { connections: Arc::clone(self), client })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn admit(
+        &mut self,
+        limits: &ConnectionLimits,
+        address: IpAddr,
+        client: IpAddr,
+    ) -> Result<(), Refusal> {
+        let of_client = self.by_client.get(&client).copied().unwrap_or_default();
+        let is_exempt = || limits.exempt.iter().any(|proxies| proxies.contains(&address));
+        if of_client >= limits.per_address && !is_exempt() {
+            return Err(Refusal::Address);
+        }
+        if self.in_all >= limits.in_all {
+            return Err(Refusal::All);
+        }
+        self.in_all += 1;
+        self.by_client.insert(client, of_client + 1);
+        Ok(())
+    }
+
+    fn forget(&mut self, client: IpAddr) {
+        self.in_all -= 1;
+        if let Some(of_client) = self.by_client.get_mut(&client) {
+            *of_client -= 1;
+            if *of_client == 0 {
+                self.by_client.remove(&client);
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.open().forget(self.client);
+        gauge!(metrics::CONNECTIONS_OPEN, "port" => self.connections.limits.port).decrement(1);
+    }
+}
+
+impl OpenConnection {
+    pub(super) fn new(place: Place, token: TaskTrackerToken) -> Self {
+        Self { _place: place, _token: token }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Address => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                "too many connections from this address",
+            )
+            .retry_after(Duration::from_secs(5)),
+            Refusal::All => Self::unavailable("too many connections to this server"),
+        }
+    }
+}
+
+fn count(limits: &ConnectionLimits, refusal: Refusal, connections: u64) {
+    let reason = match refusal {
+        Refusal::Address => "address",
+        Refusal::All => "all",
+    };
+    counter!(metrics::CONNECTIONS_REFUSED, "port" => limits.port, "reason" => reason)
+        .increment(connections);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(in_all: usize, per_address: usize) -> Arc<Connections> {
+        Connections::new(ConnectionLimits {
+            port: "public",
+            in_all,
+            per_address,
+            exempt: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+        })
+    }
+
+    fn ip(address: &str) -> IpAddr {
+        address.parse().unwrap()
+    }
+
+    #[test]
+    fn a_client_cannot_have_more_by_changing_its_address_within_its_network() {
+        let connections = connections(100, 2);
+        let _one = connections.admit(ip("2001:db8::1")).unwrap();
+        let two = connections.admit(ip("2001:db8::ffff:1")).unwrap();
+
+        assert_eq!(connections.admit(ip("2001:db8::2")).unwrap_err(), Refusal::Address);
+        assert!(connections.admit(ip("2001:db8:0:1::2")).is_ok(), "another network");
+        drop(two);
+        assert!(connections.admit(ip("2001:db8::2")).is_ok());
+    }
+
+    #[test]
+    fn an_ipv4_address_is_the_same_when_it_comes_as_ipv6() {
+        let connections = connections(100, 1);
+        let _one = connections.admit(ip("192.0.2.1")).unwrap();
+
+        assert_eq!(connections.admit(ip("::ffff:192.0.2.1")).unwrap_err(), Refusal::Address);
+    }
+
+    #[test]
+    fn a_proxy_may_have_all_connections_that_there_are() {
+        let connections = connections(5, 1);
+        let proxies = ["10.0.0.1", "10.0.0.1", "::ffff:10.0.0.1", "fd00::1", "fd00::1"];
+        let _open = proxies.map(|proxy| connections.admit(ip(proxy)).unwrap());
+
+        assert_eq!(connections.admit(ip("10.0.0.1")).unwrap_err(), Refusal::All);
+        assert_eq!(connections.admit(ip("192.0.2.1")).unwrap_err(), Refusal::All);
+    }
+
+    #[test]
+    fn clients_that_have_gone_are_forgotten() {
+        let connections = connections(100, 1);
+        for client in 0..1_000_u32 {
+            connections.admit(std::net::Ipv4Addr::from_bits(client).into()).unwrap();
+        }
+        let open = connections.open();
+        assert_eq!((open.in_all, open.by_client.len()), (0, 0));
+    }
+}

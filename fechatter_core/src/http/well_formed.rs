@@ -1,0 +1,139 @@
+//! Requests that a proxy in front of us could understand differently than we do.
+
+use std::net::Ipv6Addr;
+
+use axum::extract::Request;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderName, Version};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::ApiError;
+
+/// Headers that are read here and have one value: two readers may choose a different one of two.
+const SINGLE: [HeaderName; 4] = [HOST, AUTHORIZATION, CONTENT_TYPE, ORIGIN];
+
+/// Refuses a request without the one valid `Host` that HTTP/1.1 asks for (RFC 9112, section 3.2), or
+/// with two values where one belongs.
+pub(super) async fn well_formed(request: Request, next: Next) -> Response {
+    match check(request.version(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+fn check(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
+    if let Some(name) = SINGLE.iter().find(|name| headers.get_all(*name).iter().count() > 1) {
+        return Err(ApiError::invalid_input(format!("there may be one {name} header only")));
+    }
+    match headers.get(HOST) {
+        Some(host) if !is_host(host.as_bytes()) => {
+            Err(ApiError::invalid_input("the host header is not valid"))
+        }
+        None if version == Version::HTTP_11 => {
+            Err(ApiError::invalid_input("the host header is missing"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `uri-host [":" port]` of RFC 9110, whose `http` addresses have a host that is not empty.
+fn is_host(value: &[u8]) -> bool {
+    let Ok(text) = str::from_utf8(value) else { return false };
+    let (is_host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let Some((address, port)) = rest.split_once(']') else { return false };
+        (address.parse::<Ipv6Addr>().is_ok(), port)
+    } else {
+        let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+        (is_name(name.as_bytes()), port)
+    };
+    is_host && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+}
+
+/// `reg-name` of RFC 3986, which an IPv4 address is too.
+fn is_name(name: &[u8]) -> bool {
+    let mut rest = name;
+    while let Some((first, others)) = rest.split_first() {
+        rest = match (first, others) {
+            (b'%', [high, low, others @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                others
+            }
+            (first, others)
+                if first.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(first) =>
+            {
+                others
+            }
+            _ => return false,
+        };
+    }
+    !name.is_empty()
+}
+
+fn is_port(port: &str) -> bool {
+    port.is_empty() || port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
+        for host in [
+            "chat.example",
+            "CHAT.example.",
+            "localhost:6688",
+            "localhost:",
+            "192.0.2.1",
+            "192.0.2.1:80",
+            "[::1]",
+            "[2001:db8::1]:6688",
+            "xn--bcher-kva.example",
+            "a_b.internal",
+            "caf%C3%A9.example",
+        ] {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_host() {
+        for host in [
+            "",
+            ":80",
+            "a b",
+            "a/b",
+            "http://a",
+            "user@a",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "a:80:80",
+            "a:x",
+            "a:+80",
+            "a:65536",
+            "a%",
+            "a%zz",
+            "::1",
+            "[::1",
+            "[::1]80",
+            "[::1]:x",
+            "[a]",
+            "[]",
+            "[fe80::1%25eth0]",
+            "b\u{fc}cher.example",
+            "a\tb",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
+        assert!(!is_host(b"a\xff"));
+    }
+
+    #[test]
+    fn http_1_0_may_leave_the_host_out() {
+        assert!(check(Version::HTTP_10, &HeaderMap::new()).is_ok());
+        assert!(check(Version::HTTP_11, &HeaderMap::new()).is_err());
+    }
+}

@@ -1,0 +1,74 @@
+//! Keys that somebody made up.
+
+use std::collections::HashSet;
+
+/// Whether bytes look like the output of a random generator: not zeros, a pattern, a count or text.
+///
+/// At least 32 of them, with 16 different values, 16 different steps from one to the next and 16
+/// different steps between these, not the same again after at most half of them, and no text. Of 32
+/// random bytes these are 32, 31 and 30 independent values of 256, about 30 of them different; that
+/// fewer than 16 are happens once in 10^14 times. Text is the likeliest mistake, once in 10^10 times.
+/// It cannot tell whether anybody else knows the bytes.
+#[must_use]
+pub fn looks_random(bytes: &[u8]) -> bool {
+    const VARIETY: usize = 16;
+
+    let steps = differences(bytes);
+    bytes.len() >= 32
+        && [bytes, &steps, &differences(&steps)]
+            .iter()
+            .all(|values| values.iter().collect::<HashSet<_>>().len() >= VARIETY)
+        && !(1..=bytes.len() / 2).any(|period| bytes[period..] == bytes[..bytes.len() - period])
+        && !is_text(bytes)
+}
+
+fn differences(bytes: &[u8]) -> Vec<u8> {
+    bytes.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect()
+}
+
+fn is_text(bytes: &[u8]) -> bool {
+    let is_written = |character: char| !character.is_control() || character.is_whitespace();
+    str::from_utf8(bytes).is_ok_and(|text| text.chars().all(is_written))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_bytes_look_random() {
+        for _ in 0..10_000 {
+            assert!(looks_random(&rand::random::<[u8; 32]>()));
+        }
+        assert!(looks_random(&rand::random::<[[u8; 32]; 4]>().concat()));
+    }
+
+    #[test]
+    fn made_up_bytes_do_not() {
+        let of = |byte: fn(u8) -> u8| (0..32).map(byte).collect::<Vec<_>>();
+        for bytes in [
+            Vec::new(),
+            rand::random::<[u8; 31]>().to_vec(),
+            vec![0; 32],
+            vec![0xff; 32],
+            vec![7; 64],
+            [1, 2].repeat(16),
+            b"\xde\xad\xbe\xef".repeat(8),
+            rand::random::<[u8; 8]>().repeat(4),
+            rand::random::<[u8; 16]>().repeat(2),
+            rand::random::<[u8; 15]>().repeat(3),
+            of(|i| i),
+            of(|i| 255 - i),
+            of(|i| i.wrapping_mul(7)),
+            of(|i| 0x80 ^ i),
+            of(|i| i.wrapping_mul(i)),
+            [vec![0; 24], rand::random::<[u8; 8]>().to_vec()].concat(),
+            b"correct horse battery staple, 1970".to_vec(),
+            b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ".to_vec(),
+            b"kX9#mQ2$vL7!pR4%tY8&wZ3*bN6(cF1)".to_vec(),
+            "съешь же ещё этих мягких французских булок".as_bytes().to_vec(),
+        ] {
+            assert!(!looks_random(&bytes), "{bytes:?}");
+        }
+    }
+}
