@@ -15,7 +15,8 @@ use crate::models::session::{self, Session};
 use crate::models::workspace::{self, Door};
 use crate::models::{invite, throttle, user};
 use crate::services::password::{Passwords, Turn};
-use crate::utils::text::{Email, FullName, Password, WorkspaceName, key};
+use crate::utils::key::key;
+use crate::utils::text::{Email, FullName, Password, WorkspaceName};
 
 /// A request to sign up.
 #[derive(Debug, Deserialize, ToSchema)]
