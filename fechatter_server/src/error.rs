@@ -206,15 +206,19 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Gives a constraint's violation its meaning.
+/// Gives the violation of one of these constraints its meaning.
 pub(crate) trait OnConstraint<T> {
-    fn on_constraint(self, name: &str, meaning: AppError) -> Result<T>;
+    fn on_constraint(self, names: &[&str], meaning: AppError) -> Result<T>;
 }
 
 impl<T> OnConstraint<T> for Result<T, sqlx::Error> {
-    fn on_constraint(self, name: &str, meaning: AppError) -> Result<T> {
+    fn on_constraint(self, names: &[&str], meaning: AppError) -> Result<T> {
         self.map_err(|error| match &error {
-            sqlx::Error::Database(inner) if inner.constraint() == Some(name) => meaning,
+            sqlx::Error::Database(inner)
+                if inner.constraint().is_some_and(|name| names.contains(&name)) =>
+            {
+                meaning
+            }
             _ => error.into(),
         })
     }

@@ -71,7 +71,7 @@ struct AppState {
     refresh_key: RefreshKey,
 }
 
-/// Applies the migrations that the database does not have yet.
+/// Applies the migrations that the database does not have yet, and makes keys that are missing.
 ///
 /// # Errors
 /// When the database cannot be reached or holds something else.
@@ -81,6 +81,7 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     let mut connection =
         connection.context("the database of database.url, or DATABASE_URL, cannot be reached")?;
     MIGRATOR.run_direct(None, &mut connection, false).await?;
+    models::unique_names::fill(&mut connection).await?;
     connection.close().await?;
     Ok(())
 }

@@ -17,7 +17,8 @@ use crate::models::workspace::{self, Door};
 use crate::models::{invite, user};
 use crate::services::device_token::{DeviceId, DeviceToken};
 use crate::services::password::{Passwords, Turn};
-use crate::utils::text::{Email, FullName, Password, WorkspaceName, key};
+use crate::utils::key::key;
+use crate::utils::text::{Email, FullName, Password, WorkspaceName};
 
 /// A request to sign up.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -16,7 +16,11 @@ use crate::error::{AppError, OnConstraint, Result};
 use crate::middlewares::auth::CurrentUser;
 use crate::models::member::{self, MAX_NAMED, Member};
 use crate::utils::json::{Change, not_null};
-use crate::utils::text::{ChatName, Description, key};
+use crate::utils::key::{key, unique_key};
+use crate::utils::text::{ChatName, Description};
+
+/// The indexes that keep a public channel's name unique, by its plain key and by its unique key.
+const UNIQUE_NAME: [&str; 2] = ["chats_public_name_key", "chats_public_name_unique"];
 
 /// What a chat is to be.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -99,7 +103,7 @@ impl ChatChanges {
     fn check(&self, member: &Member) -> Result<ChatType> {
         member.require_not_single()?;
         member.require_role(Role::Admin)?;
-        if self.name.as_ref().is_some_and(ChatName::is_blank) {
+        if self.name.as_ref().is_some_and(ChatName::is_empty) {
             return Err(AppError::invalid("name", "must have 1 to 128 characters"));
         }
         let chat_type = self.chat_type.unwrap_or(member.chat_type);
@@ -119,7 +123,7 @@ pub(crate) async fn create(
     draft: ChatDraft,
 ) -> Result<Created> {
     let others = draft.others(user.id)?;
-    let unnamed = draft.name.as_ref().is_none_or(ChatName::is_blank);
+    let unnamed = draft.name.as_ref().is_none_or(ChatName::is_empty);
     if unnamed && draft.chat_type != ChatType::Single {
         return Err(AppError::invalid("name", "must have 1 to 128 characters"));
     }
@@ -250,15 +254,16 @@ async fn insert(
     let name = draft.name.as_ref().map_or("", ChatName::as_str);
     let description = draft.description.as_ref().map(Description::as_str);
     sqlx::query_scalar!(
-        "insert into chats (workspace_id, chat_type, name, name_key, description, owner_id,
-                            member_count, single_low, single_high, creator_id, creation_key,
-                            creation_digest)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $6, $10, $11)
+        "insert into chats (workspace_id, chat_type, name, name_key, name_unique, name_unique_of,
+                            description, owner_id, member_count, single_low, single_high,
+                            creator_id, creation_key, creation_digest)
+         values ($1, $2, $3, $4, $5, $4, $6, $7, $8, $9, $10, $7, $11, $12)
          returning id",
         user.workspace_id as _,
         draft.chat_type as _,
         name,
         key(name),
+        unique_key(name),
         description.filter(|text| !text.is_empty()),
         user.id as _,
         i32::try_from(member_count).unwrap_or(i32::MAX),
@@ -269,7 +274,7 @@ async fn insert(
     )
     .fetch_one(writer.db())
     .await
-    .on_constraint("chats_public_name_key", AppError::ChatNameTaken)
+    .on_constraint(&UNIQUE_NAME, AppError::ChatNameTaken)
 }
 
 /// The chat that this request has created before, as it is now.
@@ -371,7 +376,15 @@ pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> R
     changes.check(&member)?;
     let (mut writer, member) = member.lock(log).await?;
     let chat_type = changes.check(&member)?;
-    let name = changes.name.as_ref().map(ChatName::as_str);
+    let workspace_id = member.user.workspace_id;
+    let name = match &changes.name {
+        Some(name) => Some(name.as_str().to_owned()),
+        // Its key may be missing: it is made where the name begins to be unique.
+        None if chat_type != member.chat_type => {
+            Some(find(writer.db(), workspace_id, member.chat_id).await?.name)
+        }
+        None => None,
+    };
     let (describes, description) = match &changes.description {
         Change::Leave => (false, None),
         Change::Clear => (true, None),
@@ -381,21 +394,23 @@ pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> R
         "update chats
          set name = coalesce($2, name),
              name_key = coalesce($3, name_key),
-             description = case when $4 then $5 else description end,
-             chat_type = $6,
+             name_unique = coalesce($4, name_unique),
+             name_unique_of = coalesce($3, name_unique_of),
+             description = case when $5 then $6 else description end,
+             chat_type = $7,
              updated_at = clock_timestamp()
          where id = $1",
         member.chat_id as _,
         name,
-        name.map(key),
+        name.as_deref().map(key),
+        name.as_deref().map(unique_key),
         describes,
         description,
         chat_type as _
     )
     .execute(writer.db())
     .await
-    .on_constraint("chats_public_name_key", AppError::ChatNameTaken)?;
-    let workspace_id = member.user.workspace_id;
+    .on_constraint(&UNIQUE_NAME, AppError::ChatNameTaken)?;
     let chat = find(writer.db(), workspace_id, member.chat_id).await?;
     let audience = Audience::Chat(chat.id);
     writer.append(workspace_id, audience, &Event::ChatUpdated(chat.clone()))?;

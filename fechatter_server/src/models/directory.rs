@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 
 use crate::error::Result;
 use crate::middlewares::auth::CurrentUser;
+use crate::utils::key::search_key;
 use crate::utils::page;
-use crate::utils::text::search_key;
 
 /// A public channel as the directory lists it.
 #[derive(Debug, Serialize, ToSchema)]

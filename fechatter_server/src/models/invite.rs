@@ -15,8 +15,9 @@ use utoipa::ToSchema;
 use crate::error::{AppError, Result};
 use crate::middlewares::auth::CurrentUser;
 use crate::models::member;
+use crate::utils::key::key;
 use crate::utils::page;
-use crate::utils::text::{Email, key};
+use crate::utils::text::Email;
 
 /// The longest that an invite may be good for.
 const MAX_DAYS: i64 = 365;

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use sqlx::PgExecutor;
 
 use crate::error::{AppError, Result};
+use crate::utils::key::search_key;
 use crate::utils::page;
-use crate::utils::text::search_key;
 
 /// One person of a workspace.
 pub(crate) async fn find(

@@ -16,7 +16,11 @@ use crate::middlewares::auth::CurrentUser;
 use crate::models::invite::{self, Redeemed};
 use crate::models::{session, user};
 use crate::utils::json::not_null;
-use crate::utils::text::{WorkspaceName, key};
+use crate::utils::key::{key, unique_key};
+use crate::utils::text::WorkspaceName;
+
+/// The indexes that keep a workspace's name unique, by its plain key and by its unique key.
+const UNIQUE_NAME: [&str; 2] = ["workspaces_name_key", "workspaces_name_unique"];
 
 /// A workspace as one of its people lists it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -57,14 +61,24 @@ pub(crate) async fn find(db: impl PgExecutor<'_>, id: WorkspaceId) -> Result<Wor
     workspace.ok_or(AppError::NotFound)
 }
 
+/// The workspace whose name counts as the same. Where several do, because older servers made no
+/// unique keys, it is the one of the same plain key, else the one that has the unique key.
 pub(crate) async fn find_by_name(
     db: impl PgExecutor<'_>,
     name: &WorkspaceName,
 ) -> Result<Option<WorkspaceId>> {
-    let id =
-        sqlx::query_scalar!("select id from workspaces where name_key = $1", key(name.as_str()))
-            .fetch_optional(db)
-            .await?;
+    let id = sqlx::query_scalar!(
+        "select id
+         from workspaces
+         where name_key = $1
+            or case when name_unique_of = name_key then name_unique else name_key end = $2
+         order by name_key = $1 desc
+         limit 1",
+        key(name.as_str()),
+        unique_key(name.as_str())
+    )
+    .fetch_optional(db)
+    .await?;
     Ok(id)
 }
 
@@ -104,12 +118,13 @@ pub(crate) async fn create(
     let (owner_id, fullname) = owner;
     check_owned(writer.db(), owner_id, config.limits.workspaces_per_person).await?;
     let created = sqlx::query_scalar!(
-        "insert into workspaces (name, name_key, owner_id, join_policy)
-         values ($1, $2, $3, $4)
-         on conflict (name_key) do nothing
+        "insert into workspaces (name, name_key, name_unique, name_unique_of, owner_id, join_policy)
+         values ($1, $2, $3, $2, $4, $5)
+         on conflict do nothing
          returning id",
         name.as_str(),
         key(name.as_str()),
+        unique_key(name.as_str()),
         owner_id as _,
         config.accounts.join_policy as _
     )
@@ -305,16 +320,19 @@ pub(crate) async fn update(
         "update workspaces
          set name = coalesce($2, name),
              name_key = coalesce($3, name_key),
-             join_policy = coalesce($4, join_policy)
+             name_unique = coalesce($4, name_unique),
+             name_unique_of = coalesce($3, name_unique_of),
+             join_policy = coalesce($5, join_policy)
          where id = $1",
         id as _,
         name,
         name.map(key),
+        name.map(unique_key),
         changes.join_policy as _
     )
     .execute(writer.db())
     .await
-    .on_constraint("workspaces_name_key", AppError::WorkspaceTaken)?;
+    .on_constraint(&UNIQUE_NAME, AppError::WorkspaceTaken)?;
     let workspace = find(writer.db(), id).await?;
     writer.append(id, Audience::Workspace, &Event::WorkspaceUpdated(workspace.clone()))?;
     writer.commit().await?;

@@ -1,6 +1,7 @@
 //! Request parsing that every handler shares.
 
 pub(crate) mod json;
+pub(crate) mod key;
 pub(crate) mod page;
 pub(crate) mod path;
 pub(crate) mod text;

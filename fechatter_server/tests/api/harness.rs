@@ -127,6 +127,11 @@ impl TestApp {
         Server::start(config).await
     }
 
+    /// Brings the database up to date, as every start of a server does.
+    pub(crate) async fn migrates(&self) {
+        fechatter_server::migrate(&self.config).await.unwrap();
+    }
+
     /// Signs somebody up to "Acme".
     pub(crate) async fn user(&self, name: &str) -> Person {
         self.user_in(name, "Acme").await

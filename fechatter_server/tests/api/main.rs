@@ -16,6 +16,7 @@ mod matrix;
 mod members;
 mod membership_model;
 mod messages;
+mod names;
 mod old_client;
 mod plans;
 mod retention;

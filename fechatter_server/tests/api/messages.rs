@@ -371,13 +371,36 @@ async fn a_message_has_at_most_10000_characters() {
 }
 
 #[tokio::test]
-async fn white_space_is_no_message() {
+async fn what_cannot_be_seen_is_no_message() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let chat = alice.creates_private_channel("lunch", []).await;
     let before = app.state().await;
 
-    for content in ["", " ", "\n\t \r\n", "\u{3000}\u{a0}\u{2028}"] {
+    let invisible = [
+        "\u{ad}",
+        "\u{34f}",
+        "\u{61c}",
+        "\u{115f}",
+        "\u{17b4}",
+        "\u{180e}",
+        "\u{200b}",
+        "\u{200d}",
+        "\u{202e}",
+        "\u{2060}",
+        "\u{2800}",
+        "\u{3164}",
+        "\u{fe0f}",
+        "\u{feff}",
+        "\u{ffa0}",
+        "\u{fff9}",
+        "\u{13441}",
+        "\u{1d159}",
+        "\u{1d173}",
+        "\u{e0020}",
+    ];
+    let blank = ["", " ", "\n\t \r\n", "\u{3000}\u{a0}\u{2028}", "\u{2029}", "\u{200b}\n \u{2800}"];
+    for content in blank.into_iter().chain(invisible) {
         let refused = alice.post(&chat.messages, json!({ "content": content })).await;
         refused.refuses(StatusCode::BAD_REQUEST, "empty_message");
     }
@@ -393,6 +416,7 @@ async fn text_keeps_its_characters_but_for_windows_line_ends() {
     for (said, kept) in [
         ("a\r\nb\r\n\r\nc", "a\nb\n\nc"),
         ("\ta\nb ", "\ta\nb "),
+        ("a\u{2028}b\u{200b}", "a\u{2028}b\u{200b}"),
         ("e\u{301} \u{200b}\u{202e}x\u{202c} 👩\u{200d}👩\u{200d}👧", ""),
         ("<b>&amp;</b> '; drop table messages; --", ""),
         ("\\u0000 %00 \\", ""),

@@ -1,0 +1,271 @@
+//! Keys of texts: what two spellings have in common if they count as the same.
+//!
+//! The properties of characters come from `icu_properties`, the prototypes of look-alikes from
+//! `unicode-security` (UTS 39).
+
+use std::sync::LazyLock;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use icu_properties::props::{
+    DefaultIgnorableCodePoint, GeneralCategory, NoncharacterCodePoint, PrependedConcatenationMark,
+};
+use icu_properties::{CodePointMapData, CodePointSetData};
+use unicode_normalization::UnicodeNormalization;
+use unicode_security::skeleton;
+
+use crate::error::AppError;
+
+/// Characters with a blank glyph for which Unicode has no property.
+const BLANK: [char; 5] = [
+    '\u{2800}',  // BRAILLE PATTERN BLANK
+    '\u{13441}', // EGYPTIAN HIEROGLYPH FULL BLANK
+    '\u{13442}', // EGYPTIAN HIEROGLYPH HALF BLANK
+    '\u{16fe4}', // KHITAN SMALL SCRIPT FILLER
+    '\u{1d159}', // MUSICAL SYMBOL NULL NOTEHEAD
+];
+
+/// The longest unique key, in bytes. An entry of a PostgreSQL index has at most 2,704 bytes, and a
+/// character has up to 18 in its compatibility decomposition.
+const MAX_UNIQUE_KEY: usize = 1024;
+
+/// The key for searching, e-mail addresses and full names: lower case, NFC, without invisible
+/// characters.
+pub(crate) fn key(text: &str) -> String {
+    let visible = text.chars().filter(|c| !is_invisible(*c));
+    let lower = visible.nfc().collect::<String>().to_lowercase();
+    // Lower case depends on a sigma's place in its word; parts of names are looked for, too.
+    lower.replace('ς', "σ").nfc().filter(|c| !is_invisible(*c)).collect()
+}
+
+/// The key of names that are unique: of [`key`], also without compatibility forms, with each run of
+/// white space as one space, and with the ASCII look-alike of other characters. ASCII characters
+/// stay as they are, so that `modem` and `modern` are two names.
+///
+/// A function of [`key`]: equal keys have equal unique keys.
+pub(crate) fn unique_key(text: &str) -> String {
+    let mut key = key(text);
+    // What a pass makes may be folded further by the next one. The number is far above any need.
+    for _ in 0..8 {
+        let folded = fold(&key);
+        if folded == key {
+            break;
+        }
+        key = folded;
+    }
+    if key.len() <= MAX_UNIQUE_KEY {
+        return key;
+    }
+    let digest = digest(&SHA256, key.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The key of what is looked for in names, unless that is nothing.
+pub(crate) fn search_key(q: Option<&str>) -> Result<Option<String>, AppError> {
+    match q {
+        Some(q) if q.contains('\0') => Err(AppError::invalid("q", "must not contain NUL")),
+        q => Ok(q.map(key).filter(|key| !key.is_empty())),
+    }
+}
+
+/// Whether a character leaves no trace on a screen, as white space leaves a gap: format characters,
+/// other default ignorables such as fillers and variation selectors, and blank glyphs.
+pub(crate) fn is_invisible(c: char) -> bool {
+    let is_format = CodePointMapData::<GeneralCategory>::new().get(c) == GeneralCategory::Format
+            // Signs that enclose or underline the digits after them, of the same category.
+            && !CodePointSetData::new::<PrependedConcatenationMark>().contains(c);
+    is_format
+        || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
+        || CodePointSetData::new::<NoncharacterCodePoint>().contains(c)
+        || BLANK.contains(&c)
+}
+
+/// Whether a character ends a line or a paragraph, as some control characters do.
+pub(crate) fn is_separator(c: char) -> bool {
+    let category = CodePointMapData::<GeneralCategory>::new().get(c);
+    matches!(category, GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator)
+}
+
+/// Whether there is nothing to see.
+pub(crate) fn is_blank(text: &str) -> bool {
+    text.chars().all(|c| c.is_whitespace() || is_invisible(c))
+}
+
+/// One pass of [`unique_key`] over a key.
+fn fold(text: &str) -> String {
+    // Compatibility forms have no case of their own: it shows in what they decompose into.
+    let compatible = key(&text.nfkc().collect::<String>());
+    let mut folded = String::new();
+    for c in compatible.nfkd() {
+        if c.is_ascii() {
+            folded.push(c);
+        } else {
+            folded.push_str(&look_alike(c));
+        }
+    }
+    let words: Vec<_> = folded.split_whitespace().collect();
+    key(&words.join(" "))
+}
+
+/// What a character outside ASCII looks like, in ASCII where possible.
+///
+/// Case is folded before: a letter also counts as what its capital looks like, unless it looks like
+/// an ASCII character itself. U+0432 is `b`, because its capital, U+0412, looks like `B`.
+fn look_alike(c: char) -> String {
+    let own = prototype(c);
+    if own.is_ascii() {
+        return own;
+    }
+    let mut upper = c.to_uppercase();
+    match (upper.next(), upper.next()) {
+        (Some(capital), None) => Some(prototype(capital)).filter(|of| of.is_ascii()),
+        _ => None,
+    }
+    .unwrap_or(own)
+}
+
+/// The prototype by UTS 39, in which what stands for an ASCII character is that character again.
+fn prototype(c: char) -> String {
+    /// ASCII characters whose prototype is none: `m`, of which UTS 39 makes `rn`, and a few signs.
+    static REVERSED: LazyLock<Vec<(String, char)>> = LazyLock::new(|| {
+        let ascii = ('!'..='~').map(|c| (skeleton_of(c), c));
+        ascii.filter(|(prototype, _)| prototype.chars().count() > 1).collect()
+    });
+    let mut text = skeleton_of(c);
+    for (prototype, ascii) in REVERSED.iter() {
+        text = text.replace(prototype, ascii.encode_utf8(&mut [0; 4]));
+    }
+    text
+}
+
+fn skeleton_of(c: char) -> String {
+    skeleton(c.encode_utf8(&mut [0; 4])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use icu_properties::props::BidiControl;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Invisible characters of every kind.
+    const INVISIBLE: &str = "\u{ad}\u{34f}\u{61c}\u{115f}\u{1160}\u{17b4}\u{17b5}\u{180b}\u{180e}\
+        \u{180f}\u{200b}\u{200c}\u{200d}\u{200e}\u{200f}\u{202a}\u{202e}\u{2060}\u{2061}\u{2064}\
+        \u{2066}\u{2069}\u{206a}\u{206f}\u{2800}\u{3164}\u{fe00}\u{fe0f}\u{feff}\u{ffa0}\u{fff0}\
+        \u{fff9}\u{fffb}\u{ffff}\u{13430}\u{13441}\u{13442}\u{16fe4}\u{1bca0}\u{1d159}\u{1d173}\
+        \u{1d17a}\u{e0001}\u{e0020}\u{e007f}\u{e0100}\u{e01ef}\u{e0fff}";
+
+    #[test]
+    fn invisible_characters_are_blank_and_left_out_of_keys() {
+        for c in INVISIBLE.chars() {
+            assert!(is_blank(&format!("{c} \u{2028}\n{c}")), "{c:?}");
+            assert_eq!(key(&format!("gen{c}eral")), "general", "{c:?}");
+            assert_eq!(unique_key(&format!("gen{c}eral")), "general", "{c:?}");
+        }
+        for c in ('\0'..=char::MAX).filter(|c| CodePointSetData::new::<BidiControl>().contains(*c))
+        {
+            assert!(is_invisible(c), "{c:?}");
+        }
+    }
+
+    #[test]
+    fn no_property_covers_the_blank_glyphs() {
+        for c in BLANK {
+            let category = CodePointMapData::<GeneralCategory>::new().get(c);
+            assert_ne!(category, GeneralCategory::Format, "{c:?}");
+            assert!(!CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c), "{c:?}");
+            assert!(!c.is_whitespace(), "{c:?}");
+        }
+    }
+
+    #[test]
+    fn signs_that_enclose_digits_letters_and_marks_are_visible() {
+        for c in "\u{600}\u{6dd}\u{70f}\u{110bd}aщ\u{301}❤١".chars() {
+            assert!(!is_invisible(c), "{c:?}");
+        }
+    }
+
+    #[test]
+    fn spellings_that_look_the_same_have_one_key() {
+        for (one, other) in [("ΟΔΟΣ", "οδός".replace('ό', "ο").as_str()), ("Acme", "ac\u{200b}ME")]
+        {
+            assert_eq!(key(one), key(other));
+        }
+        assert!(key("ΟΣΑΚΑ").contains(&key("ΟΣ")));
+    }
+
+    #[test]
+    fn look_alikes_have_one_unique_key() {
+        for (name, look_alike) in [
+            ("general", "gener\u{430}l"),
+            ("general", "ｇｅｎｅｒａｌ"),
+            ("general", "𝓰𝓮𝓷𝓮𝓻𝓪𝓵"),
+            ("general", "𝐆𝐄𝐍𝐄𝐑𝐀𝐋"),
+            ("general", "genera\u{2113}"),
+            ("general chat", " general\u{a0} \u{3000}chat "),
+            ("backend", "\u{412}ackend"),
+            ("backend", "\u{432}ackend"),
+            ("hr", "\u{41d}R"),
+            ("team", "\u{422}\u{395}\u{391}\u{39c}"),
+            ("team", "𝚻𝚬𝚨𝚳"),
+            ("modem", "mode\u{11700}"),
+            ("modem", "mode\u{217f}"),
+            ("q&a-2", "Q\u{ff06}A\u{2010}2"),
+            ("caf\u{e9}", "c\u{430}fe\u{301}"),
+            ("20%", "20\u{66a}"),
+        ] {
+            assert_eq!(unique_key(look_alike), unique_key(name), "{look_alike}");
+            assert_eq!(unique_key(name), name);
+        }
+    }
+
+    #[test]
+    fn ascii_characters_are_kept_apart() {
+        let names = ["modem", "modern", "l0", "lo", "1o", "10", "i0", "io", "|o", "a b", "ab", "-"];
+        for (n, one) in names.iter().enumerate() {
+            for other in &names[n + 1..] {
+                assert_ne!(unique_key(one), unique_key(other));
+            }
+        }
+    }
+
+    #[test]
+    fn a_unique_key_fits_into_an_index() {
+        let (one, other) = ("\u{fdfa}".repeat(128), "\u{fdfa}".repeat(127));
+        assert!(unique_key(&one).len() <= MAX_UNIQUE_KEY);
+        assert_ne!(unique_key(&one), unique_key(&other));
+        assert_eq!(unique_key(&unique_key(&one)), unique_key(&one));
+    }
+
+    #[test]
+    fn the_unique_key_of_every_character_is_its_own() {
+        let usual = ('\0'..'\u{3400}').chain('\u{a640}'..'\u{ac00}').chain('\u{f900}'..'\u{12000}');
+        for c in usual.chain('\u{1bc00}'..'\u{1fb00}') {
+            let once = unique_key(&format!("a{c}b"));
+            assert_eq!(unique_key(&once), once, "{c:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_unique_key_is_its_own(text in "\\PC{0,8}|(\\PC|[\u{300}-\u{36f}\u{590}-\u{6ff} ]){0,8}") {
+            let once = unique_key(&text);
+            prop_assert_eq!(unique_key(&once), once);
+        }
+
+        #[test]
+        fn a_key_is_its_own(text in "\\PC{0,8}|(\\PC|[\u{300}-\u{36f}\u{34f}\u{200d} ]){0,8}") {
+            let once = key(&text);
+            prop_assert_eq!(key(&once), once);
+        }
+
+        #[test]
+        fn equal_keys_have_equal_unique_keys(text in "\\PC{0,12}") {
+            prop_assert_eq!(unique_key(&key(&text)), unique_key(&text));
+            let (upper, lower) = (text.to_uppercase(), text.to_lowercase());
+            if key(&upper) == key(&lower) {
+                prop_assert_eq!(unique_key(&upper), unique_key(&lower));
+            }
+        }
+    }
+}
