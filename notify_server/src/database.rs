@@ -116,6 +116,8 @@ mod tests {
     fn database(max_connections: u32) -> Database {
         let mut config = Config::from_yaml(include_str!("../../app.yml.example")).unwrap();
         config.database.max_connections = max_connections;
+        config.limits.database_percent_per_workspace = 50;
+        config.limits.database_percent_per_person = 20;
         let pool = PgPool::connect_lazy("postgres:///unused").unwrap();
         Database::new(pool, &config)
     }

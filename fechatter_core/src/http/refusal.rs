@@ -18,12 +18,16 @@ use super::{ApiError, layers, takeover};
 
 /// How long a refused client may take to read its answer and close.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a refused client has for the beginning of its request, before it is answered anyway.
+const UNTIL_REQUEST: Duration = Duration::from_millis(250);
 /// How much of its request is read, for closing with bytes unread would break the connection before
 /// the client has the answer.
 const MAX_DISCARDED: usize = 256 * 1024;
 
 /// Answers with this error whatever the client asks, and closes.
 pub(super) async fn refuse(socket: TcpStream, error: ApiError, _permit: OwnedSemaphorePermit) {
+    // Many clients take an answer that comes before their request for an error.
+    let _ = timeout(UNTIL_REQUEST, socket.readable()).await;
     // It is short and the first that is written, so the socket takes it whole or not at all.
     if matches!(timeout(PATIENCE, socket.writable()).await, Ok(Ok(())))
         && socket.try_write(&answer(error)).is_ok()

@@ -60,13 +60,17 @@ pub(crate) async fn admit(
         Ok(received) => received,
         Err(error) => return error.into_response(),
     };
-    parts.extensions.insert(Admission { user, connection: Arc::default() });
+    let admission = Admission { user, connection: Arc::default() };
+    parts.extensions.insert(admission.clone());
     // In a task of its own: what has begun is done, also if the client has left, and holds its shares
     // for as long. The database would go on with a query that nobody waits for.
     let answering = async move {
         let response = next.run(Request::from_parts(parts, body)).await;
         drop(counted);
-        count_answer(&limits, &user, response).await
+        let response = count_answer(&limits, &user, response).await;
+        // Not before: the next request of theirs is to find the answer counted.
+        drop(admission);
+        response
     };
     let answered = tokio::spawn(answering.in_current_span()).await;
     answered.unwrap_or_else(|error| match error.try_into_panic() {

@@ -3,6 +3,7 @@
 //! The properties of characters come from `icu_properties`, the prototypes of look-alikes from
 //! `unicode-security` (UTS 39).
 
+use std::fmt::Write;
 use std::sync::LazyLock;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -56,7 +57,10 @@ pub(crate) fn unique_key(text: &str) -> String {
         return key;
     }
     let digest = digest(&SHA256, key.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// The key of what is looked for in names, unless that is nothing.

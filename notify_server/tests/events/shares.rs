@@ -155,6 +155,7 @@ async fn a_crowd_that_is_far_behind_lets_others_start() {
 async fn starts_of_a_crowded_workspace_leave_connections_to_others() {
     let mut world = World::new().await;
     world.config.database.max_connections = 6;
+    world.config.limits.database_percent_per_workspace = 50;
     let (server, _, [_, bob, _]) = world.has_a_chat().await;
     let crowd = world.crowd(6, SLOW_STARTS).await;
 
@@ -195,6 +196,7 @@ async fn a_start_that_gets_no_turn_is_put_off() {
 async fn clients_that_leave_give_no_turn_back_before_the_database_is_done() {
     let mut world = World::new().await;
     world.config.database.max_connections = 6;
+    world.config.limits.database_percent_per_workspace = 50;
     let (server, _, _) = world.has_a_chat().await;
     let crowd = world.crowd(6, SLOW_STARTS).await;
 
