@@ -55,8 +55,9 @@ pub(crate) fn unique_key(text: &str) -> String {
     if key.len() <= MAX_UNIQUE_KEY {
         return key;
     }
+    // In hexadecimal digits, which are their own unique key.
     let digest = digest(&SHA256, key.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hexadecimal).collect()
 }
 
 /// The key of what is looked for in names, unless that is nothing.
@@ -88,6 +89,10 @@ pub(crate) fn is_separator(c: char) -> bool {
 /// Whether there is nothing to see.
 pub(crate) fn is_blank(text: &str) -> bool {
     text.chars().all(|c| c.is_whitespace() || is_invisible(c))
+}
+
+fn hexadecimal(digit: u8) -> char {
+    char::from_digit(digit.into(), 16).unwrap_or_default()
 }
 
 /// One pass of [`unique_key`] over a key.
