@@ -27,7 +27,7 @@ const MAX_DISCARDED: usize = 256 * 1024;
 /// Answers with this error whatever the client asks, and closes.
 pub(super) async fn refuse(socket: TcpStream, error: ApiError, _permit: OwnedSemaphorePermit) {
     // Many clients take an answer that comes before their request for an error.
-    let _ = timeout(UNTIL_REQUEST, socket.readable()).await;
+    let _ = timeout(UNTIL_REQUEST, socket.peek(&mut [0])).await;
     // It is short and the first that is written, so the socket takes it whole or not at all.
     if matches!(timeout(PATIENCE, socket.writable()).await, Ok(Ok(())))
         && socket.try_write(&answer(error)).is_ok()

@@ -3,7 +3,6 @@
 //! The properties of characters come from `icu_properties`, the prototypes of look-alikes from
 //! `unicode-security` (UTS 39).
 
-use std::fmt::Write;
 use std::sync::LazyLock;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -56,11 +55,9 @@ pub(crate) fn unique_key(text: &str) -> String {
     if key.len() <= MAX_UNIQUE_KEY {
         return key;
     }
+    // In hexadecimal digits, which are their own unique key.
     let digest = digest(&SHA256, key.as_bytes());
-    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    digest.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hexadecimal).collect()
 }
 
 /// The key of what is looked for in names, unless that is nothing.
@@ -92,6 +89,10 @@ pub(crate) fn is_separator(c: char) -> bool {
 /// Whether there is nothing to see.
 pub(crate) fn is_blank(text: &str) -> bool {
     text.chars().all(|c| c.is_whitespace() || is_invisible(c))
+}
+
+fn hexadecimal(digit: u8) -> char {
+    char::from_digit(digit.into(), 16).unwrap_or_default()
 }
 
 /// One pass of [`unique_key`] over a key.

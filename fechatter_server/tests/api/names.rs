@@ -113,6 +113,9 @@ async fn a_public_channels_name_is_taken_by_what_looks_like_it() {
     assert_eq!(app.state().await, before);
 
     let private = alice.creates_private_channel(LIKE_GENERAL[0], []).await;
+    // As if a server of the version before had created it.
+    let keyless = "update chats set name_unique = null, name_unique_of = null where chat_type = 'PrivateChannel'";
+    app.sql(keyless).await;
     let refused = alice.patch(&private.path, json!({ "chat_type": "PublicChannel" })).await;
     refused.refuses(StatusCode::CONFLICT, "chat_name_taken");
     let both = json!({ "chat_type": "PublicChannel", "name": "Gener\u{430}l 2" });
@@ -155,8 +158,9 @@ async fn a_workspaces_name_is_taken_by_what_looks_like_it() {
     let before = app.state().await;
 
     let invisible = INVISIBLE.chars().map(|c| format!("gen{c}eral"));
-    let alike: Vec<_> = LIKE_GENERAL.into_iter().map(ToOwned::to_owned).chain(invisible).collect();
-    for name in &alike {
+    let spellings: Vec<_> =
+        LIKE_GENERAL.into_iter().map(ToOwned::to_owned).chain(invisible).collect();
+    for name in &spellings {
         let refused = mallory.post("/api/workspaces", json!({ "name": name })).await;
         refused.refuses(StatusCode::CONFLICT, "workspace_taken");
         let refused = mallory.patch("/api/workspace", json!({ "name": name })).await;
@@ -233,10 +237,9 @@ async fn names_are_found_whatever_is_invisible_in_them_or_in_the_query() {
 async fn older_names_get_their_unique_key_at_the_next_migration() {
     let app = TestApp::start().await;
     let alice = app.user_in("alice", "general").await;
-    let [channel, private, taken] =
-        [("old  news", "Public"), ("old t\u{435}a", "Private"), ("old \u{a0}news", "Public")];
-    for (name, chat_type) in [channel, private] {
-        let draft = json!({ "name": name, "chat_type": format!("{chat_type}Channel") });
+    let (channel, private, taken) = ("old  news", "old t\u{435}a", "old \u{a0}news");
+    for (name, chat_type) in [(channel, "PublicChannel"), (private, "PrivateChannel")] {
+        let draft = json!({ "name": name, "chat_type": chat_type });
         alice.post("/api/chat", draft).await.expect(StatusCode::CREATED);
     }
     let draft = json!({ "name": "elsewhere", "chat_type": "PublicChannel" });
@@ -244,7 +247,7 @@ async fn older_names_get_their_unique_key_at_the_next_migration() {
     app.sql("update chats set name_unique = null, name_unique_of = null").await;
     // As a server of the version before names chats and workspaces.
     sqlx::query("update chats set name = $1, name_key = $1 where id = $2")
-        .bind(taken.0)
+        .bind(taken)
         .bind(copy["id"].as_i64())
         .execute(&app.db)
         .await
@@ -262,7 +265,7 @@ async fn older_names_get_their_unique_key_at_the_next_migration() {
     let key = |key: &str, unique: Option<&str>| (key.to_owned(), unique.map(ToOwned::to_owned));
     assert_eq!(
         keys,
-        [key(channel.0, Some("old news")), key(private.0, Some("old tea")), key(taken.0, None),]
+        [key(channel, Some("old news")), key(private, Some("old tea")), key(taken, None),]
     );
     let refused = alice.post("/api/workspaces", json!({ "name": "evil corp" })).await;
     refused.refuses(StatusCode::CONFLICT, "workspace_taken");
@@ -299,9 +302,9 @@ async fn older_workspaces_that_look_the_same_are_found_by_their_plain_keys() {
     .await;
     app.migrates().await;
 
-    let spellings = [("old news", &alice), ("Old  News", &bob), ("old\u{a0}news", &alice)];
-    for (number, (name, person)) in spellings.into_iter().enumerate() {
-        let body = sign_up("Dave", &format!("dave{number}@acme.test"), name);
+    let found = [("old news", &alice), ("Old  News", &bob), ("old\u{a0}news", &alice)];
+    for (n, (name, person)) in found.into_iter().enumerate() {
+        let body = sign_up("Dave", &format!("dave{n}@acme.test"), name);
         let auth = app.anyone.post("/api/signup", body).await.expect(StatusCode::CREATED);
         assert_eq!(auth["workspace"]["id"], person.workspace_id, "{name}");
     }
