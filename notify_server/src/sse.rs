@@ -105,7 +105,7 @@ pub(crate) async fn events(
     Ok((headers, Extension(stream.takeover()), body).into_response())
 }
 
-fn too_often(wait: Duration) -> ApiError {
+pub(crate) fn too_often(wait: Duration) -> ApiError {
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests")
         .retry_after(wait)
 }

@@ -23,7 +23,7 @@ const TOO_MUCH_MISSED: i64 = 5_000;
 
 /// Positions that a reader is behind and that cost one unit of their rate, besides the start's own:
 /// each of them is looked at.
-const POSITIONS_PER_UNIT: i64 = 500;
+const POSITIONS_PER_UNIT: i64 = 2_000;
 
 /// The cursor that a client came with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +140,8 @@ async fn ask(
 async fn limit(app: &App, user: AuthUser, start: Start) -> Result<Start, ApiError> {
     let Start::At { from, head, .. } = start else { return Ok(start) };
     let behind = head.position.0 - from.position.0;
-    app.rates.charge(user.id, u32::try_from(behind / POSITIONS_PER_UNIT).unwrap_or(u32::MAX));
+    let units = u32::try_from(behind / POSITIONS_PER_UNIT).unwrap_or(u32::MAX);
+    app.rates.take(user.id, units).map_err(sse::too_often)?;
     if behind <= TOO_MUCH_MISSED {
         return Ok(start);
     }

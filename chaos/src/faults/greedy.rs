@@ -42,7 +42,7 @@ const TIMES_SLOWER: u32 = 2;
 const FULL_SLACK: Duration = Duration::from_millis(10);
 /// Of debug builds beside who knows what: every request takes its share of a processor that is slow already. Without
 /// shares it is seconds.
-const QUICK_SLACK: Duration = Duration::from_millis(250);
+const QUICK_SLACK: Duration = Duration::from_secs(2);
 /// Of fewer times than this, the 99th percentile is nothing but the slowest: the 90th is compared.
 const ENOUGH: usize = 100;
 /// What was made in bulk is written to disk, and what is started has started.

@@ -36,7 +36,8 @@ impl Admission {
     /// a person whose clients leave too many answers untaken.
     pub(crate) async fn connection(&self, limits: &RequestLimits) -> Result<()> {
         let share = limits.connection_in(self.user.workspace_id, self.user.id).await?;
-        // Asked last, so that no more answers are made beyond the limit than there are such shares.
+        // Asked last: those that waited meanwhile are no better than those that come now.
+        limits.check(self.user.id)?;
         if !limits.answers.has_room(&self.user) {
             return Err(AppError::RateLimited(RETRY));
         }

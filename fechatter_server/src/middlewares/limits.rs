@@ -94,6 +94,11 @@ impl RequestLimits {
         self.rates.take(caller, 1).map_err(AppError::RateLimited)
     }
 
+    /// Refuses somebody in debt: their answers have cost more than they had.
+    pub(crate) fn check(&self, user_id: UserId) -> Result<()> {
+        self.rates.take(Caller::Person(user_id), 0).map_err(AppError::RateLimited)
+    }
+
     /// Takes what a request costs besides itself that names so many people or chats.
     pub(crate) fn take_for_names(&self, user_id: UserId, count: usize) -> Result<()> {
         self.take_more(user_id, count / NAMES_PER_UNIT)

@@ -11,7 +11,8 @@ use uuid::Uuid;
 use super::{Asking, FROM, Greed, Greedy, LONG, PAGE, Tally, raw};
 
 /// After a refusal; shorter than they are told.
-const PAUSE: Duration = Duration::from_millis(250);
+/// A debug build takes several times as long to refuse.
+const PAUSE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1_500 } else { 250 });
 /// Connections of each person for each kind.
 const CONNECTIONS: usize = 4;
 const UNREAD_PAGES: usize = 20;
