@@ -20,7 +20,7 @@ use crate::{Process, Rest, Town};
 const STARTING: Duration = Duration::from_mins(1);
 
 /// Who tries a server in every way is not to be slowed down by what protects it from such people.
-const NO_LIMITS: [(&str, &str); 12] = [
+const NO_LIMITS: [(&str, &str); 18] = [
     ("ACCOUNTS__ATTEMPTS_PER_MINUTE", "1000000"),
     ("ACCOUNTS__ATTEMPTS_PER_MINUTE_OVERALL", "1000000"),
     ("ACCOUNTS__FREE_FAILURES", "1000000"),
@@ -31,6 +31,12 @@ const NO_LIMITS: [(&str, &str); 12] = [
     ("HTTP__REQUESTS_PER_SECOND", "1000000"),
     ("LIMITS__CONNECTIONS", "1000000"),
     ("LIMITS__CONNECTIONS_PER_ADDRESS", "1000000"),
+    ("LIMITS__DATABASE_PERCENT_PER_PERSON", "100"),
+    ("LIMITS__DATABASE_PERCENT_PER_WORKSPACE", "100"),
+    ("LIMITS__HASHES_PER_ADDRESS", "1000000"),
+    ("LIMITS__REPLAYS_PER_PERSON", "4"),
+    ("LIMITS__REPLAYS_PER_WORKSPACE", "4"),
+    ("LIMITS__SESSIONS_PER_PERSON", "1000000"),
     ("LOG__FILTER", "warn"),
     ("NOTIFY__STREAMS_PER_USER", "100000"),
 ];
