@@ -41,7 +41,7 @@ pub struct Attempt {
     pub invoked: Instant,
     pub returned: Instant,
     pub outcome: Outcome,
-    /// What was said instead of an acknowledgement, where it is still to be asked for.
+    /// The refusal, if the send was refused and not acknowledged.
     pub refusal: Option<String>,
 }
 

@@ -27,7 +27,7 @@ const BROKEN: [(&str, Fault, &str); 6] = [
     ("no_rescan", Fault::T8, "missed"),
     // A message is acknowledged before its commit.
     ("early_answer", Fault::T2, "lost"),
-    // Who asks for most gets most.
+    // Nobody has a share: the callers who ask for most take most.
     ("no_shares", Fault::T18, "slowed"),
 ];
 

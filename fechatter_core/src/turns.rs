@@ -14,7 +14,7 @@ use crate::sabotage::{self, Sabotage};
 /// Turns for members `M` of groups `G`. Clones share them.
 pub struct Turns<G: Key, M: Key>(Arc<Shared<G, M>>);
 
-/// What groups and members are known by.
+/// The key of a group or of a member.
 pub trait Key: Copy + Eq + Hash + Send + 'static {}
 
 impl<T: Copy + Eq + Hash + Send + 'static> Key for T {}
@@ -57,7 +57,7 @@ struct State<G, M> {
 struct Group<M> {
     taken: usize,
     waiting: usize,
-    /// Whether the group is among those that are served in turn.
+    /// True while the group stands in the order of groups.
     is_queued: bool,
     members: HashMap<M, Member>,
     /// Members with callers that wait; the first is served next.
@@ -168,7 +168,7 @@ impl<G: Key, M: Key> Shared<G, M> {
 }
 
 impl<G: Key, M: Key> State<G, M> {
-    /// Whether a caller of this member gets a turn now, ahead of nobody whom it would be for.
+    /// Returns true if a caller of this member gets a turn now without overtaking another one.
     fn has_room(&self, shares: Shares, group: G, member: M) -> bool {
         let Some(group) = self.groups.get(&group) else { return self.taken < shares.in_all };
         let is_theirs = group

@@ -1,4 +1,4 @@
-//! What a port does with connections and with requests that are too many, too large or ambiguous.
+//! A port refuses connections and requests that are too many, too large or ambiguous.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 

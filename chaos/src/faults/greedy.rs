@@ -45,10 +45,19 @@ const FULL_SLACK: Duration = Duration::from_millis(10);
 const QUICK_SLACK: Duration = Duration::from_secs(2);
 /// Of fewer times than this, the 99th percentile is nothing but the slowest: the 90th is compared.
 const ENOUGH: usize = 100;
-/// What was made in bulk is written to disk, and what is started has started.
+/// A pause in which bulk data reaches the disk and processes finish starting.
 const SETTLING: Duration = Duration::from_secs(2);
 
+/// Plays it; in a quick run once more if others were slowed, since another process may have taken the processor at the
+/// wrong moment. Anything but slowness counts at once.
 pub(super) async fn shared(options: &Options) -> Result<Row> {
+    let first = play(options).await?;
+    let only_slowed = first.verdict.counts().iter().filter(|count| **count > 0).count() == 1
+        && !first.verdict.slowed.is_empty();
+    if options.quick && only_slowed { play(options).await } else { Ok(first) }
+}
+
+async fn play(options: &Options) -> Result<Row> {
     let environment = [&options.environment[..], &limits()].concat();
     let options = &Options { environment, ..options.clone() };
     let cast = Cast {
@@ -108,7 +117,7 @@ fn limits() -> Vec<(String, String)> {
             limits.push((name, value.to_owned()));
         }
     }
-    // Who calls from here may say on whose behalf.
+    // Callers from these addresses are trusted proxies.
     limits.push(("FECHATTER__HTTP__TRUSTED_PROXIES".into(), "127.0.0.0/8".into()));
     limits
 }
@@ -120,7 +129,7 @@ fn note_memory(stage: &mut Stage, when: &str) {
     stage.delays.note(format!("memory {when}: {memory:?} MiB"));
 }
 
-/// What is worse than it may be.
+/// The measurements that exceed their limits.
 fn compare(quiet: &Service, greedy: &Service, slack: Duration, delays: &mut Delays) -> Vec<String> {
     let mut slowed = Vec::new();
     for ((kind, before), (_, during)) in quiet.kinds().into_iter().zip(greedy.kinds()) {

@@ -216,7 +216,7 @@ fn device_cookie(state: &AppState, jar: &CookieJar, newest: &str) -> Cookie<'sta
         .build()
 }
 
-/// What the cookie holds: no more of it is looked at than we have written.
+/// The tokens in the cookie, at most as many as we write.
 fn shown_tokens(jar: &CookieJar) -> impl Iterator<Item = &str> {
     let cookie = jar.get(DEVICE_COOKIE);
     cookie.into_iter().flat_map(|cookie| cookie.value().split('.')).take(KNOWN_ACCOUNTS)

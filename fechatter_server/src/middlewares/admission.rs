@@ -1,5 +1,5 @@
-//! What every request of a signed-in person passes before its handler: their rate, and room for the
-//! bytes of its body and of its answer.
+//! Admits requests of signed-in people: within the person's rate, and with room for the bytes of the
+//! body and of the answer.
 //!
 //! The body is read here, so that nothing scarce is held while a client takes its time to send it.
 
@@ -36,7 +36,7 @@ impl Admission {
     /// a person whose clients leave too many answers untaken.
     pub(crate) async fn connection(&self, limits: &RequestLimits) -> Result<()> {
         let share = limits.connection_in(self.user.workspace_id, self.user.id).await?;
-        // Asked last: those that waited meanwhile are no better than those that come now.
+        // Checked after the wait: other requests of the person may have used up the rate meanwhile.
         limits.check(self.user.id)?;
         if !limits.answers.has_room(&self.user) {
             return Err(AppError::RateLimited(RETRY));
@@ -63,13 +63,13 @@ pub(crate) async fn admit(
     };
     let admission = Admission { user, connection: Arc::default() };
     parts.extensions.insert(admission.clone());
-    // In a task of its own: what has begun is done, also if the client has left, and holds its shares
-    // for as long. The database would go on with a query that nobody waits for.
+    // In a task of its own: a request that has begun is finished and keeps its shares, also if the
+    // client has left, since PostgreSQL goes on with a query whose client has left.
     let answering = async move {
         let response = next.run(Request::from_parts(parts, body)).await;
         drop(counted);
         let response = count_answer(&limits, &user, response).await;
-        // Not before: the next request of theirs is to find the answer counted.
+        // Released after the count, so that the person's next request sees this answer.
         drop(admission);
         response
     };

@@ -66,7 +66,7 @@ impl BytesInFlight {
         fits.then(|| self.count(&mut held, user, bytes))
     }
 
-    /// Whether there is room for any more of this person's bytes.
+    /// Returns true if more bytes of this person fit.
     pub(crate) fn has_room(&self, user: &AuthUser) -> bool {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.with(user, 0, |in_all, workspace, person| {

@@ -1,5 +1,5 @@
-//! What one person, one address and one workspace may take of this server: requests a second,
-//! database connections, bytes on their way in and out.
+//! Limits of one person, one address and one workspace on this server: requests a second, database
+//! connections, bytes of requests and of answers.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -35,23 +35,23 @@ pub(crate) struct RequestLimits {
     pub(crate) answers: BytesInFlight,
 }
 
-/// Whom a limit is for.
+/// The key of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Caller {
     Person(UserId),
-    /// Somebody who has shown a refresh token.
+    /// The session of a refresh token.
     Session(SessionId),
-    /// Somebody who is about to sign in, on a device that has done so before.
+    /// A device that has signed in to the account before.
     Device(DeviceId),
-    /// Somebody who has shown nothing.
+    /// The address of a caller without any token.
     Address(IpAddr),
 }
 
-/// Who shares a part of the database connections.
+/// A group that shares a part of the database connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Group {
     Workspace(WorkspaceId),
-    /// Everybody who signs up, in or out, or refreshes a token.
+    /// All sign-ups, sign-ins, sign-outs and refreshes.
     Entrance,
 }
 
@@ -94,7 +94,7 @@ impl RequestLimits {
         self.rates.take(caller, 1).map_err(AppError::RateLimited)
     }
 
-    /// Refuses somebody in debt: their answers have cost more than they had.
+    /// Refuses a person whose bucket is in debt, after answers that cost more than it held.
     pub(crate) fn check(&self, user_id: UserId) -> Result<()> {
         self.rates.take(Caller::Person(user_id), 0).map_err(AppError::RateLimited)
     }
@@ -132,7 +132,7 @@ impl RequestLimits {
         self.connection(Group::Workspace(workspace_id), Caller::Person(user_id)).await
     }
 
-    /// Waits for a database connection of those for people who come in or go out.
+    /// Waits for a database connection of the share for sign-ups, sign-ins, sign-outs and refreshes.
     ///
     /// # Errors
     /// [`AppError::Busy`] when there is none within 2.5 s.

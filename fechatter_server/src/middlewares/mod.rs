@@ -1,5 +1,4 @@
-//! What requests pass before their handlers, and what handlers ask for about their origin: who
-//! calls, from where, and how much they may take.
+//! The layer that admits requests, the limits, and the extractors that say who calls and from where.
 
 pub(crate) mod admission;
 pub(crate) mod auth;

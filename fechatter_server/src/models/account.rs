@@ -327,7 +327,7 @@ pub(crate) async fn sign_in(
     Ok(SignedIn { session, device_token })
 }
 
-/// What a password is held against.
+/// An account's id and the hash that its password is checked against.
 pub(crate) struct Credentials {
     pub(crate) id: UserId,
     pub(crate) password_hash: String,

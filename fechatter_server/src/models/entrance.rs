@@ -1,5 +1,5 @@
-//! What signing up and signing in pass through: callers who are nobody yet must not take what others
-//! need, nor keep them out.
+//! The entrance for sign-ups and sign-ins: strangers must neither use up what signed-in people need
+//! nor keep the owner of an account out.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ impl Entrance {
         self.turn(Caller::Device(id), Attempts::Of(id)).await
     }
 
-    /// In memory first, then among the few, then in the database: a flood costs as little as can be.
+    /// The cheapest check comes first: in memory, then for a hashing thread, then in the database.
     async fn turn(&self, caller: Caller, attempts: Attempts<'_>) -> Result<Turn> {
         self.limits.take(caller)?;
         let turn = self.passwords.turn(caller)?;
@@ -83,7 +83,7 @@ impl Entrance {
         Ok(shown.iter().find(is_theirs).map(|token| token.id))
     }
 
-    /// A database connection of those for people who come in.
+    /// A database connection of the entrance's share.
     pub(crate) async fn connection(&self, device: &Device) -> Result<ConnectionShare> {
         self.limits.connection_at_entrance(Caller::Address(device.network())).await
     }

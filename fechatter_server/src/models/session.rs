@@ -113,7 +113,7 @@ pub(crate) async fn switch(
     Ok(session)
 }
 
-/// Which of an account's sessions are to end.
+/// A selection of an account's sessions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Which {
     One(SessionId),

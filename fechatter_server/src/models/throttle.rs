@@ -11,7 +11,7 @@ use crate::error::{AppError, Result};
 use crate::middlewares::device::Device;
 use crate::services::device_token::DeviceId;
 
-/// Whose attempts to sign in are counted together.
+/// A bucket of attempts to sign in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Attempts<'a> {
     /// Of everybody at a client's address.
@@ -20,7 +20,7 @@ pub(crate) enum Attempts<'a> {
     Of(DeviceId),
 }
 
-/// Whose wrong passwords are counted together.
+/// A bucket of wrong passwords.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Guesses<'a> {
     /// Those of strangers at the account of this e-mail address, whether there is one or not.

@@ -201,7 +201,7 @@ async fn find_door(db: &PgPool, request: &JoinRequest) -> Result<(WorkspaceId, D
             let id = invite::workspace_of(db, &digest).await?;
             Ok((id.ok_or(AppError::InviteInvalid)?, Door::Invite(digest)))
         }
-        // Whether a workspace of the name exists is not told to those outside.
+        // The same error for an unknown name: outsiders do not learn which names exist.
         (None, Some(name)) => {
             let id = find_by_name(db, name).await?;
             Ok((id.ok_or(AppError::InviteRequired)?, Door::Open))
@@ -210,7 +210,7 @@ async fn find_door(db: &PgPool, request: &JoinRequest) -> Result<(WorkspaceId, D
     }
 }
 
-/// Whether an account is in a workspace; refuses one that is suspended there.
+/// Returns true if an account is in a workspace; refuses one that is suspended there.
 async fn is_in(db: impl PgExecutor<'_>, id: WorkspaceId, user_id: UserId) -> Result<bool> {
     match user::find(db, id, user_id).await {
         Ok(user) => session::active(user).map(|_| true),

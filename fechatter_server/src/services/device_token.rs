@@ -27,7 +27,7 @@ pub(crate) struct DeviceId([u8; ID]);
 #[derive(Clone)]
 pub(crate) struct DeviceKey(Arc<hmac::Key>);
 
-/// What a genuine token says.
+/// The content of a genuine token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DeviceToken {
     pub(crate) id: DeviceId,
@@ -89,7 +89,7 @@ impl DeviceKey {
         (token.issued_at >= oldest).then_some(token)
     }
 
-    /// Whether a token is of this account and its password of today.
+    /// Returns true if a token belongs to this account and its current password.
     pub(crate) fn is_of(&self, token: &DeviceToken, user_id: UserId, password_hash: &str) -> bool {
         token.user_id == user_id && token.fingerprint == self.fingerprint(password_hash)
     }

@@ -67,7 +67,7 @@ pub(crate) struct MessageWriter {
 pub(crate) struct Health(Weak<Queue>);
 
 impl Health {
-    /// Whether the task is there, and writes what waits.
+    /// Returns true if the task runs and writes the messages that wait.
     pub(crate) fn is_good(&self) -> bool {
         self.0.upgrade().is_none_or(|queue| queue.stalled() < STALLED)
     }

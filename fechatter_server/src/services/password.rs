@@ -51,7 +51,7 @@ pub(crate) struct Turn {
     _place: turns::Turn<Class, Caller>,
 }
 
-/// Who comes from a device that has signed in before, and who does not.
+/// Known devices and strangers, which are served in turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Class {
     Known,

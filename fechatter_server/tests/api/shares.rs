@@ -1,4 +1,4 @@
-//! What one person, one address and one workspace may take, and that others have theirs.
+//! Shares of one person, one address and one workspace; others keep theirs.
 
 use std::net::SocketAddr;
 use std::time::Duration;

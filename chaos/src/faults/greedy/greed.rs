@@ -1,4 +1,4 @@
-//! What five people of one workspace ask for, each over many connections and again as soon as they have an answer.
+//! The demands of five people of one workspace, each over many connections and again after every answer.
 
 mod demands;
 mod raw;

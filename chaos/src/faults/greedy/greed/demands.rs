@@ -50,7 +50,7 @@ pub(super) fn begin(greed: &Greed, asking: &mut Asking) {
     }
 }
 
-/// What each of them asks for.
+/// Starts the demands of one person.
 fn begin_with(greed: &Greed, greedy: &Greedy, asking: &mut Asking) {
     let demand = |kind, address| Demand { kind, address, tally: asking.tally.clone() };
     let rest = |kind| demand(kind, greed.rest);

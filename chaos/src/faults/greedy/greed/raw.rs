@@ -18,7 +18,7 @@ pub(super) const SMALL_BUFFER: u32 = 4_096;
 const LOOK: Duration = Duration::from_millis(20);
 /// Longer than the servers keep such connections.
 const HELD: Duration = Duration::from_secs(40);
-/// What is read of a stream, in bytes, and for how long.
+/// Limits of reading a stream: bytes and time.
 const SOME: usize = 4 << 20;
 const A_WHILE: Duration = Duration::from_secs(3);
 /// Of what a header begins with, in bytes: within what the servers take, and beyond.
