@@ -231,7 +231,11 @@ fn a_refusal_reaches_a_client_that_sends_a_large_request() {
 
     for _ in 0..20 {
         let mut two = port.connect(ALICE);
-        two.ask(&request).refuses(429, "rate_limited");
+        for part in request.as_bytes().chunks(10_000) {
+            two.0.write_all(part).unwrap();
+            std::thread::yield_now();
+        }
+        two.answer().refuses(429, "rate_limited");
         two.expect_end();
     }
 }
@@ -326,7 +330,13 @@ fn a_head_that_does_not_end_is_answered_before_it_takes_much_memory() {
     let port = Port::serve(unlimited());
     let mut connection = port.connect(ALICE);
     connection.0.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nx-long: ").unwrap();
-    connection.0.write_all(&vec![b'x'; 80 * 1024]).unwrap();
+    connection.0.write_all(&vec![b'x'; 80_000]).unwrap();
+    assert_eq!(connection.0.peek(&mut [0]).unwrap(), 1);
+    // What is still on its way does not break the connection before the answer is read.
+    for _ in 0..10 {
+        connection.0.write_all(&[b'x'; 10_000]).unwrap();
+        std::thread::yield_now();
+    }
 
     connection.answer().is_bare(431);
     connection.expect_end();

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use fechatter_core::token::{self, AuthUser, Verifier};
@@ -20,6 +22,7 @@ use crate::error::{AppError, Result};
 use crate::middlewares::bytes_in_flight::{Counted, SMALL};
 use crate::middlewares::limits::{Caller, ConnectionShare, RequestLimits};
 
+const SEND: &str = "/api/chat/{id}/messages";
 /// When there may be room again for a person whose clients do not take their answers.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -63,6 +66,10 @@ pub(crate) async fn admit(
     };
     let admission = Admission { user, connection: Arc::default() };
     parts.extensions.insert(admission.clone());
+    if sends_message(&parts) {
+        // Its writer finishes it in any case, and it takes no connection of the pool.
+        return next.run(Request::from_parts(parts, body)).await;
+    }
     // In a task of its own: a request that has begun is finished and keeps its shares, also if the
     // client has left, since PostgreSQL goes on with a query whose client has left.
     let answering = async move {
@@ -78,6 +85,12 @@ pub(crate) async fn admit(
         Ok(panic) => resume_unwind(panic),
         Err(_) => AppError::Busy.into_response(),
     })
+}
+
+/// Returns true for the one call that is made most often.
+fn sends_message(parts: &Parts) -> bool {
+    let route = parts.extensions.get::<MatchedPath>();
+    parts.method == Method::POST && route.is_some_and(|route| route.as_str() == SEND)
 }
 
 /// The whole body, if there is room for it.
