@@ -343,7 +343,7 @@ impl Config {
     }
 }
 
-/// What is wrong with which key, without the value that was found: it may be a secret, also where
+/// Names the wrong key and the fault, without the value that was found: it may be a secret, also where
 /// another key or a whole section belongs.
 fn without_values(error: &ConfigError) -> String {
     let key_of = |key: &Option<String>| key.as_deref().unwrap_or("the whole").to_owned();

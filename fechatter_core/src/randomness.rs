@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-/// Whether bytes look like the output of a random generator: not zeros, a pattern, a count or text.
+/// Returns true if bytes look like the output of a random generator: not zeros, a pattern, a count or text.
 ///
 /// At least 32 of them, with 16 different values, 16 different steps from one to the next and 16
 /// different steps between these, not the same again after at most half of them, and no text. Of 32

@@ -248,7 +248,7 @@ pub fn generate_keys() -> anyhow::Result<(SecretString, String)> {
     Ok((private.into(), BASE64_STANDARD.encode(pair.public_key().as_ref())))
 }
 
-/// Whether a public key is one of the points whose multiples are but eight: a signature that fits it
+/// Returns true if a public key is a point of low order, with at most eight multiples: a signature that fits it
 /// needs no private key. Two of them look random.
 fn has_small_order(public_key: &[u8]) -> bool {
     const ORDER_EIGHT: [[u8; 31]; 2] = [

@@ -332,7 +332,7 @@ fn a_head_that_does_not_end_is_answered_before_it_takes_much_memory() {
     connection.0.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nx-long: ").unwrap();
     connection.0.write_all(&vec![b'x'; 80_000]).unwrap();
     assert_eq!(connection.0.peek(&mut [0]).unwrap(), 1);
-    // What is still on its way does not break the connection before the answer is read.
+    // Bytes that still arrive do not break the connection before the answer is read.
     for _ in 0..10 {
         connection.0.write_all(&[b'x'; 10_000]).unwrap();
         std::thread::yield_now();

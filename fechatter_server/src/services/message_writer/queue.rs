@@ -112,7 +112,7 @@ impl Queue {
         if room.all.messages == 0 { Duration::ZERO } else { room.progressed.elapsed() }
     }
 
-    /// What the writer tells of its progress.
+    /// The handle with which the writer notes its progress.
     pub(super) fn progress(&self) -> Progress {
         Progress(Arc::clone(&self.room))
     }
