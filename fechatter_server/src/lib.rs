@@ -10,6 +10,7 @@ mod keygen;
 mod middlewares;
 mod models;
 mod services;
+mod state;
 mod utils;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
 use fechatter_core::config::Config;
@@ -42,6 +43,7 @@ use crate::services::message_writer::MessageWriter;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
+use crate::state::{App, AppState};
 
 pub use keygen::{keygen, write_keys};
 
@@ -55,21 +57,6 @@ const HANDLER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last connections may take to close at the end.
 const CLOSING: Duration = Duration::from_secs(2);
 const APPLICATION: &str = "fechatter_server";
-
-#[derive(Clone, FromRef)]
-struct AppState {
-    config: Arc<Config>,
-    db: PgPool,
-    log: Log,
-    writer: MessageWriter,
-    chat_lists: ChatLists,
-    passwords: Passwords,
-    purge: Purge,
-    limits: RequestLimits,
-    verifier: Verifier,
-    signer: Signer,
-    refresh_key: RefreshKey,
-}
 
 /// Applies the migrations that the database does not have yet, and makes keys that are missing.
 ///
@@ -131,7 +118,7 @@ pub async fn serve(
     let purge = Purge::default();
     let (writer, writing) = MessageWriter::start(log.clone())?;
     let retention = config.retention;
-    let state = AppState {
+    let state = AppState::from(App {
         purge: purge.clone(),
         writer: writer.clone(),
         chat_lists: ChatLists::new(config.server.chat_list_cache_mebibytes),
@@ -143,7 +130,7 @@ pub async fn serve(
         verifier,
         signer,
         refresh_key,
-    };
+    });
     tokio::spawn(limits.forget_idle(shutdown.clone()));
     tokio::spawn(purge.run(db.clone(), retention, shutdown.clone()));
 

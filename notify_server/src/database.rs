@@ -26,6 +26,14 @@ pub(crate) struct Database {
     replays: WorkspaceTurns,
 }
 
+/// How much of a log some work reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reads {
+    Little,
+    /// Up to all of it: only so many of these run at the same time.
+    Much,
+}
+
 impl Database {
     pub(crate) fn new(pool: PgPool, config: &Config) -> Self {
         let limits = &config.limits;
@@ -49,10 +57,11 @@ impl Database {
     /// Does some work on a connection, once it is the person's turn.
     ///
     /// Work that has begun is done in a task of its own, also if nobody waits for it any more: the
-    /// database goes on with a query whose client has left, and the turn must last as long.
+    /// database goes on with a query whose client has left, and the turns must last as long.
     pub(crate) async fn work<T, E, Work>(
         &self,
         user: &AuthUser,
+        reads: Reads,
         work: impl FnOnce(PoolConnection<Postgres>) -> Work,
     ) -> Result<T, E>
     where
@@ -60,40 +69,21 @@ impl Database {
         E: From<sqlx::Error> + Send + 'static,
         Work: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let turn = acquire(&self.connections, user).await?;
+        let replay = match reads {
+            Reads::Little => None,
+            Reads::Much => Some(acquire(&self.replays, user).await?),
+        };
+        let turns = (replay, acquire(&self.connections, user).await?);
         let work = work(self.pool.acquire().await?);
         let done = tokio::spawn(async move {
             let done = work.await;
-            drop(turn);
+            drop(turns);
             done
         });
         done.await.unwrap_or_else(|error| match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
             Err(_) => Err(sqlx::Error::WorkerCrashed.into()),
         })
-    }
-
-    /// The same for work that reads much of a log.
-    pub(crate) async fn replay<T, E, Work>(
-        &self,
-        user: &AuthUser,
-        work: impl FnOnce(PoolConnection<Postgres>) -> Work,
-    ) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<sqlx::Error> + Send + 'static,
-        Work: Future<Output = Result<T, E>> + Send + 'static,
-    {
-        let turn = acquire(&self.replays, user).await?;
-        self.work(user, |connection| {
-            let work = work(connection);
-            async move {
-                let done = work.await;
-                drop(turn);
-                done
-            }
-        })
-        .await
     }
 }
 

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use tokio::time::sleep;
 use tracing::debug;
 
+use crate::database::Reads;
 use crate::frame::ResetReason;
 use crate::outbox::End;
 use crate::room::Reader;
@@ -91,7 +92,7 @@ pub(crate) async fn read_on(
     let mut tries = Tries::default();
     loop {
         let mut then = Appetite(appetite.0);
-        let read = app.db.replay(&reader.user, |mut db| async move {
+        let read = app.db.work(&reader.user, Reads::Much, |mut db| async move {
             let wanted = then.0;
             let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
             let mut entries = log::read(&mut *db, &[range], Some(user_id), limit).await?;
@@ -120,7 +121,7 @@ pub(crate) async fn check(app: &App, reader: &Reader, reached: Cursor) -> Result
     let workspace_id = reader.user.workspace_id;
     let mut tries = Tries::default();
     loop {
-        let check = app.db.work(&reader.user, |mut db| async move {
+        let check = app.db.work(&reader.user, Reads::Little, |mut db| async move {
             look_again(&mut db, workspace_id, reached, reached.position).await
         });
         match check.await {

@@ -9,7 +9,7 @@ use fechatter_core::turns::{Shares, Turns};
 use fechatter_core::{ChatId, Position, UserId, WorkspaceId};
 use sqlx::{Connection, PgConnection};
 
-use crate::database::{self, Database, WorkspaceTurns};
+use crate::database::{self, Database, Reads, WorkspaceTurns};
 use crate::hub::{Hub, RecentLimits};
 use crate::memberships::Membership;
 use crate::recent::Recent;
@@ -50,7 +50,7 @@ impl Loader {
             return Ok(());
         }
         let (hub, tail) = (Arc::clone(&self.hub), Arc::clone(&self.tail));
-        let load = self.db.work(user, |mut db| async move {
+        let load = self.db.work(user, Reads::Little, |mut db| async move {
             let snapshot = load(&mut db, workspace_id, hub.limits()).await?;
             hub.begin(workspace_id, snapshot);
             // Whatever was announced since the snapshot found nobody here.

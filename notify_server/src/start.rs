@@ -11,6 +11,7 @@ use sqlx::PgConnection;
 use tokio::time::timeout;
 use tracing::{error, warn};
 
+use crate::database::Reads;
 use crate::frame::ResetReason;
 use crate::sse::{self, App};
 
@@ -76,7 +77,9 @@ pub(crate) async fn find(app: &App, user: AuthUser, asked: Asked) -> Result<Star
         Asked::From(cursor) => Some(cursor.position),
         Asked::Now | Asked::Nonsense => None,
     };
-    let asking = app.db.work(&user, |mut db| async move { ask(&mut db, user, position).await });
+    let asking = app
+        .db
+        .work(&user, Reads::Little, |mut db| async move { ask(&mut db, user, position).await });
     let row = in_time(asking).await?;
     let signed_out = || ApiError::unauthenticated("unauthenticated", "the session has ended");
     let row = row.filter(|row| row.signed_in).ok_or_else(signed_out)?;
@@ -147,7 +150,7 @@ async fn limit(app: &App, user: AuthUser, start: Start) -> Result<Start, ApiErro
     }
     let workspace_id = user.workspace_id;
     let missed = Range { workspace_id, from: from.position.next(), to: head.position };
-    let counting = app.db.replay(&user, |mut db| async move {
+    let counting = app.db.work(&user, Reads::Much, |mut db| async move {
         log::count_for(&mut *db, missed, user.id, TOO_MUCH_MISSED + 1).await
     });
     if in_time(counting).await? > TOO_MUCH_MISSED {

@@ -31,8 +31,6 @@ const STANDARD_METHODS: [Method; 7] = [
     Method::DELETE,
     Method::OPTIONS,
 ];
-const MAX_URI: usize = 8 * 1024;
-const MAX_HEADERS: usize = 16 * 1024;
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIME: HeaderName = HeaderName::from_static("x-server-time");
 
@@ -50,11 +48,10 @@ pub struct Shared {
 pub struct RequestId(pub String);
 
 /// Puts the shared layers around a router: request id, one log line a request, errors in their one
-/// form, security headers, CORS, one `Host`, and the limits of URI and headers.
+/// form, security headers, CORS, and refusals of what is [not well formed](super::well_formed).
 pub fn shared<S: Clone + Send + Sync + 'static>(router: Router<S>, shared: &Shared) -> Router<S> {
     let https = shared.https;
     router
-        .layer(middleware::from_fn(limits))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(cors(&shared.allowed_origins))
         // Outside of CORS, which answers preflights.
@@ -177,20 +174,6 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
         .or_else(|| panic.downcast_ref::<&str>().copied());
     error!(cause = cause.unwrap_or("unknown"), "a request panicked");
     ApiError::internal().into_response()
-}
-
-/// Refuses an address or headers beyond all reason before anything reads them.
-async fn limits(request: Request, next: Next) -> Response {
-    let uri = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
-    let headers: usize =
-        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if uri > MAX_URI {
-        ApiError::from_status(StatusCode::URI_TOO_LONG).into_response()
-    } else if headers > MAX_HEADERS {
-        ApiError::from_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).into_response()
-    } else {
-        next.run(request).await
-    }
 }
 
 fn cors(allowed_origins: &[String]) -> CorsLayer {

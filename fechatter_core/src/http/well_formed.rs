@@ -1,10 +1,11 @@
-//! Requests that a proxy in front of us could understand differently than we do.
+//! Requests beyond all reason, and such as a proxy in front of us could understand differently than
+//! we do.
 
 use std::net::Ipv6Addr;
 
 use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderName, Version};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -13,17 +14,36 @@ use super::ApiError;
 /// Headers that are read here and have one value: two readers may choose a different one of two.
 const SINGLE: [HeaderName; 4] = [HOST, AUTHORIZATION, CONTENT_TYPE, ORIGIN];
 
-/// Refuses a request without the one valid `Host` that HTTP/1.1 asks for (RFC 9112, section 3.2), or
-/// with two values where one belongs.
+const MAX_URI: usize = 8 * 1024;
+const MAX_HEADERS: usize = 16 * 1024;
+
+/// Refuses a request before anything else reads it: with an address or headers that are too long,
+/// without the one valid `Host` that HTTP/1.1 asks for (RFC 9112, section 3.2), or with two values
+/// where one belongs.
 pub(super) async fn well_formed(request: Request, next: Next) -> Response {
-    match check(request.version(), request.headers()) {
+    let checked = check_size(request.uri(), request.headers())
+        .and_then(|()| check_headers(request.version(), request.headers()));
+    match checked {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
 }
 
-fn check(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
-    if let Some(name) = SINGLE.iter().find(|name| headers.get_all(*name).iter().count() > 1) {
+fn check_size(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+    let uri = uri.path_and_query().map_or(0, |uri| uri.as_str().len());
+    let headers: usize =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if uri > MAX_URI {
+        Err(ApiError::from_status(StatusCode::URI_TOO_LONG))
+    } else if headers > MAX_HEADERS {
+        Err(ApiError::from_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
+    } else {
+        Ok(())
+    }
+}
+
+fn check_headers(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
+    if let Some(name) = SINGLE.iter().find(|name| headers.get_all(*name).iter().nth(1).is_some()) {
         return Err(ApiError::invalid_input(format!("there may be one {name} header only")));
     }
     match headers.get(HOST) {
@@ -133,7 +153,7 @@ mod tests {
 
     #[test]
     fn http_1_0_may_leave_the_host_out() {
-        assert!(check(Version::HTTP_10, &HeaderMap::new()).is_ok());
-        assert!(check(Version::HTTP_11, &HeaderMap::new()).is_err());
+        assert!(check_headers(Version::HTTP_10, &HeaderMap::new()).is_ok());
+        assert!(check_headers(Version::HTTP_11, &HeaderMap::new()).is_err());
     }
 }

@@ -13,14 +13,14 @@ use axum::http::Method;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use fechatter_core::token::{self, AuthUser, Verifier};
+use fechatter_core::token::{self, AuthUser};
 use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
 use tracing::{Instrument, Span};
 
-use crate::MAX_BODY;
 use crate::error::{AppError, Result};
 use crate::middlewares::bytes_in_flight::{Counted, SMALL};
 use crate::middlewares::limits::{Caller, ConnectionShare, RequestLimits};
+use crate::{AppState, MAX_BODY};
 
 const SEND: &str = "/api/chat/{id}/messages";
 /// When there may be room again for a person whose clients do not take their answers.
@@ -50,17 +50,12 @@ impl Admission {
 }
 
 /// Lets a request in, or refuses it with 429. Those of strangers pass: their handlers decide.
-pub(crate) async fn admit(
-    State(verifier): State<Verifier>,
-    State(limits): State<RequestLimits>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn admit(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let user = token::bearer(&parts).and_then(|token| verifier.verify(token).ok());
+    let user = token::bearer(&parts).and_then(|token| app.verifier.verify(token).ok());
     let Some(user) = user else { return next.run(Request::from_parts(parts, body)).await };
     Span::current().record("user_id", user.id.0);
-    let (body, counted) = match receive(&limits, &user, body).await {
+    let (body, counted) = match receive(&app.limits, &user, body).await {
         Ok(received) => received,
         Err(error) => return error.into_response(),
     };
@@ -75,7 +70,7 @@ pub(crate) async fn admit(
     let answering = async move {
         let response = next.run(Request::from_parts(parts, body)).await;
         drop(counted);
-        let response = count_answer(&limits, &user, response).await;
+        let response = count_answer(&app.limits, &user, response).await;
         // Released after the count, so that the person's next request sees this answer.
         drop(admission);
         response

@@ -1,6 +1,5 @@
 //! Keys of names and addresses that were given before the keys were made as they are now.
 
-use fechatter_core::{ChatId, UserId, WorkspaceId};
 use sqlx::PgConnection;
 use sqlx::postgres::PgQueryResult;
 
@@ -22,108 +21,126 @@ pub(crate) async fn fill(db: &mut PgConnection) -> Result<()> {
     fill_addresses(db).await
 }
 
+/// A name or an address, and its key.
+struct Row {
+    id: i64,
+    text: String,
+    key: String,
+}
+
 async fn fill_workspaces(db: &mut PgConnection) -> Result<()> {
-    let mut after = WorkspaceId(0);
-    loop {
-        let rows = sqlx::query!(
-            "select id, name, name_key
-             from workspaces
-             where name_unique_of is distinct from name_key
-               and id > $1
-             order by id
-             limit $2",
-            after as _,
+    let read = async |db: &mut PgConnection, after: i64| {
+        sqlx::query_as!(
+            Row,
+            r#"select id as "id: i64", name as text, name_key as key
+               from workspaces
+               where name_unique_of is distinct from name_key
+                 and id > $1
+               order by id
+               limit $2"#,
+            after,
             BATCH
         )
-        .fetch_all(&mut *db)
-        .await?;
-        let Some(last) = rows.last() else { return Ok(()) };
-        after = last.id;
-        for row in rows {
-            sqlx::query!(
-                "update workspaces
-                 set name_key = $3,
-                     name_unique = $4,
-                     name_unique_of = $3
-                 where id = $1
-                   and name_key = $2",
-                row.id as _,
-                row.name_key,
-                key(&row.name),
-                unique_key(&row.name)
-            )
-            .execute(&mut *db)
-            .await
-            .or_else(pass_over_taken)?;
-        }
-    }
+        .fetch_all(db)
+        .await
+    };
+    let write = async |db: &mut PgConnection, row: Row| {
+        sqlx::query!(
+            "update workspaces
+             set name_key = $3,
+                 name_unique = $4,
+                 name_unique_of = $3
+             where id = $1
+               and name_key = $2",
+            row.id,
+            row.key,
+            key(&row.text),
+            unique_key(&row.text)
+        )
+        .execute(db)
+        .await
+    };
+    fill_table(db, read, write).await
 }
 
 async fn fill_chats(db: &mut PgConnection) -> Result<()> {
-    let mut after = ChatId(0);
-    loop {
-        let rows = sqlx::query!(
-            "select id, name, name_key
-             from chats
-             where name_unique_of is distinct from name_key
-               and deleted_at is null
-               and id > $1
-             order by id
-             limit $2",
-            after as _,
+    let read = async |db: &mut PgConnection, after: i64| {
+        sqlx::query_as!(
+            Row,
+            r#"select id as "id: i64", name as "text!", name_key as "key!"
+               from chats
+               where name_unique_of is distinct from name_key
+                 and deleted_at is null
+                 and id > $1
+               order by id
+               limit $2"#,
+            after,
             BATCH
         )
-        .fetch_all(&mut *db)
-        .await?;
-        let Some(last) = rows.last() else { return Ok(()) };
-        after = last.id;
-        for row in rows {
-            sqlx::query!(
-                "update chats
-                 set name_key = $3,
-                     name_unique = $4,
-                     name_unique_of = $3
-                 where id = $1
-                   and name_key = $2",
-                row.id as _,
-                row.name_key,
-                key(&row.name),
-                unique_key(&row.name)
-            )
-            .execute(&mut *db)
-            .await
-            .or_else(pass_over_taken)?;
-        }
-    }
+        .fetch_all(db)
+        .await
+    };
+    let write = async |db: &mut PgConnection, row: Row| {
+        sqlx::query!(
+            "update chats
+             set name_key = $3,
+                 name_unique = $4,
+                 name_unique_of = $3
+             where id = $1
+               and name_key = $2",
+            row.id,
+            row.key,
+            key(&row.text),
+            unique_key(&row.text)
+        )
+        .execute(db)
+        .await
+    };
+    fill_table(db, read, write).await
 }
 
 /// Only addresses outside ASCII can have a key of another form.
 async fn fill_addresses(db: &mut PgConnection) -> Result<()> {
-    let mut after = UserId(0);
-    loop {
-        let rows = sqlx::query!(
-            "select id, email, email_key
-             from users
-             where octet_length(email_key) <> char_length(email_key)
-               and id > $1
-             order by id
-             limit $2",
-            after as _,
+    let read = async |db: &mut PgConnection, after: i64| {
+        sqlx::query_as!(
+            Row,
+            r#"select id as "id: i64", email as text, email_key as key
+               from users
+               where octet_length(email_key) <> char_length(email_key)
+                 and id > $1
+               order by id
+               limit $2"#,
+            after,
             BATCH
         )
-        .fetch_all(&mut *db)
-        .await?;
+        .fetch_all(db)
+        .await
+    };
+    let write = async |db: &mut PgConnection, row: Row| {
+        let email_key = key(&row.text);
+        if email_key == row.key {
+            return Ok(PgQueryResult::default());
+        }
+        sqlx::query!("update users set email_key = $2 where id = $1", row.id, email_key)
+            .execute(db)
+            .await
+    };
+    fill_table(db, read, write).await
+}
+
+/// Reads the rows after an id, batch by batch, and writes each.
+async fn fill_table(
+    db: &mut PgConnection,
+    read: impl AsyncFn(&mut PgConnection, i64) -> sqlx::Result<Vec<Row>>,
+    write: impl AsyncFn(&mut PgConnection, Row) -> sqlx::Result<PgQueryResult>,
+) -> Result<()> {
+    let mut after = 0;
+    loop {
+        let rows = read(&mut *db, after).await?;
         let Some(last) = rows.last() else { return Ok(()) };
         after = last.id;
-        for row in rows.into_iter().filter(|row| key(&row.email) != row.email_key) {
-            sqlx::query!(
-                "update users set email_key = $2 where id = $1",
-                row.id as _,
-                key(&row.email)
-            )
-            .execute(&mut *db)
-            .await
-            .or_else(pass_over_taken)?;
+        for row in rows {
+            write(&mut *db, row).await.or_else(pass_over_taken)?;
         }
     }
 }

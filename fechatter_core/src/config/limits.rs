@@ -1,0 +1,109 @@
+//! Shares of what is scarce.
+
+use anyhow::bail;
+use serde::Deserialize;
+
+/// `limits`: the share of each scarce resource that one person, one address and one workspace may
+/// take of a server. ARCHITECTURE.md has the table of them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "app.yml.example explains every key")]
+pub struct LimitsConfig {
+    pub connections: usize,
+    pub connections_per_address: usize,
+    pub hashes_per_address: usize,
+    pub database_percent_per_workspace: u32,
+    pub database_percent_per_person: u32,
+    pub log_connections_per_workspace: usize,
+    pub replays_per_workspace: usize,
+    pub replays_per_person: usize,
+    pub request_mebibytes: usize,
+    pub request_mebibytes_per_workspace: usize,
+    pub request_mebibytes_per_person: usize,
+    pub answer_mebibytes: usize,
+    pub answer_mebibytes_per_workspace: usize,
+    pub answer_mebibytes_per_person: usize,
+    pub chats_per_person: i64,
+    pub workspaces_per_person: i64,
+    pub sessions_per_person: i64,
+    pub invites_per_person: i64,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            connections_per_address: 1_000,
+            hashes_per_address: 9,
+            database_percent_per_workspace: 25,
+            database_percent_per_person: 15,
+            log_connections_per_workspace: 2,
+            replays_per_workspace: 2,
+            replays_per_person: 1,
+            request_mebibytes: 128,
+            request_mebibytes_per_workspace: 32,
+            request_mebibytes_per_person: 8,
+            answer_mebibytes: 128,
+            answer_mebibytes_per_workspace: 32,
+            answer_mebibytes_per_person: 8,
+            chats_per_person: 1_000,
+            workspaces_per_person: 20,
+            sessions_per_person: 100,
+            invites_per_person: 100,
+        }
+    }
+}
+
+impl LimitsConfig {
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        for (key, value) in [
+            ("database_percent_per_workspace", self.database_percent_per_workspace),
+            ("database_percent_per_person", self.database_percent_per_person),
+        ] {
+            if !(1..=100).contains(&value) {
+                bail!("limits.{key} must be a number from 1 to 100");
+            }
+        }
+        for (key, value) in [
+            ("connections", self.connections),
+            ("connections_per_address", self.connections_per_address),
+            ("hashes_per_address", self.hashes_per_address),
+            ("log_connections_per_workspace", self.log_connections_per_workspace),
+            ("replays_per_workspace", self.replays_per_workspace),
+            ("replays_per_person", self.replays_per_person),
+            ("request_mebibytes", self.request_mebibytes),
+            ("request_mebibytes_per_workspace", self.request_mebibytes_per_workspace),
+            ("request_mebibytes_per_person", self.request_mebibytes_per_person),
+            ("answer_mebibytes", self.answer_mebibytes),
+            ("answer_mebibytes_per_workspace", self.answer_mebibytes_per_workspace),
+            ("answer_mebibytes_per_person", self.answer_mebibytes_per_person),
+        ] {
+            if value == 0 {
+                bail!("limits.{key} is too small");
+            }
+        }
+        for (key, value) in [
+            ("chats_per_person", self.chats_per_person),
+            ("workspaces_per_person", self.workspaces_per_person),
+            ("sessions_per_person", self.sessions_per_person),
+            ("invites_per_person", self.invites_per_person),
+        ] {
+            if value <= 0 {
+                bail!("limits.{key} is too small");
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::*;
+
+    #[test]
+    fn the_example_shows_the_limits_that_hold_without_it() {
+        let shown = Config::from_yaml(include_str!("../../../app.yml.example")).unwrap().limits;
+        assert_eq!(format!("{shown:?}"), format!("{:?}", LimitsConfig::default()));
+    }
+}

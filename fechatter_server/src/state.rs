@@ -1,0 +1,70 @@
+//! The parts of a running server that its handlers use.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use fechatter_core::config::Config;
+use fechatter_core::log::Log;
+use fechatter_core::token::{Signer, Verifier};
+use sqlx::PgPool;
+
+use crate::middlewares::limits::RequestLimits;
+use crate::services::chat_lists::ChatLists;
+use crate::services::message_writer::MessageWriter;
+use crate::services::password::Passwords;
+use crate::services::purge::Purge;
+use crate::services::refresh_token::RefreshKey;
+
+/// All parts. Clones share them: each layer of each request makes one.
+#[derive(Clone)]
+pub(crate) struct AppState(Arc<App>);
+
+pub(crate) struct App {
+    pub(crate) config: Arc<Config>,
+    pub(crate) db: PgPool,
+    pub(crate) log: Log,
+    pub(crate) writer: MessageWriter,
+    pub(crate) chat_lists: ChatLists,
+    pub(crate) passwords: Passwords,
+    pub(crate) purge: Purge,
+    pub(crate) limits: RequestLimits,
+    pub(crate) verifier: Verifier,
+    pub(crate) signer: Signer,
+    pub(crate) refresh_key: RefreshKey,
+}
+
+impl From<App> for AppState {
+    fn from(app: App) -> Self {
+        Self(Arc::new(app))
+    }
+}
+
+impl Deref for AppState {
+    type Target = App;
+
+    fn deref(&self) -> &App {
+        &self.0
+    }
+}
+
+/// Lets handlers and extractors ask for one part.
+macro_rules! parts {
+    ($($field:ident: $part:ty,)*) => {$(
+        impl FromRef<AppState> for $part {
+            fn from_ref(state: &AppState) -> Self {
+                state.$field.clone()
+            }
+        }
+    )*};
+}
+
+parts! {
+    db: PgPool,
+    log: Log,
+    writer: MessageWriter,
+    chat_lists: ChatLists,
+    purge: Purge,
+    limits: RequestLimits,
+    verifier: Verifier,
+}
