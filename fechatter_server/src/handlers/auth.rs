@@ -101,6 +101,7 @@ pub(super) async fn sign_in(
     responses((status = 200, body = AuthResponse)))]
 pub(super) async fn refresh(
     State(state): State<AppState>,
+    device: Device,
     jar: CookieJar,
     Params(params): Params<RefreshParams>,
     parts: Parts,
@@ -108,7 +109,7 @@ pub(super) async fn refresh(
     let token = refresh_token(&state, &jar, &parts)?;
     let workspace_id = params.workspace_id.as_deref().map(workspace_id).transpose()?;
     let stores = (&state.db, &state.log);
-    let session = session::refresh(stores, &state.limits, token, workspace_id).await?;
+    let session = session::refresh(stores, &state.limits, &device, token, workspace_id).await?;
     with_cookie(&state, jar, session)
 }
 
@@ -117,11 +118,13 @@ pub(super) async fn refresh(
     responses((status = 200, body = Said)))]
 pub(super) async fn log_out(
     State(state): State<AppState>,
+    device: Device,
     jar: CookieJar,
     parts: Parts,
 ) -> Result<(CookieJar, Json<Said>)> {
-    let (user_id, session_id) = session_to_end(&state, &jar, &parts).await?;
-    if let Some(user_id) = user_id {
+    let (speaker, session_id) = session_to_end(&state, &device, &jar, &parts).await?;
+    if let Some((workspace_id, user_id)) = speaker {
+        let _share = state.limits.connection_in(workspace_id, Caller::Person(user_id)).await?;
         session::revoke(&state.db, &state.log, user_id, Which::One(session_id)).await?;
     }
     Ok((jar.add(cleared(&state)), Json(Said { message: "Logged out successfully" })))
@@ -240,17 +243,18 @@ fn refresh_token(state: &AppState, jar: &CookieJar, parts: &Parts) -> Result<Ref
     state.refresh_key.read(token).ok_or(AppError::RefreshInvalid)
 }
 
-/// The session that a logout means. Without an account if it has gone altogether, which is as good
-/// as ended.
+/// The session that a logout means, and whom it speaks for: nobody if it has gone altogether, which is
+/// as good as ended.
 async fn session_to_end(
     state: &AppState,
+    device: &Device,
     jar: &CookieJar,
     parts: &Parts,
-) -> Result<(Option<UserId>, SessionId)> {
+) -> Result<(Option<(WorkspaceId, UserId)>, SessionId)> {
     let bearer = token::bearer(parts);
     let access = bearer.map(|token| state.verifier.verify(token));
-    if let Some(Ok(AuthUser { id, session_id, .. })) = access {
-        return Ok((Some(id), session_id));
+    if let Some(Ok(AuthUser { id, workspace_id, session_id, .. })) = access {
+        return Ok((Some((workspace_id, id)), session_id));
     }
     let refresh = match (bearer.and_then(|token| state.refresh_key.read(token)), access) {
         (Some(token), _) => token,
@@ -263,11 +267,13 @@ async fn session_to_end(
         }
     };
     state.limits.take(Caller::Session(refresh.session_id))?;
-    let user_id = session::account(&state.db, refresh).await?;
-    if let Some(user_id) = user_id {
+    let share = state.limits.connection_at_entrance(Caller::Address(device.network())).await?;
+    let speaker = session::speaker(&state.db, refresh).await?;
+    drop(share);
+    if let Some((_, user_id)) = speaker {
         state.limits.take(Caller::Person(user_id))?;
     }
-    Ok((user_id, refresh.session_id))
+    Ok((speaker, refresh.session_id))
 }
 
 /// Refuses a call that a browser made on another site's behalf. The cookie is `SameSite=Strict`

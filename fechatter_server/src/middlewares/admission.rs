@@ -38,7 +38,8 @@ impl Admission {
     /// Waits for a database connection of the workspace's share, for the rest of the request; refuses
     /// a person whose clients leave too many answers untaken.
     pub(crate) async fn connection(&self, limits: &RequestLimits) -> Result<()> {
-        let share = limits.connection_in(self.user.workspace_id, self.user.id).await?;
+        let share =
+            limits.connection_in(self.user.workspace_id, Caller::Person(self.user.id)).await?;
         // Checked after the wait: other requests of the person may have used up the rate meanwhile.
         limits.check(self.user.id)?;
         if !limits.answers.has_room(&self.user) {

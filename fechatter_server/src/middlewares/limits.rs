@@ -120,19 +120,20 @@ impl RequestLimits {
         self.rates.charge(Caller::Person(user_id), units);
     }
 
-    /// Waits for a database connection of the workspace's share, and of the person's.
+    /// Waits for a database connection of the workspace's share, and of the caller's part of it.
     ///
     /// # Errors
     /// [`AppError::Busy`] when there is none within 2.5 s.
     pub(crate) async fn connection_in(
         &self,
         workspace_id: WorkspaceId,
-        user_id: UserId,
+        caller: Caller,
     ) -> Result<ConnectionShare> {
-        self.connection(Group::Workspace(workspace_id), Caller::Person(user_id)).await
+        self.connection(Group::Workspace(workspace_id), caller).await
     }
 
     /// Waits for a database connection of the share for sign-ups, sign-ins, sign-outs and refreshes.
+    /// It is not for what waits for a workspace's log: all of these would wait with it.
     ///
     /// # Errors
     /// [`AppError::Busy`] when there is none within 2.5 s.

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
 use crate::middlewares::device::Device;
+use crate::middlewares::limits::{Caller, ConnectionShare};
 use crate::models::entrance::Entrance;
 use crate::models::session::{self, Session};
 use crate::models::throttle::{self, Guesses};
@@ -82,11 +83,11 @@ pub(crate) async fn sign_up(
     }
     request.password.check_form()?;
     let turn = entrance.stranger(device).await?;
-    let (entry, account) = check(entrance, &request, device, turn).await?;
+    let caller = turn.caller();
+    let (entry, account) = check(entrance, &request, turn).await?;
 
-    let _share = entrance.connection(device).await?;
-    let (mut writer, user) = go_in(entrance, entry, &request, &account).await?;
-    let user_id = user.id;
+    let (mut writer, user, share) = go_in(entrance, caller, entry, &request, &account).await?;
+    let (workspace_id, user_id) = (user.workspace_id, user.id);
     let session = session::open(writer.db(), user, device).await?;
     let password_hash = match account {
         Account::New { password_hash } => password_hash,
@@ -97,20 +98,16 @@ pub(crate) async fn sign_up(
         }
     };
     writer.commit().await?;
+    drop(share);
     let device_token = entrance.device_key.issue(DeviceId::random(), user_id, &password_hash);
-    entrance.end_least_used(user_id).await;
+    entrance.end_least_used(workspace_id, user_id).await;
     Ok(SignedIn { session, device_token })
 }
 
 /// Finds out where the request leads and whose account it is, and hashes the password. What refuses
 /// most is asked first: nothing that costs more is done for those it refuses.
-async fn check(
-    entrance: &Entrance,
-    request: &SignUp,
-    device: &Device,
-    turn: Turn,
-) -> Result<(Entry, Account)> {
-    let share = entrance.connection(device).await?;
+async fn check(entrance: &Entrance, request: &SignUp, turn: Turn) -> Result<(Entry, Account)> {
+    let share = entrance.connection(turn.caller()).await?;
     let entry = find_entry(entrance, request).await?;
     let returning = returning(entrance, request).await?;
     drop(share);
@@ -126,19 +123,22 @@ async fn check(
     // The turn ends here: others hash while this caller waits for logs and for the disk.
 }
 
-/// Writes the person into the workspace; the rest of the transaction is the caller's.
+/// Writes the person into the workspace. The rest of the transaction, and the share that it holds, are
+/// the caller's.
 async fn go_in(
     entrance: &Entrance,
+    caller: Caller,
     entry: Entry,
     request: &SignUp,
     account: &Account,
-) -> Result<(LogWriter, User)> {
+) -> Result<(LogWriter, User, ConnectionShare)> {
     let (id, door) = match entry {
         Entry::Existing(id, door) => (id, door),
         Entry::New => {
+            let share = entrance.connection(caller).await?;
             let mut writer = LogWriter::begin(&entrance.log).await?;
             if let Some(user) = found(&mut writer, entrance, request, account).await? {
-                return Ok((writer, user));
+                return Ok((writer, user, share));
             }
             // Somebody else has just created it.
             drop(writer);
@@ -146,9 +146,10 @@ async fn go_in(
             (id, Door::Open)
         }
     };
+    let share = entrance.connection_in(id, caller).await?;
     let mut writer = LogWriter::lock(&entrance.log, &[id]).await?;
     let user = enter(&mut writer, (id, &door), request, account).await?;
-    Ok((writer, user))
+    Ok((writer, user, share))
 }
 
 /// The account of somebody who is active in no workspace, and the hash of its password. Guesses at
@@ -293,7 +294,7 @@ pub(crate) async fn sign_in(
         Some(id) => (entrance.known(id).await?, Guesses::Of(id)),
         None => (entrance.stranger(device).await?, Guesses::At(&email_key)),
     };
-    let share = entrance.connection(device).await?;
+    let share = entrance.connection(turn.caller()).await?;
     throttle::count_failure(&entrance.db, entrance.policy(), guesses).await?;
     let account = find(&entrance.db, &email_key).await?;
     drop(share);
@@ -304,11 +305,13 @@ pub(crate) async fn sign_in(
     if is_outdated {
         account.password_hash = turn.hash(&request.password).await?;
     }
+    let caller = turn.caller();
     drop(turn);
 
-    let _share = entrance.connection(device).await?;
+    let share = entrance.connection(caller).await?;
     let mut tx = begin(&entrance.db, "begin").await?;
     let user = choose_workspace(&mut tx, account.id, request.workspace.as_deref()).await?;
+    let workspace_id = user.workspace_id;
     throttle::forget_failures(&mut *tx, guesses).await?;
     if is_outdated {
         sqlx::query!(
@@ -321,9 +324,10 @@ pub(crate) async fn sign_in(
     }
     let session = session::open(&mut tx, user, device).await?;
     tx.commit().await?;
+    drop(share);
     let device_id = known.unwrap_or_else(DeviceId::random);
     let device_token = entrance.device_key.issue(device_id, account.id, &account.password_hash);
-    entrance.end_least_used(account.id).await;
+    entrance.end_least_used(workspace_id, account.id).await;
     Ok(SignedIn { session, device_token })
 }
 

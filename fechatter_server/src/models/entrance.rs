@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use fechatter_core::UserId;
 use fechatter_core::config::{AccountsConfig, Config};
 use fechatter_core::log::Log;
+use fechatter_core::{UserId, WorkspaceId};
 use sqlx::PgPool;
 use tracing::warn;
 
@@ -84,15 +84,29 @@ impl Entrance {
     }
 
     /// A database connection of the entrance's share.
-    pub(crate) async fn connection(&self, device: &Device) -> Result<ConnectionShare> {
-        self.limits.connection_at_entrance(Caller::Address(device.network())).await
+    pub(crate) async fn connection(&self, caller: Caller) -> Result<ConnectionShare> {
+        self.limits.connection_at_entrance(caller).await
+    }
+
+    /// A database connection of the share of the workspace that somebody enters: they wait for its log
+    /// as its people do.
+    pub(crate) async fn connection_in(
+        &self,
+        workspace_id: WorkspaceId,
+        caller: Caller,
+    ) -> Result<ConnectionShare> {
+        self.limits.connection_in(workspace_id, caller).await
     }
 
     /// Ends the least recently used sessions of an account that has more than it may have. The newest
     /// has begun all the same: where this fails, the next sign-in does it.
-    pub(crate) async fn end_least_used(&self, user_id: UserId) {
+    pub(crate) async fn end_least_used(&self, workspace_id: WorkspaceId, user_id: UserId) {
         let beyond = Which::BeyondNewest(self.config.limits.sessions_per_person);
-        if let Err(error) = session::revoke(&self.db, &self.log, user_id, beyond).await {
+        let ending = async {
+            let _share = self.connection_in(workspace_id, Caller::Person(user_id)).await?;
+            session::revoke(&self.db, &self.log, user_id, beyond).await
+        };
+        if let Err(error) = ending.await {
             warn!(%error, %user_id, "sessions beyond the limit could not be ended");
         }
     }

@@ -47,12 +47,13 @@ pub(crate) async fn open(db: &mut PgConnection, user: User, device: &Device) -> 
 pub(crate) async fn refresh(
     (db, log): (&PgPool, &Log),
     limits: &RequestLimits,
+    device: &Device,
     token: RefreshToken,
     workspace_id: Option<WorkspaceId>,
 ) -> Result<Session> {
     // By session before anything is asked of the database, and by person once it says who that is.
     limits.take(Caller::Session(token.session_id))?;
-    let _share = limits.connection_at_entrance(Caller::Session(token.session_id)).await?;
+    let share = limits.connection_at_entrance(Caller::Address(device.network())).await?;
     let mut tx = begin(db, "begin").await?;
     let found = sqlx::query!(
         r#"select user_id, workspace_id, generation,
@@ -73,6 +74,9 @@ pub(crate) async fn refresh(
     let is_predecessor = found.generation.checked_sub(1) == Some(token.generation) && found.fresh;
     if !is_current && !is_predecessor {
         tx.rollback().await?;
+        drop(share);
+        let caller = Caller::Person(found.user_id);
+        let _share = limits.connection_in(found.workspace_id, caller).await?;
         revoke(db, log, found.user_id, Which::One(token.session_id)).await?;
         return Err(AppError::RefreshReused);
     }
@@ -125,7 +129,7 @@ pub(crate) enum Which {
 /// Ends sessions of an account, and says which; those that have ended already stay so.
 ///
 /// Its streams learn of it in every workspace, so all their logs are locked, in one go, unless there
-/// is nothing to end.
+/// is nothing to end. The caller holds a connection of one workspace's share for it.
 pub(crate) async fn revoke(
     db: &PgPool,
     log: &Log,
@@ -255,13 +259,16 @@ async fn speak_for(db: &mut PgConnection, token: RefreshToken, user: User) -> Re
     Ok(Session { token, user, workspace })
 }
 
-/// The account of a refresh token's session, unless that has ended.
-pub(crate) async fn account(db: &PgPool, token: RefreshToken) -> Result<Option<UserId>> {
-    let user_id = sqlx::query_scalar!(
-        "select user_id from sessions where id = $1 and revoked_at is null",
+/// Whom a refresh token's session speaks for, unless it has ended.
+pub(crate) async fn speaker(
+    db: &PgPool,
+    token: RefreshToken,
+) -> Result<Option<(WorkspaceId, UserId)>> {
+    let found = sqlx::query!(
+        "select workspace_id, user_id from sessions where id = $1 and revoked_at is null",
         token.session_id as _
     )
     .fetch_optional(db)
     .await?;
-    Ok(user_id)
+    Ok(found.map(|session| (session.workspace_id, session.user_id)))
 }
