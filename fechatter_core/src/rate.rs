@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::HttpConfig;
 use crate::sabotage::{self, Sabotage};
 
 /// The buckets of everybody who has called lately. Clones share them.
@@ -31,11 +30,11 @@ impl<K> Clone for Rates<K> {
 }
 
 impl<K: Eq + Hash + Send + 'static> Rates<K> {
-    /// Buckets of `http.burst` units, of which `http.requests_per_second` come back each second.
+    /// Buckets of `burst` units, of which so many come back each second; of both at least one.
     #[must_use]
-    pub fn new(config: &HttpConfig) -> Self {
-        let unit = Duration::from_secs(1) / config.requests_per_second.max(1);
-        Self { unit, burst: config.burst.max(1), full_at: Arc::default() }
+    pub fn new(per_second: u32, burst: u32) -> Self {
+        let unit = Duration::from_secs(1) / per_second.max(1);
+        Self { unit, burst: burst.max(1), full_at: Arc::default() }
     }
 
     /// Takes so many units from a bucket, or as many as it holds if that is less.
@@ -106,7 +105,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn rates() -> Rates<u8> {
-        Rates { unit: SECOND / 2, burst: 4, full_at: Arc::default() }
+        Rates::new(2, 4)
     }
 
     #[test]

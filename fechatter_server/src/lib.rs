@@ -118,11 +118,13 @@ pub async fn serve(
     let purge = Purge::default();
     let (writer, writing) = MessageWriter::start(log.clone())?;
     let retention = config.retention;
+    let passwords = Passwords::new(config.limits.hashes_per_address)?;
+    tokio::spawn(passwords.forget_idle(shutdown.clone()));
     let state = AppState::from(App {
         purge: purge.clone(),
         writer: writer.clone(),
         chat_lists: ChatLists::new(config.server.chat_list_cache_mebibytes),
-        passwords: Passwords::new(config.limits.hashes_per_address)?,
+        passwords,
         config: Arc::new(config),
         limits: limits.clone(),
         db: db.clone(),

@@ -86,7 +86,7 @@ pub async fn serve(
     let shared = Database::new(db.clone(), &config);
     let streams = config.notify.streams;
     let loader = Loader::new(shared.clone(), Arc::clone(&hub), Arc::clone(&tail), streams);
-    let rates = Rates::new(&config.http);
+    let rates = Rates::new(config.http.requests_per_second, config.http.burst);
     let app = App {
         verifier,
         db: shared,

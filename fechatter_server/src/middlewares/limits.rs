@@ -69,7 +69,7 @@ impl RequestLimits {
         let in_all = pool - pool.div_ceil(10);
         let share = |percent: u32| (in_all * percent).div_ceil(100).clamp(1, in_all) as usize;
         Self {
-            rates: Rates::new(&config.http),
+            rates: Rates::new(config.http.requests_per_second, config.http.burst),
             connections: Turns::new(Shares {
                 in_all: in_all as usize,
                 per_group: share(limits.database_percent_per_workspace),

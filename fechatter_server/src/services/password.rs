@@ -1,16 +1,18 @@
 //! Password hashes: Argon2id, off the async threads, a few at a time.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, available_parallelism};
+mod threads;
+
+use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::password_hash::{self, PasswordHasher};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
+use fechatter_core::rate::Rates;
 use fechatter_core::turns::{self, Shares, Turns};
-use tokio::sync::{mpsc, oneshot};
-use tracing::error;
+use tokio_util::sync::CancellationToken;
 
+use self::threads::{Priority, Threads};
 use crate::error::{AppError, Result};
 use crate::middlewares::limits::Caller;
 use crate::utils::text::Password;
@@ -20,7 +22,10 @@ const CALLERS_PER_WORKER: usize = 24;
 /// How many of these may be strangers, or known devices: neither can keep the other out.
 const CALLERS_PER_CLASS: usize = 18;
 
-type Job = Box<dyn FnOnce(&mut Memory) + Send>;
+/// Hashes that one caller, and all callers, may ask for each second, and at once, and still be taken for
+/// people who sign in now and then.
+const OCCASIONAL_PER_CALLER: (u32, u32) = (1, 2);
+const OCCASIONAL_IN_ALL: (u32, u32) = (10, 10);
 
 /// A worker's, for one hash after the other. Where each hash took its own and gave it back, the
 /// allocator was left with eight times as much.
@@ -32,10 +37,13 @@ struct Memory(Vec<Block>);
 /// The parameters are the least that OWASP recommends: Argon2id, 19 MiB, 2 passes, 1 lane.
 #[derive(Debug, Clone)]
 pub(crate) struct Passwords {
-    jobs: mpsc::UnboundedSender<Job>,
     callers: Turns<Class, Caller>,
-    /// Callers are served in turn: first the classes, then the addresses or devices of each.
-    running: Turns<Class, Caller>,
+    /// For people who sign in now and then: they do not wait behind a crowd.
+    occasional: Threads,
+    /// For whoever comes more often than that.
+    crowd: Threads,
+    rate: Rates<Caller>,
+    rate_in_all: Rates<()>,
     /// Checked when there is no account, so that an unknown e-mail costs as much as a wrong
     /// password.
     nobody: Arc<str>,
@@ -59,36 +67,28 @@ enum Class {
 }
 
 impl Passwords {
-    /// Starts a worker for each core but one. They end with the last clone of this. On Linux they get a
-    /// third of the processors that others want, too: sign-ins may come by the hundred while others chat.
+    /// Starts a thread for those who sign in now and then, and for crowds one for each core but one, which
+    /// step back behind everybody who chats. They end with the last clone of this.
     ///
     /// # Errors
     /// When the system has no randomness or no thread to give.
     pub(crate) fn new(per_address: usize) -> anyhow::Result<Self> {
         let workers = available_parallelism().map_or(1, |cores| cores.get() - 1).max(1);
-        let (jobs, queue) = mpsc::unbounded_channel();
         let callers = Turns::new(Shares {
             in_all: workers * CALLERS_PER_WORKER,
             per_group: workers * CALLERS_PER_CLASS,
             per_member: per_address,
             waiting_per_group: 0,
         });
-        let running = Turns::new(Shares {
-            in_all: workers,
-            per_group: workers,
-            per_member: workers,
-            waiting_per_group: usize::MAX,
-        });
-        let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..workers {
-            let queue = Arc::clone(&queue);
-            thread::Builder::new().name("passwords".into()).spawn(move || {
-                step_back();
-                work_off(&queue);
-            })?;
-        }
+        let occasional = Threads::start(1, Priority::Normal)?;
+        let crowd = Threads::start(workers, Priority::Low)?;
+        let (per_second, burst) = OCCASIONAL_PER_CALLER;
+        let rate = Rates::new(per_second, burst);
+        let (per_second, burst) = OCCASIONAL_IN_ALL;
+        let rate_in_all = Rates::new(per_second, burst);
         let nobody: PasswordHash = Argon2::default().hash_password(b"nobody's password")?;
-        Ok(Self { jobs, callers, running, nobody: nobody.to_string().into() })
+        let nobody = nobody.to_string().into();
+        Ok(Self { callers, occasional, crowd, rate, rate_in_all, nobody })
     }
 
     /// A turn, if there are not too many callers already, from this address or in all.
@@ -102,6 +102,21 @@ impl Passwords {
         };
         let place = self.callers.try_acquire(class, caller).ok_or(AppError::Busy)?;
         Ok(Turn { passwords: self.clone(), class, caller, _place: place })
+    }
+
+    /// Forgets callers who have not come for a while, until the end of the server.
+    pub(crate) fn forget_idle(
+        &self,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> + use<> {
+        self.rate.clone().forget_idle(shutdown)
+    }
+
+    /// The threads for this caller's next hash.
+    fn threads(&self, caller: Caller) -> &Threads {
+        let comes_rarely =
+            self.rate.take(caller, 1).is_ok() && self.rate_in_all.take((), 1).is_ok();
+        if comes_rarely { &self.occasional } else { &self.crowd }
     }
 
     /// Whether a hash was made with weaker parameters than those of today.
@@ -147,18 +162,9 @@ impl Turn {
         T: Send + 'static,
         F: FnOnce(&mut Memory) -> password_hash::Result<T> + Send + 'static,
     {
-        let running = self.passwords.running.acquire(self.class, self.caller).await;
-        let running = running.map_err(|_| AppError::Busy)?;
-        let (answer, answered) = oneshot::channel();
-        let job = move |memory: &mut Memory| {
-            let _running = running;
-            // Nobody waits for it any more: others do.
-            if !answer.is_closed() {
-                let _ = answer.send(work(memory));
-            }
-        };
-        self.passwords.jobs.send(Box::new(job)).map_err(|_| AppError::Busy)?;
-        Ok(answered.await.map_err(|_| AppError::Busy)??)
+        let threads = self.passwords.threads(self.caller);
+        let worked = threads.work((self.class, self.caller), work).await;
+        Ok(worked.ok_or(AppError::Busy)??)
     }
 }
 
@@ -207,38 +213,16 @@ impl Memory {
     }
 }
 
-/// Gives this thread a third of the others' part of a processor that they compete for.
-#[cfg(target_os = "linux")]
-fn step_back() {
-    use rustix::process::setpriority_process;
-    use rustix::thread::gettid;
-
-    /// By `sched(7)`, each step of niceness is a factor of 1.25.
-    const NICENESS: i32 = 5;
-    // On Linux, unlike in POSIX, priorities are those of threads.
-    if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
-        tracing::debug!(%error, "passwords are hashed with the priority of everything else");
-    }
-}
-
-/// Elsewhere a thread has its process's priority.
-#[cfg(not(target_os = "linux"))]
-fn step_back() {}
-
-fn work_off(queue: &Mutex<mpsc::UnboundedReceiver<Job>>) {
-    let mut memory = Memory::default();
-    loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-        let Some(job) = job else { return };
-        if catch_unwind(AssertUnwindSafe(|| job(&mut memory))).is_err() {
-            error!("hashing a password panicked");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::num::NonZero;
+    use std::ptr;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use futures_util::future::join_all;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::services::device_token::DeviceId;
@@ -292,5 +276,56 @@ mod tests {
             (0..).map_while(|number| passwords.turn(address(number)).ok()).collect();
         assert!(strangers.len() >= CALLERS_PER_CLASS, "{}", strangers.len());
         passwords.turn(Caller::Device(DeviceId::random())).unwrap();
+    }
+
+    /// Hashes for a caller while other work of the first does not end.
+    async fn hash_beside(blocking: &Turn, count: usize, turn: &Turn) {
+        let (ends, blocked): (Vec<_>, Vec<_>) = (0..count)
+            .map(|_| {
+                let (end, ended) = mpsc::channel::<()>();
+                let work = move |_: &mut Memory| {
+                    let _ = ended.recv();
+                    Ok(())
+                };
+                (end, blocking.work(work))
+            })
+            .unzip();
+        let password = Password::from("horse".to_owned());
+        let hashed = async {
+            tokio::select! {
+                biased;
+                _ = join_all(blocked) => panic!("nothing ends this work yet"),
+                hashed = turn.hash(&password) => hashed.unwrap(),
+            }
+        };
+        timeout(Duration::from_secs(30), hashed).await.expect("a thread is free");
+        drop(ends);
+    }
+
+    #[tokio::test]
+    async fn those_who_come_now_and_then_do_not_wait_behind_a_crowd() {
+        let passwords = Passwords::new(9).unwrap();
+        let crowd = passwords.turn(address(1)).unwrap();
+        while passwords.rate.take(address(1), 1).is_ok() {}
+        let cores = available_parallelism().map_or(1, NonZero::get);
+        hash_beside(&crowd, cores, &passwords.turn(address(2)).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_comes_often_is_one_of_a_crowd() {
+        let passwords = Passwords::new(9).unwrap();
+        let turn = passwords.turn(address(1)).unwrap();
+        let (_, at_once) = OCCASIONAL_PER_CALLER;
+        hash_beside(&turn, at_once as usize, &turn).await;
+    }
+
+    #[tokio::test]
+    async fn many_callers_are_a_crowd_although_each_comes_once() {
+        let passwords = Passwords::new(9).unwrap();
+        let (_, at_once) = OCCASIONAL_IN_ALL;
+        let occasional =
+            |number| ptr::eq(passwords.threads(address(number)), &raw const passwords.occasional);
+        assert!((0..at_once).all(occasional));
+        assert!(!(at_once..100).all(occasional));
     }
 }
