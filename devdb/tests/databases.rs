@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers")]
 
-use std::{borrow::Cow, sync::LazyLock, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::LazyLock,
+    time::{Instant, UNIX_EPOCH},
+};
 
 use devdb::{TestDatabase, create_database_if_absent, test_server};
 use sqlx::{
@@ -56,7 +60,9 @@ async fn thirty_databases_are_made_side_by_side() {
 
 #[tokio::test]
 async fn creating_a_database_twice_is_fine() {
-    let name = format!("fechatter_test_0_{}", uuid::Uuid::new_v4().simple());
+    // The age is that of a test's own: another test sweeps what is old.
+    let now = UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let name = format!("fechatter_test_{now}_{}", uuid::Uuid::new_v4().simple());
     let mut url: Vec<_> = test_server().split('/').map(str::to_owned).collect();
     *url.last_mut().unwrap() = name.clone();
     let url = url.join("/");

@@ -113,7 +113,7 @@ async fn look(
                       select 1 from events
                       where workspace_id = $1 and position = $3 and stamp = $4
                   ) then not exists (
-                      select 1 from log_entries_for($1, $3 + 1, head.position, $2)
+                      select 1 from events_for($1, $3 + 1, head.position, $2)
                   ) else false end as "unchanged!"
            from (
                select position, stamp

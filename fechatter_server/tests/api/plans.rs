@@ -114,7 +114,7 @@ const HOT: [Hot; 12] = [
     },
     Hot {
         name: "how much somebody has missed",
-        part: "as \"count!\" from ( select 1 from log_entries_for",
+        part: "as \"count!\" from ( select 1 from events_for",
         values: "1, 199001, 200000, 38, 5001",
         pages: 5000,
     },
@@ -272,7 +272,7 @@ fn queries() -> Vec<Query> {
 
 fn read_messages(recorded: &Value) -> Option<Query> {
     let text = recorded["query"].as_str().unwrap();
-    let reads = ["from messages", "join messages", "from log_entries"];
+    let reads = ["from messages", "join messages", "from log_entries_for"];
     if !reads.iter().any(|read| text.contains(read)) {
         return None;
     }

@@ -76,14 +76,14 @@ impl Server {
 }
 
 const SLOW_REPLAYS: &str = "
-    alter function log_entries_for rename to all_log_entries_for;
-    create function log_entries_for(workspace bigint, first bigint, last bigint, reader bigint)
-        returns setof log_entries language plpgsql as $$
+    alter function events_for rename to all_events_for;
+    create function events_for(workspace bigint, first bigint, last bigint, reader bigint)
+        returns setof events language plpgsql as $$
     begin
         if reader is not null then
             perform passes(workspace);
         end if;
-        return query select * from all_log_entries_for(workspace, first, last, reader);
+        return query select * from all_events_for(workspace, first, last, reader);
     end $$";
 
 const SLOW_STARTS: &str = "
