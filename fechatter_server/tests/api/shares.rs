@@ -143,6 +143,54 @@ async fn those_who_wait_for_one_log_leave_connections_to_others() {
 }
 
 #[tokio::test]
+async fn those_who_enter_a_busy_workspace_keep_nobody_from_signing_in_elsewhere() {
+    let app = TestApp::with(|config| {
+        config.database.max_connections = 8;
+        config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let alice = app.user("alice").await;
+    let eve = app.user_in("eve", "Elsewhere").await;
+    // Whoever shows a token that was exchanged twice since has copied it: the session ends.
+    let mut newest = alice.refresh_token.clone();
+    for _ in 0..2 {
+        let refreshed = app.anyone.with_token(&newest).post("/api/refresh", NOTHING).await;
+        let body = refreshed.expect(StatusCode::OK);
+        body["refresh_token"].as_str().unwrap().clone_into(&mut newest);
+    }
+    let _held = holds_log(&app, alice.workspace_id).await;
+
+    let from = |number: usize| app.anyone.with("x-forwarded-for", &format!("192.0.2.{number}"));
+    let entering = join_all((0..6).map(|number| {
+        let (anyone, copied) = (from(number), from(100 + number).with_token(&alice.refresh_token));
+        let body = json!({
+            "fullname": "N", "email": format!("n{number}@example.org"), "password": PASSWORD,
+            "workspace": "Acme",
+        });
+        async move {
+            let signs_up = anyone.post("/api/signup", body);
+            let refreshes = copied.post("/api/refresh", NOTHING);
+            futures_util::future::join(signs_up, refreshes).await
+        }
+    }));
+    let others = async {
+        let waits = "select 1 from pg_stat_activity where wait_event_type = 'Lock'";
+        while sqlx::query(waits).fetch_optional(&app.db).await.unwrap().is_none() {}
+        for number in 0..5 {
+            let body = json!({ "email": eve.email, "password": PASSWORD });
+            let client = from(200 + number);
+            let answered = timeout(SOON, client.post("/api/signin", body)).await;
+            answered.expect("eve waits").expect(StatusCode::OK);
+        }
+    };
+    let (answers, ()) = futures_util::future::join(entering, others).await;
+    for (signed_up, refreshed) in answers {
+        signed_up.refuses(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+        refreshed.refuses(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    }
+}
+
+#[tokio::test]
 async fn a_request_costs_by_the_people_it_names() {
     let app = TestApp::with(|config| {
         config.http.requests_per_second = 1;
