@@ -3,10 +3,11 @@
 //! Every key must be there and no other; each can be overridden by `FECHATTER__SECTION__KEY`, the
 //! database's address also by `DATABASE_URL`. Lists are separated by commas in the environment.
 
+mod address;
 mod limits;
 
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -21,6 +22,7 @@ use tracing::warn;
 
 use crate::workspace::JoinPolicy;
 
+use address::PageOrigin;
 pub use limits::LimitsConfig;
 
 /// The whole file.
@@ -47,6 +49,7 @@ pub struct Config {
 pub struct ServerConfig {
     pub listen: SocketAddr,
     pub operations_listen: SocketAddr,
+    #[serde(deserialize_with = "address::without_path")]
     pub public_url: String,
     pub chat_list_cache_mebibytes: u32,
 }
@@ -58,6 +61,7 @@ pub struct ServerConfig {
 pub struct NotifyConfig {
     pub listen: SocketAddr,
     pub operations_listen: SocketAddr,
+    #[serde(deserialize_with = "address::with_path")]
     pub public_url: String,
     pub streams_per_user: usize,
     pub streams: usize,
@@ -70,12 +74,29 @@ pub struct NotifyConfig {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct HttpConfig {
-    #[serde(deserialize_with = "list")]
+    #[serde(deserialize_with = "origins")]
     pub allowed_origins: Vec<String>,
     #[serde(deserialize_with = "list")]
     pub trusted_proxies: Vec<IpNet>,
     pub requests_per_second: u32,
     pub burst: u32,
+    #[serde(default = "keep_alive_seconds")]
+    pub keep_alive_seconds: u32,
+    #[serde(default = "hsts_seconds")]
+    pub hsts_seconds: u32,
+}
+
+/// What `http.keep_alive_seconds` is where it is not there: longer than proxies keep idle connections
+/// (nginx 60 s, `HAProxy` and Apache less, Caddy 120 s).
+pub(crate) const DEFAULT_KEEP_ALIVE: u32 = 150;
+
+fn keep_alive_seconds() -> u32 {
+    DEFAULT_KEEP_ALIVE
+}
+
+/// A year.
+fn hsts_seconds() -> u32 {
+    31_536_000
 }
 
 /// `database`.
@@ -212,22 +233,10 @@ impl Config {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        for (key, url) in [
-            ("server.public_url", &self.server.public_url),
-            ("notify.public_url", &self.notify.public_url),
-        ] {
-            if !(url.starts_with("http://") || url.starts_with("https://")) || url.ends_with('/') {
-                bail!("{key} must be an http or https address without a slash at the end");
-            }
-        }
-        for origin in &self.http.allowed_origins {
-            if !origin.starts_with("http") || origin.ends_with('/') {
-                bail!("http.allowed_origins: {origin:?} is no origin such as https://chat.example");
-            }
-        }
         for (key, positive) in [
             ("http.requests_per_second", self.http.requests_per_second > 0),
             ("http.burst", self.http.burst > 0),
+            ("http.keep_alive_seconds", self.http.keep_alive_seconds > 0),
             ("database.max_connections", self.database.max_connections >= 2),
             ("notify.streams_per_user", self.notify.streams_per_user > 0),
             ("notify.streams", self.notify.streams > 0),
@@ -306,14 +315,34 @@ impl HttpConfig {
             |address: IpAddr| self.trusted_proxies.iter().any(|net| net.contains(&address));
         let mut client = peer.to_canonical();
         let hops = forwarded_for.iter().rev().flat_map(|value| value.rsplit(','));
-        for hop in hops.map(|hop| hop.trim().parse::<IpAddr>()) {
+        for hop in hops.map(hop_address) {
             match hop {
-                Ok(hop) if trusted(client) => client = hop.to_canonical(),
+                Some(hop) if trusted(client) => client = hop.to_canonical(),
                 _ => break,
             }
         }
         client
     }
+
+    /// The header that keeps browsers on https, if there is to be one.
+    #[must_use]
+    pub fn hsts(&self, public_url: &str) -> Option<u32> {
+        Some(self.hsts_seconds).filter(|seconds| *seconds > 0 && public_url.starts_with("https://"))
+    }
+}
+
+/// The address of a hop in `X-Forwarded-For`: some proxies add the port, or brackets, or both.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let hop = hop.trim();
+    let without_port = || Some(hop.parse::<SocketAddr>().ok()?.ip());
+    let in_brackets =
+        || Some(hop.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.into());
+    hop.parse().ok().or_else(without_port).or_else(in_brackets)
+}
+
+fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let origins: Vec<PageOrigin> = list(deserializer)?;
+    Ok(origins.into_iter().map(|origin| origin.0).collect())
 }
 
 /// A list; an empty text, as the environment has it for an empty list, is no member.
@@ -394,6 +423,8 @@ mod tests {
             trusted_proxies: trusted.iter().map(|net| net.parse().unwrap()).collect(),
             requests_per_second: 1,
             burst: 1,
+            keep_alive_seconds: 1,
+            hsts_seconds: 0,
         }
     }
 
@@ -422,6 +453,31 @@ mod tests {
         assert_eq!(address(&[]), "10.0.0.1");
         assert_eq!(address(&["10.0.0.0/8"]), "9.9.9.9");
         assert_eq!(address(&["10.0.0.0/8", "9.9.9.9/32"]), "6.6.6.6");
+    }
+
+    #[test]
+    fn hops_may_have_ports_and_brackets() {
+        let peer = "10.0.0.1".parse().unwrap();
+        for (hop, client) in [
+            ("203.0.113.7:51234", "203.0.113.7"),
+            ("203.0.113.7", "203.0.113.7"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            (" [2001:db8::7]:443 ", "2001:db8::7"),
+            ("::ffff:203.0.113.7", "203.0.113.7"),
+            ("[::ffff:203.0.113.7]:1", "203.0.113.7"),
+            // Anything else is nobody's: the proxy's own counts.
+            ("203.0.113.7:", "10.0.0.1"),
+            ("203.0.113.7:66000", "10.0.0.1"),
+            ("[203.0.113.7]", "10.0.0.1"),
+            ("2001:db8::7]", "10.0.0.1"),
+            ("unknown", "10.0.0.1"),
+            ("", "10.0.0.1"),
+        ] {
+            let header = format!("6.6.6.6, {hop}, 10.0.0.2:80");
+            let address = http(&["10.0.0.0/8"]).client_address(peer, &[&header]);
+            assert_eq!(address.to_string().replace("10.0.0.2", "10.0.0.1"), client, "{hop}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tracing::subscriber::{NoSubscriber, with_default};
 use tracing::warn;
 
 use crate::config::DatabaseConfig;
+use crate::finish::Finish;
 use crate::metrics;
 
 /// How to reach the database, without the limits of [`connect`]: for migrations and listeners.
@@ -100,9 +101,5 @@ pub async fn begin(
     statement: &'static str,
 ) -> sqlx::Result<Transaction<'static, Postgres>> {
     let db = db.clone();
-    let began = tokio::spawn(async move { db.begin_with(statement).await }).await;
-    began.unwrap_or_else(|error| match error.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        Err(_) => Err(sqlx::Error::WorkerCrashed),
-    })
+    Finish::new(async move { db.begin_with(statement).await }).await
 }

@@ -3,16 +3,18 @@
 //! Read in this order: [`ids`] (one newtype an id), the objects that clients receive ([`user`],
 //! [`workspace`], [`chat`], [`message`]), [`event`] (what the log holds of them), [`log`] (how
 //! events are written, read and announced), [`token`] (who is calling), [`randomness`] (whether its
-//! keys are any good), [`http`] (what every request to either server shares), [`turns`] and [`rate`]
-//! (fair shares), [`config`], [`db`], [`telemetry`], [`metrics`] and
+//! keys are any good), [`clock`] (by which it is judged), [`http`] (what every request to either server shares), [`turns`] and [`rate`]
+//! (fair shares), [`finish`], [`config`], [`db`], [`telemetry`], [`metrics`] and
 //! [`shutdown`].
 //! [`sabotage`] is for tests of the tests.
 
 pub mod chat;
+pub mod clock;
 pub mod commit;
 pub mod config;
 pub mod db;
 pub mod event;
+pub mod finish;
 pub mod http;
 pub mod ids;
 pub mod log;

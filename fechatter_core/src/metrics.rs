@@ -47,6 +47,10 @@ names! {
         "Notifications sent, by outcome (rung, failed).";
     describe_gauge DATABASE_CONNECTIONS "fechatter_database_connections"
         "Connections of the pool, by state (idle, busy).";
+    describe_gauge CLOCK_AHEAD_SECONDS "fechatter_clock_ahead_seconds"
+        "How far this host's clock is ahead of the database's, by which servers judge.";
+    describe_counter CLOCKS_AHEAD "fechatter_clocks_ahead_total"
+        "Access tokens of a server whose clock is more than a minute ahead of the database's.";
     describe_counter DOORBELLS_HEARD "fechatter_doorbells_heard_total"
         "Notifications received.";
     describe_counter EVENTS_READ "fechatter_events_read_total"

@@ -4,13 +4,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// A token that is cancelled by the first SIGTERM or SIGINT.
+/// A token that is cancelled by the first SIGTERM or SIGINT. SIGHUP, which a closed terminal sends, is ignored.
 ///
 /// # Errors
 /// When the signals cannot be listened to.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Whoever listens once keeps it from ending the process.
+    let _ = signal(SignalKind::hangup())?;
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {

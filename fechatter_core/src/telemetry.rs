@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, stderr};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
@@ -15,7 +15,7 @@ use crate::config::{LogConfig, LogFormat};
 /// # Errors
 /// When `log.filter` is no filter, or logging has been set up before.
 pub fn init(config: &LogConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.filter).context("log.filter is no filter")?;
+    let filter = filter(&config.filter)?;
     let lines = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
     let lines = match config.format {
         LogFormat::Human => lines.boxed(),
@@ -26,4 +26,51 @@ pub fn init(config: &LogConfig) -> anyhow::Result<()> {
         .with(CommitWarnings.with_filter(Warnings))
         .try_init();
     started.map_err(|error| anyhow::anyhow!(error)).context("logging was already set up")
+}
+
+/// A filter takes a mistyped level for the name of a module, and then lets nothing else through.
+fn filter(text: &str) -> anyhow::Result<EnvFilter> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let directives: Vec<_> = text.split(',').map(str::trim).collect();
+    for directive in &directives {
+        let is_level = LEVELS.iter().any(|level| directive.eq_ignore_ascii_case(level));
+        ensure!(
+            is_level || directive.contains(['=', '[']),
+            "log.filter: {directive:?} is no level; levels are {}, for one module `module=level`",
+            LEVELS.join(", ")
+        );
+    }
+    EnvFilter::try_new(directives.join(",")).context("log.filter is no filter")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filter;
+
+    #[test]
+    fn a_level_that_there_is_not_is_refused() {
+        for good in [
+            "info",
+            "WARN",
+            "off",
+            "info,sqlx=warn",
+            "warn, fechatter_server=debug",
+            "info,[request{path=/x}]=trace",
+        ] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "warning",
+            "",
+            "info,,warn",
+            "fechatter_server",
+            "sqlx=warning",
+            "info;warn",
+            "infos",
+            "all",
+        ] {
+            let error = filter(bad).unwrap_err().to_string();
+            assert!(error.contains("log.filter"), "{error}");
+        }
+    }
 }

@@ -11,18 +11,19 @@ use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use aws_lc_rs::encoding::{AsBigEndian, Curve25519SeedBin};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use axum::extract::{FromRef, FromRequestParts};
+use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use chrono::Utc;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use moka::sync::Cache;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tracing::Span;
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::http::ApiError;
 use crate::randomness::looks_random;
 use crate::user::{User, UserStatus};
@@ -30,8 +31,6 @@ use crate::{SessionId, Timestamp, UserId, WorkspaceId};
 
 /// Seconds that an access token is good for.
 pub const LIFETIME: i64 = 15 * 60;
-/// Seconds that two servers' clocks may differ.
-const LEEWAY: u64 = 5;
 const ISSUER: &str = "fechatter";
 const AUDIENCE: &str = "fechatter";
 
@@ -68,6 +67,8 @@ struct Claims {
     ws: WorkspaceId,
     iat: i64,
     exp: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
     jti: Uuid,
     user: UserClaim,
 }
@@ -88,6 +89,7 @@ struct UserClaim {
 pub struct Signer {
     key: EncodingKey,
     kid: String,
+    clock: Clock,
 }
 
 impl Signer {
@@ -114,7 +116,7 @@ impl Signer {
             verifier.keys.contains_key(&kid),
             "auth.public_keys does not list the public half of auth.private_key"
         );
-        Ok(Self { key: EncodingKey::from_ed_der(&der), kid })
+        Ok(Self { key: EncodingKey::from_ed_der(&der), kid, clock: verifier.clock.clone() })
     }
 
     /// Signs a token for [`LIFETIME`] seconds from now.
@@ -126,7 +128,7 @@ impl Signer {
         user: &User,
         session_id: SessionId,
     ) -> Result<String, jsonwebtoken::errors::Error> {
-        let iat = Utc::now().timestamp();
+        let iat = self.clock.seconds();
         let claims = Claims {
             iss: ISSUER.into(),
             aud: AUDIENCE.into(),
@@ -135,6 +137,7 @@ impl Signer {
             ws: user.workspace_id,
             iat,
             exp: iat + LIFETIME,
+            nbf: None,
             jti: Uuid::now_v7(),
             user: UserClaim {
                 id: user.id,
@@ -160,6 +163,7 @@ pub struct Verifier {
     keys: Arc<HashMap<String, DecodingKey>>,
     validation: Arc<Validation>,
     good: Cache<[u8; SHA256_OUTPUT_LEN], AuthUser>,
+    clock: Clock,
 }
 
 /// How many tokens are remembered; a few MiB of them.
@@ -189,14 +193,22 @@ impl Verifier {
             keys.insert(key_id(&key), DecodingKey::from_ed_der(&key));
         }
         let mut validation = Validation::new(Algorithm::EdDSA);
-        validation.leeway = LEEWAY;
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
-        validation.validate_nbf = true;
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        let lifetime = Duration::from_secs(LIFETIME.unsigned_abs() + LEEWAY);
+        // They are compared with the database's time, not with this host's.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        let lifetime = Duration::from_secs(LIFETIME.unsigned_abs());
         let good = Cache::builder().max_capacity(REMEMBERED).time_to_live(lifetime).build();
-        Ok(Self { keys: Arc::new(keys), validation: Arc::new(validation), good })
+        let (keys, validation) = (Arc::new(keys), Arc::new(validation));
+        Ok(Self { keys, validation, good, clock: Clock::default() })
+    }
+
+    /// The clock by which tokens are judged, and signed.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The caller that a token speaks for.
@@ -211,7 +223,7 @@ impl Verifier {
             self.good.insert(key, user);
             return Ok(user);
         };
-        if user.expires_at + LEEWAY.cast_signed() < Utc::now().timestamp() {
+        if user.expires_at <= self.clock.seconds() {
             return Err(TokenError::Expired);
         }
         Ok(user)
@@ -220,20 +232,15 @@ impl Verifier {
     fn check(&self, token: &str) -> Result<AuthUser, TokenError> {
         let kid = header::kid(token).ok_or(TokenError::Invalid)?;
         let key = self.keys.get(&kid).ok_or(TokenError::Invalid)?;
-        let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation)
-            .map_err(|error| match error.kind() {
-                ErrorKind::ExpiredSignature => TokenError::Expired,
-                _ => TokenError::Invalid,
-            })?
-            .claims;
-        let from_the_future = claims.iat > Utc::now().timestamp() + LEEWAY.cast_signed();
-        let id = claims.sub.parse().ok().filter(|_| !from_the_future);
-        Ok(AuthUser {
-            id: id.ok_or(TokenError::Invalid)?,
-            workspace_id: claims.ws,
-            session_id: claims.sid,
-            expires_at: claims.exp,
-        })
+        let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
+        let claims = claims.map_err(|_| TokenError::Invalid)?.claims;
+        let id = claims.sub.parse().map_err(|_| TokenError::Invalid)?;
+        // One that is merely young is no reason to sign in again: the client fetches another one.
+        let is_young = !self.clock.is_plausible(claims.iat.max(claims.nbf.unwrap_or(claims.iat)));
+        if is_young || claims.exp <= self.clock.seconds() {
+            return Err(TokenError::Expired);
+        }
+        Ok(AuthUser { id, workspace_id: claims.ws, session_id: claims.sid, expires_at: claims.exp })
     }
 }
 
@@ -268,8 +275,8 @@ fn key_id(public_key: &[u8]) -> String {
 
 /// The token of an `Authorization: Bearer` header.
 #[must_use]
-pub fn bearer(parts: &Parts) -> Option<&str> {
-    let (scheme, token) = parts.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
@@ -290,7 +297,7 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let token = bearer(parts)
+        let token = bearer(&parts.headers)
             .ok_or_else(|| ApiError::unauthenticated("unauthenticated", "sign in first"))?;
         let user = Verifier::from_ref(state).verify(token)?;
         Span::current().record("user_id", user.id.0);

@@ -47,7 +47,8 @@ impl Drop for Port {
 }
 
 fn limits(in_all: usize, per_address: usize) -> ConnectionLimits {
-    ConnectionLimits { port: "test", in_all, per_address, exempt: Vec::new() }
+    let idle = Duration::from_mins(1);
+    ConnectionLimits { port: "test", in_all, per_address, exempt: Vec::new(), idle }
 }
 
 fn unlimited() -> ConnectionLimits {
@@ -69,7 +70,7 @@ impl Port {
             .route("/large", get(async || vec![b'x'; LARGE]))
             .route("/length", post(async |body: Bytes| body.len().to_string()))
             .layer(DefaultBodyLimit::max(2 * LARGE));
-        let layers = Shared { allowed_origins: vec!["http://x.test".into()], https: false };
+        let layers = Shared { allowed_origins: vec!["http://x.test".into()], hsts: None };
         Self::of(shared(router, &layers), taken, limits)
     }
 

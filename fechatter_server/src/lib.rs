@@ -38,6 +38,7 @@ use tracing::{info, warn};
 
 use crate::middlewares::admission;
 use crate::middlewares::limits::RequestLimits;
+use crate::middlewares::parameters::KnownParameters;
 use crate::services::chat_lists::ChatLists;
 use crate::services::message_writer::MessageWriter;
 use crate::services::password::Passwords;
@@ -105,6 +106,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (verifier, signer, refresh_key) = keys(&config)?;
+    let clock = verifier.clock().clone();
     let db = db::connect(db::options(&config.database, APPLICATION)?, &config.database);
     let log = Log::new(db.clone());
     let log = log.with_writers_per_log(config.limits.log_connections_per_workspace);
@@ -114,6 +116,7 @@ pub async fn serve(
         in_all: config.limits.connections,
         per_address: config.limits.connections_per_address,
         exempt: config.http.trusted_proxies.clone(),
+        idle: Duration::from_secs(config.http.keep_alive_seconds.into()),
     };
     let purge = Purge::default();
     let (writer, writing) = MessageWriter::start(log.clone())?;
@@ -127,6 +130,7 @@ pub async fn serve(
         passwords,
         config: Arc::new(config),
         limits: limits.clone(),
+        parameters: KnownParameters::of(&openapi()),
         db: db.clone(),
         log,
         verifier,
@@ -134,6 +138,7 @@ pub async fn serve(
         refresh_key,
     });
     tokio::spawn(limits.forget_idle(shutdown.clone()));
+    tokio::spawn(clock.clone().follow(db.clone(), shutdown.clone()));
     tokio::spawn(purge.run(db.clone(), retention, shutdown.clone()));
 
     let metrics = Metrics::start()?;
@@ -141,7 +146,8 @@ pub async fn serve(
     let ready: Ask<bool> = {
         let (db, draining, writing) = (db.clone(), shutdown.clone(), writer.health());
         Arc::new(move || {
-            let (db, serves) = (db.clone(), !draining.is_cancelled() && writing.is_good());
+            let serves = !draining.is_cancelled() && writing.is_good() && clock.is_trusted();
+            let db = db.clone();
             Box::pin(async move { serves && answers(&db).await })
         })
     };
@@ -186,7 +192,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 fn router(state: AppState) -> Router {
     let layers = Shared {
         allowed_origins: state.config.http.allowed_origins.clone(),
-        https: state.config.server.public_url.starts_with("https://"),
+        hsts: state.config.http.hsts(&state.config.server.public_url),
     };
     let (router, _) = handlers::routes().split_for_parts();
     let router = router

@@ -10,6 +10,7 @@ use fechatter_core::token::{Signer, Verifier};
 use sqlx::PgPool;
 
 use crate::middlewares::limits::RequestLimits;
+use crate::middlewares::parameters::KnownParameters;
 use crate::services::chat_lists::ChatLists;
 use crate::services::message_writer::MessageWriter;
 use crate::services::password::Passwords;
@@ -29,6 +30,7 @@ pub(crate) struct App {
     pub(crate) passwords: Passwords,
     pub(crate) purge: Purge,
     pub(crate) limits: RequestLimits,
+    pub(crate) parameters: KnownParameters,
     pub(crate) verifier: Verifier,
     pub(crate) signer: Signer,
     pub(crate) refresh_key: RefreshKey,

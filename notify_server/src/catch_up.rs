@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use ::metrics::histogram;
-use bytes::Bytes;
 use fechatter_core::log::Cursor;
 use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::{Position, metrics};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::frame::GoodbyeReason;
+use crate::frame::{Frame, GoodbyeReason};
 use crate::hub::{Attachment, Follow};
 use crate::recent::Event;
 use crate::replay::{self, Appetite, RETRY, Stop, Tries};
@@ -40,7 +39,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(250);
 
 /// Some of what a reader has missed, and what comes behind it.
 pub(crate) struct Told {
-    pub(crate) frames: Vec<Bytes>,
+    pub(crate) frames: Vec<Frame>,
     pub(crate) then: Then,
 }
 

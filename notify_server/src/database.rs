@@ -1,9 +1,8 @@
 //! The database, shared out in fair turns: a crowd in one workspace waits for itself, and others do
 //! not wait for it.
 
-use std::panic::resume_unwind;
-
 use fechatter_core::config::Config;
+use fechatter_core::finish::Finish;
 use fechatter_core::token::AuthUser;
 use fechatter_core::turns::{Shares, Turn, Turns};
 use fechatter_core::{UserId, WorkspaceId};
@@ -56,8 +55,8 @@ impl Database {
 
     /// Does some work on a connection, once it is the person's turn.
     ///
-    /// Work that has begun is done in a task of its own, also if nobody waits for it any more: the
-    /// database goes on with a query whose client has left, and the turns must last as long.
+    /// Work that has begun is finished also if nobody waits for it any more: the database goes on with a
+    /// query whose client has left, and the turns must last as long.
     pub(crate) async fn work<T, E, Work>(
         &self,
         user: &AuthUser,
@@ -75,15 +74,12 @@ impl Database {
         };
         let turns = (replay, acquire(&self.connections, user).await?);
         let work = work(self.pool.acquire().await?);
-        let done = tokio::spawn(async move {
+        let done = Finish::new(async move {
             let done = work.await;
             drop(turns);
             done
         });
-        done.await.unwrap_or_else(|error| match error.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            Err(_) => Err(sqlx::Error::WorkerCrashed.into()),
-        })
+        done.await
     }
 }
 

@@ -1,14 +1,65 @@
-//! The frames of a stream: `id`, `event` and `data`, and an empty line.
+//! The frames of a stream: `id`, `event` and `data`, and an empty line. Each is made once for all streams,
+//! as one chunk of HTTP/1.1.
 
-use std::fmt::Write;
+use std::io::Write;
 
 use ::metrics::counter;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use fechatter_core::event::EphemeralEvent;
 use fechatter_core::log::{Cursor, Entry};
 use fechatter_core::{Timestamp, metrics};
 use serde::{Serialize, Serializer};
 use tracing::error;
+
+/// A frame as a chunk (RFC 9112, section 7.1): its length, itself, and a line break. Clones share it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame(Bytes);
+
+impl Frame {
+    fn of(text: &[u8]) -> Self {
+        let mut chunk = Vec::with_capacity(text.len() + 16);
+        let _ = write!(chunk, "{:x}\r\n", text.len());
+        chunk.extend_from_slice(text);
+        chunk.extend_from_slice(b"\r\n");
+        Self(chunk.into())
+    }
+
+    /// The chunk behind the last frame.
+    pub(crate) fn last_chunk() -> Self {
+        Self(Bytes::from_static(b"0\r\n\r\n"))
+    }
+
+    /// What is written as it is.
+    pub(crate) fn raw(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The frame without its chunk.
+    #[must_use]
+    pub(crate) fn text(&self) -> Self {
+        let mut text = self.0.clone();
+        let head = text.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        text.advance(head);
+        text.truncate(text.len().saturating_sub(2));
+        Self(text)
+    }
+
+    /// The chunk's length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Leaves out so many bytes at the beginning, which have been written.
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        self.0.advance(bytes);
+    }
+}
+
+impl AsRef<[u8]> for Frame {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 /// What a server says about the stream itself.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -96,34 +147,33 @@ impl Control {
         Self::Goodbye { reason, retry_ms: retry_ms() }
     }
 
-    pub(crate) fn frame(&self) -> Bytes {
-        let (id, event) = match self {
-            Self::Ready { .. } => (None, "Ready"),
-            Self::Heartbeat { cursor, .. } => (Some(*cursor), "Heartbeat"),
-            Self::Reset { cursor, .. } => (Some(*cursor), "Reset"),
-            Self::Goodbye { .. } => (None, "Goodbye"),
+    /// `Ready` and `Reset` come first in their streams, and so they also tell clients how long to wait
+    /// before they come back.
+    pub(crate) fn frame(&self) -> Frame {
+        let (retry, id, event) = match self {
+            Self::Ready { cursor, .. } => (Some(retry_ms()), Some(*cursor), "Ready"),
+            Self::Heartbeat { cursor, .. } => (None, Some(*cursor), "Heartbeat"),
+            Self::Reset { cursor, .. } => (Some(retry_ms()), Some(*cursor), "Reset"),
+            Self::Goodbye { .. } => (None, None, "Goodbye"),
         };
-        frame(id, event, &json(self))
+        frame(retry, id, event, &json(self))
     }
 }
 
-/// The first frame, which also tells the client how long to wait before it comes back.
-pub(crate) fn ready(cursor: Cursor, resumed: bool) -> Bytes {
-    let ready = Control::Ready { cursor, resumed, server_time: Timestamp::now() };
-    let mut first = format!("retry: {}\n", retry_ms()).into_bytes();
-    first.extend_from_slice(&ready.frame());
-    first.into()
+/// The first frame of a stream that begins behind this cursor.
+pub(crate) fn ready(cursor: Cursor, resumed: bool, now: Timestamp) -> Frame {
+    Control::Ready { cursor, resumed, server_time: now }.frame()
 }
 
 /// An event of the log; none if there is nothing to tell of it any more.
-pub(crate) fn durable(entry: &Entry) -> Option<Bytes> {
+pub(crate) fn durable(entry: &Entry) -> Option<Frame> {
     let data = entry.data.as_ref()?;
-    Some(frame(Some(entry.cursor), &entry.kind, data))
+    Some(frame(None, Some(entry.cursor), &entry.kind, data))
 }
 
 /// An event past the log: without id, so that nobody resumes from it.
-pub(crate) fn ephemeral(event: &EphemeralEvent) -> Bytes {
-    frame(None, event.kind(), &json(event))
+pub(crate) fn ephemeral(event: &EphemeralEvent) -> Frame {
+    frame(None, None, event.kind(), &json(event))
 }
 
 /// Clients come back at different times after something that happened to all of them.
@@ -138,14 +188,16 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     })
 }
 
-fn frame(id: Option<Cursor>, event: &str, data: &[u8]) -> Bytes {
-    let mut head = String::with_capacity(64);
-    if let Some(id) = id {
-        let _ = writeln!(head, "id: {id}");
+fn frame(retry: Option<u64>, id: Option<Cursor>, event: &str, data: &[u8]) -> Frame {
+    let mut frame = Vec::with_capacity(data.len() + 96);
+    // Writing to memory does not fail.
+    if let Some(retry) = retry {
+        let _ = writeln!(frame, "retry: {retry}");
     }
-    let _ = write!(head, "event: {event}\ndata: ");
-    let mut frame = Vec::with_capacity(head.len() + data.len() + 2);
-    frame.extend_from_slice(head.as_bytes());
+    if let Some(id) = id {
+        let _ = writeln!(frame, "id: {id}");
+    }
+    let _ = write!(frame, "event: {event}\ndata: ");
     let start = frame.len();
     frame.extend_from_slice(data);
     // In JSON a line break can only stand between tokens, where a space does as well; here it would
@@ -156,7 +208,7 @@ fn frame(id: Option<Cursor>, event: &str, data: &[u8]) -> Bytes {
         }
     }
     frame.extend_from_slice(b"\n\n");
-    frame.into()
+    Frame::of(&frame)
 }
 
 #[cfg(test)]
@@ -182,7 +234,7 @@ mod tests {
     fn an_event_of_the_log_carries_its_cursor() {
         let frame = durable(&entry(Some(r#"{"event":"ChatDeleted","id":3}"#))).unwrap();
         assert_eq!(
-            frame,
+            text(&frame),
             "id: 0000002a-7\nevent: ChatDeleted\ndata: {\"event\":\"ChatDeleted\",\"id\":3}\n\n"
         );
         assert_eq!(durable(&entry(None)), None);
@@ -191,7 +243,8 @@ mod tests {
     #[test]
     fn data_is_one_line_whatever_the_log_holds() {
         let frame = durable(&entry(Some("{\r\n\"id\":\n3}"))).unwrap();
-        assert_eq!(frame, "id: 0000002a-7\nevent: ChatDeleted\ndata: {  \"id\": 3}\n\n");
+        let expected = "id: 0000002a-7\nevent: ChatDeleted\ndata: {  \"id\": 3}\n\n";
+        assert_eq!(text(&frame), expected);
         let text = json(&"one\r\ntwo\u{2028}three");
         assert!(!text.iter().any(|byte| matches!(byte, b'\r' | b'\n')));
     }
@@ -201,26 +254,46 @@ mod tests {
         let cursor = Cursor { position: Position(9), .."00000001-9".parse().unwrap() };
         let reset = Control::Reset { reason: ResetReason::CursorExpired, cursor };
         assert_eq!(
-            reset.frame(),
+            after_retry(&reset.frame()),
             "id: 00000001-9\nevent: Reset\ndata: \
              {\"event\":\"Reset\",\"reason\":\"cursor_expired\",\"cursor\":\"00000001-9\"}\n\n"
         );
         let goodbye = Control::Goodbye { reason: GoodbyeReason::Draining, retry_ms: 1500 };
         assert_eq!(
-            goodbye.frame(),
+            text(&goodbye.frame()),
             "event: Goodbye\ndata: \
              {\"event\":\"Goodbye\",\"reason\":\"draining\",\"retry_ms\":1500}\n\n"
         );
     }
 
     #[test]
-    fn the_first_frame_says_when_to_come_back() {
-        let frame = ready("00000001-9".parse().unwrap(), true);
-        let text = str::from_utf8(&frame).unwrap();
+    fn the_first_frame_says_where_the_stream_begins_and_when_to_come_back() {
+        let rest = after_retry(&ready("00000001-9".parse().unwrap(), true, Timestamp::now()));
+        assert!(rest.starts_with(
+            "id: 00000001-9\nevent: Ready\ndata: \
+             {\"event\":\"Ready\",\"cursor\":\"00000001-9\",\"resumed\":true,"
+        ));
+    }
+
+    fn text(frame: &Frame) -> String {
+        String::from_utf8(frame.text().as_ref().to_owned()).unwrap()
+    }
+
+    /// What follows a good `retry`.
+    fn after_retry(frame: &Frame) -> String {
+        let text = text(frame);
         let (retry, rest) = text.strip_prefix("retry: ").unwrap().split_once('\n').unwrap();
         assert!((1_000..3_000).contains(&retry.parse::<u64>().unwrap()));
-        assert!(rest.starts_with(
-            "event: Ready\ndata: {\"event\":\"Ready\",\"cursor\":\"00000001-9\",\"resumed\":true,"
-        ));
+        rest.to_owned()
+    }
+
+    #[test]
+    fn a_frame_is_a_chunk_of_its_own() {
+        for text in ["", "x", "data: \n\n", &"y".repeat(70_000)] {
+            let frame = Frame::of(text.as_bytes());
+            assert_eq!(frame.text().as_ref(), text.as_bytes());
+            let chunk = format!("{:x}\r\n{text}\r\n", text.len());
+            assert_eq!(frame.as_ref(), chunk.as_bytes());
+        }
     }
 }

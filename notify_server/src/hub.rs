@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use fechatter_core::Timestamp;
 use fechatter_core::log::{self, Cursor, Ephemeral};
 use fechatter_core::token::AuthUser;
 use fechatter_core::{Position, UserId, WorkspaceId};
@@ -240,9 +241,8 @@ impl Hub {
         }
     }
 
-    /// Sends every stream a heartbeat each 15 beats, and ends those whose token has expired
-    /// by this moment, in Unix seconds.
-    pub(crate) fn beat(&self, number: u64, now: i64) {
+    /// Sends every stream a heartbeat each 15 beats, and ends those whose token has expired by now.
+    pub(crate) fn beat(&self, number: u64, now: Timestamp) {
         self.each_room(|room| room.beat(number, now));
         // Last, so that a stream that comes meanwhile has its first one no sooner than others.
         self.beat.store(number, Ordering::Relaxed);

@@ -35,13 +35,14 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use axum::routing::get;
+use fechatter_core::clock::Clock;
 use fechatter_core::config::Config;
 use fechatter_core::http::{self, Ask, ConnectionLimits, Listeners, Operations, Shared};
 use fechatter_core::log::{self, Range};
 use fechatter_core::metrics::Metrics;
 use fechatter_core::rate::Rates;
 use fechatter_core::token::Verifier;
-use fechatter_core::{Position, Timestamp, WorkspaceId, db};
+use fechatter_core::{Position, WorkspaceId, db};
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -74,6 +75,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let verifier = Verifier::new(&config.auth.public_keys)?;
+    let clock = verifier.clock().clone();
     let options = db::options(&config.database, "notify_server")?;
     let db = db::connect(options.clone(), &config.database);
     let hub = Arc::new(Hub::new(RecentLimits {
@@ -106,13 +108,14 @@ pub async fn serve(
     let mut parts = JoinSet::new();
     let metrics = Metrics::start()?;
     let operations = http::operations(Operations {
-        ready: readiness(db.clone(), Arc::clone(&tail)),
+        ready: readiness(db.clone(), Arc::clone(&tail), clock.clone()),
         measure: measuring(db.clone(), Arc::clone(&hub), Arc::clone(&tail)),
         metrics: metrics.clone(),
     });
     let listening = listener::run(options, Arc::clone(&hub), Arc::clone(&tail));
     parts.spawn(rates.forget_idle(shutdown.clone()));
-    parts.spawn(beat(hub, shutdown.clone()));
+    parts.spawn(beat(hub, clock.clone(), shutdown.clone()));
+    parts.spawn(clock.follow(db.clone(), shutdown.clone()));
     parts.spawn(until(shutdown.clone(), async move { tail.run().await }));
     parts.spawn(until(shutdown.clone(), listening));
     parts.spawn(until(shutdown.clone(), metrics.upkeep()));
@@ -139,12 +142,12 @@ pub async fn serve(
 }
 
 /// Keeps streams alive and ends those whose time has come, at last all of them.
-async fn beat(hub: Arc<Hub>, shutdown: CancellationToken) {
+async fn beat(hub: Arc<Hub>, clock: Clock, shutdown: CancellationToken) {
     let mut beats = interval(BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for number in 1.. {
         tokio::select! {
-            _ = beats.tick() => hub.beat(number, Timestamp::now().0.timestamp()),
+            _ = beats.tick() => hub.beat(number, clock.timestamp()),
             () = shutdown.cancelled() => return hub.drain(),
         }
     }
@@ -153,7 +156,7 @@ async fn beat(hub: Arc<Hub>, shutdown: CancellationToken) {
 fn router(app: App, config: &Config) -> Router {
     let shared = Shared {
         allowed_origins: config.http.allowed_origins.clone(),
-        https: config.notify.public_url.starts_with("https://"),
+        hsts: config.http.hsts(&config.notify.public_url),
     };
     let router = Router::new().route("/events", get(sse::events)).with_state(app);
     http::shared(router, &shared)
@@ -166,6 +169,7 @@ fn connection_limits(config: &Config) -> ConnectionLimits {
         in_all: config.notify.streams.saturating_add(NOT_STREAMS),
         per_address: config.limits.connections_per_address,
         exempt: config.http.trusted_proxies.clone(),
+        idle: Duration::from_secs(config.http.keep_alive_seconds.into()),
     }
 }
 
@@ -181,15 +185,17 @@ async fn until(shutdown: CancellationToken, part: impl Future<Output = ()>) {
 }
 
 /// Ready is a server that reaches its database and keeps up with the logs.
-fn readiness(db: PgPool, tail: Arc<Tail>) -> Ask<bool> {
+fn readiness(db: PgPool, tail: Arc<Tail>, clock: Clock) -> Ask<bool> {
     Arc::new(move || {
-        let (db, tail) = (db.clone(), Arc::clone(&tail));
+        let (db, tail, clock) = (db.clone(), Arc::clone(&tail), clock.clone());
         Box::pin(async move {
             // What streams ask for, so that a schema of before does not pass.
             let nothing =
                 [Range { workspace_id: WorkspaceId(0), from: Position(1), to: Position(0) }];
             let asked = log::read(&db, &nothing, None, 1);
-            matches!(timeout(Duration::from_secs(1), asked).await, Ok(Ok(_))) && tail.is_current()
+            matches!(timeout(Duration::from_secs(1), asked).await, Ok(Ok(_)))
+                && tail.is_current()
+                && clock.is_trusted()
         })
     })
 }

@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use fechatter_core::log::Cursor;
 
-use crate::frame::{GoodbyeReason, ResetReason};
+use crate::frame::{Frame, GoodbyeReason, ResetReason};
 
 const MAX_FRAMES: usize = 1_024;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -22,7 +21,7 @@ pub(crate) struct Outbox(Mutex<Queue>);
 #[derive(Debug, Default)]
 struct Queue {
     // Without memory while it is empty, which is nearly always.
-    frames: VecDeque<Bytes>,
+    frames: VecDeque<Frame>,
     bytes: usize,
     // Beside the frames, so that there is always room for it.
     end: Option<End>,
@@ -43,7 +42,7 @@ pub(crate) enum End {
 /// What a stream takes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    Frames(VecDeque<Bytes>),
+    Frames(VecDeque<Frame>),
     End(End),
 }
 
@@ -76,7 +75,7 @@ impl End {
 impl Outbox {
     /// Adds a frame. When there is no room, the stream ends instead, and what it had not taken yet
     /// is for its next one to resume with.
-    pub(crate) fn push(&self, frame: Bytes, takers: &mut Takers) {
+    pub(crate) fn push(&self, frame: Frame, takers: &mut Takers) {
         let queue = &mut *self.queue();
         if queue.end.is_some() {
             return;
@@ -140,7 +139,7 @@ impl Outbox {
 }
 
 impl Queue {
-    fn take(&mut self) -> VecDeque<Bytes> {
+    fn take(&mut self) -> VecDeque<Frame> {
         if self.frames.len() <= TAKEN_FRAMES && self.bytes <= TAKEN_BYTES {
             self.bytes = 0;
             return std::mem::take(&mut self.frames);
@@ -151,7 +150,7 @@ impl Queue {
             bytes <= TAKEN_BYTES
         });
         let taken: VecDeque<_> = self.frames.drain(..fitting.count().max(1)).collect();
-        self.bytes -= taken.iter().map(Bytes::len).sum::<usize>();
+        self.bytes -= taken.iter().map(Frame::len).sum::<usize>();
         taken
     }
 
@@ -172,8 +171,8 @@ mod tests {
     const SLOW: Poll<Next> = Poll::Ready(Next::End(End::Goodbye(GoodbyeReason::SlowConsumer)));
     const REVOKED: End = End::Goodbye(GoodbyeReason::SessionRevoked);
 
-    fn frame(length: usize) -> Bytes {
-        vec![b'x'; length].into()
+    fn frame(length: usize) -> Frame {
+        Frame::raw(vec![b'x'; length])
     }
 
     fn frames<const N: usize>(lengths: [usize; N]) -> Poll<Next> {
@@ -181,7 +180,7 @@ mod tests {
     }
 
     impl Outbox {
-        fn takes(&self, frame: Bytes) {
+        fn takes(&self, frame: Frame) {
             self.push(frame, &mut Takers::default());
         }
 

@@ -2,12 +2,11 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use fechatter_core::log::{Cursor, Entry};
 use fechatter_core::{ChatId, MessageId, Position, UserId};
 
 use crate::ending::Ending;
-use crate::frame;
+use crate::frame::{self, Frame};
 
 /// Events without a gap, the newest one last; there is always at least that one.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ pub(crate) struct Event {
     pub(crate) user_id: Option<UserId>,
     pub(crate) ending: Option<Ending>,
     /// None where there is nothing to tell of it any more.
-    pub(crate) frame: Option<Bytes>,
+    pub(crate) frame: Option<Frame>,
     message_id: Option<MessageId>,
 }
 
@@ -41,7 +40,7 @@ impl Event {
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.frame.as_ref().map_or(0, Bytes::len)
+        size_of::<Self>() + self.frame.as_ref().map_or(0, Frame::len)
     }
 }
 

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::metrics::counter;
-use bytes::Bytes;
 use fechatter_core::log::{Cursor, Entry};
 use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::token::AuthUser;
 use fechatter_core::{ChatId, Position, Timestamp, UserId, metrics};
 use tokio::sync::watch;
 
-use crate::frame::{Control, GoodbyeReason};
+use crate::frame::{Control, Frame, GoodbyeReason};
 use crate::hub::Load;
 use crate::memberships::{Membership, Memberships};
 use crate::outbox::{End, Outbox, Takers};
@@ -68,7 +67,7 @@ pub(crate) struct Reader {
 /// What a reader missed, as far as it is known here.
 #[derive(Debug)]
 pub(crate) struct Missed {
-    pub(crate) frames: Vec<Bytes>,
+    pub(crate) frames: Vec<Frame>,
     /// The newest event that the frames take the reader to.
     pub(crate) reached: Cursor,
     /// What ends the stream behind the frames.
@@ -212,7 +211,7 @@ impl Room {
     }
 
     /// Hands a frame past the log to one person's streams.
-    pub(crate) fn send(&self, user_id: UserId, frame: &Bytes) {
+    pub(crate) fn send(&self, user_id: UserId, frame: &Frame) {
         let mut takers = Takers::default();
         for stream in self.streams.get(&user_id).into_iter().flatten() {
             stream.outbox.push(frame.clone(), &mut takers);
@@ -242,22 +241,22 @@ impl Room {
 
     /// A heartbeat for those whose turn it is, behind everything at or below its cursor, and the end
     /// for those whose token has expired by now.
-    pub(crate) fn beat(&self, number: u64, now: i64) {
+    pub(crate) fn beat(&self, number: u64, now: Timestamp) {
         let mut takers = Takers::default();
         let expired = End::Goodbye(GoodbyeReason::TokenExpired);
         let mut heartbeat = None;
         for Stream { beat, reader, outbox, .. } in self.streams.values().flatten() {
-            if reader.user.expires_at <= now {
+            if reader.user.expires_at <= now.0.timestamp() {
                 outbox.end(expired, &mut takers);
             } else if (number - beat).is_multiple_of(HEARTBEAT) {
-                let frame = heartbeat.get_or_insert_with(|| self.heartbeat());
+                let frame = heartbeat.get_or_insert_with(|| self.heartbeat(now));
                 outbox.push(frame.clone(), &mut takers);
             }
         }
     }
 
-    fn heartbeat(&self) -> Bytes {
-        Control::Heartbeat { cursor: self.head(), server_time: Timestamp::now() }.frame()
+    fn heartbeat(&self, now: Timestamp) -> Frame {
+        Control::Heartbeat { cursor: self.head(), server_time: now }.frame()
     }
 
     fn deliver(&self, event: &Event, takers: &mut Takers) {

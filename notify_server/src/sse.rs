@@ -53,6 +53,9 @@ struct Parameters {
     access_token: Option<String>,
     token: Option<String>,
     cursor: Option<String>,
+    /// What polyfills of `EventSource` call it.
+    #[serde(rename = "lastEventId")]
+    last_event_id: Option<String>,
 }
 
 impl FromRequestParts<App> for Request {
@@ -62,15 +65,18 @@ impl FromRequestParts<App> for Request {
         let Query(parameters) = Query::<Parameters>::try_from_uri(&parts.uri)
             .map_err(|_| ApiError::invalid_input("the address cannot be understood"))?;
         let given = parameters.access_token.or(parameters.token);
-        let token = token::bearer(parts)
+        let token = token::bearer(&parts.headers)
             .or(given.as_deref())
             .ok_or_else(|| ApiError::unauthenticated("unauthenticated", "sign in first"))?;
         let user = app.verifier.verify(token)?;
         Span::current().record("user_id", user.id.0);
 
-        let last_event_id = parts.headers.get("last-event-id").map(HeaderValue::as_bytes);
-        let cursor = parameters.cursor.as_deref().map(str::as_bytes);
-        let mut given = [last_event_id, cursor].into_iter().flatten();
+        // The last header is the newest: some clients add one at each attempt.
+        let mut headers = parts.headers.get_all("last-event-id").iter();
+        let last_event_id = headers.next_back().map(HeaderValue::as_bytes);
+        let parameters = [parameters.cursor.as_deref(), parameters.last_event_id.as_deref()];
+        let parameters = parameters.map(|cursor| cursor.map(str::as_bytes));
+        let mut given = [last_event_id].into_iter().chain(parameters).flatten();
         let asked = match given.find(|cursor| !cursor.is_empty()) {
             None => Asked::Now,
             Some(cursor) => str::from_utf8(cursor)

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ::metrics::{counter, gauge};
 use fechatter_core::http::{Taken, Takeover};
+use fechatter_core::metrics;
 use fechatter_core::token::AuthUser;
-use fechatter_core::{Timestamp, metrics};
 use tokio::time::sleep;
 use tracing::warn;
 
@@ -38,11 +38,10 @@ impl Stream {
 
     fn live(self, taken: Taken) -> impl Future<Output = ()> + Send {
         let Self { app, user, start, admission } = self;
-        let (Taken { socket, head, open }, user_id) = (taken, user.id);
+        let (Taken { socket, head, is_chunked, open }, user_id) = (taken, user.id);
         // Boxed, so that its memory is free again for as long as the stream lives.
         let begins = Box::pin(async move {
-            let mut writer = Writer::new(socket);
-            writer.take([head.into()].into());
+            let mut writer = Writer::new(socket, head, is_chunked);
             let begun = begin(app, user, start, &mut writer).await;
             (writer, begun)
         });
@@ -78,8 +77,9 @@ async fn begin(
         Start::At { from, head, resumed } => (from, head, resumed),
         Start::Reset { reason, cursor } => return Err(Stop::End(End::Reset(reason, cursor))),
     };
-    writer.take([frame::ready(from, resumed)].into());
-    let seconds_left = user.expires_at - Timestamp::now().0.timestamp();
+    let now = app.verifier.clock().timestamp();
+    writer.take([frame::ready(from, resumed, now)].into());
+    let seconds_left = user.expires_at - now.0.timestamp();
     let lifetime = Duration::from_secs(seconds_left.try_into().unwrap_or(0));
     let shutdown = app.shutdown.clone();
     let reader = Reader { user, checked_at: head.position };
@@ -153,9 +153,7 @@ async fn part(mut writer: Writer, end: End) -> &'static str {
     };
     if !(writer.is_blocked() && end.forbids()) {
         writer.take([last.frame()].into());
-        if writer.flush().await.is_ok() {
-            writer.close().await;
-        }
+        writer.end().await;
     }
     reason
 }

@@ -6,9 +6,10 @@ use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
 use fechatter_core::http::Watched;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::frame::Frame;
 
 /// What one write takes.
 const MAX_SLICES: usize = 64;
@@ -18,8 +19,9 @@ const MAX_SLICES: usize = 64;
 pub(crate) struct Writer {
     socket: Watched,
     // Without memory while everything is written.
-    hand: VecDeque<Bytes>,
+    hand: VecDeque<Frame>,
     blocked: bool,
+    is_chunked: bool,
 }
 
 /// The client has closed the connection, or takes nothing.
@@ -27,12 +29,18 @@ pub(crate) struct Writer {
 pub(crate) struct Gone;
 
 impl Writer {
-    pub(crate) fn new(socket: Watched) -> Self {
-        Self { socket, hand: VecDeque::new(), blocked: false }
+    /// Begins with the response's head. Its body is chunked, unless the client's HTTP is too old for that.
+    pub(crate) fn new(socket: Watched, head: Vec<u8>, is_chunked: bool) -> Self {
+        Self { socket, hand: [Frame::raw(head)].into(), blocked: false, is_chunked }
     }
 
     /// Takes in hand what is to be written next.
-    pub(crate) fn take(&mut self, frames: VecDeque<Bytes>) {
+    pub(crate) fn take(&mut self, mut frames: VecDeque<Frame>) {
+        if !self.is_chunked {
+            for frame in &mut frames {
+                *frame = frame.text();
+            }
+        }
         if self.hand.is_empty() {
             self.hand = frames;
         } else {
@@ -80,19 +88,24 @@ impl Writer {
         .await
     }
 
-    /// Ends the response.
-    pub(crate) async fn close(mut self) {
-        let _ = self.socket.shutdown().await;
+    /// Writes what is in hand and ends the response.
+    pub(crate) async fn end(mut self) {
+        if self.is_chunked {
+            self.hand.push_back(Frame::last_chunk());
+        }
+        if self.flush().await.is_ok() {
+            let _ = self.socket.shutdown().await;
+        }
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         let socket = Pin::new(&mut self.socket);
         if let [frame] = self.hand.make_contiguous() {
-            return socket.poll_write(context, frame);
+            return socket.poll_write(context, frame.as_ref());
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let filled = slices.iter_mut().zip(&self.hand).map(|(slice, frame)| {
-            *slice = IoSlice::new(frame);
+            *slice = IoSlice::new(frame.as_ref());
         });
         let filled = filled.count();
         socket.poll_write_vectored(context, &slices[..filled])

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{ApiError, network};
+use crate::config::DEFAULT_KEEP_ALIVE;
 use crate::metrics;
 
 /// How many connections one port may have open.
@@ -24,6 +25,8 @@ pub struct ConnectionLimits {
     pub per_address: usize,
     /// Proxies, which connect for many clients: only the limit in all is theirs.
     pub exempt: Vec<IpNet>,
+    /// How long one may wait for its next request.
+    pub idle: Duration,
 }
 
 impl ConnectionLimits {
@@ -31,7 +34,8 @@ impl ConnectionLimits {
     #[must_use]
     pub fn operations() -> Self {
         const IN_ALL: usize = 1_000;
-        Self { port: "operations", in_all: IN_ALL, per_address: IN_ALL, exempt: Vec::new() }
+        let idle = Duration::from_secs(DEFAULT_KEEP_ALIVE.into());
+        Self { port: "operations", in_all: IN_ALL, per_address: IN_ALL, exempt: Vec::new(), idle }
     }
 }
 
@@ -175,6 +179,7 @@ mod tests {
             in_all,
             per_address,
             exempt: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+            idle: Duration::from_secs(1),
         })
     }
 

@@ -39,8 +39,8 @@ const SERVER_TIME: HeaderName = HeaderName::from_static("x-server-time");
 pub struct Shared {
     /// The exact origins that browsers may call from.
     pub allowed_origins: Vec<String>,
-    /// Whether browsers reach us by https only.
-    pub https: bool,
+    /// For how many seconds browsers are to come by https only, if at all.
+    pub hsts: Option<u32>,
 }
 
 /// The id of a request: the client's own where it is a valid one, else a `UUIDv7`.
@@ -50,13 +50,14 @@ pub struct RequestId(pub String);
 /// Puts the shared layers around a router: request id, one log line a request, errors in their one
 /// form, security headers, CORS, and refusals of what is [not well formed](super::well_formed).
 pub fn shared<S: Clone + Send + Sync + 'static>(router: Router<S>, shared: &Shared) -> Router<S> {
-    let https = shared.https;
+    let hsts = shared.hsts.map(|seconds| HeaderValue::try_from(format!("max-age={seconds}")));
+    let hsts = hsts.and_then(Result::ok);
     router
         .layer(CatchPanicLayer::custom(panicked))
         .layer(cors(&shared.allowed_origins))
         // Outside of CORS, which answers preflights.
         .layer(middleware::from_fn(well_formed))
-        .layer(middleware::from_fn(move |request, next| envelope(request, next, https)))
+        .layer(middleware::from_fn(move |request, next| envelope(request, next, hsts.clone())))
         .layer(
             TraceLayer::new_for_http()
                 .make_span_with(request_span)
@@ -86,7 +87,7 @@ fn is_request_id(id: &str) -> bool {
 }
 
 /// Writes errors in their one form and the headers that every answer has.
-async fn envelope(request: Request, next: Next, https: bool) -> Response {
+async fn envelope(request: Request, next: Next, hsts: Option<HeaderValue>) -> Response {
     let started = Instant::now();
     let RequestId(id) =
         request.extensions().get::<RequestId>().cloned().unwrap_or(RequestId(String::new()));
@@ -104,8 +105,7 @@ async fn envelope(request: Request, next: Next, https: bool) -> Response {
         headers.insert(SERVER_TIME, value);
     }
     protect(headers);
-    if https {
-        let value = HeaderValue::from_static("max-age=31536000; includeSubDomains");
+    if let Some(value) = hsts {
         headers.insert(STRICT_TRANSPORT_SECURITY, value);
     }
     response

@@ -5,6 +5,7 @@ mod address;
 mod body;
 mod connections;
 mod error;
+mod keep_alive;
 mod layers;
 mod operations;
 mod refusal;

@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 
 use super::body::Drained;
 use super::connections::{ConnectionLimits, Connections, OpenConnection};
+use super::keep_alive::{Answering, InHand, KeepAlive};
 use super::refusal;
 use super::socket::Watched;
 use super::takeover::{self, Taken, Takeover};
@@ -76,7 +77,6 @@ const MAX_HEADERS: usize = 1_000;
 const BUFFER: usize = 32 * 1024;
 /// Connections that are being refused at a time; more are closed without an answer.
 const REFUSALS: usize = 64;
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests in hand may take to finish once the end has come.
 const DRAIN: Duration = Duration::from_secs(15);
 
@@ -91,6 +91,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
+    let idle = limits.idle;
     let connections = Connections::new(limits);
     let refusals = Arc::new(Semaphore::new(REFUSALS));
     loop {
@@ -103,7 +104,8 @@ pub async fn serve(
                 Ok(place) => {
                     let open = OpenConnection::new(place, tasks.token());
                     let (router, shutdown) = (router.clone(), shutdown.clone());
-                    tasks.spawn(serve_connection(socket, peer, router, open, shutdown));
+                    let accepted = Accepted { socket, peer, open };
+                    tasks.spawn(serve_connection(accepted, router, idle, shutdown));
                 }
                 Err(refused) => {
                     if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
@@ -125,11 +127,17 @@ pub async fn serve(
     }
 }
 
-async fn serve_connection(
+/// A new connection.
+struct Accepted {
     socket: TcpStream,
     peer: SocketAddr,
-    router: Router,
     open: OpenConnection,
+}
+
+async fn serve_connection(
+    Accepted { socket, peer, open }: Accepted,
+    router: Router,
+    idle: Duration,
     shutdown: CancellationToken,
 ) {
     // Without this, small frames wait for the client's acknowledgement of the one before.
@@ -138,25 +146,30 @@ async fn serve_connection(
     }
     let (hand_over, mut handed_over) = oneshot::channel();
     let hand_over = Arc::new(Mutex::new(Some(hand_over)));
+    let in_hand = InHand::default();
+    let socket = KeepAlive::new(Watched::new(socket), in_hand.clone(), idle);
     let service = service_fn(move |request: Request<Incoming>| {
+        let busy = in_hand.begin();
         let mut request = request.map(|body| axum::body::Body::new(Drained::new(body)));
         request.extensions_mut().insert(Peer(peer));
-        answer(router.clone(), request, Arc::clone(&hand_over))
+        let answer = answer(router.clone(), request, Arc::clone(&hand_over));
+        async move { Ok::<_, Infallible>(answer.await?.map(|body| Answering::new(body, busy))) }
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT)
+        // Of a head that came with the request before: the socket cannot tell it from that one's body.
+        .header_read_timeout(idle)
         .max_headers(MAX_HEADERS)
         .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(Watched::new(socket)), service);
+        .serve_connection(TokioIo::new(socket), service);
     let mut draining = false;
     let ended = loop {
         tokio::select! {
             biased;
             ended = &mut connection => break ended,
-            Ok((takeover, head)) = &mut handed_over => {
-                let socket = connection.into_parts().io.into_inner();
-                takeover.go_on(Taken { socket, head, open });
+            Ok((takeover, (head, is_chunked))) = &mut handed_over => {
+                let socket = connection.into_parts().io.into_inner().into_inner();
+                takeover.go_on(Taken { socket, head, is_chunked, open });
                 return;
             }
             () = shutdown.cancelled(), if !draining => {
@@ -169,12 +182,13 @@ async fn serve_connection(
         debug!(%error, %peer, "a connection broke off");
         if error.is_parse() {
             // hyper has answered; more of what it did not understand may be on its way.
-            refusal::close(connection.into_parts().io.into_inner().into_inner()).await;
+            let socket = connection.into_parts().io.into_inner().into_inner();
+            refusal::close(socket.into_inner()).await;
         }
     }
 }
 
-type HandOver = Arc<Mutex<Option<oneshot::Sender<(Takeover, Vec<u8>)>>>>;
+type HandOver = Arc<Mutex<Option<oneshot::Sender<(Takeover, (Vec<u8>, bool))>>>>;
 
 /// Answers a request, or hands its connection over: nothing is then answered here any more.
 async fn answer(

@@ -24,6 +24,8 @@ pub struct Taken {
     pub socket: Watched,
     /// The response's head, which comes first.
     pub head: Vec<u8>,
+    /// The body is to be chunked (RFC 9112, section 7.1); else it ends with the connection, as HTTP/1.0 has it.
+    pub is_chunked: bool,
     /// The connection counts as open, and the server's end waits for it, until this is dropped.
     pub open: OpenConnection,
 }
@@ -53,11 +55,16 @@ impl fmt::Debug for Takeover {
     }
 }
 
-/// The head of a response whose body ends with the connection, which every client understands.
-pub(super) fn head(version: Version, mut parts: response::Parts) -> Vec<u8> {
+/// The head of a response without a length, and whether its body is chunked.
+pub(super) fn head(version: Version, mut parts: response::Parts) -> (Vec<u8>, bool) {
     parts.headers.remove(CONTENT_LENGTH);
-    parts.headers.remove(TRANSFER_ENCODING);
-    last_head(version, parts)
+    let is_chunked = version >= Version::HTTP_11;
+    if is_chunked {
+        parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    } else {
+        parts.headers.remove(TRANSFER_ENCODING);
+    }
+    (last_head(version, parts), is_chunked)
 }
 
 /// The head of a connection's last response.

@@ -238,7 +238,7 @@ fn refresh_token(state: &AppState, jar: &CookieJar, parts: &Parts) -> Result<Ref
             check_same_site(state, &parts.headers)?;
             cookie.value()
         }
-        None => token::bearer(parts).ok_or(AppError::RefreshMissing)?,
+        None => token::bearer(&parts.headers).ok_or(AppError::RefreshMissing)?,
     };
     state.refresh_key.read(token).ok_or(AppError::RefreshInvalid)
 }
@@ -251,7 +251,7 @@ async fn session_to_end(
     jar: &CookieJar,
     parts: &Parts,
 ) -> Result<(Option<(WorkspaceId, UserId)>, SessionId)> {
-    let bearer = token::bearer(parts);
+    let bearer = token::bearer(&parts.headers);
     let access = bearer.map(|token| state.verifier.verify(token));
     if let Some(Ok(AuthUser { id, workspace_id, session_id, .. })) = access {
         return Ok((Some((workspace_id, id)), session_id));
@@ -281,18 +281,13 @@ async fn session_to_end(
 fn check_same_site(state: &AppState, headers: &HeaderMap) -> Result<()> {
     let header = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let origin = header("origin").is_none_or(|origin| {
-        origin == origin_of(&state.config.server.public_url)
+        origin == state.config.server.public_url
             || state.config.http.allowed_origins.iter().any(|allowed| allowed == origin)
     });
     let allowed_cross = header("origin").is_some() && origin;
     let site = header("sec-fetch-site")
         .is_none_or(|site| matches!(site, "same-origin" | "none") || allowed_cross);
     if site && origin { Ok(()) } else { Err(AppError::CrossSite) }
-}
-
-fn origin_of(url: &str) -> &str {
-    let host = url.find("://").map_or(0, |scheme| scheme + 3);
-    url[host..].find('/').map_or(url, |path| &url[..host + path])
 }
 
 fn workspace_id(text: &str) -> Result<WorkspaceId> {

@@ -50,7 +50,8 @@ pub(super) async fn create(
     Json(draft): Json<InviteDraft>,
 ) -> Result<(StatusCode, Json<NewInvite>)> {
     state.limits.take_for_names(caller.id, draft.named())?;
-    let created = invite::create(&state.log, &caller, &state.config, draft).await?;
+    let created =
+        invite::create(&state.log, &caller, &state.config, state.verifier.clock(), draft).await?;
     Ok((StatusCode::CREATED, Json(created)))
 }
 

@@ -2,9 +2,9 @@
 
 use axum::extract::State;
 use serde::Deserialize;
-use sqlx::PgPool;
 use utoipa::IntoParams;
 
+use crate::AppState;
 use crate::error::Result;
 use crate::middlewares::auth::CurrentUser;
 use crate::models::sync::{self, Sync};
@@ -22,8 +22,9 @@ pub(super) struct SyncParams {
     responses((status = 200, body = Sync)))]
 pub(super) async fn show(
     caller: CurrentUser,
-    State(db): State<PgPool>,
+    State(state): State<AppState>,
     Params(params): Params<SyncParams>,
 ) -> Result<Json<Sync>> {
-    sync::read(&db, &caller, params.users.unwrap_or(true)).await.map(Json)
+    let clock = state.verifier.clock();
+    sync::read(&state.db, &caller, clock, params.users.unwrap_or(true)).await.map(Json)
 }

@@ -3,7 +3,6 @@
 //!
 //! The body is read here, so that nothing scarce is held while a client takes its time to send it.
 
-use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use axum::http::Method;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use fechatter_core::finish::Finish;
 use fechatter_core::token::{self, AuthUser};
 use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
 use tracing::{Instrument, Span};
@@ -50,10 +50,14 @@ impl Admission {
     }
 }
 
-/// Lets a request in, or refuses it with 429. Those of strangers pass: their handlers decide.
+/// Lets a request in, or refuses it: with 400 for parameters that it may not have, else with 429. Those of strangers pass: their handlers decide.
 pub(crate) async fn admit(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    let token = token::bearer(request.headers());
+    let user = token.and_then(|token| app.verifier.verify(token).ok());
+    if let Err(error) = app.parameters.check(&request, user.is_some()) {
+        return error.into_response();
+    }
     let (mut parts, body) = request.into_parts();
-    let user = token::bearer(&parts).and_then(|token| app.verifier.verify(token).ok());
     let Some(user) = user else { return next.run(Request::from_parts(parts, body)).await };
     Span::current().record("user_id", user.id.0);
     let (body, counted) = match receive(&app.limits, &user, body).await {
@@ -66,8 +70,8 @@ pub(crate) async fn admit(State(app): State<AppState>, request: Request, next: N
         // Its writer finishes it in any case, and it takes no connection of the pool.
         return next.run(Request::from_parts(parts, body)).await;
     }
-    // In a task of its own: a request that has begun is finished and keeps its shares, also if the
-    // client has left, since PostgreSQL goes on with a query whose client has left.
+    // A request that has begun is finished and keeps its shares also if the client has left, since
+    // PostgreSQL goes on with a query whose client has left.
     let answering = async move {
         let response = next.run(Request::from_parts(parts, body)).await;
         drop(counted);
@@ -76,11 +80,7 @@ pub(crate) async fn admit(State(app): State<AppState>, request: Request, next: N
         drop(admission);
         response
     };
-    let answered = tokio::spawn(answering.in_current_span()).await;
-    answered.unwrap_or_else(|error| match error.try_into_panic() {
-        Ok(panic) => resume_unwind(panic),
-        Err(_) => AppError::Busy.into_response(),
-    })
+    Finish::new(answering.in_current_span()).await
 }
 
 /// Returns true for the one call that is made most often.

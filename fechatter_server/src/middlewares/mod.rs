@@ -5,3 +5,4 @@ pub(crate) mod auth;
 pub(crate) mod bytes_in_flight;
 pub(crate) mod device;
 pub(crate) mod limits;
+pub(crate) mod parameters;

@@ -3,7 +3,8 @@
 use aws_lc_rs::digest::{SHA256, digest as hash};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
+use fechatter_core::clock::Clock;
 use fechatter_core::config::Config;
 use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::Role;
@@ -75,13 +76,15 @@ pub(crate) async fn create(
     log: &Log,
     caller: &CurrentUser,
     config: &Config,
+    clock: &Clock,
     draft: InviteDraft,
 ) -> Result<NewInvite> {
-    let expires_at = draft.expires_at.map_or_else(|| Utc::now() + TimeDelta::days(7), |at| at.0);
+    let now = clock.now();
+    let expires_at = draft.expires_at.map_or(now + TimeDelta::days(7), |at| at.0);
     let max_uses = draft.max_uses.unwrap_or(1);
     let role = draft.role.unwrap_or(Role::Member);
     let chat_ids = draft.chat_ids.unwrap_or_default();
-    if expires_at <= Utc::now() || expires_at > Utc::now() + TimeDelta::days(MAX_DAYS) {
+    if expires_at <= now || expires_at > now + TimeDelta::days(MAX_DAYS) {
         return Err(AppError::invalid("expires_at", "must be within the next 365 days"));
     }
     if !(1..=10_000).contains(&max_uses) {

@@ -1,6 +1,7 @@
 //! All that a client needs to begin with, as of one moment.
 
 use fechatter_core::Timestamp;
+use fechatter_core::clock::Clock;
 use fechatter_core::db::begin;
 use fechatter_core::log::{self, Cursor};
 use fechatter_core::user::User;
@@ -32,7 +33,12 @@ pub(crate) struct Sync {
 }
 
 /// Reads everything in one snapshot, so that state and cursor belong together.
-pub(crate) async fn read(db: &PgPool, caller: &CurrentUser, with_users: bool) -> Result<Sync> {
+pub(crate) async fn read(
+    db: &PgPool,
+    caller: &CurrentUser,
+    clock: &Clock,
+    with_users: bool,
+) -> Result<Sync> {
     let mut tx = begin(db, "begin isolation level repeatable read read only").await?;
     let caller = caller.again(&mut *tx).await?;
     let cursor = log::head(&mut *tx, caller.workspace_id).await?;
@@ -45,5 +51,5 @@ pub(crate) async fn read(db: &PgPool, caller: &CurrentUser, with_users: bool) ->
         None
     };
     tx.commit().await?;
-    Ok(Sync { cursor, server_time: Timestamp::now(), me, workspace, chats, users })
+    Ok(Sync { cursor, server_time: clock.timestamp(), me, workspace, chats, users })
 }

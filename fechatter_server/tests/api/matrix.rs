@@ -369,7 +369,7 @@ async fn requests_do_not_choose_their_workspace() {
     let chat = alice.creates_public_channel("news").await;
 
     let query = format!("{}?workspace_id={}", chat.path, alice.workspace_id);
-    assert_eq!(mallory.get(&query).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(mallory.get(&query).await.status, StatusCode::BAD_REQUEST);
     let header = mallory.with("x-workspace-id", &alice.workspace_id.to_string());
     assert_eq!(header.get(&chat.path).await.status, StatusCode::NOT_FOUND);
     let theirs = Chat::of(mallory.creates_public_channel("evil").await.body);

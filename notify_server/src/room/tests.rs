@@ -55,8 +55,9 @@ fn missed(room: &Room, user: i64, since: i64) -> (Vec<i64>, Option<GoodbyeReason
     (positions, missed.end)
 }
 
-fn position(frame: &Bytes) -> i64 {
-    let text = str::from_utf8(frame).unwrap();
+fn position(frame: &Frame) -> i64 {
+    let text = frame.text();
+    let text = str::from_utf8(text.as_ref()).unwrap();
     let id = text.strip_prefix("id: ").unwrap().lines().next().unwrap();
     id.parse::<Cursor>().unwrap().position.0
 }
@@ -89,7 +90,7 @@ impl Room {
         let own = self.head().position.0;
         let next = Entry {
             joined: joined.iter().copied().map(UserId).collect(),
-            data: data.map(|data| Bytes::from(data.to_owned())),
+            data: data.map(|data| data.to_owned().into()),
             ..entry(own + 1, kind, chat_id, user)
         };
         self.advance(&[entry(own, "Something", None, None), next]).unwrap();

@@ -28,7 +28,7 @@ async fn ready_says_where_the_stream_starts() {
     let mut fresh = server.stream(&bob).await;
     let headers = fresh.response.headers().clone();
     let ready = fresh.expect("Ready").await;
-    assert_eq!(ready.id, None);
+    assert_eq!(ready.id.as_ref(), Some(&head));
     assert_eq!(ready.data["cursor"], head);
     assert_eq!(ready.data["resumed"], false);
     assert!(ready.data["server_time"].is_string());

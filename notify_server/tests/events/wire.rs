@@ -37,7 +37,7 @@ fn ask(person: &Person, version: &str, headers: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_head_is_that_of_every_answer_and_the_body_ends_with_the_connection() {
+async fn the_head_is_that_of_every_answer_and_the_body_is_chunked_if_the_client_can_read_that() {
     let (_world, server, _, [_, bob, _]) = World::with_a_chat().await;
     let extra = "origin: http://localhost:5173\r\nx-request-id: mine\r\n";
     for version in ["1.1", "1.0"] {
@@ -62,10 +62,15 @@ async fn the_head_is_that_of_every_answer_and_the_body_ends_with_the_connection(
             let named = |line: &str| line.split(':').next() == Some(name);
             assert_eq!(headers.lines().filter(|line| named(line)).count(), 1, "{name}: {headers}");
         }
-        for name in ["content-length", "transfer-encoding"] {
-            assert!(!headers.contains(name), "{headers}");
+        assert!(!headers.contains("content-length"), "{headers}");
+        let is_chunked = headers.lines().any(|line| line == "transfer-encoding: chunked");
+        assert_eq!(is_chunked, version == "1.1", "{headers}");
+        let frame = if is_chunked { body.split_once("\r\n").unwrap().1 } else { body };
+        assert!(frame.starts_with("retry: ") && frame.contains("event: Ready\ndata: {"), "{body}");
+        if is_chunked {
+            let length = usize::from_str_radix(body.split_once("\r\n").unwrap().0, 16).unwrap();
+            assert_eq!(frame.find("\n\n").unwrap() + 2, length, "{body}");
         }
-        assert!(body.starts_with("retry: ") && body.contains("event: Ready\ndata: {"), "{body}");
     }
 }
 

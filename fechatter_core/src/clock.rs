@@ -1,0 +1,175 @@
+//! The database's clock, by which every server judges what has expired: those of hosts differ.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ::metrics::{counter, gauge};
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgPool;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use crate::{Timestamp, metrics};
+
+const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// An answer that takes longer says little about the time.
+const SLOW: Duration = Duration::from_secs(1);
+/// A difference that operators are told of, in milliseconds.
+const MUCH: i64 = 1_000;
+/// How far ahead another server's clock may be, in seconds.
+const MOST_AHEAD: i64 = 60;
+/// For how long a server is not ready after it met a clock that is further ahead.
+const DISTRUST: Duration = Duration::from_mins(1);
+
+/// The database's time, as this server last saw it. Clones share it. Until the first look it is this host's.
+#[derive(Debug, Clone)]
+pub struct Clock(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    began: Instant,
+    /// The database's time at `began`, in Unix milliseconds. From there on a monotonic clock counts,
+    /// which nobody sets.
+    base: AtomicI64,
+    /// When a clock was last met that is too far ahead.
+    distrusted_at: Mutex<Option<Instant>>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        let (began, base) = (Instant::now(), AtomicI64::new(Utc::now().timestamp_millis()));
+        Self(Arc::new(State { began, base, distrusted_at: Mutex::default() }))
+    }
+}
+
+impl Clock {
+    /// The time by the database's clock.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        let base = self.0.base.load(Ordering::Relaxed);
+        let now = base.saturating_add(millis(self.0.began.elapsed()));
+        DateTime::from_timestamp_millis(now).unwrap_or_else(Utc::now)
+    }
+
+    /// The same as clients see it.
+    #[must_use]
+    pub fn timestamp(&self) -> Timestamp {
+        Timestamp(self.now())
+    }
+
+    /// The same in Unix seconds.
+    #[must_use]
+    pub fn seconds(&self) -> i64 {
+        self.now().timestamp()
+    }
+
+    /// Returns true if another server can have stamped something at this time, in Unix seconds: its
+    /// clock may be a minute ahead. A clock that is further ahead is an error that operators are told.
+    pub(crate) fn is_plausible(&self, stamped_at: i64) -> bool {
+        let ahead = stamped_at.saturating_sub(self.seconds());
+        if ahead <= MOST_AHEAD {
+            return true;
+        }
+        counter!(metrics::CLOCKS_AHEAD).increment(1);
+        error!(ahead, "another server's clock is ahead of the database's by so many seconds");
+        *self.distrusted_at() = Some(Instant::now());
+        false
+    }
+
+    /// Returns true unless another server's clock has lately been too far ahead.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.distrusted_at().is_none_or(|at| at.elapsed() > DISTRUST)
+    }
+
+    /// Looks at the database's clock again and again, until the end of the server.
+    pub async fn follow(self, db: PgPool, shutdown: CancellationToken) {
+        counter!(metrics::CLOCKS_AHEAD).increment(0);
+        let looks = async {
+            loop {
+                let pause = match self.look(&db).await {
+                    Ok(()) => BETWEEN_LOOKS,
+                    Err(error) => {
+                        debug!(%error, "the database does not say its time");
+                        AFTER_FAILURE
+                    }
+                };
+                sleep(pause).await;
+            }
+        };
+        shutdown.run_until_cancelled(looks).await;
+    }
+
+    /// Takes over the database's time.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn look(&self, db: &PgPool) -> sqlx::Result<()> {
+        let mut connection = db.acquire().await?;
+        let asked = Instant::now();
+        let told = sqlx::query_scalar!(r#"select clock_timestamp() as "now!: DateTime<Utc>""#)
+            .fetch_one(&mut *connection)
+            .await?;
+        let took = asked.elapsed();
+        if took < SLOW {
+            let host = Utc::now();
+            let now = told + TimeDelta::from_std(took / 2).unwrap_or_default();
+            self.set(now, host);
+        }
+        Ok(())
+    }
+
+    fn set(&self, now: DateTime<Utc>, host: DateTime<Utc>) {
+        let was = self.now();
+        let base = now.timestamp_millis() - millis(self.0.began.elapsed());
+        self.0.base.store(base, Ordering::Relaxed);
+        let ahead = (host - now).num_milliseconds();
+        #[expect(clippy::cast_precision_loss, reason = "a few digits are enough")]
+        gauge!(metrics::CLOCK_AHEAD_SECONDS).set(ahead as f64 / 1_000.0);
+        if ahead.abs() > MUCH && (was - now).num_milliseconds().abs() > MUCH {
+            warn!(
+                milliseconds = ahead,
+                "this host's clock is ahead of the database's, whose time counts; synchronise both \
+                 (NTP)"
+            );
+        }
+    }
+
+    fn distrusted_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.distrusted_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_the_databases_whatever_the_hosts_clock_says() {
+        for hours in [-1, 1] {
+            let clock = Clock::default();
+            let theirs = Utc::now() + TimeDelta::hours(hours);
+            clock.set(theirs, Utc::now());
+            let off = (clock.now() - theirs).num_milliseconds();
+            assert!((0..10_000).contains(&off), "{off}");
+        }
+    }
+
+    #[test]
+    fn a_clock_may_be_a_minute_ahead_and_no_more() {
+        let clock = Clock::default();
+        assert!(clock.is_plausible(clock.seconds() + MOST_AHEAD - 1));
+        assert!(clock.is_plausible(0));
+        assert!(clock.is_trusted());
+        assert!(!clock.is_plausible(clock.seconds() + MOST_AHEAD + 5));
+        assert!(!clock.is_plausible(i64::MAX));
+        assert!(!clock.is_trusted());
+    }
+}

@@ -1,0 +1,162 @@
+//! How long a connection may wait for its next request, and for the rest of one.
+//!
+//! hyper has one time limit for both. But proxies keep idle connections for a minute or two and answer
+//! 502 for a request that meets the end of one, while half a request must not be waited for so long.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::Watched;
+
+/// How long a client may take for the head of a request, and for the beginning of its first one.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// Whether a request is in hand. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct InHand(Arc<AtomicBool>);
+
+/// A request in hand, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Busy(InHand);
+
+/// A socket that ends when its client waits too long with a request.
+#[derive(Debug)]
+pub(super) struct KeepAlive {
+    socket: Watched,
+    in_hand: InHand,
+    idle: Duration,
+    /// Until when there is to be a whole head, where part of one is there.
+    head_by: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// A response's body, which has its request in hand.
+#[derive(Debug)]
+pub(super) struct Answering<B> {
+    body: B,
+    _busy: Busy,
+}
+
+impl InHand {
+    pub(super) fn begin(&self) -> Busy {
+        self.0.store(true, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+
+    fn is_any(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl KeepAlive {
+    /// Lets it wait so long between requests.
+    pub(super) fn new(socket: Watched, in_hand: InHand, idle: Duration) -> Self {
+        Self { socket, in_hand, idle, head_by: Some(Instant::now() + HEAD), timer: None }
+    }
+
+    pub(super) fn into_inner(self) -> Watched {
+        self.socket
+    }
+
+    /// Waits until it is too late for what has not come.
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let (head_by, idle) = (self.head_by, self.idle);
+        let timer = self.timer.get_or_insert_with(|| {
+            Box::pin(sleep_until(head_by.unwrap_or_else(|| Instant::now() + idle)))
+        });
+        timer.as_mut().poll(context)
+    }
+}
+
+impl AsyncRead for KeepAlive {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.socket).poll_read(context, buffer);
+        if self.in_hand.is_any() {
+            (self.head_by, self.timer) = (None, None);
+            return polled;
+        }
+        if polled.is_ready() {
+            if self.head_by.is_none() {
+                (self.head_by, self.timer) = (Some(Instant::now() + HEAD), None);
+            }
+            return polled;
+        }
+        // To the server it is as if the client had left.
+        self.poll_late(context).map(Ok)
+    }
+}
+
+impl AsyncWrite for KeepAlive {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+impl<B> Answering<B> {
+    pub(super) fn new(body: B, busy: Busy) -> Self {
+        Self { body, _busy: busy }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Answering<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

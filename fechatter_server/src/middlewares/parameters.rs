@@ -1,0 +1,75 @@
+//! Refuses query parameters that a route does not have. A client that asks for a page by a name of its
+//! own must not get the first one for ever.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::Method;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::{OpenApi, RefOr};
+
+use crate::error::{AppError, Result};
+
+/// The parameters of every route, by its path and method, as the document has them. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownParameters(Arc<HashMap<String, HashMap<Method, Known>>>);
+
+#[derive(Debug)]
+struct Known {
+    parameters: HashSet<String>,
+    /// Whether strangers may call it.
+    is_open: bool,
+}
+
+impl KnownParameters {
+    pub(crate) fn of(document: &OpenApi) -> Self {
+        let routes = document.paths.paths.iter().map(|(path, item)| {
+            let methods = [
+                (Method::GET, &item.get),
+                (Method::POST, &item.post),
+                (Method::PUT, &item.put),
+                (Method::PATCH, &item.patch),
+                (Method::DELETE, &item.delete),
+            ];
+            let methods = methods.into_iter().filter_map(|(method, operation)| {
+                Some((method, Known::of(path, operation.as_ref()?)))
+            });
+            (path.clone(), methods.collect())
+        });
+        Self(Arc::new(routes.collect()))
+    }
+
+    /// Refuses a request with a parameter that its route does not have. Strangers are told so only where
+    /// they may call at all.
+    pub(crate) fn check(&self, request: &Request, is_signed_in: bool) -> Result<()> {
+        let Some(name) = self.unknown(request, is_signed_in) else { return Ok(()) };
+        let name: String = name.chars().take(64).collect();
+        Err(AppError::invalid("query", &format!("has no parameter {name:?} here")))
+    }
+
+    fn unknown(&self, request: &Request, is_signed_in: bool) -> Option<String> {
+        let query = request.uri().query().filter(|query| !query.is_empty())?;
+        let route = request.extensions().get::<MatchedPath>()?;
+        let method =
+            if *request.method() == Method::HEAD { &Method::GET } else { request.method() };
+        let known = self.0.get(route.as_str())?.get(method)?;
+        if !(is_signed_in || known.is_open) {
+            return None;
+        }
+        let mut names = url::form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);
+        names.find(|name| !known.parameters.contains(name.as_ref())).map(Into::into)
+    }
+}
+
+impl Known {
+    fn of(path: &str, operation: &Operation) -> Self {
+        let names = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
+            RefOr::T(parameter) => Some(&parameter.name),
+            RefOr::Ref(_) => None,
+        });
+        let is_in_path = |name: &&String| path.contains(&format!("{{{name}}}"));
+        let parameters = names.filter(|name| !is_in_path(name)).cloned().collect();
+        Self { parameters, is_open: operation.security.is_some() }
+    }
+}
