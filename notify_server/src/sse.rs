@@ -71,9 +71,12 @@ impl FromRequestParts<App> for Request {
         let user = app.verifier.verify(token)?;
         Span::current().record("user_id", user.id.0);
 
-        // The last header is the newest: some clients add one at each attempt.
+        // The last one is the newest: some clients add one at each attempt, and proxies join them.
         let mut headers = parts.headers.get_all("last-event-id").iter();
-        let last_event_id = headers.next_back().map(HeaderValue::as_bytes);
+        let last_event_id = headers.next_back().map(|value| {
+            let last = value.as_bytes().rsplit(|byte| *byte == b',').next();
+            last.unwrap_or_default().trim_ascii()
+        });
         let parameters = [parameters.cursor.as_deref(), parameters.last_event_id.as_deref()];
         let parameters = parameters.map(|cursor| cursor.map(str::as_bytes));
         let mut given = [last_event_id].into_iter().chain(parameters).flatten();

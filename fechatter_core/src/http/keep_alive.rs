@@ -17,8 +17,14 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Watched;
 
-/// How long a client may take for the head of a request, and for the beginning of its first one.
-const HEAD: Duration = Duration::from_secs(10);
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Between two requests.
+    pub(super) idle: Duration,
+    /// For the head of a request, and for the beginning of its first one.
+    pub(super) head: Duration,
+}
 
 /// Whether a request is in hand. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +39,7 @@ pub(super) struct Busy(InHand);
 pub(super) struct KeepAlive {
     socket: Watched,
     in_hand: InHand,
-    idle: Duration,
+    patience: Patience,
     /// Until when there is to be a whole head, where part of one is there.
     head_by: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -64,9 +70,9 @@ impl Drop for Busy {
 }
 
 impl KeepAlive {
-    /// Lets it wait so long between requests.
-    pub(super) fn new(socket: Watched, in_hand: InHand, idle: Duration) -> Self {
-        Self { socket, in_hand, idle, head_by: Some(Instant::now() + HEAD), timer: None }
+    pub(super) fn new(socket: Watched, in_hand: InHand, patience: Patience) -> Self {
+        let head_by = Some(Instant::now() + patience.head);
+        Self { socket, in_hand, patience, head_by, timer: None }
     }
 
     pub(super) fn into_inner(self) -> Watched {
@@ -75,7 +81,7 @@ impl KeepAlive {
 
     /// Waits until it is too late for what has not come.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let (head_by, idle) = (self.head_by, self.idle);
+        let (head_by, idle) = (self.head_by, self.patience.idle);
         let timer = self.timer.get_or_insert_with(|| {
             Box::pin(sleep_until(head_by.unwrap_or_else(|| Instant::now() + idle)))
         });
@@ -96,7 +102,7 @@ impl AsyncRead for KeepAlive {
         }
         if polled.is_ready() {
             if self.head_by.is_none() {
-                (self.head_by, self.timer) = (Some(Instant::now() + HEAD), None);
+                (self.head_by, self.timer) = (Some(Instant::now() + self.patience.head), None);
             }
             return polled;
         }
@@ -158,5 +164,60 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answering<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(100);
+    const LONG: Duration = Duration::from_secs(600);
+
+    async fn connected(patience: Patience) -> (TcpStream, KeepAlive, InHand) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let in_hand = InHand::default();
+        let socket = Watched::new(listener.accept().await.unwrap().0);
+        (client, KeepAlive::new(socket, in_hand.clone(), patience), in_hand)
+    }
+
+    /// Whether the socket ends by itself, of all that its client has sent.
+    async fn ends(socket: &mut KeepAlive) -> bool {
+        let mut said = Vec::new();
+        timeout(10 * SOON, socket.read_to_end(&mut said)).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn half_a_head_and_silence_are_not_waited_for_as_long_as_the_next_request() {
+        let (mut client, mut socket, _) = connected(Patience { idle: LONG, head: SOON }).await;
+        assert!(ends(&mut socket).await, "nothing was ever sent");
+
+        let (mut other, mut socket, in_hand) = connected(Patience { idle: LONG, head: SOON }).await;
+        drop(in_hand.begin());
+        other.write_all(b"GET / HT").await.unwrap();
+        assert!(ends(&mut socket).await, "half a head is there");
+        client.shutdown().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn between_requests_a_client_may_wait_and_during_one_as_long_as_it_takes() {
+        let (mut client, mut socket, in_hand) =
+            connected(Patience { idle: LONG, head: SOON }).await;
+        let busy = in_hand.begin();
+        client.write_all(b"the head").await.unwrap();
+        assert!(!ends(&mut socket).await, "a request is in hand");
+        drop(busy);
+        assert!(!ends(&mut socket).await, "it waits for the next one");
+
+        let (_client, mut socket, in_hand) = connected(Patience { idle: SOON, head: LONG }).await;
+        let busy = in_hand.begin();
+        assert!(!ends(&mut socket).await, "a request is in hand");
+        drop(busy);
+        assert!(ends(&mut socket).await, "the next one does not come");
     }
 }

@@ -28,7 +28,7 @@ use tracing::{debug, warn};
 
 use super::body::Drained;
 use super::connections::{ConnectionLimits, Connections, OpenConnection};
-use super::keep_alive::{Answering, InHand, KeepAlive};
+use super::keep_alive::{Answering, InHand, KeepAlive, Patience};
 use super::refusal;
 use super::socket::Watched;
 use super::takeover::{self, Taken, Takeover};
@@ -77,6 +77,8 @@ const MAX_HEADERS: usize = 1_000;
 const BUFFER: usize = 32 * 1024;
 /// Connections that are being refused at a time; more are closed without an answer.
 const REFUSALS: usize = 64;
+/// How long a client may take for the head of a request.
+const HEAD: Duration = Duration::from_secs(10);
 /// How long requests in hand may take to finish once the end has come.
 const DRAIN: Duration = Duration::from_secs(15);
 
@@ -147,7 +149,8 @@ async fn serve_connection(
     let (hand_over, mut handed_over) = oneshot::channel();
     let hand_over = Arc::new(Mutex::new(Some(hand_over)));
     let in_hand = InHand::default();
-    let socket = KeepAlive::new(Watched::new(socket), in_hand.clone(), idle);
+    let socket =
+        KeepAlive::new(Watched::new(socket), in_hand.clone(), Patience { idle, head: HEAD });
     let service = service_fn(move |request: Request<Incoming>| {
         let busy = in_hand.begin();
         let mut request = request.map(|body| axum::body::Body::new(Drained::new(body)));

@@ -233,6 +233,41 @@ async fn the_header_wins_over_the_parameter_and_an_empty_one_is_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_several_last_event_ids_the_newest_counts_under_whatever_name() {
+    let (world, server, chat, [alice, bob, _]) = World::with_a_chat().await;
+    let old = world.head(bob.workspace_id).await.to_string();
+    world.sends(&alice, chat, "had").await;
+    let new = world.head(bob.workspace_id).await.to_string();
+    world.sends(&alice, chat, "missed").await;
+
+    let ask = || server.get("/events").bearer_auth(&bob.token);
+    let name = format!("/events?lastEventId={new}&access_token={}", bob.token);
+    for request in [
+        ask().header("last-event-id", &old).header("last-event-id", &new),
+        ask().header("last-event-id", format!("{old}, {new}")),
+        server.get(&name),
+    ] {
+        let mut stream = Stream::open(request).await;
+        assert_eq!(stream.expect("Ready").await.data["cursor"], new);
+        stream.expect_message("missed").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_between_ready_and_a_cut_comes_again_from_the_id_of_ready() {
+    let (world, server, chat, [alice, bob, _]) = World::with_a_chat().await;
+    let mut stream = server.stream(&bob).await;
+    let id = stream.expect("Ready").await.id.unwrap();
+    drop(stream);
+    world.sends_many(&alice, chat, &["one", "two"]).await;
+
+    let mut resumed = server.stream_after(&bob, &id).await;
+    resumed.expect("Ready").await;
+    resumed.expect_message("one").await;
+    resumed.expect_message("two").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_session_ends_with_goodbye() {
     let (world, server, chat, [alice, bob, _]) = World::with_a_chat().await;
     let laptop = world.signs_in(bob.id, bob.workspace_id).await;

@@ -158,3 +158,17 @@ async fn a_head_request_opens_no_stream_and_keeps_its_connection() {
     socket.write_all(next.as_bytes()).await.unwrap();
     assert!(rest(&mut socket).await.starts_with("HTTP/1.1 404 Not Found\r\n"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_first_frame_says_when_to_come_back() {
+    let (_world, server, _, [_, bob, _]) = World::with_a_chat().await;
+    for (headers, event) in [("", "Ready"), ("last-event-id: nonsense\r\n", "Reset")] {
+        let (_socket, answer) = talk(&server, &ask(&bob, "1.0", headers), "\n\n").await;
+        let frame = answer.split_once("\r\n\r\n").unwrap().1;
+        let mut lines = frame.lines();
+        let retry = lines.next().and_then(|line| line.strip_prefix("retry: "));
+        assert!((1_000..3_000).contains(&retry.unwrap().parse::<u64>().unwrap()), "{frame}");
+        assert!(lines.next().unwrap().starts_with("id: "), "{frame}");
+        assert_eq!(lines.next(), Some(&*format!("event: {event}")), "{frame}");
+    }
+}
