@@ -79,15 +79,17 @@ impl Clock {
         false
     }
 
-    /// Returns true unless another server's clock has lately been too far ahead.
-    #[must_use]
-    pub fn is_trusted(&self) -> bool {
-        self.distrusted_at().is_none_or(|at| at.elapsed() > DISTRUST)
+    /// Refuses while another server's clock has lately been too far ahead.
+    ///
+    /// # Errors
+    /// The reason, for operators.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let is_trusted = self.distrusted_at().is_none_or(|at| at.elapsed() > DISTRUST);
+        if is_trusted { Ok(()) } else { Err("another server's clock is ahead of the database's") }
     }
 
     /// Looks at the database's clock again and again, until the end of the server.
     pub async fn follow(self, db: PgPool, shutdown: CancellationToken) {
-        counter!(metrics::CLOCKS_AHEAD).increment(0);
         let looks = async {
             loop {
                 let pause = match self.look(&db).await {
@@ -167,9 +169,9 @@ mod tests {
         let clock = Clock::default();
         assert!(clock.is_plausible(clock.seconds() + MOST_AHEAD - 1));
         assert!(clock.is_plausible(0));
-        assert!(clock.is_trusted());
+        assert_eq!(clock.check(), Ok(()));
         assert!(!clock.is_plausible(clock.seconds() + MOST_AHEAD + 5));
         assert!(!clock.is_plausible(i64::MAX));
-        assert!(!clock.is_trusted());
+        assert!(clock.check().is_err());
     }
 }

@@ -1,19 +1,26 @@
 //! The pool of database connections that a server works with.
 
 use std::str::FromStr;
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use ::metrics::gauge;
 use anyhow::{Context, ensure};
 use secrecy::ExposeSecret;
+use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use tokio::time::timeout;
 use tracing::subscriber::{NoSubscriber, with_default};
 use tracing::warn;
 
 use crate::config::DatabaseConfig;
 use crate::finish::Finish;
 use crate::metrics;
+
+/// The schema: applied by `fechatter_server migrate`, at its start, and to every test's database.
+pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
 /// How to reach the database, without the limits of [`connect`]: for migrations and listeners.
 ///
@@ -37,7 +44,8 @@ pub fn options(config: &DatabaseConfig, application: &str) -> anyhow::Result<PgC
             warn!("database.url has a parameter that is not known and has no effect");
         }
     }
-    Ok(options.application_name(application))
+    // PgBouncer refuses the one setting that sqlx would send besides.
+    Ok(options.application_name(application).extra_float_digits(None))
 }
 
 /// The parameters of a PostgreSQL URL that sqlx knows, besides `options`.
@@ -67,18 +75,102 @@ const PARAMETERS: [&str; 17] = [
 /// is frozen) loses the log's lock after 1 s, a lock is waited for 2 s, a statement runs 5 s.
 #[must_use]
 pub fn connect(options: PgConnectOptions, config: &DatabaseConfig) -> PgPool {
-    let options = options.options([
-        ("idle_in_transaction_session_timeout", "1s"),
-        ("lock_timeout", "2s"),
-        ("statement_timeout", "5s"),
-        ("jit", "off"),
-        ("default_transaction_isolation", "read committed"),
-    ]);
     PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(Duration::from_secs(3))
+        // After a failover, those that lead nowhere good are gone in minutes.
+        .max_lifetime(LIFETIME)
+        .after_connect(|connection, _| Box::pin(set(connection, &LIMITS)))
+        .before_acquire(|_, met| Box::pin(async move { Ok(!is_suspect(met.age)) }))
         .connect_lazy_with(options)
 }
+
+/// How long a connection is used.
+const LIFETIME: Duration = Duration::from_mins(5);
+const LIMITS: [(&str, &str); 5] = [
+    ("idle_in_transaction_session_timeout", "1s"),
+    ("lock_timeout", "2s"),
+    ("statement_timeout", "5s"),
+    ("jit", "off"),
+    ("default_transaction_isolation", "read committed"),
+];
+
+/// Gives a new connection its settings: by statement, since poolers take none when connecting.
+///
+/// # Errors
+/// When the database fails.
+pub async fn set(connection: &mut PgConnection, settings: &[(&str, &str)]) -> sqlx::Result<()> {
+    let (names, values): (Vec<_>, Vec<_>) = settings.iter().copied().unzip();
+    sqlx::query("select set_config(name, value, false) from unnest($1::text[], $2::text[]) as s (name, value)")
+        .bind(names)
+        .bind(values)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Milliseconds from the first look at this clock to when the database was last found read-only, plus one; 0 is never.
+static READ_ONLY_AT: AtomicU64 = AtomicU64::new(0);
+static CLOCK: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Notes that the database is read-only. The connections of today are closed instead of being used
+/// again: once there is a writable one at the same address, they would still lead to the other.
+pub fn note_read_only() {
+    let now = u64::try_from(CLOCK.elapsed().as_millis()).unwrap_or(u64::MAX);
+    READ_ONLY_AT.store(now.saturating_add(1), Ordering::Relaxed);
+}
+
+/// Returns true if a connection of this age was there when the database was last found read-only.
+fn is_suspect(age: Duration) -> bool {
+    let Some(at) = READ_ONLY_AT.load(Ordering::Relaxed).checked_sub(1) else { return false };
+    CLOCK.elapsed().saturating_sub(age) <= Duration::from_millis(at)
+}
+
+/// Returns true if an error says that the database is read-only (SQLSTATE 25006), which is
+/// [noted](note_read_only).
+#[must_use]
+pub fn is_read_only(error: &sqlx::Error) -> bool {
+    let is_read_only =
+        matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("25006"));
+    if is_read_only {
+        note_read_only();
+    }
+    is_read_only
+}
+
+/// Why the database cannot be used at the moment.
+///
+/// # Errors
+/// The reason, for operators.
+pub async fn check(db: &PgPool) -> Result<(), &'static str> {
+    let newest_migration = MIGRATOR.iter().map(|migration| migration.version).max();
+    let asked = async {
+        let read_only = sqlx::query_scalar!(
+            r#"select current_setting('transaction_read_only')::bool as "read_only!""#
+        );
+        let read_only = read_only.fetch_one(db).await?;
+        let migration = sqlx::query_scalar!(
+            r#"select max(version) as "version" from _sqlx_migrations where success"#
+        );
+        Ok::<_, sqlx::Error>((read_only, migration.fetch_one(db).await?))
+    };
+    match timeout(Duration::from_secs(1), asked).await {
+        Ok(Ok((true, _))) => {
+            note_read_only();
+            Err(READ_ONLY)
+        }
+        Ok(Ok((_, version))) if version < newest_migration => Err(TOO_OLD),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(sqlx::Error::Database(error))) if error.code().as_deref() == Some("42P01") => {
+            Err(TOO_OLD)
+        }
+        Ok(Err(_)) | Err(_) => Err("the database does not answer"),
+    }
+}
+
+/// Why nothing can be written: also where reading goes on.
+pub const READ_ONLY: &str = "the database is read-only";
+const TOO_OLD: &str = "the database's schema is too old; run `fechatter_server migrate`";
 
 /// Measures how many connections there are, and how many of them nobody uses.
 pub fn measure(db: &PgPool) {

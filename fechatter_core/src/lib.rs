@@ -4,8 +4,8 @@
 //! [`workspace`], [`chat`], [`message`]), [`event`] (what the log holds of them), [`log`] (how
 //! events are written, read and announced), [`token`] (who is calling), [`randomness`] (whether its
 //! keys are any good), [`clock`] (by which it is judged), [`http`] (what every request to either server shares), [`turns`] and [`rate`]
-//! (fair shares), [`finish`], [`config`], [`db`], [`telemetry`], [`metrics`] and
-//! [`shutdown`].
+//! (fair shares), [`finish`], [`config`], [`db`], [`telemetry`], [`metrics`],
+//! [`startup`] and [`shutdown`].
 //! [`sabotage`] is for tests of the tests.
 
 pub mod chat;
@@ -24,6 +24,7 @@ pub mod randomness;
 pub mod rate;
 pub mod sabotage;
 pub mod shutdown;
+pub mod startup;
 pub mod telemetry;
 pub mod time;
 pub mod token;

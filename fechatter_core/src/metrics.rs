@@ -83,6 +83,23 @@ names! {
         "Events waiting for slow readers, by which (all, longest).";
 }
 
+/// A counter and one of its labels with all values that this may have, or none for a counter without.
+pub type Countable = (&'static str, Option<(&'static str, &'static [&'static str])>);
+
+/// Makes counters be there from the start: what appears only with its first count has not increased, for
+/// those who watch it.
+pub fn begin_at_zero(counters: &[Countable]) {
+    for (name, labels) in counters {
+        let Some((label, values)) = labels else {
+            metrics::counter!(*name).increment(0);
+            continue;
+        };
+        for value in *values {
+            metrics::counter!(*name, *label => *value).increment(0);
+        }
+    }
+}
+
 const SECONDS: [f64; 13] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
 const MESSAGES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];

@@ -366,7 +366,7 @@ fn a_request_has_one_valid_host() {
 
 #[test]
 fn a_request_to_the_operations_port_has_one_valid_host_too() {
-    let ready: Ask<bool> = Arc::new(|| Box::pin(async { true }));
+    let ready: Ask<Result<(), &'static str>> = Arc::new(|| Box::pin(async { Ok(()) }));
     let measure: Ask<()> = Arc::new(|| Box::pin(async {}));
     let told = Operations { ready, measure, metrics: Metrics::start().unwrap() };
     let port = Port::of(operations(told), Arc::default(), unlimited());

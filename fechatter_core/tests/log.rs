@@ -16,8 +16,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
-
 /// Nothing here takes this long unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -29,7 +27,7 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let database = TestDatabase::create(&MIGRATOR).await;
+        let database = TestDatabase::create(&fechatter_core::db::MIGRATOR).await;
         let pool = PgPoolOptions::new().max_connections(16);
         let db = pool.connect_with(database.options()).await.unwrap();
         sqlx::query(

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use fechatter_core::db;
 use fechatter_core::http::ApiError;
 use tracing::{error, warn};
 
@@ -103,6 +104,7 @@ impl AppError {
     /// Whether the database could not be asked, so that asking again may help.
     pub(crate) fn is_unavailable(&self) -> bool {
         match self {
+            Self::Database(error) if db::is_read_only(error) => true,
             Self::Database(sqlx::Error::Database(error)) => {
                 // Connection trouble, no resources, cancelled or shut down by the operator, and
                 // locks that were not to be had in time.

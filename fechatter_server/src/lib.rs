@@ -22,15 +22,15 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
 use fechatter_core::config::Config;
-use fechatter_core::db;
 use fechatter_core::http::{
     Ask, ConnectionLimits, Listeners, Operations, Shared, operations, serve as serve_http, shared,
 };
 use fechatter_core::log::Log;
-use fechatter_core::metrics::Metrics;
+use fechatter_core::metrics::{self, Countable, Metrics};
 use fechatter_core::token::{Signer, Verifier};
+use fechatter_core::{db, startup};
 use secrecy::ExposeSecret;
-use sqlx::{ConnectOptions, Connection, PgPool};
+use sqlx::{ConnectOptions, Connection};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
@@ -46,10 +46,8 @@ use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
 use crate::state::{App, AppState};
 
+pub use fechatter_core::db::MIGRATOR;
 pub use keygen::{keygen, write_keys};
-
-/// The schema: applied by `fechatter_server migrate`, at the start, and to every test's database.
-pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
 /// The largest body of a request, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
@@ -58,6 +56,22 @@ const HANDLER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last connections may take to close at the end.
 const CLOSING: Duration = Duration::from_secs(2);
 const APPLICATION: &str = "fechatter_server";
+const COUNTERS: [Countable; 6] = [
+    (metrics::CHAT_LISTS, Some(("outcome", &["miss", "hit", "not_modified"]))),
+    (metrics::MESSAGES_REFUSED, Some(("reason", &["full", "late"]))),
+    (metrics::EVENTS_WRITTEN, None),
+    (metrics::EVENTS_PRUNED, None),
+    (metrics::DOORBELLS_RUNG, Some(("outcome", &["rung", "failed"]))),
+    (metrics::CLOCKS_AHEAD, None),
+];
+
+/// Whether the database is one that all of this works on, if it answers.
+///
+/// # Errors
+/// Names what is wrong with it, and how to mend that.
+pub async fn check_database(config: &Config) -> anyhow::Result<()> {
+    startup::check_database(&db::options(&config.database, APPLICATION)?).await
+}
 
 /// Applies the migrations that the database does not have yet, and makes keys that are missing.
 ///
@@ -142,13 +156,23 @@ pub async fn serve(
     tokio::spawn(purge.run(db.clone(), retention, shutdown.clone()));
 
     let metrics = Metrics::start()?;
+    metrics::begin_at_zero(&COUNTERS);
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(metrics.clone().upkeep()));
-    let ready: Ask<bool> = {
+    let ready: Ask<Result<(), &'static str>> = {
         let (db, draining, writing) = (db.clone(), shutdown.clone(), writer.health());
         Arc::new(move || {
-            let serves = !draining.is_cancelled() && writing.is_good() && clock.is_trusted();
-            let db = db.clone();
-            Box::pin(async move { serves && answers(&db).await })
+            let (db, clock, draining) = (db.clone(), clock.clone(), draining.clone());
+            let writing = writing.clone();
+            Box::pin(async move {
+                if draining.is_cancelled() {
+                    return Err("the server is about to stop");
+                }
+                if !writing.is_good() {
+                    return Err("messages are not being written");
+                }
+                clock.check()?;
+                db::check(&db).await
+            })
         })
     };
     let measured = db.clone();
@@ -201,10 +225,4 @@ fn router(state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(state.clone(), admission::admit))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, HANDLER_TIMEOUT));
     shared(router, &layers).with_state(state)
-}
-
-/// Whether the database answers within a second.
-async fn answers(db: &PgPool) -> bool {
-    let answer = sqlx::query_scalar!(r#"select 1 as "one!""#).fetch_one(db);
-    matches!(timeout(Duration::from_secs(1), answer).await, Ok(Ok(_)))
 }

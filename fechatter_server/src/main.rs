@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand};
 use fechatter_core::config::Config;
 use fechatter_core::http::Listeners;
-use fechatter_core::{shutdown, telemetry};
+use fechatter_core::{shutdown, startup, telemetry};
+use tracing::info;
+
+/// Files open besides connections.
+const OTHER_FILES: usize = 100;
 
 /// Fechatter's REST API.
 #[derive(Parser)]
@@ -44,16 +48,29 @@ async fn main() -> anyhow::Result<()> {
     }
     let config = Config::load(arguments.config.as_deref())?;
     telemetry::init(&config.log)?;
+    let (server, limits) = (&config.server, &config.limits);
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %server.listen,
+        operations_listen = %server.operations_listen,
+        public_url = server.public_url,
+        connections = limits.connections,
+        database_connections = config.database.max_connections,
+        "fechatter_server"
+    );
     let is_migrate = matches!(arguments.command, Some(Command::Migrate));
     if !is_migrate {
         fechatter_server::check_keys(&config)?;
     }
+    fechatter_server::check_database(&config).await?;
     if is_migrate || !arguments.no_migrate {
         fechatter_server::migrate(&config).await?;
     }
     if is_migrate {
         return Ok(());
     }
+    let database = usize::try_from(config.database.max_connections)?;
+    startup::raise_open_files(config.limits.connections + database + OTHER_FILES);
     let listeners = Listeners::bind(config.server.listen, config.server.operations_listen)?;
     fechatter_server::serve(config, listeners, shutdown::on_signal()?).await
 }

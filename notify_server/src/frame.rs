@@ -99,9 +99,17 @@ pub(crate) enum GoodbyeReason {
     Draining,
 }
 
+/// The names of all reasons for a `Reset`.
+pub(crate) const RESET_REASONS: [&str; 4] = [
+    ResetReason::CursorInvalid.name(),
+    ResetReason::CursorUnknown.name(),
+    ResetReason::CursorExpired.name(),
+    ResetReason::TooFarBehind.name(),
+];
+
 impl ResetReason {
     /// Its name in frames.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::CursorInvalid => "cursor_invalid",
             Self::CursorUnknown => "cursor_unknown",
@@ -113,7 +121,7 @@ impl ResetReason {
 
 impl GoodbyeReason {
     /// Its name in frames.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::TokenExpired => "token_expired",
             Self::SessionRevoked => "session_revoked",

@@ -38,11 +38,10 @@ use axum::routing::get;
 use fechatter_core::clock::Clock;
 use fechatter_core::config::Config;
 use fechatter_core::http::{self, Ask, ConnectionLimits, Listeners, Operations, Shared};
-use fechatter_core::log::{self, Range};
-use fechatter_core::metrics::Metrics;
+use fechatter_core::metrics::{self, Countable, Metrics};
 use fechatter_core::rate::Rates;
 use fechatter_core::token::Verifier;
-use fechatter_core::{Position, WorkspaceId, db};
+use fechatter_core::{db, startup};
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -56,12 +55,30 @@ use snapshot::Loader;
 use sse::App;
 use tail::Tail;
 
+const APPLICATION: &str = "notify_server";
+const COUNTERS: [Countable; 7] = [
+    (metrics::DOORBELLS_HEARD, None),
+    (metrics::EVENTS_READ, Some(("found_by", &["doorbell", "poll"]))),
+    (metrics::LOG_BREAKS, None),
+    (metrics::STREAMS_CLOSED, Some(("reason", &stream::REASONS))),
+    (metrics::RESETS, Some(("reason", &frame::RESET_REASONS))),
+    (metrics::DELIVERIES, None),
+    (metrics::CLOCKS_AHEAD, None),
+];
 /// Connections beyond those of all streams.
 const NOT_STREAMS: usize = 1_000;
 /// How late the end of a token may be noticed; fifteen of them make the time between heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
 /// How long the pool's connections may take to close at the end.
 const CLOSING: Duration = Duration::from_secs(2);
+
+/// Whether the database is one that all of this works on, if it answers.
+///
+/// # Errors
+/// Names what is wrong with it, and how to mend that.
+pub async fn check_database(config: &Config) -> anyhow::Result<()> {
+    startup::check_database(&db::options(&config.database, APPLICATION)?).await
+}
 
 /// Serves streams until the token is cancelled; every stream then says `Goodbye`, and all has
 /// ended within 20 s.
@@ -76,7 +93,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let verifier = Verifier::new(&config.auth.public_keys)?;
     let clock = verifier.clock().clone();
-    let options = db::options(&config.database, "notify_server")?;
+    let options = db::options(&config.database, APPLICATION)?;
     let db = db::connect(options.clone(), &config.database);
     let hub = Arc::new(Hub::new(RecentLimits {
         events: config.notify.recent_events,
@@ -107,6 +124,7 @@ pub async fn serve(
 
     let mut parts = JoinSet::new();
     let metrics = Metrics::start()?;
+    metrics::begin_at_zero(&COUNTERS);
     let operations = http::operations(Operations {
         ready: readiness(db.clone(), Arc::clone(&tail), clock.clone()),
         measure: measuring(db.clone(), Arc::clone(&hub), Arc::clone(&tail)),
@@ -185,17 +203,19 @@ async fn until(shutdown: CancellationToken, part: impl Future<Output = ()>) {
 }
 
 /// Ready is a server that reaches its database and keeps up with the logs.
-fn readiness(db: PgPool, tail: Arc<Tail>, clock: Clock) -> Ask<bool> {
+fn readiness(db: PgPool, tail: Arc<Tail>, clock: Clock) -> Ask<Result<(), &'static str>> {
     Arc::new(move || {
         let (db, tail, clock) = (db.clone(), Arc::clone(&tail), clock.clone());
         Box::pin(async move {
-            // What streams ask for, so that a schema of before does not pass.
-            let nothing =
-                [Range { workspace_id: WorkspaceId(0), from: Position(1), to: Position(0) }];
-            let asked = log::read(&db, &nothing, None, 1);
-            matches!(timeout(Duration::from_secs(1), asked).await, Ok(Ok(_)))
-                && tail.is_current()
-                && clock.is_trusted()
+            match db::check(&db).await {
+                // Reading is all that is done here.
+                Err(why) if why != db::READ_ONLY => return Err(why),
+                _ => {}
+            }
+            if !tail.is_current() {
+                return Err("the logs cannot be followed");
+            }
+            clock.check()
         })
     })
 }

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use clap::Parser;
 use fechatter_core::config::Config;
 use fechatter_core::http::Listeners;
-use fechatter_core::{shutdown, telemetry};
+use fechatter_core::{shutdown, startup, telemetry};
+use tracing::info;
+
+/// Files open besides streams and the connections of the database.
+const OTHER_FILES: usize = 1_100;
 
 /// Sends each person, as one stream of server-sent events, what happens in their workspace.
 #[derive(Parser)]
@@ -21,6 +25,19 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let config = Config::load(options.config.as_deref())?;
     telemetry::init(&config.log)?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %config.notify.listen,
+        operations_listen = %config.notify.operations_listen,
+        public_url = config.notify.public_url,
+        streams = config.notify.streams,
+        streams_per_user = config.notify.streams_per_user,
+        database_connections = config.database.max_connections,
+        "notify_server"
+    );
+    notify_server::check_database(&config).await?;
+    let database = usize::try_from(config.database.max_connections)?;
+    startup::raise_open_files(config.notify.streams + database + OTHER_FILES);
     let listeners = Listeners::bind(config.notify.listen, config.notify.operations_listen)?;
     let shutdown = shutdown::on_signal()?;
     notify_server::serve(config, listeners, shutdown).await

@@ -158,6 +158,19 @@ async fn part(mut writer: Writer, end: End) -> &'static str {
     reason
 }
 
+/// Why streams end.
+pub(crate) const REASONS: [&str; 9] = [
+    GoodbyeReason::TokenExpired.name(),
+    GoodbyeReason::SessionRevoked.name(),
+    GoodbyeReason::Suspended.name(),
+    GoodbyeReason::Removed.name(),
+    GoodbyeReason::SlowConsumer.name(),
+    GoodbyeReason::Draining.name(),
+    "reset",
+    "gone",
+    "failed",
+];
+
 /// Counts a stream while it is open, and then why it is not.
 struct Closing {
     reason: &'static str,

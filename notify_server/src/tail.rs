@@ -13,7 +13,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use fechatter_core::log::{self, Cursor, Entry, Range};
 use fechatter_core::sabotage::{self, Sabotage};
-use fechatter_core::{Position, WorkspaceId, metrics};
+use fechatter_core::{Position, WorkspaceId, db, metrics};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::Notify;
@@ -25,6 +25,8 @@ use crate::hub::{Advance, Hub};
 use crate::outbox::End;
 use crate::pace::Paces;
 
+/// Of the tail's connection.
+const SETTINGS: [(&str, &str); 2] = [("statement_timeout", "2s"), ("jit", "off")];
 /// How late an event is when its doorbell was lost.
 const POLL: Duration = Duration::from_secs(1);
 /// After this a query is given up, and its connection with it: nothing else notices a network that
@@ -77,8 +79,6 @@ pub(crate) struct Tail {
 
 impl Tail {
     pub(crate) fn new(hub: Arc<Hub>, options: PgConnectOptions) -> Self {
-        let options = options.options([("statement_timeout", "2s"), ("jit", "off")]);
-        let options = options.options(log::PLAN_ONCE);
         let (news, woken, scanned) = Default::default();
         Self { hub, options, news, woken, began: Instant::now(), scanned }
     }
@@ -255,8 +255,13 @@ impl Tail {
         if let Some(open) = connection.take() {
             return Ok(open);
         }
-        let opened = timeout(QUERY_LIMIT, PgConnection::connect_with(&self.options)).await;
-        Ok(opened.context("connecting takes too long")??)
+        let opening = async {
+            let mut connection = PgConnection::connect_with(&self.options).await?;
+            db::set(&mut connection, &SETTINGS).await?;
+            db::set(&mut connection, &log::PLAN_ONCE).await?;
+            Ok::<_, sqlx::Error>(connection)
+        };
+        Ok(timeout(QUERY_LIMIT, opening).await.context("connecting takes too long")??)
     }
 }
 

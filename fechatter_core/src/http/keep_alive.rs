@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     const SOON: Duration = Duration::from_millis(100);
-    const LONG: Duration = Duration::from_secs(600);
+    const LONG: Duration = Duration::from_mins(10);
 
     async fn connected(patience: Patience) -> (TcpStream, KeepAlive, InHand) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,13 +1,15 @@
 //! The operations port: whether a server lives, whether it may be sent requests, what it counts.
 
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use tracing::{info, warn};
 
 use super::{ApiError, Shared, shared};
 use crate::metrics::Metrics;
@@ -18,8 +20,8 @@ pub type Ask<T> = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = T> + Send>> + Send
 /// What the operations port tells.
 #[derive(Clone)]
 pub struct Operations {
-    /// Whether the server can serve right now.
-    pub ready: Ask<bool>,
+    /// Whether the server can serve right now, or else why not.
+    pub ready: Ask<Result<(), &'static str>>,
     /// Measures what is measured only when somebody looks.
     pub measure: Ask<()>,
     /// What has been counted.
@@ -29,13 +31,21 @@ pub struct Operations {
 /// `/healthz` (the process lives), `/readyz` (it can serve) and `/metrics`.
 pub fn operations(told: Operations) -> Router {
     let Operations { ready, measure, metrics } = told;
+    let said = Arc::new(Mutex::new(None));
     let readyz = move || {
-        let answer = ready();
+        let (answer, said) = (ready(), Arc::clone(&said));
         async move {
-            if answer.await {
-                Ok(StatusCode::NO_CONTENT)
-            } else {
-                Err(ApiError::unavailable("not ready"))
+            let why = answer.await.err();
+            let before =
+                mem::replace(&mut *said.lock().unwrap_or_else(PoisonError::into_inner), why);
+            match why {
+                Some(why) if before != Some(why) => warn!(why, "not ready"),
+                None if before.is_some() => info!("ready again"),
+                _ => {}
+            }
+            match why {
+                Some(why) => Err(ApiError::unavailable(why)),
+                None => Ok(StatusCode::NO_CONTENT),
             }
         }
     };

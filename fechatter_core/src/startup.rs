@@ -1,0 +1,123 @@
+//! What is checked when a server starts, and said in words that name the cure.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+use tokio::time::timeout;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The oldest PostgreSQL that all of this runs on.
+const OLDEST: i32 = 150_000;
+
+/// Refuses a database that nothing would work with. One that does not answer is no reason not to start: it
+/// may be there in a moment.
+///
+/// # Errors
+/// Names what is wrong with it, and how to mend that.
+pub async fn check_database(options: &PgConnectOptions) -> anyhow::Result<()> {
+    let connected =
+        async { Ok::<_, sqlx::Error>([options.connect().await?, options.connect().await?]) };
+    match timeout(PATIENCE, connected).await {
+        Ok(Ok([mut one, mut other])) => {
+            refuse_shared_sessions(&mut one, &mut other).await?;
+            examine(&mut one).await?;
+            let _ = tokio::join!(one.close(), other.close());
+        }
+        Ok(Err(error)) => warn!(%error, "the database cannot be reached yet"),
+        Err(_) => warn!("the database does not answer yet"),
+    }
+    Ok(())
+}
+
+/// Behind a pooler in transaction mode, two clients share one session: settings, prepared statements and
+/// LISTEN are somebody else's a moment later. What one of them sets, the other then sees.
+async fn refuse_shared_sessions(
+    one: &mut PgConnection,
+    other: &mut PgConnection,
+) -> anyhow::Result<()> {
+    const HELP: &str = "database.url leads through a pooler that shares sessions (PgBouncer's pool_mode \
+                        transaction or statement): let it use pool_mode session, or connect to PostgreSQL \
+                        itself";
+    let mark = Uuid::new_v4().simple().to_string();
+    for _ in 0..3 {
+        // One message each, so that no prepared statement is needed.
+        let set = format!("select set_config('fechatter.probe', '{mark}', false)");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(set)).execute(&mut *one).await.context(HELP)?;
+        let ask = "select coalesce(current_setting('fechatter.probe', true), '')";
+        let theirs: String = sqlx::raw_sql(ask).fetch_one(&mut *other).await.context(HELP)?.get(0);
+        let own: String = sqlx::raw_sql(ask).fetch_one(&mut *one).await.context(HELP)?.get(0);
+        ensure!(theirs != mark && own == mark, HELP);
+    }
+    Ok(())
+}
+
+async fn examine(db: &mut PgConnection) -> anyhow::Result<()> {
+    let version: i32 = setting(db, "server_version_num").await?.parse()?;
+    let version_text = setting(db, "server_version").await?;
+    ensure!(version >= OLDEST, "PostgreSQL {version_text} is too old: Fechatter needs 15 or newer");
+    let encoding = setting(db, "server_encoding").await?;
+    if encoding != "UTF8" {
+        bail!(
+            "the database's encoding is {encoding}, and texts need UTF8: make one with `createdb \
+             --encoding=UTF8 --template=template0 NAME`"
+        );
+    }
+    let row = sqlx::query!(
+        r#"select current_user::text as "user!", current_database()::text as "database!",
+                  current_setting('transaction_read_only')::bool as "read_only!",
+                  coalesce((
+                      select datcollversion is distinct from pg_database_collation_actual_version(oid)
+                      from pg_database
+                      where datname = current_database()
+                  ), false) as "collation_changed!""#
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    if row.read_only {
+        warn!(
+            "the database is read-only: a standby, perhaps; nothing can be written until that ends"
+        );
+    }
+    if row.collation_changed {
+        warn!(
+            "the system's sort order has changed since the database was made: REINDEX DATABASE, then \
+             ALTER DATABASE … REFRESH COLLATION VERSION"
+        );
+    }
+    info!(
+        postgresql = version_text,
+        user = row.user,
+        database = row.database,
+        "the database is fit"
+    );
+    Ok(())
+}
+
+async fn setting(db: &mut PgConnection, name: &str) -> sqlx::Result<String> {
+    sqlx::query_scalar!(r#"select current_setting($1) as "value!""#, name).fetch_one(db).await
+}
+
+/// Raises the limit of open files to what the system allows, and says where that is too little.
+#[cfg(unix)]
+pub fn raise_open_files(needed: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        warn!("the limit of open files cannot be raised");
+    }
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if allowed < u64::try_from(needed).unwrap_or(u64::MAX) {
+        warn!(
+            allowed,
+            needed,
+            "the system allows fewer open files than the configuration may need: raise `ulimit -Hn`, or \
+             LimitNOFILE= of the service, or lower notify.streams and limits.connections"
+        );
+    }
+}
