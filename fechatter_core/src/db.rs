@@ -80,7 +80,7 @@ pub fn connect(options: PgConnectOptions, config: &DatabaseConfig) -> PgPool {
         .acquire_timeout(Duration::from_secs(3))
         // After a failover, those that lead nowhere good are gone in minutes.
         .max_lifetime(LIFETIME)
-        .after_connect(|connection, _| Box::pin(set(connection, &LIMITS)))
+        .after_connect(|connection, _| Box::pin(limit(connection)))
         .before_acquire(|_, met| Box::pin(async move { Ok(!is_suspect(met.age)) }))
         .connect_lazy_with(options)
 }
@@ -94,6 +94,14 @@ const LIMITS: [(&str, &str); 5] = [
     ("jit", "off"),
     ("default_transaction_isolation", "read committed"),
 ];
+
+/// Gives a new connection the limits that [`connect`] describes.
+///
+/// # Errors
+/// When the database fails.
+pub async fn limit(connection: &mut PgConnection) -> sqlx::Result<()> {
+    set(connection, &LIMITS).await
+}
 
 /// Gives a new connection its settings: by statement, since poolers take none when connecting.
 ///

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use fechatter_core::db;
 use fechatter_core::log::Log;
 use sqlx::{Connection, PgConnection};
 use tokio::time::{sleep, timeout};
@@ -56,7 +57,11 @@ impl Lanes {
         loop {
             match PgConnection::connect_with(&options).await {
                 Err(error) if is_starting(&error) => sleep(AGAIN).await,
-                connected => return connected,
+                Err(error) => return Err(error),
+                Ok(mut connection) => {
+                    db::limit(&mut connection).await?;
+                    return Ok(connection);
+                }
             }
         }
     }
@@ -81,6 +86,8 @@ fn is_starting(error: &sqlx::Error) -> bool {
 /// Whether the database has refused a statement, and the connection is as good as before.
 fn is_refusal(error: &AppError) -> bool {
     match error {
+        // Somebody else may be at the address by now.
+        AppError::Database(error) if db::is_read_only(error) => false,
         AppError::Database(sqlx::Error::Database(error)) => {
             error.code().is_some_and(|code| !code.starts_with("08") && !code.starts_with("57"))
         }
