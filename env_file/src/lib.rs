@@ -64,6 +64,10 @@ fn read_bytes(file: &Path) -> Result<Vec<u8>> {
 /// Names the line that makes no sense.
 pub fn parse(bytes: &[u8]) -> Result<Vec<(String, String)>> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+        let line = bytes[..at].split(|byte| *byte == b'\n').count();
+        return Err(anyhow!("line {line} has a NUL"));
+    }
     let read = Cell::new(0);
     let lines = Lines { rest: bytes, at_start: true, read: &read };
     let entries = dotenvy::from_read_iter(lines).map(|entry| {
@@ -132,6 +136,7 @@ mod tests {
             ("A=\"x\ny\"\nB='x\ny'z'\nC=hunter2\n", 3),
             ("A=${hunter2\nB=1\n", 1),
             ("A=1\n1hunter2=x\n", 2),
+            ("A=1\nB=2\0hunter2\n", 2),
             (&long, 3),
         ] {
             let error = parse(text.as_bytes()).unwrap_err();

@@ -28,9 +28,17 @@ pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 /// When `database.url` is no PostgreSQL URL.
 pub fn options(config: &DatabaseConfig, application: &str) -> anyhow::Result<PgConnectOptions> {
     let url = config.url.expose_secret();
-    // sqlx would log what it does not know together with its value, which may be a password.
+    ensure!(
+        url.starts_with("postgres://") || url.starts_with("postgresql://"),
+        "database.url is no PostgreSQL URL, which begins with postgres://"
+    );
+    // sqlx would log what it does not know together with its value, which may be a password; so do its errors.
     let options = with_default(NoSubscriber::new(), || PgConnectOptions::from_str(url))
-        .context("database.url is no PostgreSQL URL")?;
+        .ok()
+        .context(
+            "database.url is no PostgreSQL URL: it is postgres://user:password@host:port/name, where \
+             : / ? # @ and % in the password are percent-encoded (%3A %2F %3F %23 %40 %25)",
+        )?;
     // PostgreSQL repeats the name of a database that is not there.
     let is_database = options.get_database().is_none_or(|name| !name.contains('@'));
     ensure!(

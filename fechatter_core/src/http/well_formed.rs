@@ -4,7 +4,9 @@
 use std::net::Ipv6Addr;
 
 use axum::extract::Request;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING,
+};
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -12,7 +14,8 @@ use axum::response::{IntoResponse, Response};
 use super::ApiError;
 
 /// Headers that are read here and have one value: two readers may choose a different one of two.
-const SINGLE: [HeaderName; 4] = [HOST, AUTHORIZATION, CONTENT_TYPE, ORIGIN];
+const SINGLE: [HeaderName; 6] =
+    [HOST, AUTHORIZATION, CONTENT_TYPE, ORIGIN, TRANSFER_ENCODING, CONTENT_LENGTH];
 
 const MAX_URI: usize = 8 * 1024;
 const MAX_HEADERS: usize = 16 * 1024;
@@ -46,6 +49,10 @@ fn check_headers(version: Version, headers: &HeaderMap) -> Result<(), ApiError> 
     if let Some(name) = SINGLE.iter().find(|name| headers.get_all(*name).iter().nth(1).is_some()) {
         return Err(ApiError::invalid_input(format!("there may be one {name} header only")));
     }
+    // We would take what is encoded in another way for the body itself.
+    if headers.get(TRANSFER_ENCODING).is_some_and(|coding| !is_chunked(coding.as_bytes())) {
+        return Err(ApiError::invalid_input("the only transfer-encoding here is chunked"));
+    }
     match headers.get(HOST) {
         Some(host) if !is_host(host.as_bytes()) => {
             Err(ApiError::invalid_input("the host header is not valid"))
@@ -55,6 +62,10 @@ fn check_headers(version: Version, headers: &HeaderMap) -> Result<(), ApiError> 
         }
         _ => Ok(()),
     }
+}
+
+fn is_chunked(coding: &[u8]) -> bool {
+    coding.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
 /// `uri-host [":" port]` of RFC 9110, whose `http` addresses have a host that is not empty.

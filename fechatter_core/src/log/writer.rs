@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use ::metrics::histogram;
 use sqlx::{PgConnection, Postgres, Transaction};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::{Log, Stamp};
 use crate::commit::durably;
 use crate::event::Event;
+use crate::finish::Finish;
 use crate::sabotage::{self, Sabotage};
 use crate::turns::Turn;
 use crate::{ChatId, MessageId, Position, UserId, WorkspaceId, db, metrics};
@@ -17,9 +18,9 @@ use crate::{ChatId, MessageId, Position, UserId, WorkspaceId, db, metrics};
 /// The kind of the event that a message was sent.
 const NEW_MESSAGE: &str = "NewMessage";
 
-/// How long a writer waits for a connection to wait for its logs on; as long as it then waits for
-/// their locks.
-const UNTIL_CONNECTION: Duration = Duration::from_secs(2);
+/// How long a writer waits for the locks of its logs: in PostgreSQL, where each lock is waited for up to
+/// twice 2 s if others wait, and before for a connection to wait on.
+const UNTIL_LOCKED: Duration = Duration::from_millis(2_500);
 
 /// Who receives an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +93,7 @@ impl LogWriter {
     /// as long as others of these workspaces wait on all that they may have.
     ///
     /// # Errors
-    /// When the database fails, a log does not exist, or a connection or a lock is not to be had
-    /// within 2 s each.
+    /// When the database fails, a log does not exist, or the locks are not to be had within 2.5 s.
     pub async fn lock(log: &Log, workspaces: &[WorkspaceId]) -> sqlx::Result<Self> {
         let mut ascending = workspaces.to_vec();
         ascending.sort_unstable();
@@ -105,11 +105,17 @@ impl LogWriter {
             }
             Some(turns)
         };
-        let turns = timeout(UNTIL_CONNECTION, turns).await.ok().flatten();
+        let deadline = Instant::now() + UNTIL_LOCKED;
+        let turns = timeout_at(deadline.into(), turns).await.ok().flatten();
         let turns = turns.ok_or(sqlx::Error::PoolTimedOut)?;
-        let mut writer = Self::begin_with(log, turns).await?;
-        writer.add_locks(workspaces).await?;
-        Ok(writer)
+        // PostgreSQL goes on waiting when nobody here does; so long the turns last.
+        let (log, workspaces) = (log.clone(), workspaces.to_vec());
+        let locking = Finish::new(async move {
+            let mut writer = Self::begin_with(&log, turns).await?;
+            writer.add_locks(&workspaces).await?;
+            Ok(writer)
+        });
+        timeout_at(deadline.into(), locking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     /// Waits for the locks of these logs in a transaction that has begun without them, and so on its

@@ -134,6 +134,9 @@ pub(crate) async fn create(
     };
     let mut db = log.db().acquire().await?;
     if replay(&mut db, user, &draft).await?.is_none() {
+        if let (ChatType::PublicChannel, Some(name)) = (draft.chat_type, &draft.name) {
+            refuse_taken(&mut db, workspace_id, None, name).await?;
+        }
         match pair {
             None => member::check_active(&mut db, workspace_id, &others).await?,
             // Where there is nothing to write, nobody's log is locked.
@@ -371,12 +374,40 @@ pub(crate) async fn check_public(
     public.map(|_| ()).ok_or(AppError::NotFound)
 }
 
+/// Refuses a name that another public channel has, before the log is locked for it.
+async fn refuse_taken(
+    db: &mut PgConnection,
+    workspace_id: WorkspaceId,
+    besides: Option<ChatId>,
+    name: &ChatName,
+) -> Result<()> {
+    let is_taken = sqlx::query_scalar!(
+        r#"select exists (
+               select 1 from chats
+               where workspace_id = $1
+                 and (case when name_unique_of = name_key then name_unique else name_key end) = $3
+                 and chat_type = 'PublicChannel'
+                 and deleted_at is null
+                 and id is distinct from $2
+           ) as "is_taken!""#,
+        workspace_id as _,
+        besides as _,
+        unique_key(name.as_str())
+    )
+    .fetch_one(db)
+    .await?;
+    if is_taken { Err(AppError::ChatNameTaken) } else { Ok(()) }
+}
+
 /// Renames, describes or converts a chat.
 pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> Result<Chat> {
-    changes.check(&member)?;
+    let workspace_id = member.user.workspace_id;
+    if let (ChatType::PublicChannel, Some(name)) = (changes.check(&member)?, &changes.name) {
+        let mut db = log.db().acquire().await?;
+        refuse_taken(&mut db, workspace_id, Some(member.chat_id), name).await?;
+    }
     let (mut writer, member) = member.lock(log).await?;
     let chat_type = changes.check(&member)?;
-    let workspace_id = member.user.workspace_id;
     let name = match &changes.name {
         Some(name) => Some(name.as_str().to_owned()),
         // Its key may be missing: it is made where the name begins to be unique.

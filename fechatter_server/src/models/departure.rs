@@ -12,6 +12,10 @@ use crate::models::{user, workspace_role};
 
 /// Takes the caller out of the workspace and all its chats. What they wrote stays.
 pub(crate) async fn leave(log: &Log, caller: CurrentUser) -> Result<()> {
+    let mut db = log.db().acquire().await?;
+    let leaver = user::find(&mut *db, caller.workspace_id, caller.id).await?;
+    workspace_role::keep_an_owner_besides(&mut db, &leaver).await?;
+    drop(db);
     let (mut writer, caller) = caller.lock(log).await?;
     let leaver = user::find(writer.db(), caller.workspace_id, caller.id).await?;
     depart(&mut writer, &leaver, (caller.id, LeaveReason::Left)).await?;

@@ -313,6 +313,9 @@ pub(crate) async fn update(
 ) -> Result<Workspace> {
     let id = caller.workspace_id;
     caller.require_role(Role::Admin)?;
+    if let Some(name) = &changes.name {
+        refuse_taken(log.db(), id, name).await?;
+    }
     let (mut writer, caller) = caller.lock(log).await?;
     caller.require_role(Role::Admin)?;
     let name = changes.name.as_ref().map(WorkspaceName::as_str);
@@ -337,6 +340,22 @@ pub(crate) async fn update(
     writer.append(id, Audience::Workspace, &Event::WorkspaceUpdated(workspace.clone()))?;
     writer.commit().await?;
     Ok(workspace)
+}
+
+/// Refuses a name that another workspace has, before any log is locked for it.
+async fn refuse_taken(db: &PgPool, id: WorkspaceId, name: &WorkspaceName) -> Result<()> {
+    let is_taken = sqlx::query_scalar!(
+        r#"select exists (
+               select 1 from workspaces
+               where (case when name_unique_of = name_key then name_unique else name_key end) = $2
+                 and id <> $1
+           ) as "is_taken!""#,
+        id as _,
+        unique_key(name.as_str())
+    )
+    .fetch_one(db)
+    .await?;
+    if is_taken { Err(AppError::WorkspaceTaken) } else { Ok(()) }
 }
 
 /// Refuses where nobody, or nobody any more, may create a workspace.

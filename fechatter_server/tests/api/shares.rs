@@ -35,6 +35,8 @@ async fn what_can_be_refused_or_answered_at_once_waits_for_no_log() {
     let chat = alice.creates_private_channel("lunch", [&bob, &carol]).await;
     let public = alice.creates_public_channel("news").await;
     let single = alice.opens_single_with(&bob).await;
+    app.user_in("eve", "Elsewhere").await;
+    let taken = StatusCode::CONFLICT;
     let ended = app.signs_in(&bob).await;
     ended.post("/api/logout", NOTHING).await.expect(StatusCode::OK);
     let _held = holds_log(&app, alice.workspace_id).await;
@@ -71,6 +73,22 @@ async fn what_can_be_refused_or_answered_at_once_waits_for_no_log() {
             "/api/workspaces/join".into(),
             json!({ "name": "Nowhere" }),
             forbidden,
+        ),
+        (&alice, Method::POST, "/api/workspace/leave".into(), NOTHING, taken),
+        (&alice, Method::PATCH, "/api/workspace".into(), json!({ "name": "elsewhere" }), taken),
+        (
+            &bob,
+            Method::POST,
+            "/api/chat".into(),
+            json!({ "name": "NEWS", "chat_type": "PublicChannel" }),
+            taken,
+        ),
+        (
+            &alice,
+            Method::PATCH,
+            chat.path.clone(),
+            json!({ "name": "News", "chat_type": "PublicChannel" }),
+            taken,
         ),
         (&alice, Method::POST, "/api/chat/999999/join".into(), NOTHING, none),
         (&alice, Method::POST, public.join.clone(), NOTHING, found),
