@@ -52,6 +52,13 @@ pub fn options(config: &DatabaseConfig, application: &str) -> anyhow::Result<PgC
             warn!("database.url has a parameter that is not known and has no effect");
         }
     }
+    // sqlx takes the brackets of an IPv6 address for a part of a host's name.
+    let host = options.get_host().to_owned();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let options = match address {
+        Some(address) => options.host(address),
+        None => options,
+    };
     // PgBouncer refuses the one setting that sqlx would send besides.
     Ok(options.application_name(application).extra_float_digits(None))
 }
@@ -210,4 +217,48 @@ pub async fn begin(
 ) -> sqlx::Result<Transaction<'static, Postgres>> {
     let db = db.clone();
     Finish::new(async move { db.begin_with(statement).await }).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(url: &str) -> anyhow::Result<String> {
+        let config = DatabaseConfig { url: url.into(), max_connections: 2 };
+        Ok(options(&config, "tests")?.get_host().to_owned())
+    }
+
+    #[test]
+    fn an_address_may_be_one_of_ipv6() {
+        for (url, expected) in [
+            ("postgres://alice@[::1]:5432/d", "::1"),
+            ("postgresql://alice:x@[2001:db8::7]/d", "2001:db8::7"),
+            ("postgres://alice:p%23w%2Fx@db.example:5432/d", "db.example"),
+        ] {
+            assert_eq!(host(url).unwrap(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_postgresql_url_is_refused_without_its_secrets() {
+        for url in [
+            "postgres://alice:hunter2#@db/d",
+            "postgres://alice:hunter2/x@db/d",
+            "postgres://alice:x@db/d?sslmode=hunter2",
+            "mysql://alice:hunter2@db/d",
+            "hunter2",
+        ] {
+            let error = format!("{:?}", host(url).unwrap_err());
+            assert!(error.contains("postgres://") && !error.contains("hunter2"), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn connections_from_before_the_database_was_read_only_are_suspect() {
+        assert!(!is_suspect(Duration::from_secs(1)));
+        note_read_only();
+        assert!(is_suspect(Duration::from_secs(1)));
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(!is_suspect(Duration::from_millis(1)));
+    }
 }

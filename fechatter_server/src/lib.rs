@@ -134,12 +134,14 @@ pub async fn serve(
     };
     let purge = Purge::default();
     let (writer, writing) = MessageWriter::start(log.clone())?;
+    // Nothing but the requests may keep the writer from ending.
+    let health = writer.health();
     let retention = config.retention;
     let passwords = Passwords::new(config.limits.hashes_per_address)?;
     tokio::spawn(passwords.forget_idle(shutdown.clone()));
     let state = AppState::from(App {
         purge: purge.clone(),
-        writer: writer.clone(),
+        writer,
         chat_lists: ChatLists::new(config.server.chat_list_cache_mebibytes),
         passwords,
         config: Arc::new(config),
@@ -159,7 +161,7 @@ pub async fn serve(
     metrics::begin_at_zero(&COUNTERS);
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(metrics.clone().upkeep()));
     let ready: Ask<Result<(), &'static str>> = {
-        let (db, draining, writing) = (db.clone(), shutdown.clone(), writer.health());
+        let (db, draining, writing) = (db.clone(), shutdown.clone(), health);
         Arc::new(move || {
             let (db, clock, draining) = (db.clone(), clock.clone(), draining.clone());
             let writing = writing.clone();
