@@ -186,7 +186,8 @@ async fn serve_connection(
         if error.is_parse() {
             // hyper has answered; more of what it did not understand may be on its way.
             let socket = connection.into_parts().io.into_inner().into_inner();
-            refusal::close(socket.into_inner()).await;
+            // Boxed: its buffer would be a part of every connection.
+            Box::pin(refusal::close(socket.into_inner())).await;
         }
     }
 }
