@@ -7,8 +7,8 @@ use tokio::runtime::Handle;
 
 /// Work that a task of its own finishes if this is dropped before its end.
 ///
-/// Whoever waits for it does it meanwhile: a task for each would have to be made, and handed over between
-/// threads twice.
+/// The waiting task does the work itself: a task for each piece would have to be made, and handed over
+/// between threads twice.
 #[derive(Debug)]
 #[must_use = "work is done while it is waited for"]
 pub struct Finish<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);

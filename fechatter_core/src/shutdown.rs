@@ -11,7 +11,7 @@ use tracing::info;
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // Whoever listens once keeps it from ending the process.
+    // Listening once keeps the signal from ending the process.
     let _ = signal(SignalKind::hangup())?;
     let token = CancellationToken::new();
     let cancelled = token.clone();

@@ -26,7 +26,7 @@ pub(super) struct Patience {
     pub(super) head: Duration,
 }
 
-/// Whether a request is in hand. Clones share it.
+/// Says if a request is in hand. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct InHand(Arc<AtomicBool>);
 
@@ -186,7 +186,7 @@ mod tests {
         (client, KeepAlive::new(socket, in_hand.clone(), patience), in_hand)
     }
 
-    /// Whether the socket ends by itself, of all that its client has sent.
+    /// Returns true if the socket ends by itself while its client stays.
     async fn ends(socket: &mut KeepAlive) -> bool {
         let mut said = Vec::new();
         timeout(10 * SOON, socket.read_to_end(&mut said)).await.is_ok()

@@ -20,7 +20,7 @@ pub type Ask<T> = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = T> + Send>> + Send
 /// What the operations port tells.
 #[derive(Clone)]
 pub struct Operations {
-    /// Whether the server can serve right now, or else why not.
+    /// Asks if the server can serve right now; the error is the reason why not.
     pub ready: Ask<Result<(), &'static str>>,
     /// Measures what is measured only when somebody looks.
     pub measure: Ask<()>,
