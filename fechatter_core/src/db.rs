@@ -161,7 +161,7 @@ pub fn is_read_only(error: &sqlx::Error) -> bool {
     is_read_only
 }
 
-/// Why the database cannot be used at the moment.
+/// Checks that the database answers, has this version's schema, and can be written to.
 ///
 /// # Errors
 /// The reason, for operators.
@@ -178,11 +178,8 @@ pub async fn check(db: &PgPool) -> Result<(), &'static str> {
         Ok::<_, sqlx::Error>((read_only, migration.fetch_one(db).await?))
     };
     match timeout(Duration::from_secs(1), asked).await {
-        Ok(Ok((true, _))) => {
-            note_read_only();
-            Err(READ_ONLY)
-        }
         Ok(Ok((_, version))) if version < newest_migration => Err(TOO_OLD),
+        Ok(Ok((true, _))) => Err(READ_ONLY),
         Ok(Ok(_)) => Ok(()),
         Ok(Err(sqlx::Error::Database(error))) if error.code().as_deref() == Some("42P01") => {
             Err(TOO_OLD)
@@ -191,7 +188,7 @@ pub async fn check(db: &PgPool) -> Result<(), &'static str> {
     }
 }
 
-/// Why nothing can be written: also where reading goes on.
+/// The reason where only writing is impossible.
 pub const READ_ONLY: &str = "the database is read-only";
 const TOO_OLD: &str = "the database's schema is too old; run `fechatter_server migrate`";
 

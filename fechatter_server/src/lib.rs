@@ -173,7 +173,11 @@ pub async fn serve(
                     return Err("messages are not being written");
                 }
                 clock.check()?;
-                db::check(&db).await
+                db::check(&db).await.inspect_err(|why| {
+                    if *why == db::READ_ONLY {
+                        db::note_read_only();
+                    }
+                })
             })
         })
     };
