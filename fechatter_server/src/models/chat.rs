@@ -16,11 +16,12 @@ use crate::error::{AppError, OnConstraint, Result};
 use crate::middlewares::auth::CurrentUser;
 use crate::models::member::{self, MAX_NAMED, Member};
 use crate::utils::json::{Change, not_null};
-use crate::utils::key::{key, unique_key};
+use crate::utils::key::{key, skeleton_key, unique_key};
 use crate::utils::text::{ChatName, Description};
 
 /// The indexes that keep a public channel's name unique, by its plain key and by its unique key.
-const UNIQUE_NAME: [&str; 2] = ["chats_public_name_key", "chats_public_name_unique"];
+const UNIQUE_NAME: [&str; 3] =
+    ["chats_public_name_key", "chats_public_name_unique", "chats_public_name_skeleton"];
 
 /// What a chat is to be.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -258,15 +259,16 @@ async fn insert(
     let description = draft.description.as_ref().map(Description::as_str);
     sqlx::query_scalar!(
         "insert into chats (workspace_id, chat_type, name, name_key, name_unique, name_unique_of,
-                            description, owner_id, member_count, single_low, single_high,
-                            creator_id, creation_key, creation_digest)
-         values ($1, $2, $3, $4, $5, $4, $6, $7, $8, $9, $10, $7, $11, $12)
+                            name_skeleton, name_skeleton_of, description, owner_id, member_count,
+                            single_low, single_high, creator_id, creation_key, creation_digest)
+         values ($1, $2, $3, $4, $5, $4, $6, $4, $7, $8, $9, $10, $11, $8, $12, $13)
          returning id",
         user.workspace_id as _,
         draft.chat_type as _,
         name,
         key(name),
         unique_key(name),
+        skeleton_key(name),
         description.filter(|text| !text.is_empty()),
         user.id as _,
         i32::try_from(member_count).unwrap_or(i32::MAX),
@@ -385,14 +387,16 @@ async fn refuse_taken(
         r#"select exists (
                select 1 from chats
                where workspace_id = $1
-                 and (case when name_unique_of = name_key then name_unique else name_key end) = $3
+                 and ((case when name_unique_of = name_key then name_unique else name_key end) = $3
+                      or (name_skeleton = $4 and name_skeleton_of = name_key))
                  and chat_type = 'PublicChannel'
                  and deleted_at is null
                  and id is distinct from $2
            ) as "is_taken!""#,
         workspace_id as _,
         besides as _,
-        unique_key(name.as_str())
+        unique_key(name.as_str()),
+        skeleton_key(name.as_str())
     )
     .fetch_one(db)
     .await?;
@@ -427,14 +431,17 @@ pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> R
              name_key = coalesce($3, name_key),
              name_unique = coalesce($4, name_unique),
              name_unique_of = coalesce($3, name_unique_of),
-             description = case when $5 then $6 else description end,
-             chat_type = $7,
+             name_skeleton = coalesce($5, name_skeleton),
+             name_skeleton_of = coalesce($3, name_skeleton_of),
+             description = case when $6 then $7 else description end,
+             chat_type = $8,
              updated_at = clock_timestamp()
          where id = $1",
         member.chat_id as _,
         name,
         name.as_deref().map(key),
         name.as_deref().map(unique_key),
+        name.as_deref().map(skeleton_key),
         describes,
         description,
         chat_type as _

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgQueryResult;
 
 use crate::error::Result;
-use crate::utils::key::{key, unique_key};
+use crate::utils::key::{key, skeleton_key, unique_key};
 
 /// Rows that are read at a time.
 const BATCH: i64 = 500;
@@ -34,7 +34,8 @@ async fn fill_workspaces(db: &mut PgConnection) -> Result<()> {
             Row,
             r#"select id as "id: i64", name as text, name_key as key
                from workspaces
-               where name_unique_of is distinct from name_key
+               where (name_unique_of is distinct from name_key
+                      or name_skeleton_of is distinct from name_key)
                  and id > $1
                order by id
                limit $2"#,
@@ -49,13 +50,16 @@ async fn fill_workspaces(db: &mut PgConnection) -> Result<()> {
             "update workspaces
              set name_key = $3,
                  name_unique = $4,
-                 name_unique_of = $3
+                 name_unique_of = $3,
+                 name_skeleton = $5,
+                 name_skeleton_of = $3
              where id = $1
                and name_key = $2",
             row.id,
             row.key,
             key(&row.text),
-            unique_key(&row.text)
+            unique_key(&row.text),
+            skeleton_key(&row.text)
         )
         .execute(db)
         .await
@@ -69,7 +73,8 @@ async fn fill_chats(db: &mut PgConnection) -> Result<()> {
             Row,
             r#"select id as "id: i64", name as "text!", name_key as "key!"
                from chats
-               where name_unique_of is distinct from name_key
+               where (name_unique_of is distinct from name_key
+                      or name_skeleton_of is distinct from name_key)
                  and deleted_at is null
                  and id > $1
                order by id
@@ -85,13 +90,16 @@ async fn fill_chats(db: &mut PgConnection) -> Result<()> {
             "update chats
              set name_key = $3,
                  name_unique = $4,
-                 name_unique_of = $3
+                 name_unique_of = $3,
+                 name_skeleton = $5,
+                 name_skeleton_of = $3
              where id = $1
                and name_key = $2",
             row.id,
             row.key,
             key(&row.text),
-            unique_key(&row.text)
+            unique_key(&row.text),
+            skeleton_key(&row.text)
         )
         .execute(db)
         .await

@@ -16,11 +16,12 @@ use crate::middlewares::auth::CurrentUser;
 use crate::models::invite::{self, Redeemed};
 use crate::models::{session, user};
 use crate::utils::json::not_null;
-use crate::utils::key::{key, unique_key};
+use crate::utils::key::{key, skeleton_key, unique_key};
 use crate::utils::text::WorkspaceName;
 
-/// The indexes that keep a workspace's name unique, by its plain key and by its unique key.
-const UNIQUE_NAME: [&str; 2] = ["workspaces_name_key", "workspaces_name_unique"];
+/// The indexes that keep a workspace's name unique, one for each of its keys.
+const UNIQUE_NAME: [&str; 3] =
+    ["workspaces_name_key", "workspaces_name_unique", "workspaces_name_skeleton"];
 
 /// A workspace as one of its people lists it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,7 +63,8 @@ pub(crate) async fn find(db: impl PgExecutor<'_>, id: WorkspaceId) -> Result<Wor
 }
 
 /// The workspace whose name counts as the same. Where several do, because older servers made no
-/// unique keys, it is the one of the same plain key, else the one that has the unique key.
+/// unique keys or because one looks as the name is written and one as its small letters do, it is the
+/// one of the same plain key, else the one of the same unique key.
 pub(crate) async fn find_by_name(
     db: impl PgExecutor<'_>,
     name: &WorkspaceName,
@@ -72,10 +74,12 @@ pub(crate) async fn find_by_name(
          from workspaces
          where name_key = $1
             or case when name_unique_of = name_key then name_unique else name_key end = $2
-         order by name_key = $1 desc
+            or (name_skeleton = $3 and name_skeleton_of = name_key)
+         order by name_key = $1 desc, name_unique = $2 desc nulls last
          limit 1",
         key(name.as_str()),
-        unique_key(name.as_str())
+        unique_key(name.as_str()),
+        skeleton_key(name.as_str())
     )
     .fetch_optional(db)
     .await?;
@@ -118,13 +122,15 @@ pub(crate) async fn create(
     let (owner_id, fullname) = owner;
     check_owned(writer.db(), owner_id, config.limits.workspaces_per_person).await?;
     let created = sqlx::query_scalar!(
-        "insert into workspaces (name, name_key, name_unique, name_unique_of, owner_id, join_policy)
-         values ($1, $2, $3, $2, $4, $5)
+        "insert into workspaces (name, name_key, name_unique, name_unique_of,
+                                 name_skeleton, name_skeleton_of, owner_id, join_policy)
+         values ($1, $2, $3, $2, $4, $2, $5, $6)
          on conflict do nothing
          returning id",
         name.as_str(),
         key(name.as_str()),
         unique_key(name.as_str()),
+        skeleton_key(name.as_str()),
         owner_id as _,
         config.accounts.join_policy as _
     )
@@ -325,12 +331,15 @@ pub(crate) async fn update(
              name_key = coalesce($3, name_key),
              name_unique = coalesce($4, name_unique),
              name_unique_of = coalesce($3, name_unique_of),
-             join_policy = coalesce($5, join_policy)
+             name_skeleton = coalesce($5, name_skeleton),
+             name_skeleton_of = coalesce($3, name_skeleton_of),
+             join_policy = coalesce($6, join_policy)
          where id = $1",
         id as _,
         name,
         name.map(key),
         name.map(unique_key),
+        name.map(skeleton_key),
         changes.join_policy as _
     )
     .execute(writer.db())
@@ -347,11 +356,13 @@ async fn refuse_taken(db: &PgPool, id: WorkspaceId, name: &WorkspaceName) -> Res
     let is_taken = sqlx::query_scalar!(
         r#"select exists (
                select 1 from workspaces
-               where (case when name_unique_of = name_key then name_unique else name_key end) = $2
-                 and id <> $1
+               where id <> $1
+                 and ((case when name_unique_of = name_key then name_unique else name_key end) = $2
+                      or (name_skeleton = $3 and name_skeleton_of = name_key))
            ) as "is_taken!""#,
         id as _,
-        unique_key(name.as_str())
+        unique_key(name.as_str()),
+        skeleton_key(name.as_str())
     )
     .fetch_one(db)
     .await?;

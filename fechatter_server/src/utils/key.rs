@@ -60,6 +60,37 @@ pub(crate) fn unique_key(text: &str) -> String {
     digest.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hexadecimal).collect()
 }
 
+/// The key of how a name looks as it is written, in which each character outside ASCII is what it looks
+/// like before its case is folded: U+039D is `n` here, and `v` in [`unique_key`], as U+03BD is.
+pub(crate) fn skeleton_key(text: &str) -> String {
+    let words = text.split_whitespace().map(|word| {
+        // One prototype stands for I and l: among capitals alone, people read it as I.
+        let is_capitals = !word.chars().any(char::is_lowercase);
+        let visible = word.nfd().filter(|c| !is_invisible(*c));
+        visible.map(|c| ascii_look_alike(c, is_capitals)).collect::<String>()
+    });
+    unique_key(&words.collect::<Vec<_>>().join(" "))
+}
+
+/// What a character looks like if that is ASCII, else the character without its compatibility form.
+fn ascii_look_alike(c: char, is_among_capitals: bool) -> String {
+    if c.is_ascii() {
+        return c.into();
+    }
+    match prototype(c).as_str() {
+        "l" if is_among_capitals && c.is_uppercase() => "i".to_owned(),
+        ascii if ascii.is_ascii() => ascii.to_owned(),
+        _ => {
+            let parts = c.to_string();
+            let parts = parts.nfkd().map(|part| match prototype(part) {
+                ascii if ascii.is_ascii() => ascii,
+                _ => part.into(),
+            });
+            parts.collect()
+        }
+    }
+}
+
 /// The key of what is looked for in names, unless that is nothing.
 pub(crate) fn search_key(q: Option<&str>) -> Result<Option<String>, AppError> {
     match q {
@@ -225,11 +256,31 @@ mod tests {
     }
 
     #[test]
+    fn names_that_look_the_same_as_written_have_one_skeleton_key() {
+        for (name, look_alike) in [
+            ("general", "GE\u{39d}ERAL"),
+            ("gym", "G\u{3a5}M"),
+            ("cafe", "\u{3f2}afe"),
+            ("firm", "\u{17f}irm"),
+            ("annie", "\u{391}\u{39d}\u{39d}\u{399}\u{395}"),
+            ("general", "genera\u{399}"),
+            ("general", "genera\u{406}"),
+            ("vw team", "\u{474}W\u{a0} TE\u{410}M"),
+            ("new", "\u{1d6b4}ew"),
+            ("caf\u{e9}", "CAF\u{395}\u{301}"),
+        ] {
+            assert_eq!(skeleton_key(look_alike), skeleton_key(name), "{look_alike}");
+            assert_eq!(skeleton_key(name), name);
+        }
+    }
+
+    #[test]
     fn ascii_characters_are_kept_apart() {
         let names = ["modem", "modern", "l0", "lo", "1o", "10", "i0", "io", "|o", "a b", "ab", "-"];
         for (n, one) in names.iter().enumerate() {
             for other in &names[n + 1..] {
                 assert_ne!(unique_key(one), unique_key(other));
+                assert_ne!(skeleton_key(one), skeleton_key(other));
             }
         }
     }

@@ -11,7 +11,7 @@ const INVISIBLE: &str = "\u{ad}\u{34f}\u{61c}\u{115f}\u{17b4}\u{180b}\u{180e}\u{
     \u{fff9}\u{13441}\u{13442}\u{16fe4}\u{1bca0}\u{1d159}\u{1d173}\u{e0001}\u{e0020}\u{e0100}";
 
 /// Spellings of "general" that nobody can tell from it.
-const LIKE_GENERAL: [&str; 7] = [
+const LIKE_GENERAL: [&str; 9] = [
     "gener\u{430}l",
     "ｇｅｎｅｒａｌ",
     "𝐆𝐄𝐍𝐄𝐑𝐀𝐋",
@@ -19,6 +19,8 @@ const LIKE_GENERAL: [&str; 7] = [
     "\u{a0}general\u{2003}",
     "g\u{435}n\u{435}ral",
     "General\u{fe0f}",
+    "GE\u{39d}ERAL",
+    "genera\u{406}",
 ];
 
 #[tokio::test]
@@ -114,7 +116,10 @@ async fn a_public_channels_name_is_taken_by_what_looks_like_it() {
 
     let private = alice.creates_private_channel(LIKE_GENERAL[0], []).await;
     // As if a server of the version before had created it.
-    let keyless = "update chats set name_unique = null, name_unique_of = null where chat_type = 'PrivateChannel'";
+    let keyless = "update chats
+                   set name_unique = null, name_unique_of = null,
+                       name_skeleton = null, name_skeleton_of = null
+                   where chat_type = 'PrivateChannel'";
     app.sql(keyless).await;
     let refused = alice.patch(&private.path, json!({ "chat_type": "PublicChannel" })).await;
     refused.refuses(StatusCode::CONFLICT, "chat_name_taken");
@@ -244,7 +249,11 @@ async fn older_names_get_their_unique_key_at_the_next_migration() {
     }
     let draft = json!({ "name": "elsewhere", "chat_type": "PublicChannel" });
     let copy = alice.post("/api/chat", draft).await.expect(StatusCode::CREATED);
-    app.sql("update chats set name_unique = null, name_unique_of = null").await;
+    app.sql(
+        "update chats set name_unique = null, name_unique_of = null,
+                          name_skeleton = null, name_skeleton_of = null",
+    )
+    .await;
     // As a server of the version before names chats and workspaces.
     sqlx::query("update chats set name = $1, name_key = $1 where id = $2")
         .bind(taken)
@@ -257,11 +266,13 @@ async fn older_names_get_their_unique_key_at_the_next_migration() {
 
     app.migrates().await;
 
-    let keys: Vec<(String, Option<String>)> =
-        sqlx::query_as("select name_key, name_unique from chats order by id")
-            .fetch_all(&app.db)
-            .await
-            .unwrap();
+    let keys: Vec<(String, Option<String>)> = sqlx::query_as(
+        "select name_key, case when name_skeleton = name_unique then name_unique end
+         from chats order by id",
+    )
+    .fetch_all(&app.db)
+    .await
+    .unwrap();
     let key = |key: &str, unique: Option<&str>| (key.to_owned(), unique.map(ToOwned::to_owned));
     assert_eq!(
         keys,
@@ -296,7 +307,8 @@ async fn older_workspaces_that_look_the_same_are_found_by_their_plain_keys() {
     let bob = app.user_in("bob", "elsewhere").await;
     app.sql(
         "update workspaces
-         set name = 'old  news', name_key = 'old  news', name_unique = null, name_unique_of = null
+         set name = 'old  news', name_key = 'old  news', name_unique = null, name_unique_of = null,
+             name_skeleton = null, name_skeleton_of = null
          where name = 'elsewhere'",
     )
     .await;
@@ -312,6 +324,23 @@ async fn older_workspaces_that_look_the_same_are_found_by_their_plain_keys() {
         let refused = alice.post("/api/workspaces", json!({ "name": name })).await;
         refused.refuses(StatusCode::CONFLICT, "workspace_taken");
     }
+}
+
+#[tokio::test]
+async fn names_get_the_key_of_how_they_look_at_the_next_migration() {
+    let app = TestApp::start().await;
+    let alice = app.user_in("alice", "GE\u{39d}ERAL").await;
+    alice.creates_public_channel("G\u{3a5}M").await;
+    // As a server of the version before leaves them.
+    app.sql("update chats set name_skeleton = null, name_skeleton_of = null").await;
+    app.sql("update workspaces set name_skeleton = null, name_skeleton_of = null").await;
+
+    app.migrates().await;
+
+    let draft = json!({ "name": "gym", "chat_type": "PublicChannel" });
+    alice.post("/api/chat", draft).await.refuses(StatusCode::CONFLICT, "chat_name_taken");
+    let refused = alice.post("/api/workspaces", json!({ "name": "general" })).await;
+    refused.refuses(StatusCode::CONFLICT, "workspace_taken");
 }
 
 #[tokio::test]

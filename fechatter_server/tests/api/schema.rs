@@ -156,3 +156,24 @@ async fn a_deleted_chats_messages_are_purged() {
     tokio::time::timeout(Duration::from_secs(30), purged).await.expect("never purged");
     assert_eq!(count(kept.id).await, 1);
 }
+
+#[tokio::test]
+async fn unique_text_is_compared_byte_by_byte() {
+    let app = TestApp::start().await;
+
+    let others: Vec<String> = sqlx::query_scalar(
+        "select distinct i.indexrelid::regclass::text
+         from pg_index as i
+         join pg_class as t on t.oid = i.indrelid
+         cross join unnest(i.indcollation) as collation_of
+         where i.indisunique
+           and t.relnamespace = 'public'::regnamespace
+           and t.relname <> '_sqlx_migrations'
+           and collation_of not in (0, 'pg_catalog.\"C\"'::regcollation)",
+    )
+    .fetch_all(&app.db)
+    .await
+    .unwrap();
+
+    assert_eq!(others, Vec::<String>::new());
+}
