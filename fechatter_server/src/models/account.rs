@@ -13,7 +13,7 @@ use crate::middlewares::device::Device;
 use crate::middlewares::limits::{Caller, ConnectionShare};
 use crate::models::entrance::Entrance;
 use crate::models::session::{self, Session};
-use crate::models::throttle::{self, Guesses};
+use crate::models::throttle::{self, Attempts, Guesses};
 use crate::models::workspace::{self, Door};
 use crate::models::{invite, user};
 use crate::services::device_token::{DeviceId, DeviceToken};
@@ -108,6 +108,7 @@ pub(crate) async fn sign_up(
 /// most is asked first: nothing that costs more is done for those it refuses.
 async fn check(entrance: &Entrance, request: &SignUp, turn: Turn) -> Result<(Entry, Account)> {
     let share = entrance.connection(turn.caller()).await?;
+    throttle::count_attempt(&entrance.db, entrance.policy(), Attempts::Anywhere).await?;
     let entry = find_entry(entrance, request).await?;
     let returning = returning(entrance, request).await?;
     drop(share);
@@ -290,12 +291,19 @@ pub(crate) async fn sign_in(
         }
     }
     let known = entrance.known_device(shown, &email_key).await?;
-    let (turn, guesses) = match known {
-        Some(id) => (entrance.known(id).await?, Guesses::Of(id)),
-        None => (entrance.stranger(device).await?, Guesses::At(&email_key)),
+    let (turn, guesses, attempts) = match known {
+        Some(id) => (entrance.known(id).await?, Guesses::Of(id), vec![Attempts::Of(id)]),
+        None => {
+            let attempts = vec![Attempts::At(device), Attempts::Anywhere];
+            (entrance.stranger(device).await?, Guesses::At(&email_key), attempts)
+        }
     };
     let share = entrance.connection(turn.caller()).await?;
     throttle::count_failure(&entrance.db, entrance.policy(), guesses).await?;
+    if known.is_none() {
+        // What the address of the e-mail does not let through takes nobody else's place.
+        throttle::count_attempt(&entrance.db, entrance.policy(), Attempts::Anywhere).await?;
+    }
     let account = find(&entrance.db, &email_key).await?;
     drop(share);
     let hash = account.as_ref().map(|account| account.password_hash.as_str());
@@ -324,6 +332,7 @@ pub(crate) async fn sign_in(
     }
     let session = session::open(&mut tx, user, device).await?;
     tx.commit().await?;
+    entrance.uncount(&attempts).await;
     drop(share);
     let device_id = known.unwrap_or_else(DeviceId::random);
     let device_token = entrance.device_key.issue(device_id, account.id, &account.password_hash);

@@ -98,6 +98,15 @@ impl Entrance {
         self.limits.connection_in(workspace_id, caller).await
     }
 
+    /// Takes attempts that have succeeded out of the count. Where this fails, they go on counting for the
+    /// rest of their minute.
+    pub(crate) async fn uncount(&self, attempts: &[Attempts<'_>]) {
+        let uncounted = throttle::uncount_attempts(&self.db, self.policy(), attempts).await;
+        if let Err(error) = uncounted {
+            warn!(%error, "a sign-in that has succeeded goes on counting as an attempt");
+        }
+    }
+
     /// Ends the least recently used sessions of an account that has more than it may have. The newest
     /// has begun all the same: where this fails, the next sign-in does it.
     pub(crate) async fn end_least_used(&self, workspace_id: WorkspaceId, user_id: UserId) {

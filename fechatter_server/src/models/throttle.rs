@@ -2,6 +2,7 @@
 //! count together. Nobody waits for the disk on their account: a crash may forget what was counted in
 //! its last second.
 
+use std::iter;
 use std::time::Duration;
 
 use fechatter_core::config::AccountsConfig;
@@ -11,13 +12,32 @@ use crate::error::{AppError, Result};
 use crate::middlewares::device::Device;
 use crate::services::device_token::DeviceId;
 
-/// A bucket of attempts to sign in.
+/// Buckets of attempts to sign in or up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Attempts<'a> {
-    /// Of everybody at a client's address.
+    /// Of everybody at a client's address, and of its IPv6 site.
     At(&'a Device),
+    /// Of all strangers.
+    Anywhere,
     /// Of a device that has signed in to the account before.
     Of(DeviceId),
+}
+
+impl Attempts<'_> {
+    /// The buckets in the order in which they are counted, and what each allows in a minute.
+    fn buckets(self, limits: &AccountsConfig) -> (Vec<String>, Vec<i32>) {
+        let buckets = match self {
+            Self::At(device) => {
+                let network = format!("address {}", device.network());
+                let site = device.site().map(|site| format!("site {site}"));
+                let site = site.map(|site| (site, limits.attempts_per_minute_per_site));
+                iter::once((network, limits.attempts_per_minute)).chain(site).collect()
+            }
+            Self::Anywhere => vec![("all".to_owned(), limits.attempts_per_minute_overall)],
+            Self::Of(device) => vec![(format!("device {device}"), limits.attempts_per_minute)],
+        };
+        Vec::into_iter(buckets).unzip()
+    }
 }
 
 /// A bucket of wrong passwords.
@@ -39,32 +59,29 @@ impl Guesses<'_> {
     }
 }
 
-/// Counts an attempt to sign in or up, and refuses the ones beyond the configured number a minute:
-/// of strangers, for their address, their IPv6 site, and all of them; of a known device, for itself.
-/// In a transaction of its own, whose commit waits for nothing.
+/// Counts an attempt to sign in or up, and refuses the ones beyond the configured number a minute. In
+/// a transaction of its own, whose commit waits for nothing.
 pub(crate) async fn count_attempt(
     db: &PgPool,
     limits: &AccountsConfig,
     attempts: Attempts<'_>,
 ) -> Result<()> {
-    let mut buckets = Vec::new();
-    match attempts {
-        Attempts::Of(device) => {
-            buckets.push((format!("device {device}"), limits.attempts_per_minute));
-        }
-        Attempts::At(device) => {
-            buckets.push((format!("address {}", device.network()), limits.attempts_per_minute));
-            if let Some(site) = device.site() {
-                buckets.push((format!("site {site}"), limits.attempts_per_minute_per_site));
-            }
-            buckets.push(("all".to_owned(), limits.attempts_per_minute_overall));
-        }
-    }
-    let (buckets, allowed): (Vec<_>, Vec<_>) = buckets.into_iter().unzip();
+    let (buckets, allowed) = attempts.buckets(limits);
     let wait = sqlx::query_scalar!("select count_attempts($1, $2)", &buckets, &allowed)
         .fetch_one(db)
         .await?;
     wait.map_or(Ok(()), |seconds| Err(rate_limited(seconds)))
+}
+
+/// Takes attempts that have succeeded out of the count.
+pub(crate) async fn uncount_attempts(
+    db: &PgPool,
+    limits: &AccountsConfig,
+    attempts: &[Attempts<'_>],
+) -> sqlx::Result<()> {
+    let buckets: Vec<_> = attempts.iter().flat_map(|of| of.buckets(limits).0).collect();
+    sqlx::query!("select uncount_attempts($1)", &buckets).execute(db).await?;
+    Ok(())
 }
 
 /// Counts a failure before the password is looked at, so that guesses made at the same time count

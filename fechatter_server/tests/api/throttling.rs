@@ -76,10 +76,10 @@ async fn failures_of_one_address_are_not_held_against_another() {
 }
 
 #[tokio::test]
-async fn sign_ins_and_sign_ups_from_one_address_are_counted_together() {
+async fn failed_sign_ins_and_sign_ups_from_one_address_are_counted_together() {
     let app = TestApp::with(|config| config.accounts.attempts_per_minute = 3).await;
     app.user("alice").await;
-    app.tries("alice@acme.test", PASSWORD).await.expect(StatusCode::OK);
+    app.tries("alice@acme.test", "not my password").await.expect(StatusCode::FORBIDDEN);
     app.tries("alice@acme.test", "not my password").await.expect(StatusCode::FORBIDDEN);
 
     throttled(&app.tries("alice@acme.test", PASSWORD).await);
@@ -89,6 +89,62 @@ async fn sign_ins_and_sign_ups_from_one_address_are_counted_together() {
     throttled(&app.anyone.post("/api/signup", bob).await);
 
     app.sql("update attempt_windows set started_at = started_at - interval '61 s'").await;
+    app.tries("alice@acme.test", PASSWORD).await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_whole_office_signs_in_from_one_address() {
+    let app = TestApp::with(|config| {
+        config.accounts.attempts_per_minute = 3;
+        config.accounts.attempts_per_minute_per_site = 3;
+        config.accounts.attempts_per_minute_overall = 3;
+        config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    app.user("alice").await;
+    let office = app.anyone.with("x-forwarded-for", "2001:db8::1");
+    let right = json!({ "email": "alice@acme.test", "password": PASSWORD });
+
+    for _ in 0..5 {
+        office.post("/api/signin", right.clone()).await.expect(StatusCode::OK);
+    }
+
+    // Signing up counted once overall.
+    for _ in 0..2 {
+        tries_from(&app, "2001:db8::1").await.expect(StatusCode::FORBIDDEN);
+    }
+    throttled(&tries_from(&app, "2001:db8::1").await);
+}
+
+#[tokio::test]
+async fn a_right_password_for_a_workspace_that_one_is_not_in_counts_as_a_failure() {
+    let app = TestApp::with(|config| config.accounts.attempts_per_minute = 3).await;
+    app.user("alice").await;
+    let elsewhere =
+        json!({ "email": "alice@acme.test", "password": PASSWORD, "workspace": "Elsewhere" });
+
+    for _ in 0..2 {
+        let refused = app.anyone.post("/api/signin", elsewhere.clone()).await;
+        refused.refuses(StatusCode::FORBIDDEN, "invalid_credentials");
+    }
+    throttled(&app.anyone.post("/api/signin", elsewhere).await);
+}
+
+#[tokio::test]
+async fn attempts_that_the_delay_of_an_e_mail_address_refuses_do_not_count_overall() {
+    let app = TestApp::with(|config| {
+        config.accounts.free_failures = 1;
+        config.accounts.attempts_per_minute_overall = 3;
+        config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    app.user("alice").await;
+
+    tries_from(&app, "10.0.0.1").await.expect(StatusCode::FORBIDDEN);
+    for number in 0..20 {
+        throttled(&tries_from(&app, &format!("10.0.1.{number}")).await);
+    }
+
     app.tries("alice@acme.test", PASSWORD).await.expect(StatusCode::OK);
 }
 
