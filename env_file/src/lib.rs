@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 
+/// Stands for `$` while `dotenvy` reads a file, so that it puts in no variables. Unicode keeps this
+/// character free for such uses.
+const DOLLAR: &str = "\u{ffff}";
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Sets what the nearest `.env` says, of this folder or one above it, unless the environment already
@@ -40,10 +43,22 @@ pub fn load(file: &Path) -> Result<()> {
     if !file.exists() {
         return Ok(());
     }
-    let bytes = read_bytes(file)?;
-    parse(&bytes).with_context(|| file.display().to_string())?;
-    let loaded = dotenvy::from_read(bytes.as_slice());
+    let lines: String = read(file)?.iter().map(|(name, value)| line(name, value)).collect();
+    // Nothing else may change the environment: that is unsafe code, which is forbidden here.
+    let loaded = dotenvy::from_read(lines.as_bytes());
     loaded.map_err(|_| anyhow!("{} cannot be read", file.display()))
+}
+
+/// A line that says this to `dotenvy`, which puts in variables for a `$` that nothing escapes.
+fn line(name: &str, value: &str) -> String {
+    let mut line = format!("{name}=\"");
+    for c in value.chars() {
+        if matches!(c, '\\' | '"' | '$') {
+            line.push('\\');
+        }
+        line.push(c);
+    }
+    line + "\"\n"
 }
 
 /// The names and values of a file, in its order.
@@ -58,7 +73,8 @@ fn read_bytes(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
-/// The names and values of a file's content, in its order.
+/// The names and values of a file's content, in its order. A `$` is a character like others: passwords
+/// have it, and nobody expects a part of one to be taken for a variable.
 ///
 /// # Errors
 /// Names the line that makes no sense.
@@ -68,19 +84,26 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<(String, String)>> {
         let line = bytes[..at].split(|byte| *byte == b'\n').count();
         return Err(anyhow!("line {line} has a NUL"));
     }
+    let bytes = replace(bytes, b'$', DOLLAR.as_bytes());
     let read = Cell::new(0);
-    let lines = Lines { rest: bytes, at_start: true, read: &read };
+    let lines = Lines { rest: &bytes, at_start: true, read: &read };
     let entries = dotenvy::from_read_iter(lines).map(|entry| {
+        let entry = entry.map(|(name, value)| (name, value.replace(DOLLAR, "$")));
         entry.map_err(|error| match error {
             // Its own text has the line. A value in quotes that are not closed has several.
             dotenvy::Error::LineParse(text, _) => {
                 let first = read.get() + 1 - text.lines().count().clamp(1, read.get().max(1));
-                anyhow!("line {first} is not NAME=value; a value with spaces or # needs quotes")
+                anyhow!("line {first} is not NAME=value; a value with spaces or # needs quotes, and $ no \
+                         backslash")
             }
             _ => anyhow!("line {} is not text in UTF-8", read.get()),
         })
     });
     entries.collect()
+}
+
+fn replace(bytes: &[u8], from: u8, to: &[u8]) -> Vec<u8> {
+    bytes.split(|byte| *byte == from).collect::<Vec<_>>().join(to)
 }
 
 /// Gives a line at a time, so that it is known how many have been read.
@@ -121,6 +144,24 @@ mod tests {
     }
 
     #[test]
+    fn a_dollar_sign_is_kept_as_written() {
+        let text = "HOME=x\nA=p$HOME$$1${HOME}\nB=\"$HOME\"\nC='$HOME\\$'\n";
+        let entries = parse(text.as_bytes()).unwrap();
+        let values: Vec<_> = entries.iter().map(|(_, value)| &**value).collect();
+        assert_eq!(values, ["x", "p$HOME$$1${HOME}", "$HOME", "$HOME\\$"]);
+    }
+
+    #[test]
+    fn a_line_that_is_made_says_the_same() {
+        for value in ["", "p$HOME${A}", "a \"b\" 'c' \\n \\", "x # y", "two\nlines\n", "ünï $"] {
+            let text = line("FIRST", value) + &line("SECOND", value);
+            let read: Result<Vec<_>, _> = dotenvy::from_read_iter(text.as_bytes()).collect();
+            let read = read.unwrap();
+            assert_eq!(read, [("FIRST".into(), value.into()), ("SECOND".into(), value.into())]);
+        }
+    }
+
+    #[test]
     fn a_line_that_makes_no_sense_is_named_by_its_number_alone() {
         let long = format!("A=1\nLONG={}\nB hunter2", "x".repeat(20_000));
         for (text, line) in [
@@ -134,7 +175,7 @@ mod tests {
             ("A=1\nSECRET=\"hunter2\nB=2\n\n", 2),
             ("A=1\nSECRET=\"hunter2\\q\"\n", 2),
             ("A=\"x\ny\"\nB='x\ny'z'\nC=hunter2\n", 3),
-            ("A=${hunter2\nB=1\n", 1),
+            ("A=1\nB=hunter2\\$\n", 2),
             ("A=1\n1hunter2=x\n", 2),
             ("A=1\nB=2\0hunter2\n", 2),
             (&long, 3),
