@@ -2,7 +2,7 @@
 //! that started it.
 //!
 //! In reading order: `find` looks for the server's programs, `leash` ties a child process to ours, `postgres` starts a
-//! server from the two and knows its standbys, `scratch` is a folder for several, `testdb` hands each test a database of
+//! server from the two and knows its standbys and poolers, `scratch` is a folder for several, `testdb` hands each test a database of
 //! its own, `proxy` breaks connections.
 
 mod find;
@@ -14,7 +14,7 @@ mod testdb;
 
 pub use leash::{Ending, Leash};
 pub use postgres::{
-    Postgres, configured_url, create_database_if_absent, lasting_port, persistent_home,
+    Pooler, Postgres, configured_url, create_database_if_absent, lasting_port, persistent_home,
 };
 pub use proxy::Proxy;
 pub use scratch::Scratch;

@@ -1,5 +1,6 @@
 //! A PostgreSQL server of our own.
 
+mod pooler;
 mod standby;
 
 use std::{
@@ -21,6 +22,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+pub use pooler::Pooler;
 use sqlx::{migrate::MigrateDatabase, postgres::PgConnectOptions};
 use uuid::Uuid;
 

@@ -133,8 +133,8 @@ impl Clock {
         gauge!(metrics::CLOCK_AHEAD_SECONDS).set(ahead as f64 / 1_000.0);
         if ahead.abs() > MUCH && (was - now).num_milliseconds().abs() > MUCH {
             warn!(
-                milliseconds = ahead,
-                "this host's clock is ahead of the database's, whose time counts; synchronise both \
+                ahead_milliseconds = ahead,
+                "this host's clock differs from the database's, whose time counts; synchronise both \
                  (NTP)"
             );
         }

@@ -105,6 +105,8 @@ fn hsts_seconds() -> u32 {
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct DatabaseConfig {
     pub url: SecretString,
+    /// Needed by `notify_server` only.
+    pub listen_url: Option<SecretString>,
     pub max_connections: u32,
 }
 

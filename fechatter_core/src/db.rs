@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ::metrics::gauge;
 use anyhow::{Context, ensure};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
@@ -22,34 +22,53 @@ use crate::metrics;
 /// The schema: applied by `fechatter_server migrate`, at its start, and to every test's database.
 pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
-/// How to reach the database, without the limits of [`connect`]: for migrations and listeners.
+/// How to reach the database, without the limits of [`connect`]: for migrations.
 ///
 /// # Errors
 /// When `database.url` is no PostgreSQL URL.
 pub fn options(config: &DatabaseConfig, application: &str) -> anyhow::Result<PgConnectOptions> {
-    let url = config.url.expose_secret();
+    read_url("database.url", &config.url, application)
+}
+
+/// How to reach the database for LISTEN, which needs a session of its own.
+///
+/// # Errors
+/// When `database.listen_url`, or else `database.url`, is no PostgreSQL URL.
+pub fn listen_options(
+    config: &DatabaseConfig,
+    application: &str,
+) -> anyhow::Result<PgConnectOptions> {
+    match &config.listen_url {
+        Some(url) => read_url("database.listen_url", url, application),
+        None => options(config, application),
+    }
+}
+
+fn read_url(key: &str, url: &SecretString, application: &str) -> anyhow::Result<PgConnectOptions> {
+    let url = url.expose_secret();
     ensure!(
         url.starts_with("postgres://") || url.starts_with("postgresql://"),
-        "database.url is no PostgreSQL URL, which begins with postgres://"
+        "{key} is no PostgreSQL URL, which begins with postgres://"
     );
     // sqlx would log what it does not know together with its value, which may be a password; so do its errors.
-    let options = with_default(NoSubscriber::new(), || PgConnectOptions::from_str(url))
-        .ok()
-        .context(
-            "database.url is no PostgreSQL URL: it is postgres://user:password@host:port/name, where \
-             : / ? # @ and % in the password are percent-encoded (%3A %2F %3F %23 %40 %25)",
-        )?;
+    let options = with_default(NoSubscriber::new(), || PgConnectOptions::from_str(url));
+    let options = options.ok().with_context(|| {
+        format!(
+            "{key} is no PostgreSQL URL: it is postgres://user:password@host:port/name, where \
+             : / ? # @ and % in the password are percent-encoded (%3A %2F %3F %23 %40 %25)"
+        )
+    })?;
     // PostgreSQL repeats the name of a database that is not there.
     let is_database = options.get_database().is_none_or(|name| !name.contains('@'));
     ensure!(
         is_database,
-        "database.url names no server where one belongs: it is postgres://user:password@host/name, \
+        "{key} names no server where one belongs: it is postgres://user:password@host/name, \
          with %2F for a slash in the password"
     );
     let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters).split('&');
     for name in parameters.filter_map(|parameter| parameter.split('=').next()) {
         if !name.is_empty() && !PARAMETERS.contains(&name) && !name.starts_with("options") {
-            warn!("database.url has a parameter that is not known and has no effect");
+            warn!("{key} has a parameter that is not known and has no effect");
         }
     }
     // sqlx takes the brackets of an IPv6 address for a part of a host's name.
@@ -221,7 +240,7 @@ mod tests {
     use super::*;
 
     fn host(url: &str) -> anyhow::Result<String> {
-        let config = DatabaseConfig { url: url.into(), max_connections: 2 };
+        let config = DatabaseConfig { url: url.into(), listen_url: None, max_connections: 2 };
         Ok(options(&config, "tests")?.get_host().to_owned())
     }
 

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use tokio::time::timeout;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take until a notification is heard.
+const HEARING: Duration = Duration::from_secs(2);
 /// The oldest PostgreSQL that all of this runs on.
 const OLDEST: i32 = 150_000;
 
@@ -29,6 +31,38 @@ pub async fn check_database(options: &PgConnectOptions) -> anyhow::Result<()> {
         }
         Ok(Err(error)) => warn!(%error, "the database cannot be reached yet"),
         Err(_) => warn!("the database does not answer yet"),
+    }
+    Ok(())
+}
+
+/// Refuses an address for LISTEN at which nothing is heard of what is said at the database's own address.
+///
+/// # Errors
+/// When the two lead to different databases, or to sessions that are shared.
+pub async fn check_listening(
+    options: &PgConnectOptions,
+    listen_options: &PgConnectOptions,
+) -> anyhow::Result<()> {
+    let channel = format!("fechatter_{}", Uuid::new_v4().simple());
+    let asked = async {
+        let pool =
+            PgPoolOptions::new().max_connections(1).connect_lazy_with(listen_options.clone());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(&channel).await?;
+        let mut speaker = options.connect().await?;
+        sqlx::query("select pg_notify($1, '')").bind(&channel).execute(&mut speaker).await?;
+        let is_heard = timeout(HEARING, listener.recv()).await.is_ok();
+        speaker.close().await?;
+        Ok::<_, sqlx::Error>(is_heard)
+    };
+    match timeout(PATIENCE, asked).await {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => bail!(
+            "what is said at database.url is not heard at database.listen_url: let it lead to the same \
+             database, and not through a pooler that shares sessions"
+        ),
+        Ok(Err(error)) => warn!(%error, "listening at database.listen_url cannot be tried yet"),
+        Err(_) => warn!("database.listen_url does not answer yet"),
     }
     Ok(())
 }

@@ -70,7 +70,11 @@ impl Port {
             .route("/large", get(async || vec![b'x'; LARGE]))
             .route("/length", post(async |body: Bytes| body.len().to_string()))
             .layer(DefaultBodyLimit::max(2 * LARGE));
-        let layers = Shared { allowed_origins: vec!["http://x.test".into()], hsts: None };
+        let layers = Shared {
+            allowed_origins: vec!["http://x.test".into()],
+            hsts: None,
+            is_for_probes: false,
+        };
         Self::of(shared(router, &layers), taken, limits)
     }
 

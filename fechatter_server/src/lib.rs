@@ -223,6 +223,7 @@ fn router(state: AppState) -> Router {
     let layers = Shared {
         allowed_origins: state.config.http.allowed_origins.clone(),
         hsts: state.config.http.hsts(&state.config.server.public_url),
+        is_for_probes: false,
     };
     let (router, _) = handlers::routes().split_for_parts();
     let router = router

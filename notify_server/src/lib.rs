@@ -77,7 +77,13 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// # Errors
 /// Names what is wrong with it, and how to mend that.
 pub async fn check_database(config: &Config) -> anyhow::Result<()> {
-    startup::check_database(&db::options(&config.database, APPLICATION)?).await
+    let options = db::options(&config.database, APPLICATION)?;
+    let listen_options = db::listen_options(&config.database, APPLICATION)?;
+    startup::check_database(&options).await?;
+    match config.database.listen_url {
+        Some(_) => startup::check_listening(&options, &listen_options).await,
+        None => Ok(()),
+    }
 }
 
 /// Serves streams until the token is cancelled; every stream then says `Goodbye`, and all has
@@ -99,7 +105,7 @@ pub async fn serve(
         events: config.notify.recent_events,
         bytes: config.notify.recent_mebibytes * 1024 * 1024,
     }));
-    let tail = Arc::new(Tail::new(Arc::clone(&hub), options.clone()));
+    let tail = Arc::new(Tail::new(Arc::clone(&hub), options));
     // A part that fails takes the others down, but not what else the caller's token is for.
     let shutdown = shutdown.child_token();
     let shared = Database::new(db.clone(), &config);
@@ -130,7 +136,8 @@ pub async fn serve(
         measure: measuring(db.clone(), Arc::clone(&hub), Arc::clone(&tail)),
         metrics: metrics.clone(),
     });
-    let listening = listener::run(options, Arc::clone(&hub), Arc::clone(&tail));
+    let listen_options = db::listen_options(&config.database, APPLICATION)?;
+    let listening = listener::run(listen_options, Arc::clone(&hub), Arc::clone(&tail));
     parts.spawn(rates.forget_idle(shutdown.clone()));
     parts.spawn(beat(hub, clock.clone(), shutdown.clone()));
     parts.spawn(clock.follow(db.clone(), shutdown.clone()));
@@ -175,6 +182,7 @@ fn router(app: App, config: &Config) -> Router {
     let shared = Shared {
         allowed_origins: config.http.allowed_origins.clone(),
         hsts: config.http.hsts(&config.notify.public_url),
+        is_for_probes: false,
     };
     let router = Router::new().route("/events", get(sse::events)).with_state(app);
     http::shared(router, &shared)

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
 use tower_http::trace::TraceLayer;
-use tracing::{Span, error, field, info, info_span};
+use tracing::{Span, debug, error, field, info, info_span};
 use uuid::Uuid;
 
 use super::ApiError;
@@ -41,6 +41,8 @@ pub struct Shared {
     pub allowed_origins: Vec<String>,
     /// For how many seconds browsers are to come by https only, if at all.
     pub hsts: Option<u32>,
+    /// Its requests are probes, which come every few seconds: their log lines are at DEBUG.
+    pub is_for_probes: bool,
 }
 
 /// The id of a request: the client's own where it is a valid one, else a `UUIDv7`.
@@ -52,6 +54,8 @@ pub struct RequestId(pub String);
 pub fn shared<S: Clone + Send + Sync + 'static>(router: Router<S>, shared: &Shared) -> Router<S> {
     let hsts = shared.hsts.map(|seconds| HeaderValue::try_from(format!("max-age={seconds}")));
     let hsts = hsts.and_then(Result::ok);
+    let log: fn(&Response, Duration, &Span) =
+        if shared.is_for_probes { log_probe } else { log_response };
     router
         .layer(CatchPanicLayer::custom(panicked))
         .layer(cors(&shared.allowed_origins))
@@ -62,7 +66,7 @@ pub fn shared<S: Clone + Send + Sync + 'static>(router: Router<S>, shared: &Shar
             TraceLayer::new_for_http()
                 .make_span_with(request_span)
                 .on_request(())
-                .on_response(log_response)
+                .on_response(log)
                 .on_failure(()),
         )
         .layer(middleware::from_fn(identify))
@@ -162,8 +166,16 @@ fn request_span(request: &Request) -> Span {
 }
 
 fn log_response(response: &Response, latency: Duration, _span: &Span) {
-    let ms = (latency.as_secs_f64() * 10_000.0).round() / 10.0;
-    info!(status = response.status().as_u16(), ms, "answered");
+    info!(status = response.status().as_u16(), ms = milliseconds(latency), "answered");
+}
+
+fn log_probe(response: &Response, latency: Duration, _span: &Span) {
+    debug!(status = response.status().as_u16(), ms = milliseconds(latency), "answered");
+}
+
+/// In tenths.
+fn milliseconds(latency: Duration) -> f64 {
+    (latency.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "tower-http's signature")]

@@ -60,5 +60,5 @@ pub fn operations(told: Operations) -> Router {
         .route("/healthz", get(|| async { StatusCode::NO_CONTENT }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics));
-    shared(router, &Shared { allowed_origins: Vec::new(), hsts: None })
+    shared(router, &Shared { allowed_origins: Vec::new(), hsts: None, is_for_probes: true })
 }

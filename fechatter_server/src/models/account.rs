@@ -291,12 +291,11 @@ pub(crate) async fn sign_in(
         }
     }
     let known = entrance.known_device(shown, &email_key).await?;
-    let (turn, guesses, attempts) = match known {
-        Some(id) => (entrance.known(id).await?, Guesses::Of(id), vec![Attempts::Of(id)]),
-        None => {
-            let attempts = vec![Attempts::At(device), Attempts::Anywhere];
-            (entrance.stranger(device).await?, Guesses::At(&email_key), attempts)
-        }
+    let (turn, guesses, attempts) = if let Some(id) = known {
+        (entrance.known(id).await?, Guesses::Of(id), vec![Attempts::Of(id)])
+    } else {
+        let attempts = vec![Attempts::At(device), Attempts::Anywhere];
+        (entrance.stranger(device).await?, Guesses::At(&email_key), attempts)
     };
     let share = entrance.connection(turn.caller()).await?;
     throttle::count_failure(&entrance.db, entrance.policy(), guesses).await?;

@@ -1,17 +1,23 @@
 //! Both servers as processes of their own, and people who use them.
 
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use devdb::{Ending, Leash, TestDatabase};
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
 
 /// Nothing here takes this long unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An environment variable.
+pub(crate) type Setting = (&'static str, String);
 
 /// Both servers on a database of their own.
 pub(crate) struct Fechatter {
@@ -20,6 +26,7 @@ pub(crate) struct Fechatter {
     events: String,
     pub(crate) operations: [String; 2],
     pub(crate) servers: [Leash; 2],
+    logs: [Log; 2],
     pub(crate) database: Option<TestDatabase>,
 }
 
@@ -31,7 +38,20 @@ impl Fechatter {
     }
 
     /// On another database. `settings` are environment variables that both get.
-    pub(crate) async fn start_on(database: &str, settings: &[(&'static str, String)]) -> Self {
+    pub(crate) async fn start_on(database: &str, settings: &[Setting]) -> Self {
+        let fechatter = Self::launch(database, settings, [&[], &[]], &[]);
+        fechatter.is_ready().await;
+        fechatter
+    }
+
+    /// The same without waiting until they can serve. Of `own`, each server gets its part, and `fechatter_server` gets
+    /// the arguments.
+    pub(crate) fn launch(
+        database: &str,
+        settings: &[Setting],
+        own: [&[Setting]; 2],
+        arguments: &[&str],
+    ) -> Self {
         let [rest, rest_operations, events, events_operations] = free_addresses();
         let mut environment = vec![
             ("DATABASE_URL", database.to_owned()),
@@ -53,26 +73,28 @@ impl Fechatter {
             (key, value.to_owned())
         }));
         environment.extend(settings.iter().cloned());
-        let start = |program: &Path| {
+        let logs = [Log::new(), Log::new()];
+        let start = |program: &Path, number: usize, arguments: &[&str]| {
             let ending = Ending::new("TERM", Duration::from_secs(20));
             let configure = |command: &mut Command| {
                 let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../app.yml.example");
-                command.args(["--config", example]).envs(environment.clone()).stdout(Stdio::null());
+                command.args(["--config", example]).args(arguments).stdout(Stdio::null());
+                command.envs(environment.iter().chain(own[number]).cloned());
+                command.stderr(File::create(&logs[number].0).unwrap());
             };
             Leash::start(program, ending, configure).unwrap()
         };
         let notify_server = Path::new(env!("CARGO_BIN_EXE_notify_server"));
-        let servers = [start(&fechatter_server()), start(notify_server)];
-        let fechatter = Self {
+        let servers = [start(&fechatter_server(), 0, arguments), start(notify_server, 1, &[])];
+        Self {
             client: Client::builder().no_proxy().build().unwrap(),
             rest: format!("http://{rest}"),
             events: format!("http://{events}/events"),
             operations: [rest_operations, events_operations].map(|a| format!("http://{a}")),
             servers,
+            logs,
             database: None,
-        };
-        fechatter.is_ready().await;
-        fechatter
+        }
     }
 
     /// Waits until both servers can serve.
@@ -87,7 +109,7 @@ impl Fechatter {
         while self.client.get(readyz).send().await.map(|r| r.status()).ok()
             != Some(StatusCode::NO_CONTENT)
         {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -102,10 +124,47 @@ impl Fechatter {
         Person::of(self, email, &signed_up.json().await.unwrap())
     }
 
+    /// What a server has logged so far: 0 is `fechatter_server`, 1 `notify_server`.
+    pub(crate) fn logged(&self, server: usize) -> String {
+        fs::read_to_string(&self.logs[server].0).unwrap()
+    }
+
+    /// How a server says that it is: the status of its `/readyz` and what stands there.
+    pub(crate) async fn readiness(&self, server: usize) -> (StatusCode, String) {
+        let readyz = format!("{}/readyz", self.operations[server]);
+        let answering = async {
+            loop {
+                if let Ok(answer) = self.client.get(&readyz).send().await {
+                    return (answer.status(), answer.text().await.unwrap());
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, answering).await.expect("the server does not answer")
+    }
+
     /// What an operations port says of its server: 0 is `fechatter_server`'s, 1 `notify_server`'s.
     pub(crate) async fn metrics(&self, server: usize) -> String {
         let url = format!("{}/metrics", self.operations[server]);
         self.client.get(url).send().await.unwrap().text().await.unwrap()
+    }
+}
+
+/// The file that a server logs to. It is shown where the test fails.
+struct Log(PathBuf);
+
+impl Log {
+    fn new() -> Self {
+        Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.log", Uuid::now_v7())))
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", fs::read_to_string(&self.0).unwrap_or_default());
+        }
+        let _ = fs::remove_file(&self.0);
     }
 }
 

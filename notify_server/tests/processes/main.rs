@@ -10,4 +10,5 @@ mod delivery;
 mod endings;
 mod failover;
 mod fechatter;
+mod operating;
 mod sync;

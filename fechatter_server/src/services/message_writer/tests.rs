@@ -105,7 +105,7 @@ impl World {
     async fn new() -> Self {
         let database = TestDatabase::create(&MIGRATOR).await;
         let url = database.url().into();
-        let config = DatabaseConfig { url, max_connections: 10 };
+        let config = DatabaseConfig { url, listen_url: None, max_connections: 10 };
         let db = db::connect(db::options(&config, "tests").unwrap(), &config);
         sqlx::raw_sql(WORLD).execute(&db).await.unwrap();
         Self { log: Log::new(db.clone()), db, _database: database }

@@ -1,0 +1,89 @@
+//! `PgBouncer` in front of a server.
+
+use std::{
+    env,
+    fs::{self, Permissions},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::fs::{PermissionsExt, chown},
+    path::PathBuf,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use uuid::Uuid;
+
+use super::{PATIENCE, Postgres, disk, lasting_port};
+use crate::{
+    find::{as_postgres_user, postgres_user},
+    leash::{Ending, Leash},
+};
+
+/// A running `PgBouncer`. Dropping it ends it.
+#[derive(Debug)]
+pub struct Pooler {
+    _leash: Leash,
+    address: SocketAddr,
+}
+
+impl Pooler {
+    /// Where it listens: for [`Postgres::url_through`].
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Postgres {
+    /// Puts a `PgBouncer` in front of this server, with its settings as they come but for `pool_mode`: `session`,
+    /// `transaction` or `statement`. None where it is not installed.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub fn pooler(&self, pool_mode: &str) -> Result<Option<Pooler>> {
+        let Some(program) = installed() else { return Ok(None) };
+        let home = disk().join(format!("fechatter-{}", Uuid::new_v4().simple()));
+        let ending = Ending::new("TERM", Duration::from_secs(5)).and_remove(&home);
+        fs::create_dir(&home)?;
+        // The password is in there.
+        fs::set_permissions(&home, Permissions::from_mode(0o700))?;
+        let port = lasting_port()?;
+        let configuration = home.join("pgbouncer.ini");
+        fs::write(
+            &configuration,
+            format!(
+                "[databases]\n* = host={} port={} user=postgres password={}\n\
+                 [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+                 auth_type = any\npool_mode = {pool_mode}\nlogfile = {}\n",
+                self.address().ip(),
+                self.address().port(),
+                self.password,
+                home.join("log").display()
+            ),
+        )?;
+        if let Some((uid, gid)) = postgres_user() {
+            chown(&home, Some(uid), Some(gid))?;
+        }
+        let mut leash = Leash::start(program, ending, |command| {
+            as_postgres_user(command).arg("--quiet").arg(&configuration);
+        })?;
+        let address = (Ipv4Addr::LOCALHOST, port).into();
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(address).is_err() {
+            ensure!(
+                leash.try_wait()?.is_none() && Instant::now() < deadline,
+                "PgBouncer does not start"
+            );
+            sleep(Duration::from_millis(10));
+        }
+        Ok(Some(Pooler { _leash: leash, address }))
+    }
+}
+
+/// Debian has it among the programs of administrators, which are not on everybody's `PATH`.
+fn installed() -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join("pgbouncer")).find(|program| program.is_file())
+}
