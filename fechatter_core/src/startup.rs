@@ -9,11 +9,27 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::config::Config;
+
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take until a notification is heard.
 const HEARING: Duration = Duration::from_secs(2);
 /// The oldest PostgreSQL that all of this runs on.
 const OLDEST: i32 = 150_000;
+
+/// Says what is probably a mistake in the configuration.
+pub fn doubt(config: &Config) {
+    let is_https = config.server.public_url.starts_with("https://");
+    if is_https && !config.auth.secure_cookie {
+        warn!("auth.secure_cookie is off although server.public_url is https");
+    }
+    if is_https && config.http.trusted_proxies.is_empty() {
+        warn!(
+            "http.trusted_proxies is empty although server.public_url is https: all people seem to come \
+             from the address of the proxy, and share one limit"
+        );
+    }
+}
 
 /// Refuses a database that nothing would work with. One that does not answer is no reason not to start: it
 /// may be there in a moment.

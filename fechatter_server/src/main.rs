@@ -58,6 +58,7 @@ async fn main() -> anyhow::Result<()> {
         database_connections = config.database.max_connections,
         "fechatter_server"
     );
+    startup::doubt(&config);
     let is_migrate = matches!(arguments.command, Some(Command::Migrate));
     if !is_migrate {
         fechatter_server::check_keys(&config)?;

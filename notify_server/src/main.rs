@@ -35,6 +35,7 @@ async fn main() -> anyhow::Result<()> {
         database_connections = config.database.max_connections,
         "notify_server"
     );
+    startup::doubt(&config);
     notify_server::check_database(&config).await?;
     let database = usize::try_from(config.database.max_connections)?;
     startup::raise_open_files(config.notify.streams + database + OTHER_FILES);

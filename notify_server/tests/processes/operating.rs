@@ -234,6 +234,23 @@ async fn a_server_begins_by_saying_what_it_is_and_does_not_tell_of_probes() {
     }
 }
 
+#[tokio::test]
+async fn what_is_probably_a_mistake_is_told() {
+    let database = TestDatabase::create(&fechatter_server::MIGRATOR).await;
+    let settings = [
+        setting("FECHATTER__SERVER__PUBLIC_URL", "https://chat.example"),
+        setting("FECHATTER__AUTH__SECURE_COOKIE", "false"),
+    ];
+    let fechatter = Fechatter::start_on(&database.url(), &settings).await;
+
+    for server in 0..2 {
+        let logged = fechatter.logged(server);
+        for key in ["auth.secure_cookie", "http.trusted_proxies"] {
+            assert!(logged.contains(key), "{logged}");
+        }
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_limit_of_open_files_is_raised_and_one_that_is_too_low_is_told() {
