@@ -1,6 +1,6 @@
 //! What clients of the earlier Fechatter do, in the order they do it.
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::harness::{NOTHING, TestApp, seqs};
@@ -80,6 +80,30 @@ async fn clients_of_the_earlier_fechatter_keep_working() {
     assert_eq!(bye, json!({ "message": "Logged out successfully" }));
     let last = anyone.with_cookie(auth["refresh_token"].as_str().unwrap());
     last.post("/api/refresh", NOTHING).await.expect(StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn what_only_later_clients_of_the_earlier_fechatter_ask_is_refused_and_not_misunderstood() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    let chat = alice.creates_private_channel("lunch", [&bob]).await;
+    let messages = format!("{}/messages", chat.path);
+    let before = app.state().await;
+
+    for extra in ["mentions", "reply_to"] {
+        let body = json!({ "content": "hello", extra: null });
+        alice.post(&messages, body).await.refuses(StatusCode::BAD_REQUEST, "invalid_input");
+    }
+    for query in ["offset=20", "before=7", "page=2"] {
+        let refused = alice.get(&format!("{messages}?limit=2&{query}")).await;
+        refused.refuses(StatusCode::BAD_REQUEST, "invalid_input");
+    }
+    for path in ["/api/workspace/chats", "/api/users/profile"] {
+        alice.get(path).await.refuses(StatusCode::NOT_FOUND, "not_found");
+    }
+    let put = alice.call(Method::PUT, &chat.path, json!({ "name": "dinner" })).await;
+    put.refuses(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed");
+    assert_eq!(app.state().await, before);
 }
 
 /// What such clients read from the access token.

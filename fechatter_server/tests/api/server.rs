@@ -35,6 +35,23 @@ async fn health_is_told_on_the_operations_port_alone() {
 }
 
 #[tokio::test]
+async fn browsers_are_held_to_https_where_the_address_is_and_for_as_long_as_configured() {
+    for (public_url, seconds, expected) in [
+        ("https://chat.acme.test", 31_536_000, Some("max-age=31536000")),
+        ("https://chat.acme.test", 0, None),
+        ("http://chat.acme.test", 31_536_000, None),
+    ] {
+        let app = TestApp::with(|config| {
+            config.server.public_url = public_url.into();
+            config.http.hsts_seconds = seconds;
+        })
+        .await;
+        let reply = app.anyone.get("/api/server").await;
+        assert_eq!(reply.header("strict-transport-security"), expected);
+    }
+}
+
+#[tokio::test]
 async fn the_document_of_all_routes_is_served() {
     let app = TestApp::start().await;
 

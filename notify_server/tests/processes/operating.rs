@@ -235,6 +235,29 @@ async fn a_server_begins_by_saying_what_it_is_and_does_not_tell_of_probes() {
 }
 
 #[tokio::test]
+async fn every_counter_is_there_before_it_has_counted() {
+    const METRICS: &str = include_str!("../../../fechatter_core/src/metrics.rs");
+    let fechatter = Fechatter::start().await;
+    let told = fechatter.metrics(0).await + &fechatter.metrics(1).await;
+
+    let names = METRICS.split('"').filter(|text| {
+        // Its labels are what clients ask for.
+        text.starts_with("fechatter_")
+            && text.ends_with("_total")
+            && *text != "fechatter_requests_total"
+    });
+
+    let is_there = |name: &str| {
+        told.lines().any(|line| {
+            line.starts_with(&format!("{name} ")) || line.starts_with(&format!("{name}{{"))
+        })
+    };
+    let missing: Vec<_> = names.clone().filter(|name| !is_there(name)).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+    assert!(names.count() >= 10);
+}
+
+#[tokio::test]
 async fn what_is_probably_a_mistake_is_told() {
     let database = TestDatabase::create(&fechatter_server::MIGRATOR).await;
     let settings = [
