@@ -145,12 +145,11 @@ impl Hub {
 
     fn attach(self: &Arc<Self>, room: &mut Room, reader: Reader) -> Attachment {
         let id = self.streams_so_far.fetch_add(1, Ordering::Relaxed);
-        let outbox = Arc::new(Outbox::default());
+        let beat = self.beat.load(Ordering::Relaxed);
+        let outbox = room.attach([id, beat], reader);
         if self.draining.load(Ordering::Relaxed) {
             outbox.end(DRAINING, &mut Takers::default());
         }
-        let beat = self.beat.load(Ordering::Relaxed);
-        room.attach([id, beat], reader, Arc::clone(&outbox));
         let AuthUser { workspace_id, id: user_id, .. } = reader.user;
         Attachment { outbox, hub: Arc::clone(self), id, workspace_id, user_id }
     }

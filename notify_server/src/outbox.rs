@@ -1,7 +1,8 @@
 //! What one stream has yet to take: bounded, so that a slow reader costs nobody else anything.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use fechatter_core::log::Cursor;
@@ -14,15 +15,24 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 const TAKEN_FRAMES: usize = 64;
 const TAKEN_BYTES: usize = 256 * 1024;
 
+/// How many outboxes of a workspace are more than half full. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CrowdedOutboxes(Arc<AtomicUsize>);
+
 /// Frames in order, and at last the end.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox(Mutex<Queue>);
+pub(crate) struct Outbox {
+    queue: Mutex<Queue>,
+    crowded: CrowdedOutboxes,
+}
 
 #[derive(Debug, Default)]
 struct Queue {
     // Without memory while it is empty, which is nearly always.
     frames: VecDeque<Frame>,
     bytes: usize,
+    // Whether this one counts among the crowded ones.
+    is_crowded: bool,
     // Beside the frames, so that there is always room for it.
     end: Option<End>,
     // Who takes them, while they wait for frames or just for the end.
@@ -72,7 +82,19 @@ impl End {
     }
 }
 
+impl CrowdedOutboxes {
+    /// Returns true if there is one.
+    pub(crate) fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
 impl Outbox {
+    /// An empty one, counted among the crowded ones whenever it is.
+    pub(crate) fn new(crowded: CrowdedOutboxes) -> Self {
+        Self { queue: Mutex::default(), crowded }
+    }
+
     /// Adds a frame. When there is no room, the stream ends instead, and what it had not taken yet
     /// is for its next one to resume with.
     pub(crate) fn push(&self, frame: Frame, takers: &mut Takers) {
@@ -89,6 +111,7 @@ impl Outbox {
             queue.bytes = 0;
             queue.end = Some(End::Goodbye(GoodbyeReason::SlowConsumer));
         }
+        queue.count_among(&self.crowded);
         if queue.wants_frames {
             takers.0.extend(queue.taker.take());
         }
@@ -106,17 +129,13 @@ impl Outbox {
         self.queue().frames.len()
     }
 
-    /// Whether half of it is taken up.
-    pub(crate) fn is_crowded(&self) -> bool {
-        let queue = self.queue();
-        queue.frames.len() > MAX_FRAMES / 2 || queue.bytes > MAX_BYTES / 2
-    }
-
     /// Takes what comes next, as much as is good to write at once.
     pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Next> {
         let queue = &mut *self.queue();
         if !queue.frames.is_empty() {
-            return Poll::Ready(Next::Frames(queue.take()));
+            let taken = queue.take();
+            queue.count_among(&self.crowded);
+            return Poll::Ready(Next::Frames(taken));
         }
         match queue.end {
             Some(end) => Poll::Ready(Next::End(end)),
@@ -134,7 +153,15 @@ impl Outbox {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        if self.queue().is_crowded {
+            self.crowded.0.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -152,6 +179,17 @@ impl Queue {
         let taken: VecDeque<_> = self.frames.drain(..fitting.count().max(1)).collect();
         self.bytes -= taken.iter().map(Frame::len).sum::<usize>();
         taken
+    }
+
+    /// Counts this one among those that are more than half full, if it is.
+    fn count_among(&mut self, crowded: &CrowdedOutboxes) {
+        let is_crowded = self.frames.len() > MAX_FRAMES / 2 || self.bytes > MAX_BYTES / 2;
+        if is_crowded && !self.is_crowded {
+            crowded.0.fetch_add(1, Ordering::Relaxed);
+        } else if !is_crowded && self.is_crowded {
+            crowded.0.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.is_crowded = is_crowded;
     }
 
     fn wait<T>(&mut self, context: &Context<'_>, wants_frames: bool) -> Poll<T> {
@@ -243,6 +281,31 @@ mod tests {
         assert!(outbox.next().is_pending());
         (0..MAX_BYTES).step_by(TAKEN_BYTES).for_each(|_| outbox.takes(frame(TAKEN_BYTES)));
         assert_eq!(outbox.len(), MAX_BYTES / TAKEN_BYTES, "what was taken makes room");
+    }
+
+    #[test]
+    fn an_outbox_counts_as_crowded_while_more_than_half_of_it_is_taken_up() {
+        let crowded = CrowdedOutboxes::default();
+        let outboxes: [Outbox; 3] = std::array::from_fn(|_| Outbox::new(crowded.clone()));
+        let [by_frames, by_bytes, by_end] = &outboxes;
+        (0..=MAX_FRAMES / 2).for_each(|_| by_frames.takes(frame(1)));
+        by_bytes.takes(frame(MAX_BYTES));
+        assert_eq!(crowded.0.load(Ordering::Relaxed), 2);
+
+        assert_eq!(by_frames.next(), frames([1; TAKEN_FRAMES]));
+        assert!(crowded.any());
+        assert_eq!(by_bytes.next(), frames([MAX_BYTES]));
+        assert!(!crowded.any());
+
+        by_end.takes(frame(MAX_BYTES));
+        assert!(crowded.any());
+        by_end.takes(frame(1));
+        assert!(!crowded.any(), "it has ended");
+
+        by_bytes.takes(frame(MAX_BYTES));
+        assert!(crowded.any());
+        drop(outboxes);
+        assert!(!crowded.any());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::frame::{Control, Frame, GoodbyeReason};
 use crate::hub::Load;
 use crate::memberships::{Membership, Memberships};
-use crate::outbox::{End, Outbox, Takers};
+use crate::outbox::{CrowdedOutboxes, End, Outbox, Takers};
 use crate::recent::{After, Event, Recent};
 
 /// What a stream is told at once of what it has missed, and how many events are looked at for it.
@@ -37,6 +37,7 @@ pub(crate) struct Room {
     recent: Recent,
     memberships: Memberships,
     streams: HashMap<UserId, Vec<Stream>>,
+    crowded: CrowdedOutboxes,
     // Since when there have been none.
     deserted: Option<Instant>,
     place: watch::Sender<Position>,
@@ -99,8 +100,8 @@ impl Room {
     pub(crate) fn new(Snapshot { recent, memberships }: Snapshot) -> Self {
         let place = watch::Sender::new(recent.head().position);
         let memberships = Memberships::new(memberships);
-        let (streams, deserted) = (HashMap::new(), Some(Instant::now()));
-        Self { recent, memberships, streams, deserted, place }
+        let (streams, crowded) = (HashMap::new(), CrowdedOutboxes::default());
+        Self { recent, memberships, streams, crowded, deserted: Some(Instant::now()), place }
     }
 
     /// The newest event that it has seen.
@@ -160,12 +161,15 @@ impl Room {
         self.place.subscribe()
     }
 
-    /// Adds a stream whose reader has everything up to the head.
-    pub(crate) fn attach(&mut self, [id, beat]: [u64; 2], reader: Reader, outbox: Arc<Outbox>) {
-        let stream = Stream { id, beat, reader, outbox };
+    /// Adds a stream whose reader has everything up to the head. From now on, everything queues in the
+    /// outbox that this returns.
+    pub(crate) fn attach(&mut self, [id, beat]: [u64; 2], reader: Reader) -> Arc<Outbox> {
+        let outbox = Arc::new(Outbox::new(self.crowded.clone()));
+        let stream = Stream { id, beat, reader, outbox: Arc::clone(&outbox) };
         // Most people have one.
         self.streams.entry(reader.user.id).or_insert_with(|| Vec::with_capacity(1)).push(stream);
         self.deserted = None;
+        outbox
     }
 
     pub(crate) fn detach(&mut self, id: u64, user_id: UserId) {
@@ -230,7 +234,7 @@ impl Room {
 
     /// Whether a stream still has much to take.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.streams.values().flatten().any(|stream| stream.outbox.is_crowded())
+        self.crowded.any()
     }
 
     /// Ends all streams.

@@ -65,9 +65,7 @@ fn position(frame: &Frame) -> i64 {
 impl Room {
     fn joins(&mut self, user: i64, session_id: SessionId) -> Arc<Outbox> {
         let reader = Reader { user: reader(user, session_id), checked_at: at(10).position };
-        let outbox = Arc::new(Outbox::default());
-        self.attach([0, 0], reader, Arc::clone(&outbox));
-        outbox
+        self.attach([0, 0], reader)
     }
 
     fn here<const N: usize>(&mut self, users: [i64; N]) -> [Arc<Outbox>; N] {
@@ -320,9 +318,8 @@ fn the_suspended_and_the_removed_hear_of_it_and_no_more() {
 #[test]
 fn a_stream_outlives_an_ending_that_was_over_when_it_was_checked() {
     let mut room = room();
-    let outbox = Arc::new(Outbox::default());
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(12) };
-    room.attach([0, 0], reader, Arc::clone(&outbox));
+    let outbox = room.attach([0, 0], reader);
 
     let suspended = r#"{"event":"UserUpdated","id":1,"status":"Suspended"}"#;
     let active = r#"{"event":"UserUpdated","id":1,"status":"Active"}"#;
