@@ -18,4 +18,4 @@ pub use postgres::{
 };
 pub use proxy::Proxy;
 pub use scratch::Scratch;
-pub use testdb::{TestDatabase, test_server, with_database};
+pub use testdb::{Code, TestDatabase, test_server, with_database};

@@ -49,6 +49,9 @@ pub fn test_server() -> String {
     OWN.get_or_init(start).url("postgres")
 }
 
+/// Functions and their texts, in any order.
+pub type Code = &'static [(&'static str, &'static str)];
+
 /// A migrated database that no other test sees. Dropping this drops it, whoever is still connected.
 #[derive(Debug)]
 pub struct TestDatabase {
@@ -57,13 +60,13 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// A fresh database on [`test_server`].
+    /// A fresh database on [`test_server`], after these migrations and these functions, which come by name.
     ///
     /// # Panics
     ///
     /// When the server cannot be reached or a migration fails.
-    pub async fn create(migrator: &'static Migrator) -> Self {
-        match Self::try_create(migrator).await {
+    pub async fn create(migrator: &'static Migrator, code: Code) -> Self {
+        match Self::try_create(migrator, code).await {
             Ok(database) => database,
             Err(error) => panic!("no database for this test: {error:#}"),
         }
@@ -81,10 +84,10 @@ impl TestDatabase {
         with_database(&test_server(), &self.name)
     }
 
-    async fn try_create(migrator: &Migrator) -> Result<Self> {
+    async fn try_create(migrator: &Migrator, code: Code) -> Result<Self> {
         let server = PgConnectOptions::from_str(&test_server())?;
         let mut admin = maintenance(&server).await?;
-        let template = template(&mut admin, &server, migrator).await?;
+        let template = template(&mut admin, &server, migrator, code).await?;
 
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let name = format!("fechatter_test_{now}_{}", Uuid::new_v4().simple());
@@ -132,6 +135,7 @@ async fn template(
     admin: &mut PgConnection,
     server: &PgConnectOptions,
     migrator: &Migrator,
+    code: Code,
 ) -> Result<String> {
     static MADE: Mutex<Option<HashSet<String>>> = Mutex::const_new(None);
 
@@ -139,6 +143,7 @@ async fn template(
     for migration in migrator.iter() {
         (migration.version, &migration.checksum).hash(&mut hasher);
     }
+    code.hash(&mut hasher);
     let template = format!("fechatter_template_{:016x}", hasher.finish());
 
     let mut made = MADE.lock().await;
@@ -147,7 +152,7 @@ async fn template(
         // Held until the admin's connection closes at the latest, should this fail half-way.
         query("select pg_advisory_lock($1)").bind(TEMPLATE_LOCK).execute(&mut *admin).await?;
         sweep(admin).await?;
-        make_template(admin, server, migrator, &template).await?;
+        make_template(admin, server, (migrator, code), &template).await?;
         query("select pg_advisory_unlock($1)").bind(TEMPLATE_LOCK).execute(&mut *admin).await?;
         made.insert(template.clone());
     }
@@ -159,7 +164,7 @@ async fn template(
 async fn make_template(
     admin: &mut PgConnection,
     server: &PgConnectOptions,
-    migrator: &Migrator,
+    (migrator, code): (&Migrator, Code),
     template: &str,
 ) -> Result<()> {
     let exists: bool = query_scalar("select exists (select from pg_database where datname = $1)")
@@ -175,6 +180,11 @@ async fn make_template(
     let mut connection = server.clone().database(&unfinished).connect().await?;
     // `run` is the same, but its future cannot be spawned.
     migrator.run_direct(None, &mut connection, false).await.context("migrating the template")?;
+    execute(&mut connection, "set check_function_bodies = off".to_owned()).await?;
+    for (name, text) in code {
+        let applied = sqlx::raw_sql(*text).execute(&mut connection).await;
+        applied.with_context(|| format!("making the function {name}"))?;
+    }
     connection.close().await?;
     execute(admin, format!("alter database {unfinished} with allow_connections false")).await?;
     execute(admin, format!("alter database {unfinished} rename to {template}")).await?;

@@ -25,7 +25,7 @@ static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
 #[tokio::test]
 async fn two_databases_share_nothing_and_are_dropped() {
     let [one, other] =
-        [TestDatabase::create(&MIGRATOR).await, TestDatabase::create(&MIGRATOR).await];
+        [TestDatabase::create(&MIGRATOR, &[]).await, TestDatabase::create(&MIGRATOR, &[]).await];
     let [one_pool, other_pool] = [
         PgPool::connect(&one.url()).await.unwrap(),
         PgPool::connect_with(other.options()).await.unwrap(),
@@ -44,11 +44,11 @@ async fn two_databases_share_nothing_and_are_dropped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thirty_databases_are_made_side_by_side() {
-    drop(TestDatabase::create(&MIGRATOR).await);
+    drop(TestDatabase::create(&MIGRATOR, &[]).await);
     let began = Instant::now();
 
     let creations: Vec<_> =
-        (0..30).map(|_| tokio::spawn(TestDatabase::create(&MIGRATOR))).collect();
+        (0..30).map(|_| tokio::spawn(TestDatabase::create(&MIGRATOR, &[]))).collect();
     for creation in creations {
         let database = creation.await.unwrap();
         let mut connection = PgConnection::connect(&database.url()).await.unwrap();

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use ::metrics::gauge;
 use anyhow::{Context, ensure};
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use tokio::time::timeout;
@@ -17,10 +16,7 @@ use tracing::warn;
 
 use crate::config::DatabaseConfig;
 use crate::finish::Finish;
-use crate::metrics;
-
-/// The schema: applied by `fechatter_server migrate`, at its start, and to every test's database.
-pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+use crate::{metrics, schema};
 
 /// How to reach the database, without the limits of [`connect`]: for migrations.
 ///
@@ -180,36 +176,28 @@ pub fn is_read_only(error: &sqlx::Error) -> bool {
     is_read_only
 }
 
-/// Checks that the database answers, has this version's schema, and can be written to.
+/// Checks that the database answers, has a schema for this version, and can be written to.
 ///
 /// # Errors
 /// The reason, for operators.
 pub async fn check(db: &PgPool) -> Result<(), &'static str> {
-    let newest_migration = MIGRATOR.iter().map(|migration| migration.version).max();
     let asked = async {
         let read_only = sqlx::query_scalar!(
             r#"select current_setting('transaction_read_only')::bool as "read_only!""#
         );
         let read_only = read_only.fetch_one(db).await?;
-        let migration = sqlx::query_scalar!(
-            r#"select max(version) as "version" from _sqlx_migrations where success"#
-        );
-        Ok::<_, sqlx::Error>((read_only, migration.fetch_one(db).await?))
+        Ok::<_, sqlx::Error>((read_only, schema::check(db).await?))
     };
     match timeout(Duration::from_secs(1), asked).await {
-        Ok(Ok((_, version))) if version < newest_migration => Err(TOO_OLD),
+        Ok(Ok((_, Err(why)))) => Err(why),
         Ok(Ok((true, _))) => Err(READ_ONLY),
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(sqlx::Error::Database(error))) if error.code().as_deref() == Some("42P01") => {
-            Err(TOO_OLD)
-        }
         Ok(Err(_)) | Err(_) => Err("the database does not answer"),
     }
 }
 
 /// The reason where only writing is impossible.
 pub const READ_ONLY: &str = "the database is read-only";
-const TOO_OLD: &str = "the database's schema is too old; run `fechatter_server migrate`";
 
 /// Measures how many connections there are, and how many of them nobody uses.
 pub fn measure(db: &PgPool) {

@@ -4,7 +4,7 @@
 //! [`workspace`], [`chat`], [`message`]), [`event`] (what the log holds of them), [`log`] (how
 //! events are written, read and announced), [`token`] (who is calling), [`randomness`] (whether its
 //! keys are any good), [`clock`] (by which it is judged), [`http`] (what every request to either server shares), [`turns`] and [`rate`]
-//! (fair shares), [`finish`], [`config`], [`db`], [`telemetry`], [`metrics`],
+//! (fair shares), [`finish`], [`config`], [`db`], [`schema`], [`telemetry`], [`metrics`],
 //! [`startup`] and [`shutdown`].
 //! [`sabotage`] is for tests of the tests.
 
@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod randomness;
 pub mod rate;
 pub mod sabotage;
+pub mod schema;
 pub mod shutdown;
 pub mod startup;
 pub mod telemetry;

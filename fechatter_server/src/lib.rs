@@ -28,7 +28,7 @@ use fechatter_core::http::{
 use fechatter_core::log::Log;
 use fechatter_core::metrics::{self, Countable, Metrics};
 use fechatter_core::token::{Signer, Verifier};
-use fechatter_core::{db, startup};
+use fechatter_core::{db, schema, startup};
 use secrecy::ExposeSecret;
 use sqlx::{ConnectOptions, Connection};
 use tokio::time::timeout;
@@ -46,7 +46,6 @@ use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
 use crate::state::{App, AppState};
 
-pub use fechatter_core::db::MIGRATOR;
 pub use keygen::{keygen, write_keys};
 
 /// The largest body of a request, in bytes.
@@ -73,7 +72,7 @@ pub async fn check_database(config: &Config) -> anyhow::Result<()> {
     startup::check_database(&db::options(&config.database, APPLICATION)?).await
 }
 
-/// Applies the migrations that the database does not have yet, and makes keys that are missing.
+/// Brings the database to the schema of this version.
 ///
 /// # Errors
 /// When the database cannot be reached or holds something else.
@@ -82,8 +81,7 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     let connection = options.connect().await;
     let mut connection =
         connection.context("the database of database.url, or DATABASE_URL, cannot be reached")?;
-    MIGRATOR.run_direct(None, &mut connection, false).await?;
-    models::unique_names::fill(&mut connection).await?;
+    schema::migrate(&mut connection).await?;
     connection.close().await?;
     Ok(())
 }

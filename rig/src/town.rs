@@ -51,8 +51,8 @@ impl Town {
         let mut log = LogWriter::begin(&self.log).await?;
         let users = insert_users(&mut log, people.max(1)).await?;
         let id: WorkspaceId = query_scalar(
-            "insert into workspaces (name, name_key, owner_id, join_policy)
-             values ($1, lower($1), $2, 'open')
+            "insert into workspaces (name, name_key, name_unique, name_skeleton, owner_id, join_policy)
+             values ($1, lower($1), lower($1), lower($1), $2, 'open')
              returning id",
         )
         .bind(name)
@@ -102,8 +102,9 @@ impl Town {
         let mut log = LogWriter::lock(&self.log, &[workspace_id]).await?;
         let id: ChatId = query_scalar(
             "insert into chats
-                 (workspace_id, chat_type, name, name_key, owner_id, creator_id, member_count)
-             values ($1, 'PrivateChannel', $2, lower($2), $3, $3, $4)
+                 (workspace_id, chat_type, name, name_key, name_unique, name_skeleton, owner_id,
+                  creator_id, member_count)
+             values ($1, 'PrivateChannel', $2, lower($2), lower($2), lower($2), $3, $3, $4)
              returning id",
         )
         .bind(workspace_id)

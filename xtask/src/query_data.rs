@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use devdb::Postgres;
-use sqlx::{Connection, PgConnection, migrate::Migrator};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, migrate::Migrator};
 
 use crate::workspace::{cargo, packages, root};
 
@@ -20,7 +20,7 @@ const DATABASE: &str = "fechatter_queries";
 type QueryData = BTreeMap<String, Vec<u8>>;
 
 pub(crate) async fn run(check: bool) -> Result<ExitCode> {
-    // Always an own server: a database that has seen more than `migrations/` would describe other queries.
+    // Always an own server: a database that has seen more than `migrations/` and `sql/` would describe other queries.
     let postgres = Postgres::throw_away()?;
     let url = postgres.url(DATABASE);
     migrate(&url).await?;
@@ -53,6 +53,11 @@ async fn migrate(url: &str) -> Result<()> {
     let migrator = Migrator::new(root().join("migrations")).await?;
     let mut connection = PgConnection::connect(url).await?;
     migrator.run(&mut connection).await?;
+    sqlx::raw_sql("set check_function_bodies = off").execute(&mut connection).await?;
+    for file in fs::read_dir(root().join("sql"))? {
+        let text = fs::read_to_string(file?.path())?;
+        sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut connection).await?;
+    }
     connection.close().await?;
     Ok(())
 }
@@ -71,7 +76,7 @@ fn describe(url: &str) -> Result<QueryData> {
         .context("starting cargo")?;
     let data = read(&folder);
     fs::remove_dir_all(&folder)?;
-    ensure!(status.success(), "the queries do not fit the migrations; .sqlx is as it was");
+    ensure!(status.success(), "the queries do not fit the schema; .sqlx is as it was");
     data
 }
 

@@ -19,9 +19,8 @@ use crate::utils::json::{Change, not_null};
 use crate::utils::key::{key, skeleton_key, unique_key};
 use crate::utils::text::{ChatName, Description};
 
-/// The indexes that keep a public channel's name unique, by its plain key and by its unique key.
-const UNIQUE_NAME: [&str; 3] =
-    ["chats_public_name_key", "chats_public_name_unique", "chats_public_name_skeleton"];
+/// The indexes that keep a public channel's name unique, by each of its unique keys.
+const UNIQUE_NAME: [&str; 2] = ["chats_public_name_unique", "chats_public_name_skeleton"];
 
 /// What a chat is to be.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -258,10 +257,10 @@ async fn insert(
     let name = draft.name.as_ref().map_or("", ChatName::as_str);
     let description = draft.description.as_ref().map(Description::as_str);
     sqlx::query_scalar!(
-        "insert into chats (workspace_id, chat_type, name, name_key, name_unique, name_unique_of,
-                            name_skeleton, name_skeleton_of, description, owner_id, member_count,
-                            single_low, single_high, creator_id, creation_key, creation_digest)
-         values ($1, $2, $3, $4, $5, $4, $6, $4, $7, $8, $9, $10, $11, $8, $12, $13)
+        "insert into chats (workspace_id, chat_type, name, name_key, name_unique, name_skeleton,
+                            description, owner_id, member_count, single_low, single_high,
+                            creator_id, creation_key, creation_digest)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $8, $12, $13)
          returning id",
         user.workspace_id as _,
         draft.chat_type as _,
@@ -387,8 +386,7 @@ async fn refuse_taken(
         r#"select exists (
                select 1 from chats
                where workspace_id = $1
-                 and ((case when name_unique_of = name_key then name_unique else name_key end) = $3
-                      or (name_skeleton = $4 and name_skeleton_of = name_key))
+                 and (name_unique = $3 or name_skeleton = $4)
                  and chat_type = 'PublicChannel'
                  and deleted_at is null
                  and id is distinct from $2
@@ -412,14 +410,7 @@ pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> R
     }
     let (mut writer, member) = member.lock(log).await?;
     let chat_type = changes.check(&member)?;
-    let name = match &changes.name {
-        Some(name) => Some(name.as_str().to_owned()),
-        // Its key may be missing: it is made where the name begins to be unique.
-        None if chat_type != member.chat_type => {
-            Some(find(writer.db(), workspace_id, member.chat_id).await?.name)
-        }
-        None => None,
-    };
+    let name = changes.name.as_ref().map(ChatName::as_str);
     let (describes, description) = match &changes.description {
         Change::Leave => (false, None),
         Change::Clear => (true, None),
@@ -430,18 +421,16 @@ pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> R
          set name = coalesce($2, name),
              name_key = coalesce($3, name_key),
              name_unique = coalesce($4, name_unique),
-             name_unique_of = coalesce($3, name_unique_of),
              name_skeleton = coalesce($5, name_skeleton),
-             name_skeleton_of = coalesce($3, name_skeleton_of),
              description = case when $6 then $7 else description end,
              chat_type = $8,
              updated_at = clock_timestamp()
          where id = $1",
         member.chat_id as _,
         name,
-        name.as_deref().map(key),
-        name.as_deref().map(unique_key),
-        name.as_deref().map(skeleton_key),
+        name.map(key),
+        name.map(unique_key),
+        name.map(skeleton_key),
         describes,
         description,
         chat_type as _

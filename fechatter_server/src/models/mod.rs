@@ -16,7 +16,6 @@ pub(crate) mod session_list;
 pub(crate) mod sidebar;
 pub(crate) mod sync;
 pub(crate) mod throttle;
-pub(crate) mod unique_names;
 pub(crate) mod user;
 pub(crate) mod workspace;
 pub(crate) mod workspace_role;

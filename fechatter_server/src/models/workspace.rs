@@ -19,9 +19,8 @@ use crate::utils::json::not_null;
 use crate::utils::key::{key, skeleton_key, unique_key};
 use crate::utils::text::WorkspaceName;
 
-/// The indexes that keep a workspace's name unique, one for each of its keys.
-const UNIQUE_NAME: [&str; 3] =
-    ["workspaces_name_key", "workspaces_name_unique", "workspaces_name_skeleton"];
+/// The indexes that keep a workspace's name unique, by each of its unique keys.
+const UNIQUE_NAME: [&str; 2] = ["workspaces_name_unique", "workspaces_name_skeleton"];
 
 /// A workspace as one of its people lists it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,9 +61,8 @@ pub(crate) async fn find(db: impl PgExecutor<'_>, id: WorkspaceId) -> Result<Wor
     workspace.ok_or(AppError::NotFound)
 }
 
-/// The workspace whose name counts as the same. Where several do, because older servers made no
-/// unique keys or because one looks as the name is written and one as its small letters do, it is the
-/// one of the same plain key, else the one of the same unique key.
+/// The workspace whose name counts as the same. Where one looks as the name is written and another one as
+/// its small letters do, it is the latter.
 pub(crate) async fn find_by_name(
     db: impl PgExecutor<'_>,
     name: &WorkspaceName,
@@ -72,12 +70,10 @@ pub(crate) async fn find_by_name(
     let id = sqlx::query_scalar!(
         "select id
          from workspaces
-         where name_key = $1
-            or case when name_unique_of = name_key then name_unique else name_key end = $2
-            or (name_skeleton = $3 and name_skeleton_of = name_key)
-         order by name_key = $1 desc, name_unique = $2 desc nulls last
+         where name_unique = $1
+            or name_skeleton = $2
+         order by name_unique = $1 desc
          limit 1",
-        key(name.as_str()),
         unique_key(name.as_str()),
         skeleton_key(name.as_str())
     )
@@ -122,9 +118,8 @@ pub(crate) async fn create(
     let (owner_id, fullname) = owner;
     check_owned(writer.db(), owner_id, config.limits.workspaces_per_person).await?;
     let created = sqlx::query_scalar!(
-        "insert into workspaces (name, name_key, name_unique, name_unique_of,
-                                 name_skeleton, name_skeleton_of, owner_id, join_policy)
-         values ($1, $2, $3, $2, $4, $2, $5, $6)
+        "insert into workspaces (name, name_key, name_unique, name_skeleton, owner_id, join_policy)
+         values ($1, $2, $3, $4, $5, $6)
          on conflict do nothing
          returning id",
         name.as_str(),
@@ -330,9 +325,7 @@ pub(crate) async fn update(
          set name = coalesce($2, name),
              name_key = coalesce($3, name_key),
              name_unique = coalesce($4, name_unique),
-             name_unique_of = coalesce($3, name_unique_of),
              name_skeleton = coalesce($5, name_skeleton),
-             name_skeleton_of = coalesce($3, name_skeleton_of),
              join_policy = coalesce($6, join_policy)
          where id = $1",
         id as _,
@@ -357,8 +350,7 @@ async fn refuse_taken(db: &PgPool, id: WorkspaceId, name: &WorkspaceName) -> Res
         r#"select exists (
                select 1 from workspaces
                where id <> $1
-                 and ((case when name_unique_of = name_key then name_unique else name_key end) = $2
-                      or (name_skeleton = $3 and name_skeleton_of = name_key))
+                 and (name_unique = $2 or name_skeleton = $3)
            ) as "is_taken!""#,
         id as _,
         unique_key(name.as_str()),

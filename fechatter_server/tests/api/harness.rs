@@ -13,6 +13,7 @@ use base64::prelude::BASE64_STANDARD;
 use devdb::TestDatabase;
 use fechatter_core::config::{Config, WorkspaceCreation};
 use fechatter_core::http::Listeners;
+use fechatter_core::schema::{CODE, MIGRATOR};
 use fechatter_core::token::generate_keys;
 use fechatter_core::workspace::JoinPolicy;
 use secrecy::SecretString;
@@ -88,7 +89,7 @@ impl TestApp {
 
     /// The development's settings, changed.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let database = TestDatabase::create(&fechatter_server::MIGRATOR).await;
+        let database = TestDatabase::create(&MIGRATOR, CODE).await;
         let (private_key, public_key) = generate_keys().unwrap();
         let mut config = Config::from_yaml(include_str!("../../../app.yml.example")).unwrap();
         config.database.url = database.url().into();
@@ -128,8 +129,8 @@ impl TestApp {
     }
 
     /// Brings the database up to date, as every start of a server does.
-    pub(crate) async fn migrates(&self) {
-        fechatter_server::migrate(&self.config).await.unwrap();
+    pub(crate) async fn migrates(&self) -> anyhow::Result<()> {
+        fechatter_server::migrate(&self.config).await
     }
 
     /// Signs somebody up to "Acme".

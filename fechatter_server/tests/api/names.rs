@@ -115,12 +115,6 @@ async fn a_public_channels_name_is_taken_by_what_looks_like_it() {
     assert_eq!(app.state().await, before);
 
     let private = alice.creates_private_channel(LIKE_GENERAL[0], []).await;
-    // As if a server of the version before had created it.
-    let keyless = "update chats
-                   set name_unique = null, name_unique_of = null,
-                       name_skeleton = null, name_skeleton_of = null
-                   where chat_type = 'PrivateChannel'";
-    app.sql(keyless).await;
     let refused = alice.patch(&private.path, json!({ "chat_type": "PublicChannel" })).await;
     refused.refuses(StatusCode::CONFLICT, "chat_name_taken");
     let both = json!({ "chat_type": "PublicChannel", "name": "Gener\u{430}l 2" });
@@ -236,126 +230,6 @@ async fn names_are_found_whatever_is_invisible_in_them_or_in_the_query() {
         let found = alice.get(&format!("/api/users?q={q}")).await.expect(StatusCode::OK);
         assert_eq!(found[0]["id"], alice.id, "{q}");
     }
-}
-
-#[tokio::test]
-async fn older_names_get_their_unique_key_at_the_next_migration() {
-    let app = TestApp::start().await;
-    let alice = app.user_in("alice", "general").await;
-    let (channel, private, taken) = ("old  news", "old t\u{435}a", "old \u{a0}news");
-    for (name, chat_type) in [(channel, "PublicChannel"), (private, "PrivateChannel")] {
-        let draft = json!({ "name": name, "chat_type": chat_type });
-        alice.post("/api/chat", draft).await.expect(StatusCode::CREATED);
-    }
-    let draft = json!({ "name": "elsewhere", "chat_type": "PublicChannel" });
-    let copy = alice.post("/api/chat", draft).await.expect(StatusCode::CREATED);
-    app.sql(
-        "update chats set name_unique = null, name_unique_of = null,
-                          name_skeleton = null, name_skeleton_of = null",
-    )
-    .await;
-    // As a server of the version before names chats and workspaces.
-    sqlx::query("update chats set name = $1, name_key = $1 where id = $2")
-        .bind(taken)
-        .bind(copy["id"].as_i64())
-        .execute(&app.db)
-        .await
-        .unwrap();
-    app.sql("update workspaces set name = 'Evil\u{34f}  Corp', name_key = 'evil\u{34f}  corp'")
-        .await;
-
-    app.migrates().await;
-
-    let keys: Vec<(String, Option<String>)> = sqlx::query_as(
-        "select name_key, case when name_skeleton = name_unique then name_unique end
-         from chats order by id",
-    )
-    .fetch_all(&app.db)
-    .await
-    .unwrap();
-    let key = |key: &str, unique: Option<&str>| (key.to_owned(), unique.map(ToOwned::to_owned));
-    assert_eq!(
-        keys,
-        [key(channel, Some("old news")), key(private, Some("old tea")), key(taken, None),]
-    );
-    let refused = alice.post("/api/workspaces", json!({ "name": "evil corp" })).await;
-    refused.refuses(StatusCode::CONFLICT, "workspace_taken");
-    alice.post("/api/workspaces", json!({ "name": "general" })).await.expect(StatusCode::CREATED);
-
-    let before = app.state().await;
-    app.migrates().await;
-    assert_eq!(app.state().await, before);
-}
-
-#[tokio::test]
-async fn a_workspace_that_an_older_server_renamed_is_found_by_its_new_name_only() {
-    let app = TestApp::start().await;
-    let alice = app.user_in("alice", "general").await;
-    let mallory = app.user_in("mallory", "Evil Corp").await;
-
-    app.sql("update workspaces set name = 'News', name_key = 'news' where name = 'general'").await;
-
-    mallory.post("/api/workspaces", json!({ "name": "general" })).await.expect(StatusCode::CREATED);
-    let joined = mallory.post("/api/workspaces/join", json!({ "name": "NEWS" })).await;
-    assert_eq!(joined.expect(StatusCode::CREATED)["id"], alice.workspace_id);
-}
-
-#[tokio::test]
-async fn older_workspaces_that_look_the_same_are_found_by_their_plain_keys() {
-    let app = TestApp::start().await;
-    let alice = app.user_in("alice", "old news").await;
-    let bob = app.user_in("bob", "elsewhere").await;
-    app.sql(
-        "update workspaces
-         set name = 'old  news', name_key = 'old  news', name_unique = null, name_unique_of = null,
-             name_skeleton = null, name_skeleton_of = null
-         where name = 'elsewhere'",
-    )
-    .await;
-    app.migrates().await;
-
-    let found = [("old news", &alice), ("Old  News", &bob), ("old\u{a0}news", &alice)];
-    for (n, (name, person)) in found.into_iter().enumerate() {
-        let body = sign_up("Dave", &format!("dave{n}@acme.test"), name);
-        let auth = app.anyone.post("/api/signup", body).await.expect(StatusCode::CREATED);
-        assert_eq!(auth["workspace"]["id"], person.workspace_id, "{name}");
-    }
-    for name in ["old news", "old  news", "old \u{a0} news"] {
-        let refused = alice.post("/api/workspaces", json!({ "name": name })).await;
-        refused.refuses(StatusCode::CONFLICT, "workspace_taken");
-    }
-}
-
-#[tokio::test]
-async fn names_get_the_key_of_how_they_look_at_the_next_migration() {
-    let app = TestApp::start().await;
-    let alice = app.user_in("alice", "GE\u{39d}ERAL").await;
-    alice.creates_public_channel("G\u{3a5}M").await;
-    // As a server of the version before leaves them.
-    app.sql("update chats set name_skeleton = null, name_skeleton_of = null").await;
-    app.sql("update workspaces set name_skeleton = null, name_skeleton_of = null").await;
-
-    app.migrates().await;
-
-    let draft = json!({ "name": "gym", "chat_type": "PublicChannel" });
-    alice.post("/api/chat", draft).await.refuses(StatusCode::CONFLICT, "chat_name_taken");
-    let refused = alice.post("/api/workspaces", json!({ "name": "general" })).await;
-    refused.refuses(StatusCode::CONFLICT, "workspace_taken");
-}
-
-#[tokio::test]
-async fn people_with_older_addresses_sign_in_after_the_next_migration() {
-    let app = TestApp::start().await;
-    let alice = app.user("alice").await;
-    app.sql(
-        "update users set email = 'al\u{34f}ice@acme.test', email_key = 'al\u{34f}ice@acme.test'",
-    )
-    .await;
-
-    app.migrates().await;
-
-    app.tries("al\u{34f}ice@acme.test", PASSWORD).await.expect(StatusCode::OK);
-    app.signs_in(&alice).await;
 }
 
 fn sign_up(fullname: &str, email: &str, workspace: &str) -> Value {

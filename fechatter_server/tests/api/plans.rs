@@ -15,8 +15,8 @@ const MUCH_OF_EVERYTHING: [&str; 10] = [
     "set session_replication_role = replica",
     "insert into users (email, email_key, password_hash)
      select n || '@acme.test', n || '@acme.test', '-' from generate_series(1, 500) as n",
-    "insert into workspaces (name, name_key, owner_id, join_policy)
-     values ('Acme', 'acme', 1, 'open')",
+    "insert into workspaces (name, name_key, name_unique, name_skeleton, owner_id, join_policy)
+     values ('Acme', 'acme', 'acme', 'acme', 1, 'open')",
     "insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
      select 1, n, 'Person ' || n, 'person ' || n, 'member' from generate_series(1, 500) as n",
     "insert into sessions (id, user_id, workspace_id, expires_at)
@@ -24,8 +24,9 @@ const MUCH_OF_EVERYTHING: [&str; 10] = [
      from generate_series(1, 20000) as n",
     "insert into workspace_logs select n from generate_series(1, 10000) as n",
     "insert into chats
-         (workspace_id, chat_type, name, name_key, owner_id, creator_id, member_count)
-     select 1, 'PrivateChannel', n, n, 1, 1, 10 from generate_series(1, 1000) as n",
+         (workspace_id, chat_type, name, name_key, name_unique, name_skeleton, owner_id, creator_id,
+          member_count)
+     select 1, 'PrivateChannel', n, n, n, n, 1, 1, 10 from generate_series(1, 1000) as n",
     "insert into chat_members (workspace_id, chat_id, user_id, joined_position, last_read_seq)
      select 1, chat, 1 + (chat * 37 + n * 53) % 499 + case when n = 0 then 0 else 1 end, chat,
             1000000

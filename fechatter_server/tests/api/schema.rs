@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fechatter_core::schema::{CODE, MIGRATOR};
 use reqwest::StatusCode;
 use sqlx::{AssertSqlSafe, PgPool};
 
@@ -21,9 +22,9 @@ async fn refused_by(db: &PgPool, statements: String) -> Option<String> {
 
 fn chat(chat_type: &str, pair: &str, member_count: usize) -> String {
     format!(
-        "insert into chats (workspace_id, chat_type, name, name_key, owner_id, member_count,
-                            creator_id, single_low, single_high)
-         values (1, '{chat_type}', 'c', 'c', 1, {member_count}, 1, {pair})"
+        "insert into chats (workspace_id, chat_type, name, name_key, name_unique, name_skeleton,
+                            owner_id, member_count, creator_id, single_low, single_high)
+         values (1, '{chat_type}', 'c', 'c', 'c', 'c', 1, {member_count}, 1, {pair})"
     )
 }
 
@@ -176,4 +177,87 @@ async fn unique_text_is_compared_byte_by_byte() {
     .unwrap();
 
     assert_eq!(others, Vec::<String>::new());
+}
+
+/// What the database has of each function: the text between its first two `$$`.
+async fn bodies(db: &PgPool) -> Vec<(String, String)> {
+    let names: Vec<_> = CODE.iter().map(|(name, _)| *name).collect();
+    sqlx::query_as(
+        "select proname::text, prosrc from pg_proc where proname = any($1) order by proname",
+    )
+    .bind(names)
+    .fetch_all(db)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn the_database_has_the_functions_of_this_version_after_a_migration() {
+    let app = TestApp::start().await;
+    let body = |text: &str| text.split("$$").nth(1).unwrap().to_owned();
+    let expected: Vec<_> =
+        CODE.iter().map(|(name, text)| ((*name).to_owned(), body(text))).collect();
+    assert_eq!(bodies(&app.db).await, expected);
+
+    app.sql("update schema_state set code_digest = ''").await;
+    sqlx::raw_sql(
+        "drop function uncount_attempts;
+         create or replace function count_attempts(buckets text[], allowed integer[])
+         returns float8 language sql as 'select 1.0'",
+    )
+    .execute(&app.db)
+    .await
+    .unwrap();
+    let reply = app.operator.get("/readyz").await;
+    reply.refuses(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    assert!(reply.text.contains("too old"), "{}", reply.text);
+
+    app.migrates().await.unwrap();
+
+    assert_eq!(bodies(&app.db).await, expected);
+    app.operator.get("/readyz").await.expect(StatusCode::NO_CONTENT);
+}
+
+/// Notes a migration that this version does not know, and up to which version back it serves servers.
+async fn comes_to_a_later_version(app: &TestApp, serves_from: i64) {
+    app.sql(
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+         values (9999, 'later', true, '', 0)",
+    )
+    .await;
+    sqlx::query("update schema_state set serves_from = $1, code_digest = ''")
+        .bind(serves_from)
+        .execute(&app.db)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn this_version_goes_back_to_work_with_a_newer_schema_that_serves_it() {
+    let app = TestApp::start().await;
+    let newest = MIGRATOR.iter().last().unwrap().version;
+    comes_to_a_later_version(&app, newest).await;
+    let later = "create or replace function uncount_attempts(buckets text[]) returns void
+                 language sql as 'select'";
+    sqlx::raw_sql(later).execute(&app.db).await.unwrap();
+    let before = bodies(&app.db).await;
+
+    app.migrates().await.unwrap();
+
+    assert_eq!(bodies(&app.db).await, before);
+    app.operator.get("/readyz").await.expect(StatusCode::NO_CONTENT);
+    app.user("alice").await;
+}
+
+#[tokio::test]
+async fn this_version_refuses_a_newer_schema_that_does_not_serve_it() {
+    let app = TestApp::start().await;
+    comes_to_a_later_version(&app, 9999).await;
+
+    let refused = app.migrates().await.unwrap_err();
+
+    assert!(refused.to_string().contains("too new"), "{refused}");
+    let reply = app.operator.get("/readyz").await;
+    reply.refuses(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    assert!(reply.text.contains("too new"), "{}", reply.text);
 }

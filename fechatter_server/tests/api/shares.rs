@@ -140,7 +140,8 @@ async fn those_who_wait_for_one_log_leave_connections_to_others() {
         join_all((0..30).map(|n| alice.patch(&chat.path, json!({ "name": format!("n{n}") }))));
     let others = async {
         // They wait in the database for as long as they may, and in memory behind it.
-        let waits = "select 1 from pg_stat_activity where wait_event_type = 'Lock'";
+        let waits = "select 1 from pg_stat_activity
+                     where wait_event_type = 'Lock' and datname = current_database()";
         while sqlx::query(waits).fetch_optional(&app.db).await.unwrap().is_none() {}
         for _ in 0..5 {
             let answered = timeout(SOON, eve.get("/api/me")).await.expect("eve waits");
@@ -192,7 +193,8 @@ async fn those_who_enter_a_busy_workspace_keep_nobody_from_signing_in_elsewhere(
         }
     }));
     let others = async {
-        let waits = "select 1 from pg_stat_activity where wait_event_type = 'Lock'";
+        let waits = "select 1 from pg_stat_activity
+                     where wait_event_type = 'Lock' and datname = current_database()";
         while sqlx::query(waits).fetch_optional(&app.db).await.unwrap().is_none() {}
         for number in 0..5 {
             let body = json!({ "email": eve.email, "password": PASSWORD });

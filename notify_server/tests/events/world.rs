@@ -10,6 +10,7 @@ use fechatter_core::config::Config;
 use fechatter_core::event::{Event, LeaveReason};
 use fechatter_core::http::Listeners;
 use fechatter_core::log::{self, Audience, Cursor, Log, LogWriter};
+use fechatter_core::schema::{CODE, MIGRATOR};
 use fechatter_core::token::{Signer, Verifier, generate_keys};
 use fechatter_core::user::{Role, User, UserStatus};
 use fechatter_core::{ChatId, MessageId, Position, Seq, SessionId, Timestamp, UserId, WorkspaceId};
@@ -52,7 +53,7 @@ pub(crate) struct Server {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let database = TestDatabase::create(&fechatter_server::MIGRATOR).await;
+        let database = TestDatabase::create(&MIGRATOR, CODE).await;
         let db = PgPoolOptions::new().max_connections(4).connect_with(database.options());
         let db = db.await.unwrap();
         let (private, public) = generate_keys().unwrap();
@@ -101,8 +102,8 @@ impl World {
         let mut log = LogWriter::begin(&self.log).await.unwrap();
         let founder = insert_user(&mut log, &format!("founder@{name}")).await;
         let id = sqlx::query_scalar(
-            "insert into workspaces (name, name_key, owner_id, join_policy)
-             values ($1, lower($1), $2, 'open')
+            "insert into workspaces (name, name_key, name_unique, name_skeleton, owner_id, join_policy)
+             values ($1, lower($1), lower($1), lower($1), $2, 'open')
              returning id",
         );
         let id: WorkspaceId = id.bind(name).bind(founder).fetch_one(log.db()).await.unwrap();
@@ -156,8 +157,9 @@ impl World {
         let member_count = i32::try_from(members.len()).unwrap();
         let id: ChatId = sqlx::query_scalar(
             "insert into chats
-                 (workspace_id, chat_type, name, name_key, owner_id, creator_id, member_count)
-             values ($1, 'PrivateChannel', 'lunch', 'lunch', $2, $2, $3)
+                 (workspace_id, chat_type, name, name_key, name_unique, name_skeleton, owner_id,
+                  creator_id, member_count)
+             values ($1, 'PrivateChannel', 'lunch', 'lunch', 'lunch', 'lunch', $2, $2, $3)
              returning id",
         )
         .bind(workspace_id)

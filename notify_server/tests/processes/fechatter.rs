@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use devdb::{Ending, Leash, TestDatabase};
+use fechatter_core::schema::{CODE, MIGRATOR};
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
@@ -32,7 +33,7 @@ pub(crate) struct Fechatter {
 
 impl Fechatter {
     pub(crate) async fn start() -> Self {
-        let database = TestDatabase::create(&fechatter_server::MIGRATOR).await;
+        let database = TestDatabase::create(&MIGRATOR, CODE).await;
         let fechatter = Self::start_on(&database.url(), &[]).await;
         Self { database: Some(database), ..fechatter }
     }

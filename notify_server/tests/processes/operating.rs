@@ -5,6 +5,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use devdb::{Postgres, Proxy, Scratch, TestDatabase, with_database};
+use fechatter_core::schema::{CODE, MIGRATOR};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -88,7 +89,7 @@ async fn a_pooler_that_shares_sessions_is_refused() {
 
 #[tokio::test]
 async fn an_address_for_listening_at_which_nothing_is_heard_is_refused() {
-    let database = TestDatabase::create(&fechatter_server::MIGRATOR).await;
+    let database = TestDatabase::create(&MIGRATOR, CODE).await;
     let elsewhere = with_database(&database.url(), "postgres");
     let settings = [setting("FECHATTER__DATABASE__LISTEN_URL", &elsewhere)];
 
@@ -166,7 +167,7 @@ async fn clocks_of_hosts_may_differ() {
     if !is_there(Path::new(LIBRARY).exists(), "faketime") {
         return;
     }
-    let database = TestDatabase::create(&fechatter_server::MIGRATOR).await;
+    let database = TestDatabase::create(&MIGRATOR, CODE).await;
     let at = |offset: &str| {
         [
             setting("LD_PRELOAD", LIBRARY),
@@ -206,7 +207,7 @@ async fn without_its_schema_neither_server_is_ready_and_both_say_why() {
 
 #[tokio::test]
 async fn a_server_begins_by_saying_what_it_is_and_does_not_tell_of_probes() {
-    let database = TestDatabase::create(&fechatter_server::MIGRATOR).await;
+    let database = TestDatabase::create(&MIGRATOR, CODE).await;
     let filter = [setting("FECHATTER__LOG__FILTER", "info")];
     let fechatter = Fechatter::start_on(&database.url(), &filter).await;
 
@@ -259,7 +260,7 @@ async fn every_counter_is_there_before_it_has_counted() {
 
 #[tokio::test]
 async fn what_is_probably_a_mistake_is_told() {
-    let database = TestDatabase::create(&fechatter_server::MIGRATOR).await;
+    let database = TestDatabase::create(&MIGRATOR, CODE).await;
     let settings = [
         setting("FECHATTER__SERVER__PUBLIC_URL", "https://chat.example"),
         setting("FECHATTER__AUTH__SECURE_COOKIE", "false"),
@@ -277,7 +278,7 @@ async fn what_is_probably_a_mistake_is_told() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_limit_of_open_files_is_raised_and_one_that_is_too_low_is_told() {
-    let database = TestDatabase::create(&fechatter_server::MIGRATOR).await;
+    let database = TestDatabase::create(&MIGRATOR, CODE).await;
     let many = [
         setting("FECHATTER__NOTIFY__STREAMS", "2000000000"),
         setting("FECHATTER__LIMITS__CONNECTIONS", "2000000000"),

@@ -6,6 +6,7 @@ use std::sync::{LazyLock, Mutex};
 use devdb::TestDatabase;
 use fechatter_core::config::DatabaseConfig;
 use fechatter_core::db;
+use fechatter_core::schema::{CODE, MIGRATOR};
 use fechatter_core::token::AuthUser;
 use fechatter_core::{ChatId, SessionId, UserId, WorkspaceId};
 use proptest::collection::vec;
@@ -17,7 +18,6 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::*;
-use crate::MIGRATOR;
 
 /// For anything that is to happen at all.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,8 +26,8 @@ const PEOPLE: i64 = 4;
 const WORLD: &str = "
     insert into users (email, email_key, password_hash)
     select n::text || '@a.b', n::text || '@a.b', '' from generate_series(1, 5) as n;
-    insert into workspaces (name, name_key, owner_id, join_policy)
-    values ('one', 'one', 1, 'open'), ('two', 'two', 1, 'open');
+    insert into workspaces (name, name_key, name_unique, name_skeleton, owner_id, join_policy)
+    select name, name, name, name, 1, 'open' from (values ('one'), ('two')) as new (name);
     insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
     select w, n, 'x', 'x', 'member' from generate_series(1, 2) as w, generate_series(1, 5) as n;
     insert into sessions (id, user_id, workspace_id, expires_at)
@@ -35,8 +35,9 @@ const WORLD: &str = "
     from generate_series(1, 5) as n;
     insert into workspace_logs values (1), (2);
     begin;
-    insert into chats (workspace_id, chat_type, name, name_key, owner_id, creator_id, member_count)
-    select w, 'Group', 'x', 'x', 1, 1, 4 from generate_series(1, 2) as w;
+    insert into chats (workspace_id, chat_type, name, name_key, name_unique, name_skeleton, owner_id,
+                       creator_id, member_count)
+    select w, 'Group', 'x', 'x', 'x', 'x', 1, 1, 4 from generate_series(1, 2) as w;
     insert into chat_members (workspace_id, chat_id, user_id, joined_position)
     select w, w, n, 1 from generate_series(1, 2) as w, generate_series(1, 4) as n;
     select append_events(
@@ -103,7 +104,7 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let database = TestDatabase::create(&MIGRATOR).await;
+        let database = TestDatabase::create(&MIGRATOR, CODE).await;
         let url = database.url().into();
         let config = DatabaseConfig { url, listen_url: None, max_connections: 10 };
         let db = db::connect(db::options(&config, "tests").unwrap(), &config);

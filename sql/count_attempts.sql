@@ -2,7 +2,7 @@
 -- is within what each allows in a minute: an attempt that its own address may not make any more is
 -- nobody else's. Returns how many seconds the first bucket that is full stays so. Nobody waits for
 -- the disk on account of this.
-create function count_attempts(buckets text[], allowed integer[]) returns float8
+create or replace function count_attempts(buckets text[], allowed integer[]) returns float8
 language plpgsql as $$
 declare
     counted attempt_windows;
@@ -24,7 +24,3 @@ begin
     return null;
 end;
 $$;
-
--- What one person owns and has given out is counted before they may have more.
-create index chats_owned on chats (workspace_id, owner_id) where deleted_at is null;
-create index invites_of_creator on invites (workspace_id, created_by, expires_at);

@@ -1,6 +1,6 @@
 -- Takes an attempt that was counted in these buckets out again, because it has succeeded: people who
 -- sign in behind one office address are no guessers. In the order in which count_attempts locks them.
-create function uncount_attempts(buckets text[]) returns void
+create or replace function uncount_attempts(buckets text[]) returns void
 language plpgsql as $$
 begin
     perform set_config('synchronous_commit', 'off', true);

@@ -1,10 +1,3 @@
--- Who leaves a workspace, or is removed, keeps their row: what they wrote stays, with their name.
--- They may do no more than somebody suspended, so that every check of the status holds for them
--- too, also in servers that know nothing of left_at yet.
-alter table workspace_members
-    add column left_at timestamptz,
-    add constraint workspace_members_left_may_nothing check (left_at is null or status = 'Suspended');
-
 -- The two people of a Single stay in it as long as it exists and both are in the workspace.
 create or replace function check_single_members() returns trigger language plpgsql as $$
 begin
@@ -27,3 +20,7 @@ begin
     return new;
 end;
 $$;
+
+create or replace trigger chat_members_check_single
+    before insert or update of left_position on chat_members
+    for each row execute function check_single_members();

@@ -1,8 +1,12 @@
 create table workspaces (
     id bigint generated always as identity primary key,
     name text not null check (char_length(name) between 1 and 32),
-    -- The name in NFC and lower case, made by the server.
-    name_key text not null constraint workspaces_name_key unique,
+    -- The name in NFC and lower case, made by the server, as all keys are.
+    name_key text collate "C" not null,
+    -- The name without look-alikes, white space and compatibility forms: by the small letters of
+    -- characters, and by the characters as they are written. Equal name_keys have equal ones.
+    name_unique text collate "C" not null constraint workspaces_name_unique unique,
+    name_skeleton text collate "C" not null constraint workspaces_name_skeleton unique,
     owner_id bigint not null references users,
     join_policy text not null check (join_policy in ('invite', 'open')),
     created_at timestamptz not null default clock_timestamp()
@@ -20,7 +24,11 @@ create table workspace_members (
     joined_at timestamptz not null default clock_timestamp(),
     -- When the person last signed in to this workspace or switched to it.
     last_used_at timestamptz not null default clock_timestamp(),
-    primary key (workspace_id, user_id)
+    -- Who leaves, or is removed, keeps their row: what they wrote stays, with their name. They may do
+    -- no more than somebody suspended, so that every check of the status holds for them too.
+    left_at timestamptz,
+    primary key (workspace_id, user_id),
+    constraint workspace_members_left_may_nothing check (left_at is null or status = 'Suspended')
 );
 
 -- The workspaces of an account.
@@ -44,3 +52,5 @@ create table invites (
 );
 
 create index invites_workspace_id on invites (workspace_id, id);
+-- What one person has given out is counted before they may give out more.
+create index invites_of_creator on invites (workspace_id, created_by, expires_at);

@@ -1,44 +1,3 @@
--- Whoever speaks has read what was said before. Their own last message is looked up for that, not
--- noted in their membership at each send: while a backup holds its snapshot, no old version of a row
--- that is updated again and again can be removed, and each look at it gets slower.
--- Indexed by the sender's negative, so that it can never be taken for the index of idempotency keys:
--- to a planner that has not seen the table yet, both look as good for a key.
-create index messages_own on messages (chat_id, (-sender_id), seq);
-
--- As before, but an item without a position is passed over: whoever has worked out which of many
--- items make events hands over all of them, and filters nothing.
-create or replace function append_events(
-    workspaces bigint[], positions bigint[], stamp integer, kinds text[],
-    chats bigint[], users bigint[], messages bigint[], payloads json[]
-) returns void language plpgsql as $$
-begin
-    if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception 'the log is written in read committed only';
-    end if;
-    if exists (
-        select 1
-        from (
-            select workspace_id, min(position) as first, max(position) - min(position) + 1 as span, count(*) as events
-            from unnest(workspaces, positions) as new (workspace_id, position)
-            where position is not null
-            group by workspace_id
-        ) as new
-        where span <> events
-           or first <> 1 + coalesce((
-                select max(old.position) from events as old where old.workspace_id = new.workspace_id
-              ), 0)
-    ) then
-        raise exception 'positions do not continue the log';
-    end if;
-    insert into events (workspace_id, position, stamp, kind, chat_id, user_id, message_id, payload)
-    select new.workspace_id, new.position, append_events.stamp, new.kind,
-           new.chat_id, new.user_id, new.message_id, new.payload
-    from unnest(workspaces, positions, kinds, chats, users, messages, payloads)
-        as new (workspace_id, position, kind, chat_id, user_id, message_id, payload)
-    where new.position is not null;
-end;
-$$;
-
 -- Sends many messages of many people in one transaction, each with its own outcome, in the order
 -- of the arrays. No key may be twice in one call.
 --
@@ -52,8 +11,10 @@ $$;
 -- Few statements, because each costs a lone message more than what it does, and parallel arrays from
 -- one to the next, because joining them would cost a large batch the square of its size. Each look-up
 -- has its limit 1, which keeps the planner from making a join of it: plans are made once, perhaps when
--- the tables were empty and everything seemed cheap, and must still be good when they are not.
-create function send_messages(
+-- the tables were empty and everything seemed cheap, and must still be good when they are not. For the
+-- same reason a key is looked up in the order of keys, which their index alone has: any index of the
+-- chat's messages would look as good, and lead through all of them.
+create or replace function send_messages(
     workspaces bigint[], senders bigint[], sessions uuid[], chats bigint[],
     contents text[], keys uuid[], digests bytea[], stamp integer, patient boolean,
     out outcomes text[], out message_ids bigint[], out seqs bigint[], out sent_at timestamptz
@@ -147,11 +108,13 @@ begin
                 limit 1
             ) as membership on true
             left join lateral (
+                -- In the order of keys, which only their index has.
                 select e.id, e.digest
                 from messages as e
                 where e.chat_id = i.chat_id
                   and e.sender_id = i.sender_id
-                  and e.idempotency_key = i.key
+                  and e.idempotency_key between i.key and i.key
+                order by e.idempotency_key
                 limit 1
             ) as earlier on true
         ) as checked

@@ -4,8 +4,10 @@ create table chats (
     chat_type text not null
         check (chat_type in ('Single', 'Group', 'PrivateChannel', 'PublicChannel')),
     name text not null check (char_length(name) <= 128),
-    -- The name in NFC and lower case, made by the server.
-    name_key text not null,
+    -- As those of workspaces.
+    name_key text collate "C" not null,
+    name_unique text collate "C" not null,
+    name_skeleton text collate "C" not null,
     description text check (char_length(description) <= 1000),
     -- The current owner; creation makes it the creator.
     owner_id bigint not null,
@@ -38,7 +40,9 @@ create table chats (
 
 create unique index chats_single_key on chats (workspace_id, single_low, single_high)
     where deleted_at is null;
-create unique index chats_public_name_key on chats (workspace_id, name_key)
+create unique index chats_public_name_unique on chats (workspace_id, name_unique)
+    where chat_type = 'PublicChannel' and deleted_at is null;
+create unique index chats_public_name_skeleton on chats (workspace_id, name_skeleton)
     where chat_type = 'PublicChannel' and deleted_at is null;
 create unique index chats_creation_key on chats (workspace_id, creator_id, creation_key)
     where creation_key is not null;
@@ -47,6 +51,9 @@ create index chats_directory on chats (workspace_id, id)
     where chat_type = 'PublicChannel' and deleted_at is null;
 -- What is still to be purged.
 create index chats_unpurged on chats (id) where deleted_at is not null and purged_at is null;
+
+-- What one person owns is counted before they may have more.
+create index chats_owned on chats (workspace_id, owner_id) where deleted_at is null;
 
 -- One row per period of membership, both ends inclusive, as positions in the workspace's log:
 -- who was to receive an event is a look-up here, for ever. The owner is chats.owner_id alone.
@@ -72,63 +79,9 @@ create index chat_members_by_age on chat_members (chat_id, joined_position, user
 -- The chats of a person.
 create index chat_members_of_user on chat_members (workspace_id, user_id, chat_id)
     where left_position is null;
-
--- Checked at commit, when the members are there too: the sizes at creation, and that the owner
--- is a member.
-create function check_chat_members() returns trigger language plpgsql as $$
-declare
-    members bigint;
-begin
-    select count(*) into members
-    from chat_members
-    where chat_id = new.id and left_position is null;
-
-    if tg_op = 'INSERT' and not (case new.chat_type
-        when 'Single' then members = 2
-        when 'Group' then members >= 3
-        when 'PublicChannel' then members = 1
-        else members >= 1
-    end) then
-        raise exception 'a % cannot begin with % members', new.chat_type, members
-            using errcode = 'check_violation', constraint = 'chats_members_at_creation';
-    end if;
-    if members <> (select member_count from chats where id = new.id) then
-        raise exception 'member_count of chat % is wrong', new.id
-            using errcode = 'check_violation', constraint = 'chats_member_count';
-    end if;
-    if not exists (
-        select 1 from chat_members
-        where chat_id = new.id and user_id = new.owner_id and left_position is null
-    ) then
-        raise exception 'the owner of chat % is not in it', new.id
-            using errcode = 'check_violation', constraint = 'chats_owner_is_member';
-    end if;
-    return null;
-end;
-$$;
-
-create constraint trigger chats_check_members
-    after insert or update of owner_id on chats
-    deferrable initially deferred
-    for each row execute function check_chat_members();
-
--- The members of a Single are its pair, as long as it exists.
-create function check_single_members() returns trigger language plpgsql as $$
-begin
-    if exists (
-        select 1 from chats
-        where id = new.chat_id
-          and chat_type = 'Single'
-          and (new.user_id not in (single_low, single_high)
-               or (new.left_position is not null and deleted_at is null))
-    ) then
-        raise exception 'the members of a Single are fixed'
-            using errcode = 'check_violation', constraint = 'chat_members_single_is_fixed';
-    end if;
-    return new;
-end;
-$$;
-
-create trigger chat_members_check_single
-    before insert or update of left_position on chat_members
-    for each row execute function check_single_members();
+-- The memberships that ended lately: whoever was away may still be told of what came before.
+create index chat_members_ended on chat_members (workspace_id, left_position)
+    where left_position is not null;
+-- The chats that somebody was in at the time of some event.
+create index chat_members_left on chat_members (workspace_id, user_id, left_position)
+    where left_position is not null;

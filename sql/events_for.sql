@@ -1,9 +1,10 @@
--- What a person was to receive of a log, by their membership at each event's position; without a
--- reader, everything. Whoever reads for somebody reads through this: there is no second rule.
-create function log_entries_for(workspace bigint, first bigint, last bigint, reader bigint)
-returns setof log_entries language sql stable as $$
+-- The one rule of which events were for whom, by their membership at each event's position; without a
+-- reader, all of them. Whoever reads for somebody reads through this. It leaves out the messages that
+-- events are about: to count events, or to ask whether there are any, takes a quarter of the time without.
+create or replace function events_for(workspace bigint, first bigint, last bigint, reader bigint)
+returns setof events language sql stable as $$
     select e.*
-    from log_entries as e
+    from events as e
     where e.workspace_id = workspace
       and e.position between first and last
       and (reader is null

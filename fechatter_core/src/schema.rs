@@ -1,0 +1,176 @@
+//! The database's schema: numbered migrations make what holds data, and the functions of `sql/` are
+//! replaced as a whole.
+//!
+//! A server also works with a schema that is newer than itself, as long as that says so: so a version
+//! can be rolled back without its migrations.
+
+use anyhow::{Context, ensure};
+use aws_lc_rs::digest::{Context as Hasher, SHA256};
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::{Connection, PgConnection, PgExecutor};
+use tracing::info;
+
+/// Tables, columns and constraints.
+pub static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+
+macro_rules! code {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../../sql/", $name, ".sql")))
+    };
+}
+
+/// Functions and what they are triggered by: each one's name and text.
+pub static CODE: &[(&str, &str)] = &[
+    code!("append_events"),
+    code!("check_chat_members"),
+    code!("check_single_members"),
+    code!("count_attempts"),
+    code!("events_for"),
+    code!("log_entries_for"),
+    code!("send_messages"),
+    code!("uncount_attempts"),
+];
+
+/// Which of a database's advisory locks guards its code: any number, the same in every server.
+const CODE_LOCK: i64 = 0x6665_6368_636f_6465;
+
+/// Brings a database to the schema of this version, unless it has a newer one that serves this version,
+/// too.
+///
+/// # Errors
+/// When the database cannot be reached, holds something else, or has a schema that does not serve this
+/// version.
+pub async fn migrate(db: &mut PgConnection) -> anyhow::Result<()> {
+    if is_newer(db).await? {
+        let state = State::read(&mut *db).await?;
+        ensure!(state.serves(newest_migration()), TOO_NEW);
+        info!("the schema is that of a newer version, and stays as it is");
+        return Ok(());
+    }
+    let migrated = MIGRATOR.run_direct(None, &mut *db, false).await;
+    if let Err(MigrateError::VersionMismatch(_)) = migrated {
+        return migrated.context(
+            "the database has migrations of before the first release, which were others: drop it and make a \
+             new one (`cargo xtask run` names the folder to remove)",
+        );
+    }
+    migrated?;
+    apply_code(db).await
+}
+
+/// Replaces all functions in one transaction, unless they are as they should be.
+async fn apply_code(db: &mut PgConnection) -> anyhow::Result<()> {
+    let mut tx = db.begin().await?;
+    sqlx::query!("select pg_advisory_xact_lock($1)", CODE_LOCK).execute(&mut *tx).await?;
+    let applied = sqlx::query_scalar!("select code_digest from schema_state");
+    // A newer server may have come first.
+    if is_newer(&mut tx).await? || applied.fetch_one(&mut *tx).await? == Some(digest()) {
+        return Ok(tx.rollback().await?);
+    }
+    // Their order says nothing of who calls whom.
+    sqlx::raw_sql("set local check_function_bodies = off; set local lock_timeout = '2s'")
+        .execute(&mut *tx)
+        .await?;
+    for (name, text) in CODE {
+        let applied = sqlx::raw_sql(*text).execute(&mut *tx).await;
+        applied.with_context(|| format!("the function {name} cannot be replaced"))?;
+    }
+    sqlx::query!("update schema_state set code_digest = $1", digest()).execute(&mut *tx).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Returns true if the database has a migration that this version does not know.
+async fn is_newer(db: &mut PgConnection) -> sqlx::Result<bool> {
+    let is_new =
+        sqlx::query_scalar!(r#"select to_regclass('_sqlx_migrations') is null as "is_new!""#);
+    if is_new.fetch_one(&mut *db).await? {
+        return Ok(false);
+    }
+    let newest = sqlx::query_scalar!("select max(version) from _sqlx_migrations where success");
+    Ok(newest.fetch_one(db).await?.is_some_and(|newest| newest > newest_migration()))
+}
+
+/// What a database says of its schema.
+struct State {
+    newest_migration: i64,
+    serves_from: i64,
+    has_all_code: bool,
+}
+
+impl State {
+    async fn read(db: impl PgExecutor<'_>) -> sqlx::Result<Self> {
+        let names: Vec<_> = CODE.iter().map(|(name, _)| (*name).to_owned()).collect();
+        sqlx::query_as!(
+            Self,
+            r#"select (select coalesce(max(version), 0) from _sqlx_migrations where success)
+                          as "newest_migration!",
+                      serves_from,
+                      (select bool_and(to_regproc(name) is not null) from unnest($1::text[]) as name)
+                          as "has_all_code!"
+               from schema_state"#,
+            &names
+        )
+        .fetch_one(db)
+        .await
+    }
+
+    /// Returns true if servers whose newest migration is this one can work with it.
+    fn serves(&self, newest_migration: i64) -> bool {
+        self.serves_from <= newest_migration
+    }
+}
+
+/// Checks that this version can work with a database's schema.
+///
+/// # Errors
+/// That of the database, or the reason why not, for operators.
+pub(crate) async fn check(db: impl PgExecutor<'_>) -> sqlx::Result<Result<(), &'static str>> {
+    let state = match State::read(db).await {
+        Ok(state) => state,
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(UNDEFINED_TABLE) => {
+            return Ok(Err(TOO_OLD));
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(if state.newest_migration < newest_migration() || !state.has_all_code {
+        Err(TOO_OLD)
+    } else if !state.serves(newest_migration()) {
+        Err(TOO_NEW)
+    } else {
+        Ok(())
+    })
+}
+
+const UNDEFINED_TABLE: &str = "42P01";
+const TOO_OLD: &str = "the database's schema is too old; run `fechatter_server migrate`";
+const TOO_NEW: &str = "the database's schema is too new for this version of the server";
+
+fn newest_migration() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
+fn digest() -> Vec<u8> {
+    let mut hasher = Hasher::new(&SHA256);
+    for (_, text) in CODE {
+        hasher.update(text.as_bytes());
+    }
+    hasher.finish().as_ref().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_file_of_code_is_applied() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sql");
+        let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name());
+        let mut files: Vec<_> = files.map(|name| name.into_string().unwrap()).collect();
+        files.sort();
+        let applied: Vec<_> = CODE.iter().map(|(name, _)| format!("{name}.sql")).collect();
+        assert_eq!(applied, files);
+    }
+}

@@ -1,0 +1,39 @@
+-- The only way into the log. The caller holds the locks of all the workspaces it names and has worked
+-- out the positions under them; a mistake in that must never become a gap. An item without a position
+-- is passed over: whoever has worked out which of many items make events hands over all of them, and
+-- filters nothing.
+create or replace function append_events(
+    workspaces bigint[], positions bigint[], stamp integer, kinds text[],
+    chats bigint[], users bigint[], messages bigint[], payloads json[]
+) returns void language plpgsql as $$
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'the log is written in read committed only';
+    end if;
+    if exists (
+        select 1
+        from (
+            select workspace_id, min(position) as first, max(position) - min(position) + 1 as span, count(*) as events
+            from unnest(workspaces, positions) as new (workspace_id, position)
+            where position is not null
+            group by workspace_id
+        ) as new
+        where span <> events
+           or first <> 1 + coalesce((
+                select max(old.position) from events as old where old.workspace_id = new.workspace_id
+              ), 0)
+           or (
+                -- With a limit: a look-up for each, however the planner feels about all of them at once.
+                select true from workspace_logs as l where l.workspace_id = new.workspace_id limit 1
+              ) is null
+    ) then
+        raise exception 'positions do not continue the log';
+    end if;
+    insert into events (workspace_id, position, stamp, kind, chat_id, user_id, message_id, payload)
+    select new.workspace_id, new.position, append_events.stamp, new.kind,
+           new.chat_id, new.user_id, new.message_id, new.payload
+    from unnest(workspaces, positions, kinds, chats, users, messages, payloads)
+        as new (workspace_id, position, kind, chat_id, user_id, message_id, payload)
+    where new.position is not null;
+end;
+$$;

@@ -1,0 +1,32 @@
+-- The same events as they are sent: with the messages as they are now, but for those of deleted chats,
+-- and with the people whose membership of the chat an event began. A message is found in the order of
+-- ids, which of one chat is the primary key's alone: see send_messages.
+create or replace function log_entries_for(workspace bigint, first bigint, last bigint, reader bigint)
+returns table (
+    workspace_id bigint, "position" bigint, stamp integer, kind text, chat_id bigint, user_id bigint,
+    message_id bigint, payload json, joined bigint[],
+    seq bigint, sender_id bigint, message_kind text, content text, idempotency_key uuid,
+    created_at timestamptz, edited_at timestamptz, deleted_at timestamptz
+) language sql stable as $$
+    select
+        e.workspace_id, e.position, e.stamp, e.kind, e.chat_id, e.user_id, e.message_id, e.payload,
+        case when e.kind = 'NewChat' then array(
+            select c.user_id from chat_members as c
+            where c.chat_id = e.chat_id and c.joined_position = e.position
+        ) end,
+        m.seq, m.sender_id, m.kind, m.content, m.idempotency_key,
+        m.created_at, m.edited_at, m.deleted_at
+    from events_for(workspace, first, last, reader) as e
+    left join lateral (
+        select *
+        from messages as m
+        where m.chat_id = e.chat_id
+          and m.id between e.message_id and e.message_id
+          and not exists (
+              select 1 from chats as c
+              where c.id = m.chat_id and c.deleted_at is not null
+          )
+        order by m.id
+        limit 1
+    ) as m on true
+$$;
