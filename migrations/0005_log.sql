@@ -10,7 +10,14 @@ create table events (
     position bigint not null check (position > 0),
     -- Random, one per commit: tells a log from another one that was restored or promoted.
     stamp integer not null,
+    -- A label for clients: nothing is decided by it.
     kind text not null,
+    -- What the event does, for all who read the log: see fechatter_core/src/event/effect.rs. Without a
+    -- default, so that a writer who does not know of it fails.
+    effect text not null,
+    -- The person, and the sessions, that the effect is about.
+    person_id bigint,
+    session_ids uuid[],
     -- The audience: the chat's members at this position, and this person; neither: everyone.
     chat_id bigint,
     user_id bigint,
@@ -20,6 +27,11 @@ create table events (
     payload json,
     created_at timestamptz not null default clock_timestamp(),
     primary key (workspace_id, position),
-    check ((message_id is null) <> (payload is null)),
-    check (message_id is null or chat_id is not null)
+    check (message_id is not null or payload is not null),
+    check (message_id is null or chat_id is not null),
+    check (effect not in ('joins', 'leaves', 'closes_chat') or chat_id is not null),
+    check (effect <> 'leaves' or user_id is not null),
+    check (effect not in ('suspends', 'removes_person', 'changes_person') or person_id is not null),
+    check (effect <> 'ends_sessions' or session_ids is not null),
+    check (effect not in ('changes_message', 'removes_message') or message_id is not null)
 );

@@ -3,7 +3,8 @@
 -- is passed over: whoever has worked out which of many items make events hands over all of them, and
 -- filters nothing.
 create or replace function append_events(
-    workspaces bigint[], positions bigint[], stamp integer, kinds text[],
+    workspaces bigint[], positions bigint[], stamp integer,
+    kinds text[], effects text[], people bigint[], sessions text[],
     chats bigint[], users bigint[], messages bigint[], payloads json[]
 ) returns void language plpgsql as $$
 begin
@@ -29,11 +30,13 @@ begin
     ) then
         raise exception 'positions do not continue the log';
     end if;
-    insert into events (workspace_id, position, stamp, kind, chat_id, user_id, message_id, payload)
-    select new.workspace_id, new.position, append_events.stamp, new.kind,
-           new.chat_id, new.user_id, new.message_id, new.payload
-    from unnest(workspaces, positions, kinds, chats, users, messages, payloads)
-        as new (workspace_id, position, kind, chat_id, user_id, message_id, payload)
+    insert into events (workspace_id, position, stamp, kind, effect, person_id, session_ids,
+                        chat_id, user_id, message_id, payload)
+    select new.workspace_id, new.position, append_events.stamp, new.kind, new.effect, new.person_id,
+           new.session_ids::uuid[], new.chat_id, new.user_id, new.message_id, new.payload
+    from unnest(workspaces, positions, kinds, effects, people, sessions, chats, users, messages, payloads)
+        as new (workspace_id, position, kind, effect, person_id, session_ids, chat_id, user_id,
+                message_id, payload)
     where new.position is not null;
 end;
 $$;

@@ -3,17 +3,21 @@
 -- ids, which of one chat is the primary key's alone: see send_messages.
 create or replace function log_entries_for(workspace bigint, first bigint, last bigint, reader bigint)
 returns table (
-    workspace_id bigint, "position" bigint, stamp integer, kind text, chat_id bigint, user_id bigint,
-    message_id bigint, payload json, joined bigint[],
+    workspace_id bigint, "position" bigint, stamp integer, kind text, effect text, person_id bigint,
+    session_ids uuid[], chat_id bigint, user_id bigint, message_id bigint, payload json, joined bigint[],
     seq bigint, sender_id bigint, message_kind text, content text, idempotency_key uuid,
     created_at timestamptz, edited_at timestamptz, deleted_at timestamptz
 ) language sql stable as $$
     select
-        e.workspace_id, e.position, e.stamp, e.kind, e.chat_id, e.user_id, e.message_id, e.payload,
-        case when e.kind = 'NewChat' then array(
-            select c.user_id from chat_members as c
-            where c.chat_id = e.chat_id and c.joined_position = e.position
-        ) end,
+        e.workspace_id, e.position, e.stamp, e.kind, e.effect, e.person_id, e.session_ids,
+        e.chat_id, e.user_id, e.message_id, e.payload,
+        case
+            when e.effect <> 'joins' then null
+            when e.user_id is not null then array[e.user_id]
+            else array(
+                select c.user_id from chat_members as c
+                where c.chat_id = e.chat_id and c.joined_position = e.position)
+        end,
         m.seq, m.sender_id, m.kind, m.content, m.idempotency_key,
         m.created_at, m.edited_at, m.deleted_at
     from events_for(workspace, first, last, reader) as e

@@ -132,6 +132,6 @@ begin
 
     perform append_events(
         workspaces, positions, stamp, array_fill('NewMessage'::text, array[cardinality(chats)]),
-        chats, null, message_ids, null);
+        array_fill('none'::text, array[cardinality(chats)]), null, null, chats, null, message_ids, null);
 end;
 $$;

@@ -1,18 +1,23 @@
-//! What happens in a workspace, as clients are told: one enum, one serialisation.
+//! What happens in a workspace, as clients are told: one enum, one serialisation, and one table of whom
+//! each event is for and what it does.
+
+mod effect;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::chat::{Chat, ChatMember};
-use crate::user::{Role, User};
+use crate::user::{Role, User, UserStatus};
 use crate::workspace::Workspace;
 use crate::{ChatId, MessageId, SessionId, Timestamp, UserId};
+
+pub use effect::Effect;
 
 /// A durable event; its JSON is the `data` of a frame: `{"event": "<Name>", …fields…}`. Those about
 /// messages are not among them: the log names messages and never copies them.
 ///
 /// A reader meets kinds that a newer build has written: those pass through it unparsed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event")]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
 pub enum Event {
@@ -46,6 +51,8 @@ pub enum Event {
     },
     WorkspaceUpdated(Workspace),
     SessionRevoked {
+        #[serde(skip)]
+        user_id: UserId,
         session_id: SessionId,
     },
 }
@@ -60,24 +67,74 @@ pub enum LeaveReason {
     Removed,
 }
 
+/// Who receives an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Everyone in the workspace.
+    Workspace,
+    /// One person.
+    User(UserId),
+    /// The chat's members at the event's position.
+    Chat(ChatId),
+    /// The chat's members, and this person.
+    ChatAnd(ChatId, UserId),
+}
+
+/// How the log notes an event, besides its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declaration {
+    /// The event's name, in the log and in frames: a label for clients, which decides nothing.
+    pub kind: &'static str,
+    /// Who receives it.
+    pub audience: Audience,
+    /// What it does.
+    pub effect: Effect,
+}
+
+/// The event of a message that was sent to a chat. It has no payload: the log names the message.
+pub(crate) fn new_message(chat_id: ChatId) -> Declaration {
+    declare("NewMessage", Audience::Chat(chat_id), Effect::None)
+}
+
 impl Event {
-    /// The event's name, in the log and in frames.
+    /// The table of all events that have a payload.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn declaration(&self) -> Declaration {
+        use Audience::{Chat, ChatAnd, User as Person, Workspace as Everyone};
+        use Effect::{
+            ChangesPerson, ClosesChat, EndsSessions, Joins, Leaves, None, RemovesPerson, Suspends,
+        };
         match self {
-            Self::NewChat(_) => "NewChat",
-            Self::ChatUpdated(_) => "ChatUpdated",
-            Self::ChatDeleted { .. } => "ChatDeleted",
-            Self::UserJoinedChat { .. } => "UserJoinedChat",
-            Self::UserLeftChat { .. } => "UserLeftChat",
-            Self::MemberUpdated(_) => "MemberUpdated",
-            Self::UserJoinedWorkspace(_) => "UserJoinedWorkspace",
-            Self::UserUpdated(_) => "UserUpdated",
-            Self::UserLeftWorkspace { .. } => "UserLeftWorkspace",
-            Self::WorkspaceUpdated(_) => "WorkspaceUpdated",
-            Self::SessionRevoked { .. } => "SessionRevoked",
+            Self::NewChat(chat) => declare("NewChat", Chat(chat.id), Joins),
+            Self::ChatUpdated(chat) => declare("ChatUpdated", Chat(chat.id), None),
+            Self::ChatDeleted { id } => declare("ChatDeleted", Chat(*id), ClosesChat),
+            Self::UserJoinedChat { chat_id, user_id, .. } => {
+                declare("UserJoinedChat", ChatAnd(*chat_id, *user_id), Joins)
+            }
+            Self::UserLeftChat { chat_id, user_id, .. } => {
+                declare("UserLeftChat", ChatAnd(*chat_id, *user_id), Leaves)
+            }
+            Self::MemberUpdated(member) => declare("MemberUpdated", Chat(member.chat_id), None),
+            Self::UserJoinedWorkspace(user) => {
+                declare("UserJoinedWorkspace", Everyone, ChangesPerson(user.id))
+            }
+            Self::UserUpdated(user) => match user.status {
+                UserStatus::Suspended => declare("UserUpdated", Everyone, Suspends(user.id)),
+                UserStatus::Active => declare("UserUpdated", Everyone, ChangesPerson(user.id)),
+            },
+            Self::UserLeftWorkspace { user_id, .. } => {
+                declare("UserLeftWorkspace", Everyone, RemovesPerson(*user_id))
+            }
+            Self::WorkspaceUpdated(_) => declare("WorkspaceUpdated", Everyone, None),
+            Self::SessionRevoked { user_id, session_id } => {
+                declare("SessionRevoked", Person(*user_id), EndsSessions(vec![*session_id]))
+            }
         }
     }
+}
+
+fn declare(kind: &'static str, audience: Audience, effect: Effect) -> Declaration {
+    Declaration { kind, audience, effect }
 }
 
 /// An event past the log: lossy, without id, for the named person's streams in one workspace.

@@ -7,12 +7,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use devdb::TestDatabase;
-use fechatter_core::event::Event;
-use fechatter_core::log::{self, Audience, DOORBELL_CHANNEL, Log, LogWriter, Range};
+use fechatter_core::event::{Effect, Event, LeaveReason};
+use fechatter_core::log::{self, DOORBELL_CHANNEL, Log, LogWriter, Range};
 use fechatter_core::schema::{CODE, MIGRATOR};
 use fechatter_core::{ChatId, Position, SessionId, UserId, WorkspaceId};
-use sqlx::PgPool;
 use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::{AssertSqlSafe, PgPool};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -66,10 +66,8 @@ impl World {
 }
 
 fn event() -> Event {
-    Event::SessionRevoked { session_id: SessionId(Uuid::nil()) }
+    Event::UserLeftWorkspace { user_id: UserId(1), reason: LeaveReason::Left }
 }
-
-const ALL: Audience = Audience::Workspace;
 
 #[tokio::test]
 async fn concurrent_writers_leave_no_gap() {
@@ -81,7 +79,7 @@ async fn concurrent_writers_leave_no_gap() {
         writers.spawn(async move {
             let mut writer = LogWriter::lock(&log, &[acme]).await.unwrap();
             for _ in 0..events {
-                writer.append(acme, ALL, &event()).unwrap();
+                writer.append(acme, &event()).unwrap();
             }
             writer.commit().await.unwrap();
         });
@@ -101,7 +99,7 @@ async fn writers_of_several_logs_do_not_wait_for_each_other_for_ever() {
             let both = if i % 2 == 0 { [acme, evil] } else { [evil, acme] };
             let mut writer = LogWriter::lock(&log, &both).await.unwrap();
             for id in both {
-                writer.append(id, ALL, &event()).unwrap();
+                writer.append(id, &event()).unwrap();
             }
             writer.commit().await.unwrap();
         });
@@ -121,7 +119,7 @@ async fn a_reader_never_sees_a_lower_position_later() {
         writers.spawn(async move {
             for _ in 0..20 {
                 let mut writer = LogWriter::lock(&log, &[acme]).await.unwrap();
-                writer.append(acme, ALL, &event()).unwrap();
+                writer.append(acme, &event()).unwrap();
                 writer.commit().await.unwrap();
             }
         });
@@ -168,7 +166,7 @@ async fn what_is_checked_under_the_lock_sees_every_earlier_commit() {
         .execute(first.db())
         .await
         .unwrap();
-    first.append(acme, ALL, &event()).unwrap();
+    first.append(acme, &event()).unwrap();
     first.commit().await.unwrap();
     assert_eq!(second.await.unwrap(), "renamed");
 }
@@ -178,11 +176,11 @@ async fn a_writer_that_does_not_commit_leaves_nothing_behind() {
     let world = World::new().await;
     let acme = world.workspace("acme").await;
     let mut writer = LogWriter::lock(&world.log, &[acme]).await.unwrap();
-    assert_eq!(writer.append(acme, ALL, &event()).unwrap(), Position(1));
+    assert_eq!(writer.append(acme, &event()).unwrap(), Position(1));
     drop(writer);
 
     let mut writer = LogWriter::lock(&world.log, &[acme]).await.unwrap();
-    assert_eq!(writer.append(acme, ALL, &event()).unwrap(), Position(1));
+    assert_eq!(writer.append(acme, &event()).unwrap(), Position(1));
     writer.commit().await.unwrap();
     assert_eq!(world.positions(acme).await, [1]);
 }
@@ -192,7 +190,7 @@ async fn a_log_that_is_not_held_takes_nothing() {
     let world = World::new().await;
     let (acme, evil) = (world.workspace("acme").await, world.workspace("evil").await);
     let mut writer = LogWriter::lock(&world.log, &[acme]).await.unwrap();
-    assert!(writer.append(evil, ALL, &event()).is_err());
+    assert!(writer.append(evil, &event()).is_err());
     assert!(LogWriter::lock(&world.log, &[WorkspaceId(999)]).await.is_err());
 }
 
@@ -201,7 +199,7 @@ async fn the_database_refuses_gaps_and_other_isolation() {
     let world = World::new().await;
     let acme = world.workspace("acme").await;
     let append = "select append_events(array[$1::bigint], array[$2::bigint], 1, array['X'],
-        array[null::bigint], array[null::bigint], array[null::bigint], array['{}'::json])";
+        array['none'], null, null, null, null, null, array['{}'::json])";
     let skipping = sqlx::query(append).bind(acme).bind(2_i64).execute(&world.db).await;
     assert!(skipping.unwrap_err().to_string().contains("do not continue the log"));
 
@@ -214,6 +212,60 @@ async fn the_database_refuses_gaps_and_other_isolation() {
 }
 
 #[tokio::test]
+async fn the_database_refuses_an_event_that_does_not_say_what_it_does_or_to_whom() {
+    let world = World::new().await;
+    let acme = world.workspace("acme").await;
+    for effect in [
+        "null::text",
+        "'joins'",
+        "'leaves'",
+        "'closes_chat'",
+        "'suspends'",
+        "'removes_person'",
+        "'changes_person'",
+        "'ends_sessions'",
+        "'changes_message'",
+        "'removes_message'",
+    ] {
+        let append = format!(
+            "select append_events(array[{acme}::bigint], array[1::bigint], 1, array['X'],
+                array[{effect}], null, null, null, null, null, array['{{}}'::json])"
+        );
+        let refused = sqlx::query(AssertSqlSafe(append)).execute(&world.db).await.unwrap_err();
+        let constraint = refused.to_string();
+        assert!(constraint.contains("constraint"), "{effect}: {constraint}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_says_what_it_does_and_to_whom() {
+    let world = World::new().await;
+    let acme = world.workspace("acme").await;
+    let session_id = SessionId(Uuid::from_u128(7));
+    let mut writer = LogWriter::lock(&world.log, &[acme]).await.unwrap();
+    for event in [
+        Event::ChatDeleted { id: ChatId(1) },
+        Event::SessionRevoked { user_id: UserId(2), session_id },
+        event(),
+    ] {
+        writer.append(acme, &event).unwrap();
+    }
+    writer.commit().await.unwrap();
+
+    let range = Range { workspace_id: acme, from: Position(1), to: Position(3) };
+    let entries = log::read(&world.db, &[range], None, 10).await.unwrap();
+    let told: Vec<_> = entries.into_iter().map(|e| (e.effect, e.chat_id, e.user_id)).collect();
+    assert_eq!(
+        told,
+        [
+            (Some(Effect::ClosesChat), Some(ChatId(1)), None),
+            (Some(Effect::EndsSessions(vec![session_id])), None, Some(UserId(2))),
+            (Some(Effect::RemovesPerson(UserId(1))), None, None),
+        ]
+    );
+}
+
+#[tokio::test]
 async fn the_doorbell_rings_after_the_commit_with_the_workspaces_ids() {
     let world = World::new().await;
     let (acme, evil) = (world.workspace("acme").await, world.workspace("evil").await);
@@ -221,8 +273,8 @@ async fn the_doorbell_rings_after_the_commit_with_the_workspaces_ids() {
     listener.listen(DOORBELL_CHANNEL).await.unwrap();
 
     let mut writer = LogWriter::lock(&world.log, &[acme, evil]).await.unwrap();
-    writer.append(acme, ALL, &event()).unwrap();
-    writer.append(evil, ALL, &event()).unwrap();
+    writer.append(acme, &event()).unwrap();
+    writer.append(evil, &event()).unwrap();
     writer.commit().await.unwrap();
 
     let ring = timeout(PATIENCE, listener.recv()).await;
@@ -252,10 +304,11 @@ async fn a_reader_gets_what_was_for_them_when_it_happened() {
     .execute(&world.db)
     .await
     .unwrap();
-    let chat = Audience::Chat(ChatId(1));
+    let chat = Event::ChatDeleted { id: ChatId(1) };
+    let person = Event::SessionRevoked { user_id: UserId(2), session_id: SessionId(Uuid::nil()) };
     let mut writer = LogWriter::lock(&world.log, &[acme]).await.unwrap();
-    for audience in [chat, chat, chat, chat, Audience::User(UserId(2)), ALL] {
-        writer.append(acme, audience, &event()).unwrap();
+    for event in [&chat, &chat, &chat, &chat, &person, &event()] {
+        writer.append(acme, event).unwrap();
     }
     writer.commit().await.unwrap();
 

@@ -1,74 +1,48 @@
 //! The events that end streams.
 
-use fechatter_core::log::Entry;
+use std::sync::Arc;
+
+use fechatter_core::event::Effect;
 use fechatter_core::token::AuthUser;
-use fechatter_core::user::UserStatus;
 use fechatter_core::{SessionId, UserId};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use tracing::error;
 
 use crate::frame::GoodbyeReason;
 
 /// Whose streams an event is the last one of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// Those of a session.
-    Session(SessionId),
+    /// Those of these sessions.
+    Sessions(Arc<[SessionId]>),
     /// Those of somebody who was suspended.
     Suspended(UserId),
     /// Those of somebody who has left the workspace, or was removed.
     Removed(UserId),
-}
-
-#[derive(Deserialize)]
-struct SessionRevoked {
-    session_id: SessionId,
-}
-
-#[derive(Deserialize)]
-struct UserUpdated {
-    id: UserId,
-    status: UserStatus,
-}
-
-#[derive(Deserialize)]
-struct UserLeftWorkspace {
-    user_id: UserId,
+    /// All: a newer version has written what it does. Whoever comes back is checked anew.
+    Unknown,
 }
 
 impl Ending {
-    /// What an event ends, if it ends anything.
-    pub(crate) fn of(entry: &Entry) -> Option<Self> {
-        match entry.kind.as_str() {
-            "SessionRevoked" => {
-                read(entry).map(|revoked: SessionRevoked| Self::Session(revoked.session_id))
-            }
-            "UserUpdated" => read(entry).and_then(|updated: UserUpdated| {
-                (updated.status == UserStatus::Suspended).then_some(Self::Suspended(updated.id))
-            }),
-            "UserLeftWorkspace" => {
-                read(entry).map(|left: UserLeftWorkspace| Self::Removed(left.user_id))
-            }
+    /// What an event of this effect ends, if it ends anything.
+    pub(crate) fn of(effect: Option<&Effect>) -> Option<Self> {
+        let Some(effect) = effect else { return Some(Self::Unknown) };
+        match effect {
+            Effect::EndsSessions(ids) => Some(Self::Sessions(ids.as_slice().into())),
+            Effect::Suspends(id) => Some(Self::Suspended(*id)),
+            Effect::RemovesPerson(id) => Some(Self::Removed(*id)),
             _ => None,
         }
     }
 
     /// Why it ends a stream of this reader, if it does.
-    pub(crate) fn reason_for(self, reader: &AuthUser) -> Option<GoodbyeReason> {
+    pub(crate) fn reason_for(&self, reader: &AuthUser) -> Option<GoodbyeReason> {
         let (hit, reason) = match self {
-            Self::Session(id) => (id == reader.session_id, GoodbyeReason::SessionRevoked),
-            Self::Suspended(id) => (id == reader.id, GoodbyeReason::Suspended),
-            Self::Removed(id) => (id == reader.id, GoodbyeReason::Removed),
+            Self::Sessions(ids) => {
+                (ids.contains(&reader.session_id), GoodbyeReason::SessionRevoked)
+            }
+            Self::Suspended(id) => (*id == reader.id, GoodbyeReason::Suspended),
+            Self::Removed(id) => (*id == reader.id, GoodbyeReason::Removed),
+            Self::Unknown => (true, GoodbyeReason::Draining),
         };
         hit.then_some(reason)
     }
-}
-
-fn read<T: DeserializeOwned>(entry: &Entry) -> Option<T> {
-    let read = entry.data.as_ref().and_then(|data| serde_json::from_slice(data).ok());
-    if read.is_none() {
-        error!(cursor = %entry.cursor, kind = entry.kind, "an event does not say whom it ends");
-    }
-    read
 }

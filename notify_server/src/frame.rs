@@ -221,6 +221,7 @@ fn frame(retry: Option<u64>, id: Option<Cursor>, event: &str, data: &[u8]) -> Fr
 
 #[cfg(test)]
 mod tests {
+    use fechatter_core::event::Effect;
     use fechatter_core::{Position, WorkspaceId};
 
     use super::*;
@@ -230,6 +231,7 @@ mod tests {
             workspace_id: WorkspaceId(1),
             cursor: "0000002a-7".parse().unwrap(),
             kind: "ChatDeleted".into(),
+            effect: Some(Effect::ClosesChat),
             chat_id: None,
             user_id: None,
             message_id: None,

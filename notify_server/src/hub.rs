@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::frame::{self, GoodbyeReason};
 use crate::outbox::{End, Outbox, Takers};
-use crate::room::{Answer, Missed, Reader, Room, Snapshot};
+use crate::room::{Answer, Missed, Obstacle, Reader, Room, Snapshot};
 use crate::tail::News;
 
 /// How long a workspace stays once its last stream has gone.
@@ -53,8 +53,8 @@ pub(crate) enum Advance {
     To(Cursor),
     /// The workspace has left and come back since: what was read is not about the one here now.
     Outdated,
-    /// The log does not go on from where the workspace is.
-    Diverged,
+    /// The workspace cannot go on.
+    Stopped(Obstacle),
 }
 
 /// A stream's end of the hub. Dropping it detaches the stream.
@@ -210,8 +210,8 @@ impl Hub {
         let Some(room) = room.as_mut().filter(|room| room.head() == from) else {
             return Advance::Outdated;
         };
-        if room.advance(entries).is_err() {
-            return Advance::Diverged;
+        if let Err(obstacle) = room.advance(entries) {
+            return Advance::Stopped(obstacle);
         }
         room.trim(self.limits.events, share);
         Advance::To(room.head())
@@ -293,6 +293,7 @@ pub(crate) mod tests {
     use std::thread;
 
     use fechatter_core::SessionId;
+    use fechatter_core::event::Effect;
     use fechatter_core::log::Entry;
 
     use super::*;
@@ -311,6 +312,7 @@ pub(crate) mod tests {
             workspace_id,
             cursor: at(position),
             kind: "WorkspaceUpdated".into(),
+            effect: Some(Effect::None),
             chat_id: None,
             user_id: None,
             message_id: None,

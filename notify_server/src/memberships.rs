@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use fechatter_core::event::Effect;
 use fechatter_core::log::Entry;
 use fechatter_core::{ChatId, Position, UserId};
 
@@ -64,17 +65,9 @@ impl Memberships {
 
     /// Begins what an event begins: who joins gets the event of it.
     pub(crate) fn begin(&mut self, entry: &Entry) {
-        let Some(chat_id) = entry.chat_id else { return };
-        let position = entry.cursor.position;
-        match (entry.kind.as_str(), entry.user_id) {
-            ("NewChat", _) => {
-                let joined = entry.joined.iter().map(|user_id| (*user_id, position));
-                self.chats.entry(chat_id).or_default().current.extend(joined);
-            }
-            ("UserJoinedChat", Some(user_id)) => {
-                self.chats.entry(chat_id).or_default().current.insert(user_id, position);
-            }
-            _ => {}
+        if let (Some(chat_id), Some(Effect::Joins)) = (entry.chat_id, &entry.effect) {
+            let joined = entry.joined.iter().map(|user_id| (*user_id, entry.cursor.position));
+            self.chats.entry(chat_id).or_default().current.extend(joined);
         }
     }
 
@@ -83,11 +76,11 @@ impl Memberships {
         let Some(chat_id) = entry.chat_id else { return };
         let Some(chat) = self.chats.get_mut(&chat_id) else { return };
         let left = entry.cursor.position;
-        let leavers: Vec<_> = match (entry.kind.as_str(), entry.user_id) {
-            ("UserLeftChat", Some(user_id)) => {
+        let leavers: Vec<_> = match (&entry.effect, entry.user_id) {
+            (Some(Effect::Leaves), Some(user_id)) => {
                 chat.current.remove_entry(&user_id).into_iter().collect()
             }
-            ("ChatDeleted", _) => chat.current.drain().collect(),
+            (Some(Effect::ClosesChat), _) => chat.current.drain().collect(),
             _ => return,
         };
         for (user_id, joined) in leavers {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use fechatter_core::event::Effect;
 use fechatter_core::log::{Cursor, Entry};
 use fechatter_core::{ChatId, MessageId, Position, UserId};
 
@@ -33,7 +34,7 @@ impl Event {
             cursor: entry.cursor,
             chat_id: entry.chat_id,
             user_id: entry.user_id,
-            ending: Ending::of(entry),
+            ending: Ending::of(entry.effect.as_ref()),
             frame: frame::durable(entry),
             message_id: entry.message_id,
         }
@@ -82,12 +83,14 @@ impl Recent {
 
     /// Adds the next event.
     pub(crate) fn push(&mut self, entry: &Entry, event: Event) {
-        match entry.kind.as_str() {
-            "NewMessage" => {}
+        match entry.effect {
             // Its messages are gone with it.
-            "ChatDeleted" => self.blank(entry.chat_id),
-            // The message has changed: what it was must not be told again. The log knows.
-            _ => self.forget_message(entry.message_id),
+            Some(Effect::ClosesChat) => self.blank(entry.chat_id),
+            // What the message was must not be told again. The log knows.
+            Some(Effect::ChangesMessage | Effect::RemovesMessage) => {
+                self.forget_message(entry.message_id);
+            }
+            _ => {}
         }
         self.bytes += event.bytes();
         self.events.push_back(event);

@@ -53,9 +53,14 @@ struct Stream {
     outbox: Arc<Outbox>,
 }
 
-/// The log does not go on from where this workspace is.
+/// Why a workspace cannot go on with what was read of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Diverged;
+pub(crate) enum Obstacle {
+    /// The log does not go on from where this workspace is.
+    Diverged,
+    /// An event has an effect that this version does not know: what it changes is to be loaded.
+    UnknownEffect,
+}
 
 /// Who reads, and up to where nothing can end their stream: there the database has just said that
 /// they may.
@@ -92,7 +97,7 @@ impl Reader {
     /// Why an event ends this reader's stream, if it does.
     pub(crate) fn ended_by(&self, event: &Event) -> Option<GoodbyeReason> {
         let later = event.cursor.position > self.checked_at;
-        event.ending.filter(|_| later).and_then(|ending| ending.reason_for(&self.user))
+        event.ending.as_ref().filter(|_| later)?.reason_for(&self.user)
     }
 }
 
@@ -185,15 +190,18 @@ impl Room {
     }
 
     /// Takes what the log says from its own newest event on, which must still be there.
-    pub(crate) fn advance(&mut self, entries: &[Entry]) -> Result<(), Diverged> {
-        let (first, rest) = entries.split_first().ok_or(Diverged)?;
+    pub(crate) fn advance(&mut self, entries: &[Entry]) -> Result<(), Obstacle> {
+        let (first, rest) = entries.split_first().ok_or(Obstacle::Diverged)?;
         let mut takers = Takers::default();
         if first.cursor != self.head() {
-            return Err(Diverged);
+            return Err(Obstacle::Diverged);
         }
         for entry in rest {
             if entry.cursor.position != self.head().position.next() {
-                return Err(Diverged);
+                return Err(Obstacle::Diverged);
+            }
+            if entry.effect.is_none() {
+                return Err(Obstacle::UnknownEffect);
             }
             let event = Event::new(entry);
             self.memberships.begin(entry);

@@ -24,6 +24,7 @@ use crate::frame::{GoodbyeReason, ResetReason};
 use crate::hub::{Advance, Hub};
 use crate::outbox::End;
 use crate::pace::Paces;
+use crate::room::Obstacle;
 
 /// Of the tail's connection.
 const SETTINGS: [(&str, &str); 2] = [("statement_timeout", "2s"), ("jit", "off")];
@@ -179,7 +180,14 @@ impl Tail {
                         }
                     }
                     Advance::Outdated => {}
-                    Advance::Diverged => self.start_over(connection, workspace_id, from).await?,
+                    Advance::Stopped(Obstacle::Diverged) => {
+                        self.start_over(connection, workspace_id, from).await?;
+                    }
+                    Advance::Stopped(Obstacle::UnknownEffect) => {
+                        warn!(%workspace_id, "a newer version has written what is not known here: \
+                                              loading the workspace anew");
+                        self.hub.forget(workspace_id, End::Goodbye(GoodbyeReason::Draining));
+                    }
                 }
             }
         }

@@ -6,7 +6,7 @@ use fechatter_core::{
     ChatId, SessionId, Timestamp, UserId, WorkspaceId,
     chat::{Chat, ChatType},
     event::Event,
-    log::{Audience, Log, LogWriter},
+    log::{Log, LogWriter},
     token::{Signer, Verifier},
     user::{Role, User, UserStatus},
 };
@@ -73,7 +73,7 @@ impl Town {
         log.create_log(id).await?;
         for user_id in &users {
             let event = Event::UserJoinedWorkspace(user(*user_id, id, users[0]));
-            log.append(id, Audience::Workspace, &event)?;
+            log.append(id, &event)?;
         }
         log.commit().await?;
         let people = users.iter().map(|user_id| user(*user_id, id, users[0])).collect::<Vec<_>>();
@@ -125,7 +125,7 @@ impl Town {
         .execute(log.db())
         .await?;
         let chat = channel(id, owner, name, users, member_count);
-        log.append(workspace_id, Audience::Chat(id), &Event::NewChat(chat))?;
+        log.append(workspace_id, &Event::NewChat(chat))?;
         log.commit().await?;
         Ok(id)
     }

@@ -1,14 +1,14 @@
 //! A workspace as the database has it when everything is over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result};
 use fechatter_core::{
     ChatId, MessageId, Position, Seq, SessionId, UserId, WorkspaceId,
+    event::Effect,
     log::{self, Cursor, Range},
     message::Message,
 };
-use serde_json::Value;
 use sqlx::{PgPool, Row, query};
 use uuid::Uuid;
 
@@ -38,9 +38,9 @@ pub struct Entry {
     pub user: Option<UserId>,
     /// Of what streams are given.
     pub digest: u64,
-    /// What a `NewMessage` is about.
+    /// The message that was sent.
     pub message: Option<MessageId>,
-    pub ends: Option<Ends>,
+    pub ends: Vec<Ends>,
 }
 
 /// Whose streams and calls an event ends.
@@ -119,9 +119,9 @@ impl Log {
     /// Where the first event stands that ends somebody's session, or all they do.
     #[must_use]
     pub fn end_of(&self, user: UserId, session: SessionId) -> Option<Position> {
-        let ends = [Some(Ends::Person(user)), Some(Ends::Session(session))];
-        let end =
-            self.entries.iter().find(|entry| entry.ends.is_some() && ends.contains(&entry.ends));
+        let theirs = [Ends::Person(user), Ends::Session(session)];
+        let ends = |entry: &&Entry| entry.ends.iter().any(|ends| theirs.contains(ends));
+        let end = self.entries.iter().find(ends);
         end.map(|entry| entry.cursor.position)
     }
 }
@@ -141,40 +141,34 @@ impl Stored {
 async fn entries(db: &PgPool, workspace_id: WorkspaceId) -> Result<Vec<Entry>> {
     let head = log::head(db, workspace_id).await?.position;
     let mut entries = Vec::new();
+    let mut sent = HashSet::new();
     let mut from = Position(1);
     while from <= head {
         let to = Position(from.0 + AT_ONCE - 1);
         let range = Range { workspace_id, from, to };
         for entry in log::read(db, &[range], None, AT_ONCE).await? {
-            entries.push(read_entry(entry)?);
+            // The first event about a message is that it was sent.
+            let message = entry.message_id.filter(|id| sent.insert(*id));
+            entries.push(read_entry(entry, message)?);
         }
         from = to.next();
     }
     Ok(entries)
 }
 
-fn read_entry(entry: log::Entry) -> Result<Entry> {
-    let data = entry.data.unwrap_or_default();
-    let ends = || -> Result<Option<Ends>> {
-        let json: Value = serde_json::from_slice(&data)?;
-        let number = |name: &str| json[name].as_i64().map(UserId).context("an id");
-        Ok(match entry.kind.as_str() {
-            "SessionRevoked" => {
-                Some(Ends::Session(serde_json::from_value(json["session_id"].clone())?))
-            }
-            "UserUpdated" if json["status"] == "Suspended" => Some(Ends::Person(number("id")?)),
-            "UserLeftWorkspace" => Some(Ends::Person(number("user_id")?)),
-            _ => None,
-        })
+fn read_entry(entry: log::Entry, message: Option<MessageId>) -> Result<Entry> {
+    let effect = entry.effect.with_context(|| format!("the effect of a {}", entry.kind))?;
+    let ends = match &effect {
+        Effect::EndsSessions(ids) => ids.iter().copied().map(Ends::Session).collect(),
+        Effect::Suspends(id) | Effect::RemovesPerson(id) => vec![Ends::Person(*id)],
+        _ => Vec::new(),
     };
-    let can_end = ["SessionRevoked", "UserUpdated", "UserLeftWorkspace"].contains(&&*entry.kind);
-    let ends = if can_end { ends().context("reading an event that ends something")? } else { None };
     Ok(Entry {
         cursor: entry.cursor,
         chat: entry.chat_id,
         user: entry.user_id,
-        digest: digest(&data),
-        message: entry.message_id.filter(|_| entry.kind == "NewMessage"),
+        digest: digest(&entry.data.unwrap_or_default()),
+        message,
         kind: entry.kind,
         ends,
     })

@@ -86,7 +86,7 @@ impl Story {
     /// Alice's phone is signed out.
     fn signs_alice_out(&mut self) {
         self.appends("SessionRevoked", None, Some(ALICE));
-        self.log.entries.last_mut().unwrap().ends = Some(Ends::Session(PHONE));
+        self.log.entries.last_mut().unwrap().ends = vec![Ends::Session(PHONE)];
     }
 
     fn removes(&mut self, user: UserId) -> i64 {
@@ -127,7 +127,7 @@ fn entry(position: i64, kind: &str, chat: Option<ChatId>, user: Option<UserId>) 
         user,
         digest,
         message: None,
-        ends: None,
+        ends: Vec::new(),
     }
 }
 
@@ -393,7 +393,7 @@ fn what_a_signed_out_session_sends_is_leaked() {
 fn what_comes_after_the_end_of_a_stream_is_leaked() {
     let mut story = Story::new();
     story.appends("UserUpdated", None, None);
-    story.log.entries.last_mut().unwrap().ends = Some(Ends::Person(BOB));
+    story.log.entries.last_mut().unwrap().ends = vec![Ends::Person(BOB)];
     story.hears(heard(5));
     story.streams[0].end = StreamEnd::Refused;
     story.counts([0; 5]);

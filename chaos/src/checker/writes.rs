@@ -109,7 +109,7 @@ pub(super) fn check_senders(log: &Log, sends: &[Send]) -> Verdict {
         log.messages.iter().map(|message| (message.id, message)).collect();
     let mut ended = HashSet::new();
     for entry in &log.entries {
-        ended.extend(entry.ends);
+        ended.extend(entry.ends.iter().copied());
         let Some((chat, id)) = entry.chat.zip(entry.message) else { continue };
         let Some(message) = messages.get(&id) else { continue };
         let position = entry.cursor.position;

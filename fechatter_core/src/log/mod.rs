@@ -8,7 +8,7 @@ mod writer;
 pub use cursor::{BadCursor, Cursor, Stamp};
 pub use doorbell::{DOORBELL_CHANNEL, EPHEMERAL_CHANNEL, Ephemeral};
 pub use read::{Entry, Found, Head, PLAN_ONCE, Range, count_for, head, look_again, read};
-pub use writer::{Audience, LogWriter};
+pub use writer::LogWriter;
 
 use ::metrics::counter;
 use doorbell::Doorbell;

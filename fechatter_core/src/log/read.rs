@@ -8,8 +8,9 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{Cursor, Stamp};
+use crate::event::Effect;
 use crate::message::{Mentions, Message, MessageKind};
-use crate::{ChatId, MessageId, Position, Seq, Timestamp, UserId, WorkspaceId};
+use crate::{ChatId, MessageId, Position, Seq, SessionId, Timestamp, UserId, WorkspaceId};
 
 /// Positions of one log, both ends inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +31,12 @@ pub struct Entry {
     pub workspace_id: WorkspaceId,
     pub cursor: Cursor,
     pub kind: String,
+    /// None where a newer version has written one that this one does not know.
+    pub effect: Option<Effect>,
     pub chat_id: Option<ChatId>,
     pub user_id: Option<UserId>,
     pub message_id: Option<MessageId>,
-    /// The people whose membership a `NewChat` began.
+    /// The people who join the chat.
     pub joined: Vec<UserId>,
     /// The frame's `data`; none when the event's message is gone.
     pub data: Option<Bytes>,
@@ -171,7 +174,8 @@ pub async fn read(
         Row,
         r#"select e.workspace_id as "workspace_id!: WorkspaceId",
                   e.position as "position!: Position", e.stamp as "stamp!: Stamp",
-                  e.kind as "kind!", e.chat_id as "chat_id: ChatId", e.user_id as "user_id: UserId",
+                  e.kind as "kind!", e.effect as "effect!", e.person_id as "person_id: UserId",
+                  e.session_ids as "session_ids: Vec<SessionId>", e.chat_id as "chat_id: ChatId", e.user_id as "user_id: UserId",
                   e.message_id as "message_id: MessageId",
                   e.payload as "payload: Json<Box<RawValue>>", e.joined as "joined: Vec<UserId>",
                   e.seq as "seq: Seq", e.sender_id as "sender_id: UserId",
@@ -203,6 +207,9 @@ struct Row {
     position: Position,
     stamp: Stamp,
     kind: String,
+    effect: String,
+    person_id: Option<UserId>,
+    session_ids: Option<Vec<SessionId>>,
     chat_id: Option<ChatId>,
     user_id: Option<UserId>,
     message_id: Option<MessageId>,
@@ -243,6 +250,7 @@ impl Row {
             workspace_id: self.workspace_id,
             cursor: Cursor { stamp: self.stamp, position: self.position },
             kind: self.kind,
+            effect: Effect::of_columns(&self.effect, self.person_id, self.session_ids),
             chat_id: self.chat_id,
             user_id: self.user_id,
             message_id: self.message_id,

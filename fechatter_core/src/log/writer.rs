@@ -9,41 +9,30 @@ use tokio::time::timeout_at;
 
 use super::{Log, Stamp};
 use crate::commit::durably;
-use crate::event::Event;
+use crate::event::{self, Audience, Declaration, Event};
 use crate::finish::Finish;
 use crate::sabotage::{self, Sabotage};
 use crate::turns::Turn;
-use crate::{ChatId, MessageId, Position, UserId, WorkspaceId, db, metrics};
-
-/// The kind of the event that a message was sent.
-const NEW_MESSAGE: &str = "NewMessage";
+use crate::{ChatId, MessageId, Position, SessionId, UserId, WorkspaceId, db, metrics};
 
 /// How long a writer waits for the locks of its logs: in PostgreSQL, where each lock is waited for up to
 /// twice 2 s if others wait, and before for a connection to wait on.
 const UNTIL_LOCKED: Duration = Duration::from_millis(2_500);
 
-/// Who receives an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Audience {
-    /// Everyone in the workspace.
-    Workspace,
-    /// One person.
-    User(UserId),
-    /// The chat's members at the event's position.
-    Chat(ChatId),
-    /// The chat's members, and this person.
-    ChatAnd(ChatId, UserId),
+/// The columns of an audience.
+fn columns(audience: Audience) -> (Option<ChatId>, Option<UserId>) {
+    match audience {
+        Audience::Workspace => (None, None),
+        Audience::User(user_id) => (None, Some(user_id)),
+        Audience::Chat(chat_id) => (Some(chat_id), None),
+        Audience::ChatAnd(chat_id, user_id) => (Some(chat_id), Some(user_id)),
+    }
 }
 
-impl Audience {
-    fn columns(self) -> (Option<ChatId>, Option<UserId>) {
-        match self {
-            Self::Workspace => (None, None),
-            Self::User(user_id) => (None, Some(user_id)),
-            Self::Chat(chat_id) => (Some(chat_id), None),
-            Self::ChatAnd(chat_id, user_id) => (Some(chat_id), Some(user_id)),
-        }
-    }
+/// Session ids as an array in PostgreSQL's text: it has no arrays of arrays of different lengths.
+fn array(sessions: &[SessionId]) -> String {
+    let ids: Vec<_> = sessions.iter().map(|id| id.0.to_string()).collect();
+    format!("{{{}}}", ids.join(","))
 }
 
 /// A transaction that holds the locks of the logs it may append to.
@@ -66,6 +55,9 @@ struct Pending {
     workspaces: Vec<WorkspaceId>,
     positions: Vec<Position>,
     kinds: Vec<&'static str>,
+    effects: Vec<&'static str>,
+    people: Vec<Option<UserId>>,
+    sessions: Vec<Option<String>>,
     chats: Vec<Option<ChatId>>,
     users: Vec<Option<UserId>>,
     messages: Vec<Option<MessageId>>,
@@ -191,15 +183,10 @@ impl LogWriter {
     ///
     /// # Errors
     /// When the log is not held.
-    pub fn append(
-        &mut self,
-        workspace_id: WorkspaceId,
-        audience: Audience,
-        event: &Event,
-    ) -> sqlx::Result<Position> {
+    pub fn append(&mut self, workspace_id: WorkspaceId, event: &Event) -> sqlx::Result<Position> {
         let payload =
             serde_json::to_string(event).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        self.push(workspace_id, audience, event.kind(), (None, Some(payload)))
+        self.push(workspace_id, &event.declaration(), (None, Some(payload)))
     }
 
     /// Adds the event of a message that was sent to a chat. It names the message: readers get it as
@@ -213,23 +200,24 @@ impl LogWriter {
         chat_id: ChatId,
         message_id: MessageId,
     ) -> sqlx::Result<Position> {
-        let audience = Audience::Chat(chat_id);
-        self.push(workspace_id, audience, NEW_MESSAGE, (Some(message_id), None))
+        self.push(workspace_id, &event::new_message(chat_id), (Some(message_id), None))
     }
 
     fn push(
         &mut self,
         workspace_id: WorkspaceId,
-        audience: Audience,
-        kind: &'static str,
+        Declaration { kind, audience, effect }: &Declaration,
         (message, payload): (Option<MessageId>, Option<String>),
     ) -> sqlx::Result<Position> {
         let head = self.heads.get_mut(&workspace_id).ok_or_else(not_held)?;
-        let (chat, user) = audience.columns();
+        let (chat, user) = columns(*audience);
         *head = head.next();
         self.pending.workspaces.push(workspace_id);
         self.pending.positions.push(*head);
         self.pending.kinds.push(kind);
+        self.pending.effects.push(effect.name());
+        self.pending.people.push(effect.person());
+        self.pending.sessions.push(effect.sessions().map(array));
         self.pending.chats.push(chat);
         self.pending.users.push(user);
         self.pending.messages.push(message);
@@ -254,11 +242,14 @@ impl LogWriter {
         let pending = self.pending;
         if !pending.workspaces.is_empty() {
             sqlx::query!(
-                "select append_events($1, $2, $3, $4, $5, $6, $7, $8::text[]::json[])",
+                "select append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::text[]::json[])",
                 &pending.workspaces as _,
                 &pending.positions as _,
                 Stamp::random() as _,
                 &pending.kinds as _,
+                &pending.effects as _,
+                &pending.people as _,
+                &pending.sessions as _,
                 &pending.chats as _,
                 &pending.users as _,
                 &pending.messages as _,

@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use fechatter_core::chat::{Chat, ChatType, LISTED_MEMBERS};
 use fechatter_core::config::LimitsConfig;
 use fechatter_core::event::Event;
-use fechatter_core::log::{Audience, Log, LogWriter};
+use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::Role;
 use fechatter_core::{ChatId, Seq, UserId, WorkspaceId};
 use serde::Deserialize;
@@ -177,7 +177,7 @@ pub(crate) async fn create(
     .execute(writer.db())
     .await?;
     let chat = find(writer.db(), workspace_id, id).await?;
-    writer.append(workspace_id, Audience::Chat(id), &Event::NewChat(chat.clone()))?;
+    writer.append(workspace_id, &Event::NewChat(chat.clone()))?;
     writer.commit().await?;
     Ok(Created::New(chat))
 }
@@ -439,8 +439,7 @@ pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> R
     .await
     .on_constraint(&UNIQUE_NAME, AppError::ChatNameTaken)?;
     let chat = find(writer.db(), workspace_id, member.chat_id).await?;
-    let audience = Audience::Chat(chat.id);
-    writer.append(workspace_id, audience, &Event::ChatUpdated(chat.clone()))?;
+    writer.append(workspace_id, &Event::ChatUpdated(chat.clone()))?;
     writer.commit().await?;
     Ok(chat)
 }
@@ -461,7 +460,7 @@ pub(crate) async fn delete(log: &Log, member: Member) -> Result<()> {
     member.require_role(Role::Owner)?;
     let workspace_id = member.user.workspace_id;
     let event = Event::ChatDeleted { id: member.chat_id };
-    let position = writer.append(workspace_id, Audience::Chat(member.chat_id), &event)?;
+    let position = writer.append(workspace_id, &event)?;
     sqlx::query!(
         "update chats set deleted_at = clock_timestamp() where id = $1",
         member.chat_id as _

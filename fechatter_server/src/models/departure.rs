@@ -1,7 +1,7 @@
 //! Leaving: chats, or the workspace with all its chats.
 
 use fechatter_core::event::{Event, LeaveReason};
-use fechatter_core::log::{Audience, Log, LogWriter};
+use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::{Role, User};
 use fechatter_core::{ChatId, Position, UserId, WorkspaceId};
 use sqlx::PgConnection;
@@ -67,7 +67,7 @@ async fn depart(
     let memberships: Vec<_> = chats.into_iter().map(|chat_id| (chat_id, id)).collect();
     end_memberships(writer, workspace_id, &memberships, (actor_id, reason)).await?;
     let left = Event::UserLeftWorkspace { user_id: id, reason };
-    writer.append(workspace_id, Audience::Workspace, &left)?;
+    writer.append(workspace_id, &left)?;
     workspace_role::pass_on_from(writer, leaver).await
 }
 
@@ -137,7 +137,7 @@ pub(crate) async fn end_memberships(
             actor_id,
             reason,
         };
-        writer.append(workspace_id, Audience::ChatAnd(row.chat_id, row.user_id), &event)?;
+        writer.append(workspace_id, &event)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use fechatter_core::chat::{Chat, ChatMember, ChatType};
 use fechatter_core::event::{Event, LeaveReason};
-use fechatter_core::log::{Audience, Log, LogWriter};
+use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::{Role, UserStatus};
 use fechatter_core::{ChatId, Position, UserId, WorkspaceId};
 use sqlx::{PgConnection, PgExecutor, PgPool};
@@ -281,8 +281,7 @@ pub(crate) async fn admit(
             actor_id,
             chat: chat.clone(),
         };
-        let audience = Audience::ChatAnd(chat_id, row.user_id);
-        writer.append(workspace_id, audience, &event)?;
+        writer.append(workspace_id, &event)?;
         members.push(ChatMember { chat_id, user_id: row.user_id, joined_at: row.joined_at, role });
     }
     Ok(members)

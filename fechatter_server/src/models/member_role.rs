@@ -3,7 +3,7 @@
 use fechatter_core::chat::{Chat, ChatMember, ChatType};
 use fechatter_core::config::LimitsConfig;
 use fechatter_core::event::Event;
-use fechatter_core::log::{Audience, Log};
+use fechatter_core::log::Log;
 use fechatter_core::user::Role;
 use fechatter_core::{ChatId, UserId};
 use serde::Deserialize;
@@ -96,12 +96,11 @@ async fn transfer(
     )
     .execute(writer.db())
     .await?;
-    let audience = Audience::Chat(chat_id);
     let updated = chat::find(writer.db(), workspace_id, chat_id).await?;
-    writer.append(workspace_id, audience, &Event::ChatUpdated(updated))?;
+    writer.append(workspace_id, &Event::ChatUpdated(updated))?;
     for person in [chat.created_by, target] {
         if let Some(member) = one(writer.db(), chat_id, person).await? {
-            writer.append(workspace_id, audience, &Event::MemberUpdated(member))?;
+            writer.append(workspace_id, &Event::MemberUpdated(member))?;
         }
     }
     Ok(writer.commit().await?)
@@ -180,7 +179,7 @@ async fn set_role(
     .await?;
     let after = ChatMember { role, ..before };
     let event = Event::MemberUpdated(after.clone());
-    writer.append(user.workspace_id, Audience::Chat(chat_id), &event)?;
+    writer.append(user.workspace_id, &event)?;
     writer.commit().await?;
     Ok(after)
 }

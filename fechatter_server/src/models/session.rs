@@ -2,7 +2,7 @@
 
 use fechatter_core::db::begin;
 use fechatter_core::event::Event;
-use fechatter_core::log::{Audience, Log, LogWriter};
+use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::{User, UserStatus};
 use fechatter_core::workspace::Workspace;
 use fechatter_core::{SessionId, UserId, WorkspaceId};
@@ -159,8 +159,8 @@ pub(crate) async fn revoke(
     .await?;
     for session_id in &ending {
         for workspace_id in &workspaces {
-            let event = Event::SessionRevoked { session_id: *session_id };
-            writer.append(*workspace_id, Audience::User(user_id), &event)?;
+            let event = Event::SessionRevoked { user_id, session_id: *session_id };
+            writer.append(*workspace_id, &event)?;
         }
     }
     writer.commit().await?;

@@ -17,7 +17,7 @@ const UNREAD_CAP: i64 = 100;
 ///
 /// Nothing here may change without an event of the member's audience: `services/chat_lists.rs` keeps
 /// lists until there is one. Where a new field changes by what one does oneself, that is an event
-/// for [`Audience::User`](fechatter_core::log::Audience::User).
+/// for [`Audience::User`](fechatter_core::event::Audience::User).
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ChatSidebar {
     id: ChatId,

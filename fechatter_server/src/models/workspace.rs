@@ -3,7 +3,7 @@
 use fechatter_core::config::{Config, WorkspaceCreation};
 use fechatter_core::db::begin;
 use fechatter_core::event::Event;
-use fechatter_core::log::{Audience, Log, LogWriter};
+use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::{Role, User};
 use fechatter_core::workspace::{JoinPolicy, Workspace};
 use fechatter_core::{UserId, WorkspaceId};
@@ -302,7 +302,7 @@ async fn admit(
     .execute(writer.db())
     .await?;
     let user = user::find(writer.db(), id, user_id).await?;
-    writer.append(id, Audience::Workspace, &Event::UserJoinedWorkspace(user.clone()))?;
+    writer.append(id, &Event::UserJoinedWorkspace(user.clone()))?;
     Ok(user)
 }
 
@@ -339,7 +339,7 @@ pub(crate) async fn update(
     .await
     .on_constraint(&UNIQUE_NAME, AppError::WorkspaceTaken)?;
     let workspace = find(writer.db(), id).await?;
-    writer.append(id, Audience::Workspace, &Event::WorkspaceUpdated(workspace.clone()))?;
+    writer.append(id, &Event::WorkspaceUpdated(workspace.clone()))?;
     writer.commit().await?;
     Ok(workspace)
 }

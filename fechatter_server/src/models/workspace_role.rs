@@ -1,7 +1,7 @@
 //! Roles and status in a workspace: who may change whose, and that somebody always owns it.
 
 use fechatter_core::event::Event;
-use fechatter_core::log::{Audience, Log, LogWriter};
+use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::{Role, User, UserStatus};
 use fechatter_core::{UserId, WorkspaceId};
 use serde::Deserialize;
@@ -56,7 +56,7 @@ pub(crate) async fn update(
     .execute(writer.db())
     .await?;
     let updated = Event::UserUpdated(after.clone());
-    writer.append(after.workspace_id, Audience::Workspace, &updated)?;
+    writer.append(after.workspace_id, &updated)?;
     if !is_active_owner(&after) {
         pass_on_from(&mut writer, &before).await?;
     }
@@ -120,7 +120,7 @@ pub(crate) async fn pass_on_from(writer: &mut LogWriter, person: &User) -> Resul
     .execute(writer.db())
     .await?;
     let workspace = workspace::find(writer.db(), workspace_id).await?;
-    writer.append(workspace_id, Audience::Workspace, &Event::WorkspaceUpdated(workspace))?;
+    writer.append(workspace_id, &Event::WorkspaceUpdated(workspace))?;
     Ok(())
 }
 

@@ -39,8 +39,8 @@ const MUCH_OF_EVERYTHING: [&str; 10] = [
             case when n <= 100000 then n else 1 + (n - 100001) / 999 end,
             1 + n % 500, 'Hello', lpad(to_hex(n), 32, '0')::uuid, '\\x00'
      from generate_series(1, 200000) as n",
-    "insert into events (workspace_id, position, stamp, kind, chat_id, message_id)
-     select 1, row_number() over (order by id), 1, 'NewMessage', chat_id, id
+    "insert into events (workspace_id, position, stamp, kind, effect, chat_id, message_id)
+     select 1, row_number() over (order by id), 1, 'NewMessage', 'none', chat_id, id
      from messages",
 ];
 

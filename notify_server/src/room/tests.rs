@@ -1,5 +1,6 @@
 //! The rules, by example.
 
+use fechatter_core::event::Effect::{self, ClosesChat, Joins, Leaves, None as Nothing};
 use fechatter_core::{MessageId, SessionId, WorkspaceId};
 
 use super::*;
@@ -11,6 +12,7 @@ const LUNCH: ChatId = ChatId(1);
 const PHONE: SessionId = SessionId(uuid::Uuid::from_u128(1));
 const MESSAGE: MessageId = MessageId(1);
 const LAPTOP: SessionId = SessionId(uuid::Uuid::from_u128(2));
+const TABLET: SessionId = SessionId(uuid::Uuid::from_u128(3));
 
 /// A workspace at position 10 where users 1 and 2 are in one chat.
 fn room() -> Room {
@@ -20,7 +22,7 @@ fn room() -> Room {
         joined: Position(1),
         left: None,
     };
-    let recent = Recent::new(&[entry(10, "Something", None, None)]).unwrap();
+    let recent = Recent::new(&[entry(10, Nothing, None, None)]).unwrap();
     Room::new(Snapshot { recent, memberships: vec![member(1), member(2)] })
 }
 
@@ -28,15 +30,18 @@ fn at(position: i64) -> Cursor {
     Cursor { position: Position(position), .."00000001-1".parse().unwrap() }
 }
 
-fn entry(position: i64, kind: &str, chat_id: Option<ChatId>, user: Option<i64>) -> Entry {
+/// An event whose name says nothing of what it does.
+fn entry(position: i64, effect: Effect, chat_id: Option<ChatId>, user: Option<i64>) -> Entry {
+    let joined = if effect == Joins { user.map(UserId).into_iter().collect() } else { Vec::new() };
     Entry {
         workspace_id: WorkspaceId(1),
         cursor: at(position),
-        kind: kind.into(),
+        kind: "OfTheFuture".into(),
+        effect: Some(effect),
         chat_id,
         user_id: user.map(UserId),
         message_id: None,
-        joined: Vec::new(),
+        joined,
         data: Some("{}".into()),
     }
 }
@@ -73,25 +78,10 @@ impl Room {
     }
 
     /// Takes the next event of the log.
-    fn takes(&mut self, kind: &str, chat: Option<ChatId>, user: Option<i64>) {
-        self.takes_data(kind, chat, user, &[], Some("{}"));
-    }
-
-    fn takes_data(
-        &mut self,
-        kind: &str,
-        chat_id: Option<ChatId>,
-        user: Option<i64>,
-        joined: &[i64],
-        data: Option<&str>,
-    ) {
+    fn takes(&mut self, effect: Effect, chat: Option<ChatId>, user: Option<i64>) {
         let own = self.head().position.0;
-        let next = Entry {
-            joined: joined.iter().copied().map(UserId).collect(),
-            data: data.map(|data| data.to_owned().into()),
-            ..entry(own + 1, kind, chat_id, user)
-        };
-        self.advance(&[entry(own, "Something", None, None), next]).unwrap();
+        self.advance(&[entry(own, Nothing, None, None), entry(own + 1, effect, chat, user)])
+            .unwrap();
     }
 }
 
@@ -119,12 +109,12 @@ fn the_columns_decide_the_audience() {
     let mut room = room();
     let streams = room.here([1, 2, 3]);
 
-    room.takes("WorkspaceUpdated", None, None);
-    room.takes("ReadStateUpdated", None, Some(3));
-    room.takes("NewMessage", Some(LUNCH), None);
-    room.takes("ReactionOfTheFuture", Some(LUNCH), Some(3));
-    room.takes("NewMessage", Some(ChatId(2)), None);
-    room.takes("MemberUpdated", Some(LUNCH), Some(2));
+    room.takes(Nothing, None, None);
+    room.takes(Nothing, None, Some(3));
+    room.takes(Nothing, Some(LUNCH), None);
+    room.takes(Nothing, Some(LUNCH), Some(3));
+    room.takes(Nothing, Some(ChatId(2)), None);
+    room.takes(Nothing, Some(LUNCH), Some(2));
 
     assert_received(&streams, [&[11, 13, 14, 16], &[11, 13, 14, 16], &[11, 12, 14]]);
 }
@@ -134,10 +124,10 @@ fn the_audience_is_the_same_however_few_are_here() {
     let mut room = room();
     let streams = room.here([2]);
 
-    room.takes("NewMessage", Some(LUNCH), None);
-    room.takes("UserLeftChat", Some(LUNCH), Some(2));
-    room.takes("NewMessage", Some(LUNCH), None);
-    room.takes("UserJoinedChat", Some(LUNCH), Some(2));
+    room.takes(Nothing, Some(LUNCH), None);
+    room.takes(Leaves, Some(LUNCH), Some(2));
+    room.takes(Nothing, Some(LUNCH), None);
+    room.takes(Joins, Some(LUNCH), Some(2));
 
     assert_received(&streams, [&[11, 12, 14]]);
 }
@@ -147,10 +137,10 @@ fn both_ends_of_a_membership_are_part_of_it() {
     let mut room = room();
     let streams = room.here([1, 2, 3]);
 
-    room.takes("UserJoinedChat", Some(LUNCH), Some(3));
-    room.takes("NewMessage", Some(LUNCH), None);
-    room.takes("UserLeftChat", Some(LUNCH), Some(2));
-    room.takes("NewMessage", Some(LUNCH), None);
+    room.takes(Joins, Some(LUNCH), Some(3));
+    room.takes(Nothing, Some(LUNCH), None);
+    room.takes(Leaves, Some(LUNCH), Some(2));
+    room.takes(Nothing, Some(LUNCH), None);
 
     assert_received(&streams, [&[11, 12, 13, 14], &[11, 12, 13], &[11, 12, 13, 14]]);
 }
@@ -161,10 +151,12 @@ fn a_chat_begins_and_ends_with_its_events() {
     let streams = room.here([1, 3]);
     let dinner = Some(ChatId(2));
 
-    room.takes_data("NewChat", dinner, None, &[2, 3], Some("{}"));
-    room.takes("NewMessage", dinner, None);
-    room.takes("ChatDeleted", dinner, None);
-    room.takes("NewMessage", dinner, None);
+    let joined = [2, 3].map(UserId).into();
+    let begins = Entry { joined, ..entry(11, Joins, dinner, None) };
+    room.advance(&[entry(10, Nothing, None, None), begins]).unwrap();
+    room.takes(Nothing, dinner, None);
+    room.takes(ClosesChat, dinner, None);
+    room.takes(Nothing, dinner, None);
 
     assert_received(&streams, [&[], &[11, 12, 13]]);
 }
@@ -174,8 +166,9 @@ fn an_event_with_nothing_to_tell_only_moves_the_position() {
     let mut room = room();
     let streams = room.here([1]);
 
-    room.takes_data("NewMessage", Some(LUNCH), None, &[], None);
-    room.takes("NewMessage", Some(LUNCH), None);
+    let gone = Entry { data: None, ..entry(11, Nothing, Some(LUNCH), None) };
+    room.advance(&[entry(10, Nothing, None, None), gone]).unwrap();
+    room.takes(Nothing, Some(LUNCH), None);
 
     assert_received(&streams, [&[12]]);
     assert_eq!(room.head(), at(12));
@@ -187,9 +180,8 @@ fn a_revoked_session_hears_of_it_and_no_more() {
     let (phone, laptop) = (room.joins(1, PHONE), room.joins(1, LAPTOP));
     let other = room.joins(2, PHONE);
 
-    let data = format!(r#"{{"event":"SessionRevoked","session_id":"{PHONE}"}}"#);
-    room.takes_data("SessionRevoked", None, Some(1), &[], Some(&data));
-    room.takes("NewMessage", Some(LUNCH), None);
+    room.takes(Effect::EndsSessions(vec![TABLET, PHONE]), None, Some(1));
+    room.takes(Nothing, Some(LUNCH), None);
 
     let revoked = End::Goodbye(GoodbyeReason::SessionRevoked);
     assert_eq!(received(&phone), (vec![11], Some(revoked)));
@@ -199,7 +191,7 @@ fn a_revoked_session_hears_of_it_and_no_more() {
 
 #[test]
 fn a_log_that_does_not_go_on_is_noticed() {
-    let entry = |cursor| Entry { cursor, ..entry(1, "NewMessage", Some(LUNCH), None) };
+    let entry = |cursor| Entry { cursor, ..entry(1, Nothing, Some(LUNCH), None) };
     let other_stamp = Cursor { position: Position(10), .."0000000f-1".parse().unwrap() };
     for log in [
         vec![],
@@ -209,9 +201,45 @@ fn a_log_that_does_not_go_on_is_noticed() {
     ] {
         let mut room = room();
         let streams = room.here([1]);
-        assert_eq!(room.advance(&log), Err(Diverged), "{log:?}");
+        assert_eq!(room.advance(&log), Err(Obstacle::Diverged), "{log:?}");
         assert_received(&streams, [&[]]);
     }
+}
+
+#[test]
+fn an_effect_of_a_newer_version_stops_the_workspace_before_anything_is_told() {
+    let mut room = room();
+    let streams = room.here([1]);
+    let unknown = Entry { effect: None, ..entry(11, Nothing, Some(LUNCH), None) };
+
+    let advanced = room.advance(&[entry(10, Nothing, None, None), unknown.clone()]);
+
+    assert_eq!(advanced, Err(Obstacle::UnknownEffect));
+    assert_received(&streams, [&[]]);
+    // A workspace that is loaded later has it among its newest events, and ends who comes to it.
+    let recent = Recent::new(&[entry(10, Nothing, None, None), unknown]).unwrap();
+    let member = Membership { chat_id: LUNCH, user_id: UserId(1), joined: Position(1), left: None };
+    let loaded = Room::new(Snapshot { recent, memberships: vec![member] });
+    assert_eq!(missed(&loaded, 1, 10), (vec![11], Some(GoodbyeReason::Draining)));
+    // But not who was checked after it.
+    let reader = Reader { user: reader(1, PHONE), checked_at: Position(11) };
+    let Answer::Missed(missed) = loaded.missed(&reader, at(10)) else { panic!("not known") };
+    assert_eq!(missed.end, None);
+}
+
+#[test]
+fn an_event_about_a_message_that_does_not_change_it_leaves_what_is_remembered() {
+    let mut room = room();
+    let about = |position| Entry {
+        message_id: Some(MESSAGE),
+        ..entry(position, Nothing, Some(LUNCH), None)
+    };
+    for position in 11..1_011 {
+        room.advance(&[about(position - 1), about(position)]).unwrap();
+    }
+
+    assert_eq!(missed(&room, 1, 10).0.len(), MAX_FRAMES);
+    assert_eq!(missed(&room, 1, 1_000).0, (1_001..=1_010).collect::<Vec<_>>());
 }
 
 #[test]
@@ -219,15 +247,15 @@ fn who_was_away_gets_what_they_would_have_got_live() {
     let mut room = room();
     let live = room.here([1, 2, 3]);
 
-    room.takes("NewMessage", Some(LUNCH), None);
-    room.takes("UserJoinedChat", Some(LUNCH), Some(3));
-    room.takes("NewMessage", Some(LUNCH), None);
-    room.takes("UserLeftChat", Some(LUNCH), Some(2));
-    room.takes("NewMessage", Some(LUNCH), None);
-    room.takes("WorkspaceUpdated", None, None);
-    room.takes("UserJoinedChat", Some(LUNCH), Some(2));
-    room.takes("ReadStateUpdated", None, Some(1));
-    room.takes("ChatDeleted", Some(LUNCH), None);
+    room.takes(Nothing, Some(LUNCH), None);
+    room.takes(Joins, Some(LUNCH), Some(3));
+    room.takes(Nothing, Some(LUNCH), None);
+    room.takes(Leaves, Some(LUNCH), Some(2));
+    room.takes(Nothing, Some(LUNCH), None);
+    room.takes(Nothing, None, None);
+    room.takes(Joins, Some(LUNCH), Some(2));
+    room.takes(Nothing, None, Some(1));
+    room.takes(ClosesChat, Some(LUNCH), None);
 
     for (outbox, user) in live.iter().zip([1, 2, 3]) {
         let (all, _) = received(outbox);
@@ -240,9 +268,9 @@ fn who_was_away_gets_what_they_would_have_got_live() {
 
 #[test]
 fn what_was_said_in_a_deleted_chat_is_not_told_again() {
-    let said = Entry { message_id: Some(MESSAGE), ..entry(9, "NewMessage", Some(LUNCH), None) };
-    let deleted = entry(10, "ChatDeleted", Some(LUNCH), None);
-    let recent = Recent::new(&[entry(8, "Something", None, None), said, deleted]).unwrap();
+    let said = Entry { message_id: Some(MESSAGE), ..entry(9, Nothing, Some(LUNCH), None) };
+    let deleted = entry(10, ClosesChat, Some(LUNCH), None);
+    let recent = Recent::new(&[entry(8, Nothing, None, None), said, deleted]).unwrap();
     let bob = Membership {
         chat_id: LUNCH,
         user_id: UserId(1),
@@ -253,11 +281,11 @@ fn what_was_said_in_a_deleted_chat_is_not_told_again() {
     assert_eq!(missed(&loaded, 1, 8), (vec![10], None));
 
     let mut room = room();
-    let said = Entry { message_id: Some(MESSAGE), ..entry(11, "NewMessage", Some(LUNCH), None) };
-    room.advance(&[entry(10, "Something", None, None), said]).unwrap();
+    let said = Entry { message_id: Some(MESSAGE), ..entry(11, Nothing, Some(LUNCH), None) };
+    room.advance(&[entry(10, Nothing, None, None), said]).unwrap();
     assert_eq!(missed(&room, 1, 10), (vec![11], None));
 
-    room.takes("ChatDeleted", Some(LUNCH), None);
+    room.takes(ClosesChat, Some(LUNCH), None);
 
     assert_eq!(missed(&room, 1, 10), (vec![12], None));
 }
@@ -265,13 +293,13 @@ fn what_was_said_in_a_deleted_chat_is_not_told_again() {
 #[test]
 fn a_message_that_has_changed_is_for_the_log_to_tell() {
     let mut room = room();
-    let about = |position, kind| Entry {
+    let about = |position, effect| Entry {
         message_id: Some(MESSAGE),
-        ..entry(position, kind, Some(LUNCH), None)
+        ..entry(position, effect, Some(LUNCH), None)
     };
-    room.advance(&[entry(10, "Something", None, None), about(11, "NewMessage")]).unwrap();
-    room.takes("NewMessage", Some(LUNCH), None);
-    room.advance(&[about(12, "NewMessage"), about(13, "MessageUpdated")]).unwrap();
+    room.advance(&[entry(10, Nothing, None, None), about(11, Nothing)]).unwrap();
+    room.takes(Nothing, Some(LUNCH), None);
+    room.advance(&[about(12, Nothing), about(13, Effect::ChangesMessage)]).unwrap();
 
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
     let answer = room.missed(&reader, at(11));
@@ -282,11 +310,9 @@ fn a_message_that_has_changed_is_for_the_log_to_tell() {
 #[test]
 fn an_ending_that_was_missed_is_the_last_thing_told() {
     let mut room = room();
-    let suspended = r#"{"event":"UserUpdated","id":1,"status":"Suspended"}"#;
-    let active = r#"{"event":"UserUpdated","id":1,"status":"Active"}"#;
-    room.takes_data("UserUpdated", None, None, &[], Some(active));
-    room.takes_data("UserUpdated", None, None, &[], Some(suspended));
-    room.takes("NewMessage", Some(LUNCH), None);
+    room.takes(Effect::ChangesPerson(UserId(1)), None, None);
+    room.takes(Effect::Suspends(UserId(1)), None, None);
+    room.takes(Nothing, Some(LUNCH), None);
 
     assert_eq!(missed(&room, 1, 10), (vec![11, 12], Some(GoodbyeReason::Suspended)));
     assert_eq!(missed(&room, 2, 10), (vec![11, 12, 13], None));
@@ -303,11 +329,9 @@ fn the_suspended_and_the_removed_hear_of_it_and_no_more() {
     let mut room = room();
     let [alice, bob, carol] = room.here([1, 2, 3]);
 
-    let suspended = r#"{"event":"UserUpdated","id":1,"status":"Suspended"}"#;
-    room.takes_data("UserUpdated", None, None, &[], Some(suspended));
-    let removed = r#"{"event":"UserLeftWorkspace","user_id":2,"reason":"removed"}"#;
-    room.takes_data("UserLeftWorkspace", None, None, &[], Some(removed));
-    room.takes("WorkspaceUpdated", None, None);
+    room.takes(Effect::Suspends(UserId(1)), None, None);
+    room.takes(Effect::RemovesPerson(UserId(2)), None, None);
+    room.takes(Nothing, None, None);
 
     let goodbye = |reason| Some(End::Goodbye(reason));
     assert_eq!(received(&alice), (vec![11], goodbye(GoodbyeReason::Suspended)));
@@ -321,10 +345,9 @@ fn a_stream_outlives_an_ending_that_was_over_when_it_was_checked() {
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(12) };
     let outbox = room.attach([0, 0], reader);
 
-    let suspended = r#"{"event":"UserUpdated","id":1,"status":"Suspended"}"#;
-    let active = r#"{"event":"UserUpdated","id":1,"status":"Active"}"#;
-    for status in [suspended, active, suspended] {
-        room.takes_data("UserUpdated", None, None, &[], Some(status));
+    let (suspends, changes) = (Effect::Suspends(UserId(1)), Effect::ChangesPerson(UserId(1)));
+    for effect in [suspends.clone(), changes, suspends] {
+        room.takes(effect, None, None);
     }
 
     let goodbye = Some(End::Goodbye(GoodbyeReason::Suspended));
@@ -335,7 +358,7 @@ fn a_stream_outlives_an_ending_that_was_over_when_it_was_checked() {
 fn only_so_much_is_kept_and_told_at_once() {
     let mut room = room();
     for _ in 0..1_000 {
-        room.takes("NewMessage", Some(LUNCH), None);
+        room.takes(Nothing, Some(LUNCH), None);
     }
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
     let Answer::Missed(first) = room.missed(&reader, at(500)) else { panic!("not known") };
@@ -359,7 +382,7 @@ fn a_cursor_that_is_not_here_is_noticed() {
     assert!(matches!(room.missed(&reader, at(11)), Answer::Behind));
     let place = room.place();
 
-    room.takes("NewMessage", Some(LUNCH), None);
+    room.takes(Nothing, Some(LUNCH), None);
 
     assert_eq!(*place.borrow(), Position(11));
     assert_eq!(missed(&room, 1, 11), (vec![], None));

@@ -292,6 +292,26 @@ async fn a_revoked_session_ends_with_goodbye() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_effect_of_a_newer_version_has_the_workspace_loaded_anew() {
+    let (world, server, chat, [alice, bob, _]) = World::with_a_chat().await;
+    let mut stream = server.stream(&bob).await;
+    stream.expect("Ready").await;
+    world.sends(&alice, chat, "before").await;
+    let cursor = stream.expect_message("before").await.id.unwrap();
+
+    world.removes_in_a_new_way(chat, &bob).await;
+    world.sends(&alice, chat, "secret").await;
+
+    stream.expect_goodbye("draining").await;
+    let mut stream = server.stream_after(&bob, cursor).await;
+    stream.expect("Ready").await;
+    stream.expect("ChatMoved").await;
+    world.sends(&alice, chat, "secret, too").await;
+    world.revokes(&bob).await;
+    stream.expect("SessionRevoked").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_person_gets_no_stream() {
     let (world, server, _, [_, bob, _]) = World::with_a_chat().await;
     world.execute("update workspace_members set status = 'Suspended'").await;

@@ -243,8 +243,9 @@ impl World {
     /// Events for nobody in particular, which is for all.
     async fn is_6000_ahead(&self, workspace: WorkspaceId) {
         sqlx::query(
-            "insert into events (workspace_id, position, stamp, kind, payload)
-             select $1, head.position + n, 7, 'WorkspaceUpdated', '{\"event\": \"WorkspaceUpdated\"}'
+            "insert into events (workspace_id, position, stamp, kind, effect, payload)
+             select $1, head.position + n, 7, 'WorkspaceUpdated', 'none',
+                    '{\"event\": \"WorkspaceUpdated\"}'
              from (select max(position) as position from events where workspace_id = $1) as head,
                   generate_series(1, 6000) as n",
         )

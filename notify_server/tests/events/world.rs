@@ -9,7 +9,7 @@ use fechatter_core::chat::{Chat, ChatType};
 use fechatter_core::config::Config;
 use fechatter_core::event::{Event, LeaveReason};
 use fechatter_core::http::Listeners;
-use fechatter_core::log::{self, Audience, Cursor, Log, LogWriter};
+use fechatter_core::log::{self, Cursor, Log, LogWriter};
 use fechatter_core::schema::{CODE, MIGRATOR};
 use fechatter_core::token::{Signer, Verifier, generate_keys};
 use fechatter_core::user::{Role, User, UserStatus};
@@ -110,7 +110,7 @@ impl World {
         insert_member(&mut log, id, founder).await;
         log.create_log(id).await.unwrap();
         let event = Event::UserJoinedWorkspace(user(founder, id));
-        log.append(id, Audience::Workspace, &event).unwrap();
+        log.append(id, &event).unwrap();
         log.commit().await.unwrap();
         id
     }
@@ -120,7 +120,7 @@ impl World {
         let id = insert_user(&mut log, &format!("{name}@{workspace_id}.example")).await;
         insert_member(&mut log, workspace_id, id).await;
         let event = Event::UserJoinedWorkspace(user(id, workspace_id));
-        log.append(workspace_id, Audience::Workspace, &event).unwrap();
+        log.append(workspace_id, &event).unwrap();
         log.commit().await.unwrap();
         self.signs_in(id, workspace_id).await
     }
@@ -173,7 +173,7 @@ impl World {
             insert_chat_member(&mut log, workspace_id, id, *member, position).await;
         }
         let chat = Chat { chat_members: members, member_count, ..chat(id, owner) };
-        log.append(workspace_id, Audience::Chat(id), &Event::NewChat(chat)).unwrap();
+        log.append(workspace_id, &Event::NewChat(chat)).unwrap();
         log.commit().await.unwrap();
         id
     }
@@ -191,7 +191,7 @@ impl World {
             actor_id: actor.id,
             chat: chat(chat_id, actor),
         };
-        log.append(workspace_id, Audience::ChatAnd(chat_id, person.id), &event).unwrap();
+        log.append(workspace_id, &event).unwrap();
         log.commit().await.unwrap();
     }
 
@@ -205,8 +205,7 @@ impl World {
             actor_id: actor.id,
             reason: LeaveReason::Removed,
         };
-        let audience = Audience::ChatAnd(chat_id, person.id);
-        let position = log.append(workspace_id, audience, &event).unwrap();
+        let position = log.append(workspace_id, &event).unwrap();
         sqlx::query(
             "update chat_members set left_position = $3
              where chat_id = $1 and user_id = $2 and left_position is null",
@@ -224,7 +223,7 @@ impl World {
         let workspace_id = owner.workspace_id;
         let mut log = LogWriter::lock(&self.log, &[workspace_id]).await.unwrap();
         let event = Event::ChatDeleted { id: chat_id };
-        let position = log.append(workspace_id, Audience::Chat(chat_id), &event).unwrap();
+        let position = log.append(workspace_id, &event).unwrap();
         sqlx::query("update chats set deleted_at = now() where id = $1")
             .bind(chat_id)
             .execute(log.db())
@@ -278,8 +277,35 @@ impl World {
             .execute(log.db())
             .await
             .unwrap();
-        let event = Event::SessionRevoked { session_id: person.session_id };
-        log.append(person.workspace_id, Audience::User(person.id), &event).unwrap();
+        let event = Event::SessionRevoked { user_id: person.id, session_id: person.session_id };
+        log.append(person.workspace_id, &event).unwrap();
+        log.commit().await.unwrap();
+    }
+
+    /// Takes somebody out of a chat as a newer server might: by an effect that only it knows.
+    pub(crate) async fn removes_in_a_new_way(&self, chat_id: ChatId, person: &Person) {
+        let mut log = LogWriter::lock(&self.log, &[person.workspace_id]).await.unwrap();
+        let position = log.next_position(person.workspace_id).unwrap();
+        sqlx::query(
+            "update chat_members set left_position = $3
+             where chat_id = $1 and user_id = $2 and left_position is null",
+        )
+        .bind(chat_id)
+        .bind(person.id)
+        .bind(position)
+        .execute(log.db())
+        .await
+        .unwrap();
+        sqlx::query(
+            r#"select append_events(
+                array[$1::bigint], array[$2::bigint], 7, array['ChatMoved'], array['moves_chat'],
+                null, null, null, null, null, array['{"event":"ChatMoved"}'::json])"#,
+        )
+        .bind(person.workspace_id)
+        .bind(position)
+        .execute(log.db())
+        .await
+        .unwrap();
         log.commit().await.unwrap();
     }
 

@@ -41,7 +41,8 @@ const WORLD: &str = "
     insert into chat_members (workspace_id, chat_id, user_id, joined_position)
     select w, w, n, 1 from generate_series(1, 2) as w, generate_series(1, 4) as n;
     select append_events(
-        '{1,2}', '{1,1}', 0, '{NewChat,NewChat}', null, null, null, array['{}', '{}']::json[]);
+        '{1,2}', '{1,1}', 0, '{NewChat,NewChat}', '{none,none}', null, null, null, null, null,
+        array['{}', '{}']::json[]);
     commit;";
 
 /// What goes wrong with one attempt to write a batch.

@@ -1,0 +1,114 @@
+//! What an event does besides being told.
+
+use crate::{SessionId, UserId};
+
+/// What an event does to the state that its readers keep. They act on this alone, never on an event's
+/// name or payload. A new effect is read one version before it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// Everybody whose membership of the chat begins at the event's position joins it: the person whom
+    /// the event names, else all of them.
+    Joins,
+    /// The person whom the event names leaves the chat.
+    Leaves,
+    /// Everybody leaves the chat, and its messages are gone.
+    ClosesChat,
+    /// These sessions end, and with them their streams.
+    EndsSessions(Vec<SessionId>),
+    /// This person may not do anything any more, until they may again.
+    Suspends(UserId),
+    /// This person is no longer in the workspace.
+    RemovesPerson(UserId),
+    /// This person is shown otherwise than before.
+    ChangesPerson(UserId),
+    /// The message that the event names is shown otherwise than before.
+    ChangesMessage,
+    /// The message that the event names is gone.
+    RemovesMessage,
+}
+
+impl Effect {
+    /// Its name in the log.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Joins => "joins",
+            Self::Leaves => "leaves",
+            Self::ClosesChat => "closes_chat",
+            Self::EndsSessions(_) => "ends_sessions",
+            Self::Suspends(_) => "suspends",
+            Self::RemovesPerson(_) => "removes_person",
+            Self::ChangesPerson(_) => "changes_person",
+            Self::ChangesMessage => "changes_message",
+            Self::RemovesMessage => "removes_message",
+        }
+    }
+
+    /// The person whom it is about.
+    pub(crate) fn person(&self) -> Option<UserId> {
+        match self {
+            Self::Suspends(id) | Self::RemovesPerson(id) | Self::ChangesPerson(id) => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// The sessions that it ends.
+    pub(crate) fn sessions(&self) -> Option<&[SessionId]> {
+        match self {
+            Self::EndsSessions(ids) => Some(ids),
+            _ => None,
+        }
+    }
+
+    /// Reads the columns of an event. None is what a newer version has written and this one does not
+    /// know.
+    pub(crate) fn of_columns(
+        name: &str,
+        person: Option<UserId>,
+        sessions: Option<Vec<SessionId>>,
+    ) -> Option<Self> {
+        match name {
+            "none" => Some(Self::None),
+            "joins" => Some(Self::Joins),
+            "leaves" => Some(Self::Leaves),
+            "closes_chat" => Some(Self::ClosesChat),
+            "ends_sessions" => sessions.map(Self::EndsSessions),
+            "suspends" => person.map(Self::Suspends),
+            "removes_person" => person.map(Self::RemovesPerson),
+            "changes_person" => person.map(Self::ChangesPerson),
+            "changes_message" => Some(Self::ChangesMessage),
+            "removes_message" => Some(Self::RemovesMessage),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn every_effect_is_read_as_it_was_written() {
+        for effect in [
+            Effect::None,
+            Effect::Joins,
+            Effect::Leaves,
+            Effect::ClosesChat,
+            Effect::EndsSessions(vec![SessionId(Uuid::nil()), SessionId(Uuid::max())]),
+            Effect::Suspends(UserId(7)),
+            Effect::RemovesPerson(UserId(7)),
+            Effect::ChangesPerson(UserId(7)),
+            Effect::ChangesMessage,
+            Effect::RemovesMessage,
+        ] {
+            let sessions = effect.sessions().map(<[_]>::to_vec);
+            let read = Effect::of_columns(effect.name(), effect.person(), sessions);
+            assert_eq!(read, Some(effect));
+        }
+        assert_eq!(Effect::of_columns("moves_chat", None, None), None);
+    }
+}
