@@ -23,7 +23,7 @@ use crate::route::HOST_NAME;
 /// The files for the proxies, and what trusts them.
 #[derive(Clone)]
 pub(crate) struct Certificate {
-    pub(crate) certificate: PathBuf,
+    pub(crate) public: PathBuf,
     pub(crate) key: PathBuf,
     /// Certificate and key in one file.
     pub(crate) both: PathBuf,
@@ -34,7 +34,7 @@ impl Certificate {
     /// Makes one with `openssl`.
     pub(crate) fn make(folder: &Path) -> Result<Self> {
         let file = |name: &str| folder.join(name);
-        let [certificate, key, both] = ["chat.pem", "chat.key", "chat.both.pem"].map(file);
+        let [public, key, both] = ["chat.pem", "chat.key", "chat.both.pem"].map(file);
         let output = Command::new("openssl")
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
             .args(["-nodes", "-days", "2", "-subj", &format!("/CN={HOST_NAME}")])
@@ -42,17 +42,17 @@ impl Certificate {
             // Else rustls does not accept it as a server's own.
             .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .arg("-out")
-            .arg(&certificate)
+            .arg(&public)
             .arg("-keyout")
             .arg(&key)
             .output()
             .context("openssl is not installed (apt-get install openssl)")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "openssl makes no certificate: {said}");
-        fs::write(&both, [fs::read(&certificate)?, fs::read(&key)?].concat())?;
+        fs::write(&both, [fs::read(&public)?, fs::read(&key)?].concat())?;
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&certificate)?)?;
-        Ok(Self { certificate, key, both, roots: Arc::new(roots) })
+        roots.add(CertificateDer::from_pem_file(&public)?)?;
+        Ok(Self { public, key, both, roots: Arc::new(roots) })
     }
 
     /// Begins TLS, and offers this protocol alone.

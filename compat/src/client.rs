@@ -66,9 +66,14 @@ impl Client {
             Self::HttpxSse => "httpx-sse",
             Self::SseclientPy => "sseclient-py",
             Self::Requests => "requests",
-            Self::ChromiumEventSource => "Chromium, EventSource",
-            Self::ChromiumFetch => "Chromium, fetch",
+            Self::ChromiumEventSource => "EventSource",
+            Self::ChromiumFetch => "fetch",
         }
+    }
+
+    /// Whether it comes from npm or `PyPI`.
+    pub(crate) fn needs_packages(self) -> bool {
+        !matches!(self, Self::ChromiumEventSource | Self::ChromiumFetch)
     }
 
     fn script(self) -> &'static str {
@@ -95,14 +100,17 @@ impl Clients {
         needed.as_ref().err().map(String::as_str)
     }
 
-    /// The version of the package, or of the browser.
-    pub(crate) fn version(&self, client: Client) -> String {
-        match client {
-            Client::ChromiumEventSource | Client::ChromiumFetch => {
-                let program = self.browser.program.as_ref();
-                program.map(|program| programs::version(program, "--version")).unwrap_or_default()
+    /// The name of a client with the version of the package, or of the browser.
+    pub(crate) fn title(&self, client: Client) -> String {
+        let name = client.name();
+        match (client, &self.browser.program) {
+            (Client::ChromiumEventSource | Client::ChromiumFetch, Ok(program)) => {
+                format!("`{name}` of Chromium {}", programs::version(program, "--version"))
             }
-            other => packages::pinned(other.name()).unwrap_or_default(),
+            (Client::ChromiumEventSource | Client::ChromiumFetch, Err(_)) => {
+                format!("`{name}` of Chromium")
+            }
+            _ => format!("`{name}` {}", packages::pinned(name).unwrap_or_default()),
         }
     }
 

@@ -22,7 +22,11 @@ mod subscriber;
 mod tap;
 mod verdict;
 
-use std::{env, process::ExitCode, time::Instant};
+use std::{
+    env,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -40,6 +44,9 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', value_parser = subject)]
     only: Vec<Subject>,
 }
+
+/// The pauses between POSTs, in seconds.
+const PAUSES: [u64; 6] = [5, 10, 30, 60, 75, 80];
 
 /// What can be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +76,11 @@ async fn play(arguments: Arguments) -> Result<bool> {
         |subject: Subject| arguments.only.is_empty() || arguments.only.contains(&subject);
     let proxies = Proxy::ALL.into_iter().filter(|proxy| is_chosen(Subject::Proxy(*proxy)));
     let clients = Client::ALL.into_iter().filter(|client| is_chosen(Subject::Client(*client)));
-    let stage = Stage::prepare(programs, &folder.with_file_name("compat")).await?;
-    let report = stage.play(proxies.collect(), clients.collect(), arguments.quick).await?;
+    let (proxies, clients): (Vec<_>, Vec<_>) = (proxies.collect(), clients.collect());
+    let pauses = if arguments.quick { &PAUSES[..2] } else { &PAUSES };
+    let pauses: Vec<_> = pauses.iter().copied().map(Duration::from_secs).collect();
+    let stage = Stage::prepare(programs, &folder.with_file_name("compat"), &clients).await?;
+    let report = stage.play(&proxies, &clients, &pauses).await?;
     println!("\n{}", report.text());
     println!("\nThis took {} s.", began.elapsed().as_secs());
     Ok(report.problems().is_empty())

@@ -23,6 +23,9 @@ pub(crate) struct Observation {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "seen", rename_all = "lowercase")]
 pub(crate) enum What {
+    /// The client asks for the stream; only our own client says so.
+    #[serde(skip)]
+    Asked,
     /// An event of the stream.
     Event { event: String, data: Value },
     /// The stream ended, or there was none; the client connects again.
@@ -57,7 +60,14 @@ impl Observed {
 
     /// The contents of the messages, in order.
     pub(crate) fn messages(&self) -> Vec<String> {
-        self.lock().iter().filter_map(|observation| observation.message()).collect()
+        self.lock().iter().filter_map(Observation::message).collect()
+    }
+
+    /// When the client asked for the first time.
+    pub(crate) fn asked(&self) -> Option<Instant> {
+        let observed = self.lock();
+        let first = observed.iter().find(|observation| matches!(observation.what, What::Asked))?;
+        Some(first.at)
     }
 
     /// When the client saw this message for the first time.
@@ -70,10 +80,24 @@ impl Observed {
     /// When the client saw this event for the first time.
     pub(crate) fn time_of_event(&self, name: &str) -> Option<Instant> {
         let observed = self.lock();
-        let found = observed.iter().find(|observation| {
-            matches!(&observation.what, What::Event { event, .. } if event == name)
-        })?;
+        let found = observed.iter().find(
+            |observation| matches!(&observation.what, What::Event { event, .. } if event == name),
+        )?;
         Some(found.at)
+    }
+
+    /// How often a stream ended.
+    pub(crate) fn ends(&self) -> usize {
+        let is_end = |observation: &&Observation| matches!(observation.what, What::Ended { .. });
+        self.lock().iter().filter(is_end).count()
+    }
+
+    /// The reason for the last end that the client was aware of.
+    pub(crate) fn last_end(&self) -> Option<String> {
+        self.lock().iter().rev().find_map(|observation| match &observation.what {
+            What::Ended { text } => Some(text.clone()),
+            _ => None,
+        })
     }
 
     /// Why the client gave up, if it did.
@@ -84,20 +108,14 @@ impl Observed {
         })
     }
 
-    /// How often the library handed out the beginning of an event as an event.
+    /// How often the library handed out the first part of an event as an event.
     pub(crate) fn partial(&self) -> usize {
-        let is_partial = |observation: &&Observation| {
-            matches!(&observation.what, What::Partial { text } if !text.is_empty())
-        };
+        let is_partial = |observation: &&Observation| matches!(&observation.what, What::Partial { text } if !text.is_empty());
         self.lock().iter().filter(is_partial).count()
     }
 
     /// Waits until the condition holds; false if it does not within this time.
-    pub(crate) async fn wait(
-        &self,
-        patience: Duration,
-        holds: impl Fn(&Observed) -> bool,
-    ) -> bool {
+    pub(crate) async fn wait(&self, patience: Duration, holds: impl Fn(&Observed) -> bool) -> bool {
         let deadline = Instant::now() + patience;
         while !holds(self) {
             if Instant::now() > deadline {

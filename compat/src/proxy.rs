@@ -147,7 +147,7 @@ impl Place {
     /// Certificate and key in two files, as three of the four proxies want them.
     fn certificate_changes(&self) -> [(&'static str, String); 2] {
         [
-            ("/etc/ssl/chat.example.pem", self.certificate.certificate.display().to_string()),
+            ("/etc/ssl/chat.example.pem", self.certificate.public.display().to_string()),
             ("/etc/ssl/chat.example.key", self.certificate.key.display().to_string()),
         ]
     }

@@ -115,7 +115,7 @@ impl Trial<'_> {
 
     /// Two people of whom nobody else hears.
     async fn conversation(&self, trial: &str) -> Result<Conversation> {
-        let name = format!("{} {trial}", self.client.name());
+        let name = format!("{:?} {trial}", self.client);
         Conversation::begin(self.cluster, &name, None).await
     }
 
@@ -175,6 +175,12 @@ fn reaction(running: &Running, asked: usize) -> String {
         (Some(why), 0) => format!("stops ({why})"),
         (Some(why), asked) => format!("asks {asked} more times, then stops ({why})"),
         (None, 0) => "does not ask again".to_owned(),
-        (None, asked) => format!("asks {asked} more times in {} s", COUNTING.as_secs()),
+        (None, asked) => {
+            let known = match running.observed.last_end() {
+                Some(text) if !text.is_empty() => format!("after `{text}`"),
+                _ => "without a sign of the refusal".to_owned(),
+            };
+            format!("asks {asked} more times in {} s, {known}", COUNTING.as_secs())
+        }
     }
 }

@@ -41,11 +41,12 @@ pub(crate) struct Report {
     pub(crate) skipped: Vec<String>,
 }
 
-const PROXY_HEAD: &str = "| proxy | slowest message, HTTP/1.1 and HTTP/2 | messages on both | lost | repeated \
+const PROXY_HEAD: &str = "| proxy | first event and slowest message: HTTP/1.1, HTTP/2 | messages on both | lost | repeated \
 | POSTs after pauses | answered 502 | a body of 2 MiB | forged addresses believed | tokens in logs |
 |---|---|---|---|---|---|---|---|---|---|
 ";
-const CLIENT_HEAD: &str = "| client | slowest message | lost and repeated: cut | restart | kill −9 \
+const CLIENT_HEAD: &str =
+    "| client | first event and slowest message | lost and repeated: cut | restart | kill −9 \
 | expired token | bad cursor | 429 |
 |---|---|---|---|---|---|---|---|
 ";
@@ -63,6 +64,8 @@ impl Report {
             parts.push(format!("{CLIENT_HEAD}{rows}"));
         }
         parts.extend(self.skipped.iter().map(|why| format!("skipped: {why}")));
+        let halves = self.clients.iter().filter(|row| row.outcome.partial > 0);
+        parts.extend(halves.map(|row| format!("{} hands out half an event as an event", row.name)));
         parts.extend(self.problems());
         parts.join("\n")
     }
@@ -75,8 +78,7 @@ impl Report {
 
 impl ProxyRow {
     fn line(&self) -> String {
-        let slowest: Vec<_> =
-            self.outcomes.iter().map(|outcome| milliseconds(outcome.slowest)).collect();
+        let slowest: Vec<_> = self.outcomes.iter().map(times).collect();
         let mut total = Verdict::default();
         self.outcomes.iter().for_each(|outcome| total += outcome.total());
         let mut bodies = self.large_bodies.clone();
@@ -126,7 +128,7 @@ impl ClientRow {
         format!(
             "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
             self.name,
-            milliseconds(self.outcome.slowest),
+            times(&self.outcome),
             verdict(cut),
             verdict(restart),
             verdict(kill),
@@ -147,8 +149,7 @@ fn outcome_problems(outcome: &Outcome) -> Vec<String> {
     let label = outcome.label;
     let mut problems = Vec::new();
     if !outcome.is_at_once() {
-        let slowest = milliseconds(outcome.slowest);
-        problems.push(format!("{label} a message took {slowest}"));
+        problems.push(format!("{label} first event and slowest message took {}", times(outcome)));
     }
     for (phase, verdict) in PHASES.iter().zip(outcome.verdicts) {
         if !verdict.is_good() {
@@ -156,6 +157,10 @@ fn outcome_problems(outcome: &Outcome) -> Vec<String> {
         }
     }
     problems
+}
+
+fn times(outcome: &Outcome) -> String {
+    format!("{} and {}", milliseconds(outcome.first), milliseconds(outcome.slowest))
 }
 
 fn milliseconds(duration: Option<Duration>) -> String {

@@ -94,8 +94,7 @@ impl Route {
     ) -> Result<Response<Incoming>> {
         let stream = TokioIo::new(stream);
         if self.version == Version::HTTP_2 {
-            let (mut sender, connection) =
-                http2::handshake(TokioExecutor::new(), stream).await?;
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
             tokio::spawn(connection);
             sender.send_request(request).await.context("asking")
         } else {

@@ -53,6 +53,8 @@ pub(crate) struct Candidate {
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     pub(crate) label: &'static str,
+    /// From the first request to the first event.
+    pub(crate) first: Option<Duration>,
     /// The slowest of the messages that were sent one by one.
     pub(crate) slowest: Option<Duration>,
     /// A verdict for each of [`PHASES`].
@@ -65,6 +67,14 @@ impl Cutter {
         match self {
             Self::Subscriber(cuts, _) => cuts.send_modify(|cuts| *cuts += 1),
             Self::Tap(tap) => tap.cut(),
+        }
+    }
+
+    /// In the middle of the next event, where that is possible.
+    fn cut_in_half(&self) {
+        match self {
+            Self::Subscriber(..) => self.cut(),
+            Self::Tap(tap) => tap.cut_in_half(),
         }
     }
 }
@@ -83,7 +93,7 @@ pub(crate) async fn play(
     cluster: &mut Cluster,
 ) -> Result<Vec<Vec<Outcome>>> {
     try_join_all(candidates.iter().map(Candidate::ready)).await?;
-    // Cut before the first event: only the `id` of `Ready` can be resumed from.
+    // Before the first message there is only the `id` of `Ready` to resume from.
     all(candidates, async |candidate| {
         candidate.cut();
         candidate.conversation.talk("cut first", 5, Duration::ZERO).await
@@ -94,8 +104,10 @@ pub(crate) async fn play(
         let cut = async {
             sleep(INTERRUPTION).await;
             candidate.cut();
+            sleep(INTERRUPTION).await;
+            candidate.listeners.iter().for_each(|listener| listener.cutter.cut_in_half());
         };
-        let talk = candidate.conversation.talk("cut later", 20, GAP);
+        let talk = candidate.conversation.talk("cut later", 30, GAP);
         let (talked, ()) = tokio::join!(talk, cut);
         talked
     })
@@ -156,6 +168,11 @@ impl Candidate {
         Ok(())
     }
 
+    /// How often a stream of these has ended so far.
+    pub(crate) fn ends(&self) -> usize {
+        self.listeners.iter().map(|listener| listener.observed.ends()).sum()
+    }
+
     fn cut(&self) {
         self.listeners.iter().for_each(|listener| listener.cutter.cut());
     }
@@ -196,23 +213,31 @@ impl Candidate {
         };
         let outcome = |(listener, slowest): (&Listener, _)| {
             let (sent, seen) = (self.conversation.sent(), listener.observed.messages());
-            let verdicts = PHASES
-                .map(|phase| Verdict::of(&of(phase, sent.clone()), &of(phase, seen.clone())));
+            let verdicts =
+                PHASES.map(|phase| Verdict::of(&of(phase, sent.clone()), &of(phase, seen.clone())));
             let partial = listener.observed.partial();
-            Outcome { label: listener.label, slowest, verdicts, partial }
+            Outcome { label: listener.label, first: listener.first(), slowest, verdicts, partial }
         };
         self.listeners.iter().zip(slowest).map(outcome).collect()
     }
 }
 
-impl Outcome {
-    /// Whether nothing was lost or repeated, and every message came within a second.
-    pub(crate) fn is_good(&self) -> bool {
-        self.is_at_once() && self.verdicts.iter().all(|verdict| verdict.is_good())
+impl Listener {
+    /// How long the first event took.
+    fn first(&self) -> Option<Duration> {
+        let asked = match &self.cutter {
+            Cutter::Subscriber(..) => self.observed.asked(),
+            Cutter::Tap(tap) => tap.asked().first().map(|asked| asked.at),
+        };
+        Some(self.observed.time_of_event("Ready")? - asked?)
     }
+}
 
+impl Outcome {
+    /// Whether the first event and every message came within a second.
     pub(crate) fn is_at_once(&self) -> bool {
-        self.slowest.is_some_and(|slowest| slowest < Duration::from_secs(1))
+        let is_short = |took: Option<Duration>| took.is_some_and(|took| took.as_secs() < 1);
+        is_short(self.first) && is_short(self.slowest)
     }
 
     pub(crate) fn total(&self) -> Verdict {

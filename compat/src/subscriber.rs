@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use http_body_util::BodyExt;
 use rig::Frame;
 use tokio::{
@@ -49,14 +49,16 @@ impl Subscriber {
 
     async fn listen(&self, cursor: &mut Option<String>) -> Result<()> {
         let address = format!("/events?access_token={}", self.token);
-        let mut call = match self.token_in_address {
-            true => Call::get(&address, None),
-            false => Call::get("/events", Some(&self.token)),
+        let mut call = if self.token_in_address {
+            Call::get(&address, None)
+        } else {
+            Call::get("/events", Some(&self.token))
         };
         let after = cursor.clone();
         call.header = after.as_deref().map(|cursor| ("last-event-id", cursor));
+        self.observed.add(What::Asked);
         let response = self.route.open(call).await?;
-        anyhow::ensure!(response.status() == 200, "{}", response.status());
+        ensure!(response.status() == 200, "{}", response.status());
         let mut body = response.into_body();
         let mut bytes = Vec::new();
         while let Some(frame) = timeout(SILENCE, body.frame()).await.context("silence")? {

@@ -1,9 +1,12 @@
-//! A TCP proxy in front of `notify_server` that notes each request and each answer, and can cut all connections.
+//! A TCP proxy in front of `notify_server` that notes each request and each answer, and can cut connections.
 
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
@@ -17,6 +20,9 @@ use tokio::{
     task::JoinHandle,
 };
 
+/// How much is read at once.
+const PIECE: usize = 16 * 1024;
+
 /// One `GET`, and the status of its answer once that has come.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
@@ -28,19 +34,26 @@ pub(crate) struct Asked {
 #[derive(Debug)]
 pub(crate) struct Tap {
     pub(crate) address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    notes: Arc<Notes>,
     cuts: watch::Sender<u64>,
     task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    asked: Mutex<Vec<Asked>>,
+    /// The next piece of an answer is to be cut in half.
+    halve: AtomicBool,
 }
 
 impl Tap {
     pub(crate) async fn start(target: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let asked = Arc::default();
+        let notes = Arc::default();
         let cuts = watch::Sender::new(0);
-        let task = tokio::spawn(accept(listener, target, Arc::clone(&asked), cuts.clone()));
-        Ok(Self { address, asked, cuts, task })
+        let task = tokio::spawn(accept(listener, target, Arc::clone(&notes), cuts.clone()));
+        Ok(Self { address, notes, cuts, task })
     }
 
     /// Closes every open connection on both sides.
@@ -48,9 +61,14 @@ impl Tap {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
+    /// Passes on half of what the server sends next, and then closes the connection.
+    pub(crate) fn cut_in_half(&self) {
+        self.notes.halve.store(true, Relaxed);
+    }
+
     /// Every request so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.notes.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -64,65 +82,80 @@ impl Drop for Tap {
 async fn accept(
     listener: TcpListener,
     target: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    notes: Arc<Notes>,
     cuts: watch::Sender<u64>,
 ) {
     while let Ok((client, _)) = listener.accept().await {
-        let (asked, mut cuts) = (Arc::clone(&asked), cuts.subscribe());
+        let (notes, mut cuts) = (Arc::clone(&notes), cuts.subscribe());
         tokio::spawn(async move {
             tokio::select! {
-                _ = relay(client, target, &asked) => {}
+                _ = relay(client, target, &notes) => {}
                 _ = cuts.changed() => {}
             }
         });
     }
 }
 
-async fn relay(client: TcpStream, target: SocketAddr, asked: &Mutex<Vec<Asked>>) -> io::Result<()> {
+async fn relay(mut client: TcpStream, target: SocketAddr, notes: &Notes) -> io::Result<()> {
+    // The first request is noted even if there is no server.
+    let mut first = vec![0; PIECE];
+    let length = client.read(&mut first).await?;
     let last = Mutex::new(None);
-    let note_request = |bytes: &[u8]| {
-        if bytes.starts_with(b"GET ") {
-            let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-            asked.push(Asked { at: Instant::now(), status: None });
-            *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked.len() - 1);
-        }
-    };
-    let note_answer = |bytes: &[u8]| {
-        let last = *last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(last), Some(status)) = (last, status(bytes)) {
-            asked.lock().unwrap_or_else(PoisonError::into_inner)[last].status = Some(status);
-        }
-    };
-    let (from_client, to_client) = client.into_split();
-    // The first request is noted even if nobody answers.
-    let mut from_client = from_client;
-    let mut first = vec![0; 16 * 1024];
-    let length = from_client.read(&mut first).await?;
-    note_request(&first[..length]);
+    notes.request(&first[..length], &last);
     let mut server = TcpStream::connect(target).await?;
     server.set_nodelay(true)?;
     server.write_all(&first[..length]).await?;
-    let (from_server, to_server) = server.into_split();
+    let ((from_client, to_client), (from_server, to_server)) =
+        (client.into_split(), server.into_split());
     // Either side's end is the connection's.
     tokio::select! {
-        ended = forward(from_client, to_server, note_request) => ended,
-        ended = forward(from_server, to_client, note_answer) => ended,
+        ended = forward(from_client, to_server, |bytes| {
+            notes.request(bytes, &last);
+            None
+        }) => ended,
+        ended = forward(from_server, to_client, |bytes| {
+            notes.answer(bytes, &last);
+            notes.halve.swap(false, Relaxed).then_some(bytes.len() / 2)
+        }) => ended,
     }
 }
 
+/// Passes on what comes, until it ends or `look` says that only so many bytes more are to be passed on.
 async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    note: impl Fn(&[u8]),
+    look: impl Fn(&[u8]) -> Option<usize>,
 ) -> io::Result<()> {
-    let mut bytes = vec![0; 16 * 1024];
+    let mut bytes = vec![0; PIECE];
     loop {
         let length = from.read(&mut bytes).await?;
         if length == 0 {
             return to.shutdown().await;
         }
-        note(&bytes[..length]);
+        if let Some(last) = look(&bytes[..length]) {
+            to.write_all(&bytes[..last]).await?;
+            return to.shutdown().await;
+        }
         to.write_all(&bytes[..length]).await?;
+    }
+}
+
+impl Notes {
+    /// Notes a request, and its place as the connection's last one.
+    fn request(&self, bytes: &[u8], last: &Mutex<Option<usize>>) {
+        if bytes.starts_with(b"GET ") {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.push(Asked { at: Instant::now(), status: None });
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked.len() - 1);
+        }
+    }
+
+    /// Notes the status of the answer to the connection's last request.
+    fn answer(&self, bytes: &[u8], last: &Mutex<Option<usize>>) {
+        let last = *last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(last), Some(status)) = (last, status(bytes)) {
+            self.asked.lock().unwrap_or_else(PoisonError::into_inner)[last].status = Some(status);
+        }
     }
 }
 

@@ -53,9 +53,10 @@ impl Browser {
         let address = listener.local_addr()?;
         let runs = Runs::default();
         let routes = Router::new()
-            .route("/eventsource.html", get(Html(include_str!(
-                "../../clients/browser/eventsource.html"
-            ))))
+            .route(
+                "/eventsource.html",
+                get(Html(include_str!("../../clients/browser/eventsource.html"))),
+            )
             .route("/fetch.html", get(Html(include_str!("../../clients/browser/fetch.html"))))
             .route("/seen.js", get(script))
             .route("/seen/{run}", post(seen))

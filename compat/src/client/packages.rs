@@ -1,4 +1,4 @@
-//! Fetches the packages of npm and PyPI, in pinned versions, into a folder beside what cargo builds.
+//! Fetches the packages of npm and `PyPI`, in pinned versions, into a folder beside what cargo builds.
 
 use std::{
     fs,

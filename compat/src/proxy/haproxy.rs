@@ -1,4 +1,4 @@
-//! A private HAProxy.
+//! A private `HAProxy`.
 
 use anyhow::Result;
 
