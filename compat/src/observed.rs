@@ -32,8 +32,6 @@ pub(crate) enum What {
     Ended { text: String },
     /// The client gave up.
     Stopped { text: String },
-    /// The library handed out an event of which only the beginning had arrived.
-    Partial { text: String },
 }
 
 /// Clones share it.
@@ -106,12 +104,6 @@ impl Observed {
             What::Stopped { text } => Some(text.clone()),
             _ => None,
         })
-    }
-
-    /// How often the library handed out the first part of an event as an event.
-    pub(crate) fn partial(&self) -> usize {
-        let is_partial = |observation: &&Observation| matches!(&observation.what, What::Partial { text } if !text.is_empty());
-        self.lock().iter().filter(is_partial).count()
     }
 
     /// Waits until the condition holds; false if it does not within this time.

@@ -173,14 +173,15 @@ fn reaction(running: &Running, asked: usize) -> String {
     match (running.observed.stopped(), asked) {
         (Some(why), 0) if why.is_empty() => "stops".to_owned(),
         (Some(why), 0) => format!("stops ({why})"),
-        (Some(why), asked) => format!("asks {asked} more times, then stops ({why})"),
+        (Some(why), asked) => format!("asks again {asked} times, then stops ({why})"),
         (None, 0) => "does not ask again".to_owned(),
         (None, asked) => {
+            let times = if asked == 1 { "once".to_owned() } else { format!("{asked} times") };
             let known = match running.observed.last_end() {
                 Some(text) if !text.is_empty() => format!("after `{text}`"),
                 _ => "without a sign of the refusal".to_owned(),
             };
-            format!("asks {asked} more times in {} s, {known}", COUNTING.as_secs())
+            format!("asks again {times} in {} s, {known}", COUNTING.as_secs())
         }
     }
 }

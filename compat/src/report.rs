@@ -64,8 +64,6 @@ impl Report {
             parts.push(format!("{CLIENT_HEAD}{rows}"));
         }
         parts.extend(self.skipped.iter().map(|why| format!("skipped: {why}")));
-        let halves = self.clients.iter().filter(|row| row.outcome.partial > 0);
-        parts.extend(halves.map(|row| format!("{} hands out half an event as an event", row.name)));
         parts.extend(self.problems());
         parts.join("\n")
     }

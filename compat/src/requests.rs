@@ -20,6 +20,9 @@ use crate::{
 
 /// As many as nginx keeps connections.
 const AT_ONCE: usize = 32;
+/// How far `fechatter_server` is from the proxies while they are sent POSTs. For so long a request can be on its way over
+/// a connection that the server closes.
+pub(crate) const DISTANCE: Duration = Duration::from_millis(100);
 /// Values that a client may put into `X-Forwarded-For`.
 const FORGED: [&str; 3] = ["203.0.113.7", "203.0.113.7:51234", "[2001:db8::1]:443"];
 /// The address from which the client really comes.
@@ -30,39 +33,47 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 pub(crate) struct Posts {
     pub(crate) made: usize,
     pub(crate) bad_gateway: usize,
-    /// Every other answer that is no 201, and the pause before it.
+    /// Every other answer that is no 201, and when it came.
     pub(crate) failures: Vec<String>,
 }
 
-/// Sends 32 messages at once, and again after each pause.
+/// Sends 32 messages at once, so that the proxy has as many idle connections, and 32 more at the end of each pause.
 pub(crate) async fn posts(
     routes: &[Route],
     conversation: &Conversation,
     pauses: &[Duration],
 ) -> Posts {
     let mut posts = Posts::default();
-    let rounds = [Duration::ZERO].into_iter().chain(pauses.iter().copied());
-    for pause in rounds {
-        sleep(pause).await;
-        let message = || conversation.message("after a pause", Uuid::new_v4());
-        let messages: Vec<_> = (0..AT_ONCE).map(|_| message()).collect();
-        let calls = messages
-            .iter()
-            .zip(routes.iter().cycle())
-            .map(|(message, route)| route.call(message.call()));
-        for answer in join_all(calls).await {
-            posts.made += 1;
+    for pause in pauses {
+        let before = format!("before a pause of {pause:?}");
+        posts.add(&before, send(routes, conversation).await);
+        // Then the requests are on their way when `fechatter_server` has not seen one for just as long as the pause.
+        sleep(pause.saturating_sub(DISTANCE * 2)).await;
+        let after = format!("after a pause of {pause:?}");
+        posts.add(&after, send(routes, conversation).await);
+    }
+    posts
+}
+
+async fn send(routes: &[Route], conversation: &Conversation) -> Vec<Result<Answer>> {
+    let messages: Vec<_> =
+        (0..AT_ONCE).map(|_| conversation.message("a POST", Uuid::new_v4())).collect();
+    let calls = messages.iter().zip(routes.iter().cycle());
+    join_all(calls.map(|(message, route)| route.call(message.call()))).await
+}
+
+impl Posts {
+    fn add(&mut self, when: &str, answers: Vec<Result<Answer>>) {
+        for answer in answers {
+            self.made += 1;
             match answer {
                 Ok(Answer { status: 201, .. }) => {}
-                Ok(Answer { status: 502, .. }) => posts.bad_gateway += 1,
-                Ok(answer) => {
-                    posts.failures.push(format!("{} after {pause:?}", answer.status));
-                }
-                Err(error) => posts.failures.push(format!("{error:#} after {pause:?}")),
+                Ok(Answer { status: 502, .. }) => self.bad_gateway += 1,
+                Ok(answer) => self.failures.push(format!("{} {when}", answer.status)),
+                Err(error) => self.failures.push(format!("{error:#} {when}")),
             }
         }
     }
-    posts
 }
 
 /// What comes back for a body of 2 MiB, in words.

@@ -27,9 +27,6 @@ use crate::{
     tap::Tap,
 };
 
-/// How far `fechatter_server` is from the proxies: an idle connection then ends on one side first.
-const DISTANCE: Duration = Duration::from_millis(1);
-
 /// The servers, and the pages for browsers.
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -83,7 +80,6 @@ impl Stage {
     ) -> Result<Report> {
         let mut report = Report::default();
         let network = Network::start(self.cluster.servers[0].address()).await?;
-        network.delay(DISTANCE);
         let fronts = self.fronts(proxies, &network, &mut report).await?;
         let guests = self.guests(clients, &mut report);
         let mut candidates = Vec::new();
@@ -100,6 +96,7 @@ impl Stage {
         let of_clients = outcomes.split_off(fronts.len());
         drop(running);
 
+        network.delay(requests::DISTANCE);
         println!("POSTs after pauses, and refusals.");
         let rows = fronts.iter().zip(&candidates).zip(outcomes);
         let rows = rows.map(|((front, candidate), outcomes)| {

@@ -59,7 +59,6 @@ pub(crate) struct Outcome {
     pub(crate) slowest: Option<Duration>,
     /// A verdict for each of [`PHASES`].
     pub(crate) verdicts: [Verdict; 4],
-    pub(crate) partial: usize,
 }
 
 impl Cutter {
@@ -215,8 +214,7 @@ impl Candidate {
             let (sent, seen) = (self.conversation.sent(), listener.observed.messages());
             let verdicts =
                 PHASES.map(|phase| Verdict::of(&of(phase, sent.clone()), &of(phase, seen.clone())));
-            let partial = listener.observed.partial();
-            Outcome { label: listener.label, first: listener.first(), slowest, verdicts, partial }
+            Outcome { label: listener.label, first: listener.first(), slowest, verdicts }
         };
         self.listeners.iter().zip(slowest).map(outcome).collect()
     }

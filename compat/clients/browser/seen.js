@@ -14,6 +14,6 @@ export function say(seen) {
   last = last.then(() => fetch(`/seen/${parameters.get('run')}`, { method: 'POST', body }))
 }
 
-export function event(id, event, data) {
-  say({ seen: 'event', id: id ?? '', event, data: JSON.parse(data) })
+export function event(name, data) {
+  say({ seen: 'event', event: name, data: JSON.parse(data) })
 }

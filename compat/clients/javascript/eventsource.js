@@ -9,9 +9,9 @@ const source = new EventSource(url, {
     fetch(input, { ...init, headers: { ...init.headers, Authorization: `Bearer ${token}` } }),
 })
 for (const name of NAMES) {
-  source.addEventListener(name, (message) => event(message.lastEventId, name, message.data))
+  source.addEventListener(name, (message) => event(name, message.data))
 }
 source.addEventListener('error', (error) => {
   const seen = source.readyState === EventSource.CLOSED ? 'stopped' : 'ended'
-  say({ seen, text: `${error.code ?? ''} ${error.message ?? ''}`.trim() })
+  say({ seen, text: error.message ?? '' })
 })

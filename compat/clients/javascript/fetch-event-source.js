@@ -11,7 +11,7 @@ try {
     headers: { Authorization: `Bearer ${token}` },
     openWhenHidden: true,
     onmessage: (message) => {
-      if (message.data) event(message.id, message.event, message.data)
+      if (message.data) event(message.event, message.data)
     },
     // Without this, it takes the server's end of the stream for its own and stops.
     onclose: () => {

@@ -10,6 +10,6 @@ export function say(seen) {
   process.stdout.write(`${JSON.stringify(seen)}\n`)
 }
 
-export function event(id, event, data) {
-  say({ seen: 'event', id: id ?? '', event, data: JSON.parse(data) })
+export function event(name, data) {
+  say({ seen: 'event', event: name, data: JSON.parse(data) })
 }

@@ -24,13 +24,7 @@ def follow(listen, network_error):
         try:
             for id, event, data, retry in listen(cursor):
                 pause = int(retry) / 1000 if retry else pause
-                try:
-                    data = json.loads(data)
-                except ValueError:
-                    # A connection that broke in the middle of an event: its id must not be kept.
-                    say(seen="partial", text=data)
-                    continue
-                say(seen="event", id=id or "", event=event, data=data)
+                say(seen="event", event=event, data=json.loads(data))
                 cursor = id or cursor
             say(seen="ended", text="")
         except network_error as error:
