@@ -21,6 +21,8 @@ const TOKEN: Duration = Duration::from_secs(12);
 const COUNTING: Duration = Duration::from_secs(10);
 /// How long a client that is refused may take to come back once it would be admitted.
 const COMING_BACK: Duration = Duration::from_secs(15);
+/// How long the server seems to be down.
+const DOWN: Duration = Duration::from_secs(3);
 /// What the cluster allows one person.
 pub(crate) const STREAMS_PER_USER: usize = 10;
 
@@ -30,6 +32,7 @@ pub(crate) struct Refusals {
     pub(crate) expired_token: String,
     pub(crate) bad_cursor: String,
     pub(crate) too_many_streams: String,
+    pub(crate) bad_gateway: String,
     pub(crate) problems: Vec<String>,
 }
 
@@ -46,6 +49,7 @@ impl Trial<'_> {
         refusals.expired_token = self.expired_token(&mut refusals.problems).await?;
         refusals.bad_cursor = self.bad_cursor(&mut refusals.problems).await?;
         refusals.too_many_streams = self.too_many_streams(&mut refusals.problems).await?;
+        refusals.bad_gateway = self.bad_gateway().await?;
         Ok(refusals)
     }
 
@@ -113,6 +117,26 @@ impl Trial<'_> {
         Ok(format!("{reaction}; {after}"))
     }
 
+    /// What becomes of a stream while a proxy says that its server is down.
+    async fn bad_gateway(&self) -> Result<String> {
+        let conversation = self.conversation("502").await?;
+        let tap = self.tap().await?;
+        let running = self.start("502", &tap, "", token(&conversation))?;
+        let ready = |observed: &Observed| observed.time_of_event("Ready").is_some();
+        ensure!(running.observed.wait(STARTING, ready).await, "there was no stream in time");
+        tap.down(true);
+        tap.cut();
+        let refused =
+            self.refused(&tap, 502).await.context("the stream was not asked for again")?;
+        sleep_until((refused + DOWN).into()).await;
+        tap.down(false);
+        conversation.send("after 502").await?;
+        let message = |observed: &Observed| !observed.messages().is_empty();
+        let came = running.observed.wait(COMING_BACK, message).await;
+        let reaction = if came { "comes back" } else { "stops" };
+        Ok(reaction.to_owned())
+    }
+
     /// Two people of whom nobody else hears.
     async fn conversation(&self, trial: &str) -> Result<Conversation> {
         let name = format!("{:?} {trial}", self.client);
@@ -172,16 +196,21 @@ fn asked_since(tap: &Tap, refused: Instant) -> usize {
 fn reaction(running: &Running, asked: usize) -> String {
     match (running.observed.stopped(), asked) {
         (Some(why), 0) if why.is_empty() => "stops".to_owned(),
-        (Some(why), 0) => format!("stops ({why})"),
-        (Some(why), asked) => format!("asks again {asked} times, then stops ({why})"),
+        (Some(why), 0) => format!("sees `{}`, stops", first_part(&why)),
+        (Some(why), asked) => format!("asks again {asked} times, then stops: {why}"),
         (None, 0) => "does not ask again".to_owned(),
         (None, asked) => {
             let times = if asked == 1 { "once".to_owned() } else { format!("{asked} times") };
-            let known = match running.observed.last_end() {
-                Some(text) if !text.is_empty() => format!("after `{text}`"),
-                _ => "without a sign of the refusal".to_owned(),
+            let known = match running.observed.last_end().unwrap_or_default() {
+                text if text.is_empty() => "does not see the status".to_owned(),
+                text => format!("sees `{}`", first_part(&text)),
             };
-            format!("asks again {times} in {} s, {known}", COUNTING.as_secs())
+            format!("{known}, asks again {times} in {} s", COUNTING.as_secs())
         }
     }
+}
+
+/// Messages of libraries are long.
+fn first_part(text: &str) -> &str {
+    text.split_once(',').map_or(text, |(first, _)| first)
 }

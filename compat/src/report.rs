@@ -47,8 +47,8 @@ const PROXY_HEAD: &str = "| proxy | first event and slowest message: HTTP/1.1, H
 ";
 const CLIENT_HEAD: &str =
     "| client | first event and slowest message | lost and repeated: cut | restart | kill −9 \
-| expired token | bad cursor | 429 |
-|---|---|---|---|---|---|---|---|
+| expired token | bad cursor | 429 | 502 of a proxy |
+|---|---|---|---|---|---|---|---|---|
 ";
 
 impl Report {
@@ -124,7 +124,7 @@ impl ClientRow {
             format!("{} and {} of {}", verdict.lost, verdict.repeated, verdict.sent)
         };
         format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             self.name,
             times(&self.outcome),
             verdict(cut),
@@ -133,6 +133,7 @@ impl ClientRow {
             self.refusals.expired_token,
             self.refusals.bad_cursor,
             self.refusals.too_many_streams,
+            self.refusals.bad_gateway,
         )
     }
 

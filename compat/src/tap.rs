@@ -23,6 +23,10 @@ use tokio::{
 /// How much is read at once.
 const PIECE: usize = 16 * 1024;
 
+/// Pages of any origin may see it, as if it came from their own.
+const BAD_GATEWAY: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\naccess-control-allow-origin: *\r\n\
+content-length: 0\r\nconnection: close\r\n\r\n";
+
 /// One `GET`, and the status of its answer once that has come.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
@@ -44,6 +48,8 @@ struct Notes {
     asked: Mutex<Vec<Asked>>,
     /// The next piece of an answer is to be cut in half.
     halve: AtomicBool,
+    /// Requests get 502, as from a proxy whose server is down.
+    down: AtomicBool,
 }
 
 impl Tap {
@@ -64,6 +70,11 @@ impl Tap {
     /// Passes on half of what the server sends next, and then closes the connection.
     pub(crate) fn cut_in_half(&self) {
         self.notes.halve.store(true, Relaxed);
+    }
+
+    /// Answers each new request with 502, or no longer.
+    pub(crate) fn down(&self, on: bool) {
+        self.notes.down.store(on, Relaxed);
     }
 
     /// Every request so far.
@@ -102,6 +113,10 @@ async fn relay(mut client: TcpStream, target: SocketAddr, notes: &Notes) -> io::
     let length = client.read(&mut first).await?;
     let last = Mutex::new(None);
     notes.request(&first[..length], &last);
+    if notes.down.load(Relaxed) {
+        notes.answer(BAD_GATEWAY, &last);
+        return client.write_all(BAD_GATEWAY).await;
+    }
     let mut server = TcpStream::connect(target).await?;
     server.set_nodelay(true)?;
     server.write_all(&first[..length]).await?;
