@@ -39,7 +39,7 @@ impl Certificate {
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
             .args(["-nodes", "-days", "2", "-subj", &format!("/CN={HOST_NAME}")])
             .args(["-addext", &format!("subjectAltName=DNS:{HOST_NAME}")])
-            // Else rustls does not accept it as a server's own.
+            // rustls accepts no authority's certificate as a server's own.
             .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .arg("-out")
             .arg(&public)

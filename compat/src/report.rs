@@ -21,6 +21,8 @@ pub(crate) struct ProxyRow {
     /// The answers to a body of 2 MiB, one for each version.
     pub(crate) large_bodies: Vec<String>,
     pub(crate) believed: Vec<String>,
+    /// Paths of `fechatter_server` that the proxy does not pass on, with the answers.
+    pub(crate) unreachable: Vec<String>,
     pub(crate) logs_with_tokens: Vec<String>,
     /// Streams that ended while nothing happened.
     pub(crate) ended_idle: usize,
@@ -41,8 +43,8 @@ pub(crate) struct Report {
     pub(crate) skipped: Vec<String>,
 }
 
-const PROXY_HEAD: &str = "| proxy | first event and slowest message: HTTP/1.1, HTTP/2 | messages on both | lost | repeated \
-| POSTs after pauses | answered 502 | a body of 2 MiB | forged addresses believed | tokens in logs |
+const PROXY_HEAD: &str = "| proxy | first event and slowest message: HTTP/1.1; HTTP/2 | messages on both | lost | repeated \
+| POSTs around pauses | answered 502 | a body of 2 MiB | forged addresses recorded | logs with tokens |
 |---|---|---|---|---|---|---|---|---|---|
 ";
 const CLIENT_HEAD: &str =
@@ -84,7 +86,7 @@ impl ProxyRow {
         format!(
             "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             self.name,
-            slowest.join(", "),
+            slowest.join("; "),
             total.sent,
             total.lost,
             total.repeated,
@@ -109,6 +111,7 @@ impl ProxyRow {
         let wrong = self.large_bodies.iter().filter(|answer| !answer.starts_with("413"));
         problems.extend(wrong.map(|answer| format!("a body of 2 MiB got {answer}")));
         problems.extend(self.believed.iter().cloned());
+        problems.extend(self.unreachable.iter().cloned());
         problems.extend(self.logs_with_tokens.iter().map(|log| format!("a token is in {log}")));
         if self.ended_idle > 0 {
             problems.push(format!("{} streams ended by themselves", self.ended_idle));

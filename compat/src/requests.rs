@@ -20,8 +20,8 @@ use crate::{
 
 /// As many as nginx keeps connections.
 const AT_ONCE: usize = 32;
-/// How far `fechatter_server` is from the proxies while they are sent POSTs. For so long a request can be on its way over
-/// a connection that the server closes.
+/// How far `fechatter_server` is from the proxies while they are sent POSTs. For this long a request can be on its way
+/// over a connection that the server closes.
 pub(crate) const DISTANCE: Duration = Duration::from_millis(100);
 /// Values that a client may put into `X-Forwarded-For`.
 const FORGED: [&str; 3] = ["203.0.113.7", "203.0.113.7:51234", "[2001:db8::1]:443"];
@@ -47,7 +47,7 @@ pub(crate) async fn posts(
     for pause in pauses {
         let before = format!("before a pause of {pause:?}");
         posts.add(&before, send(routes, conversation).await);
-        // Then the requests are on their way when `fechatter_server` has not seen one for just as long as the pause.
+        // The requests then arrive when the connections have been idle for about the length of the pause.
         sleep(pause.saturating_sub(DISTANCE * 2)).await;
         let after = format!("after a pause of {pause:?}");
         posts.add(&after, send(routes, conversation).await);
@@ -87,6 +87,19 @@ pub(crate) async fn large_body(route: &Route, conversation: &Conversation) -> St
         }
         Err(error) => format!("no answer: {error:#}"),
     }
+}
+
+/// The paths for which no token is needed whose answer is not 200.
+pub(crate) async fn unreachable(route: &Route) -> Vec<String> {
+    let mut unreachable = Vec::new();
+    for path in ["/api/server", "/api-docs/openapi.json"] {
+        match route.call(Call::get(path, None)).await {
+            Ok(Answer { status: 200, .. }) => {}
+            Ok(answer) => unreachable.push(format!("{path} is {}", answer.status)),
+            Err(error) => unreachable.push(format!("{path}: {error:#}")),
+        }
+    }
+    unreachable
 }
 
 /// Signs in with each forged address. The recorded addresses that are not the client's own.

@@ -27,7 +27,7 @@ use crate::{
     tap::Tap,
 };
 
-/// The servers, and the pages for browsers.
+/// The servers, and what starts clients.
 #[derive(Debug)]
 pub(crate) struct Stage {
     cluster: Cluster,
@@ -42,7 +42,7 @@ struct Front {
     routes: Vec<Route>,
 }
 
-/// A client of which nothing keeps us.
+/// A client that can be tried here.
 struct Guest {
     client: Client,
     title: String,
@@ -119,6 +119,9 @@ impl Stage {
         network: &Network,
         report: &mut Report,
     ) -> Result<Vec<Front>> {
+        if proxies.is_empty() {
+            return Ok(Vec::new());
+        }
         let certificate = Certificate::make(&self.folder)?;
         let servers = [network.address(), self.cluster.notifiers[0].address()];
         let mut fronts = Vec::new();
@@ -219,6 +222,7 @@ impl Front {
             outcomes,
             large_bodies,
             believed: requests::forged_addresses(&self.routes[0], cluster, name).await?,
+            unreachable: requests::unreachable(&self.routes[1]).await,
             posts: requests::posts(&self.routes, conversation, pauses).await,
             failures: conversation.failures(),
             ended_idle: candidate.ends() - ended_before,

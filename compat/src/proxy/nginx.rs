@@ -14,7 +14,7 @@ pub(super) fn instance(place: &Place, printed: &str) -> Result<Instance> {
         ("/var/log/nginx", folder.to_string()),
     ]);
     let http = substitute(printed, &changes)?;
-    // It may have been started by root, and then its workers would be somebody else, who may not write here.
+    // As root, nginx would run its workers as another user, who may not write into this folder.
     let configuration = format!(
         "daemon off;
 user root;
