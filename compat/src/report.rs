@@ -116,7 +116,7 @@ impl ProxyRow {
         if self.ended_idle > 0 {
             problems.push(format!("{} streams ended by themselves", self.ended_idle));
         }
-        problems.into_iter().map(|problem| format!("{}: {problem}", self.name)).collect()
+        problems.into_iter().map(|problem| format!("{}: {}", self.name, problem.trim())).collect()
     }
 }
 
@@ -143,7 +143,7 @@ impl ClientRow {
     fn problems(&self) -> Vec<String> {
         let problems = outcome_problems(&self.outcome).into_iter();
         let problems = problems.chain(self.refusals.problems.iter().cloned());
-        problems.map(|problem| format!("{}: {problem}", self.name)).collect()
+        problems.map(|problem| format!("{}: {}", self.name, problem.trim())).collect()
     }
 }
 
@@ -155,7 +155,7 @@ fn outcome_problems(outcome: &Outcome) -> Vec<String> {
     }
     for (phase, verdict) in PHASES.iter().zip(outcome.verdicts) {
         if !verdict.is_good() {
-            problems.push(format!("{label} {phase}: {verdict:?}"));
+            problems.push(format!("{label} {phase}: {verdict}"));
         }
     }
     problems

@@ -1,6 +1,6 @@
 //! The comparison of what was sent with what a client saw.
 
-use std::{collections::HashSet, ops::AddAssign};
+use std::{collections::HashSet, fmt, ops::AddAssign};
 
 /// How many messages went wrong.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,6 +38,13 @@ impl AddAssign for Verdict {
         self.lost += other.lost;
         self.repeated += other.repeated;
         self.out_of_order += other.out_of_order;
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, lost, repeated, out_of_order } = self;
+        write!(f, "of {sent} messages {lost} lost, {repeated} repeated, {out_of_order} out of order")
     }
 }
 
