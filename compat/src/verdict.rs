@@ -44,7 +44,10 @@ impl AddAssign for Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sent, lost, repeated, out_of_order } = self;
-        write!(f, "of {sent} messages {lost} lost, {repeated} repeated, {out_of_order} out of order")
+        write!(
+            f,
+            "of {sent} messages {lost} lost, {repeated} repeated, {out_of_order} out of order"
+        )
     }
 }
 
