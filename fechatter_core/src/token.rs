@@ -128,15 +128,27 @@ impl Signer {
         user: &User,
         session_id: SessionId,
     ) -> Result<String, jsonwebtoken::errors::Error> {
-        let iat = self.clock.seconds();
+        self.sign_until(user, session_id, self.clock.seconds() + LIFETIME)
+    }
+
+    /// Signs a token that expires at this time, in Unix seconds.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn sign_until(
+        &self,
+        user: &User,
+        session_id: SessionId,
+        expires_at: i64,
+    ) -> Result<String, jsonwebtoken::errors::Error> {
         let claims = Claims {
             iss: ISSUER.into(),
             aud: AUDIENCE.into(),
             sub: user.id.to_string(),
             sid: session_id,
             ws: user.workspace_id,
-            iat,
-            exp: iat + LIFETIME,
+            iat: self.clock.seconds(),
+            exp: expires_at,
             nbf: None,
             jti: Uuid::now_v7(),
             user: UserClaim {

@@ -14,7 +14,7 @@ pub struct Frame<'a> {
 }
 
 /// Hands on every whole frame, and says how many bytes they took.
-pub(crate) fn split(body: &[u8], hear: &mut impl FnMut(Frame<'_>)) -> usize {
+pub fn split(body: &[u8], hear: &mut impl FnMut(Frame<'_>)) -> usize {
     let mut taken = 0;
     for end in memmem::find_iter(body, b"\n\n") {
         if let Some(frame) = Frame::parse(&body[taken..end]) {

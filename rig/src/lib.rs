@@ -19,7 +19,7 @@ mod town;
 pub use cluster::{Cluster, Programs, Setup};
 pub use connection::{Connection, OpenError, Target};
 pub use follower::{End, Follower, Heard};
-pub use frames::Frame;
+pub use frames::{Frame, split};
 pub use keep_alive::{KeepAlive, Response, request};
 pub use process::Process;
 pub use rest::{Answer, PASSWORD, Person, Rest};

@@ -130,6 +130,15 @@ impl Town {
         Ok(id)
     }
 
+    /// An access token of the person's session that ends at this time, in Unix seconds.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn token_until(&self, person: &Person, expires_at: i64) -> Result<String> {
+        let user = user(person.id, person.workspace_id, UserId(0));
+        Ok(self.signer.sign_until(&user, person.session_id, expires_at)?)
+    }
+
     async fn sign_in(&self, users: &[User]) -> Result<Vec<Person>> {
         let sessions: Vec<_> = users.iter().map(|_| SessionId(Uuid::now_v7())).collect();
         let ids: Vec<_> = users.iter().map(|user| user.id).collect();

@@ -3,6 +3,7 @@
 mod bench;
 mod chaos;
 mod client;
+mod compat;
 mod demo;
 mod query_data;
 mod run;
@@ -38,6 +39,8 @@ enum Job {
     Bench(bench::Options),
     /// Kill, freeze and cut off real servers under load, and hold what people saw against the database
     Chaos(chaos::Options),
+    /// Try proxies and ready-made clients on real servers, as far as they are installed
+    Compat(compat::Options),
     /// Describe every query in `.sqlx`, so that building needs no database
     Sqlx {
         /// Change nothing; fail if `.sqlx` is not up to date
@@ -63,6 +66,7 @@ fn run(job: Job) -> Result<ExitCode> {
             Job::Test { arguments } => test::run(&arguments).await,
             Job::Bench(options) => bench::run(options).await,
             Job::Chaos(options) => chaos::run(options).await,
+            Job::Compat(options) => compat::run(options).await,
             Job::Sqlx { check } => query_data::run(check).await,
         }
     });
