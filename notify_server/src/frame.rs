@@ -44,6 +44,13 @@ impl Frame {
         Self(text)
     }
 
+    /// The event's name.
+    fn kind(&self) -> String {
+        let lines = self.0.split(|byte| *byte == b'\n');
+        let kind = lines.filter_map(|line| line.strip_prefix(b"event: ")).next();
+        String::from_utf8_lossy(kind.unwrap_or_default()).into_owned()
+    }
+
     /// The chunk's length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
@@ -179,6 +186,14 @@ pub(crate) fn durable(entry: &Entry) -> Option<Frame> {
     Some(frame(None, Some(entry.cursor), &entry.kind, data))
 }
 
+/// The frame of an event that shows a message, once more with the message as it is now.
+pub(crate) fn renewed(frame: &Frame, cursor: Cursor, message: &[u8]) -> Frame {
+    let kind = frame.kind();
+    let mut data = format!(r#"{{"event":"{kind}","#).into_bytes();
+    data.extend_from_slice(message.strip_prefix(b"{").unwrap_or(message));
+    self::frame(None, Some(cursor), &kind, &data)
+}
+
 /// An event past the log: without id, so that nobody resumes from it.
 pub(crate) fn ephemeral(event: &EphemeralEvent) -> Frame {
     frame(None, None, event.kind(), &json(event))
@@ -237,6 +252,8 @@ mod tests {
             message_id: None,
             joined: Vec::new(),
             data: data.map(|data| Bytes::from(data.to_owned())),
+            shows_message: false,
+            message: None,
         }
     }
 

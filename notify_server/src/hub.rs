@@ -318,6 +318,8 @@ pub(crate) mod tests {
             message_id: None,
             joined: Vec::new(),
             data: Some(vec![b'x'; bytes].into()),
+            shows_message: false,
+            message: None,
         }
     }
 

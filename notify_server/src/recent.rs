@@ -25,7 +25,30 @@ pub(crate) struct Event {
     pub(crate) ending: Option<Ending>,
     /// None where there is nothing to tell of it any more.
     pub(crate) frame: Option<Frame>,
-    message_id: Option<MessageId>,
+    about: About,
+}
+
+/// What an event has to do with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About {
+    NoMessage,
+    /// The first event about it: it was sent. In a workspace, the ids of these ascend.
+    Sent(MessageId),
+    /// Shows it as it is now, as the first one does.
+    Shown(MessageId),
+    /// Tells something else of it.
+    Other(MessageId),
+}
+
+impl About {
+    fn of(entry: &Entry) -> Self {
+        match entry.message_id {
+            None => Self::NoMessage,
+            Some(id) if !entry.shows_message => Self::Other(id),
+            Some(id) if entry.effect == Some(Effect::None) => Self::Sent(id),
+            Some(id) => Self::Shown(id),
+        }
+    }
 }
 
 impl Event {
@@ -36,8 +59,14 @@ impl Event {
             user_id: entry.user_id,
             ending: Ending::of(entry.effect.as_ref()),
             frame: frame::durable(entry),
-            message_id: entry.message_id,
+            about: About::of(entry),
         }
+    }
+
+    fn replace(&mut self, frame: Option<Frame>) -> [usize; 2] {
+        let before = self.bytes();
+        self.frame = frame;
+        [before, self.bytes()]
     }
 
     fn bytes(&self) -> usize {
@@ -86,10 +115,7 @@ impl Recent {
         match entry.effect {
             // Its messages are gone with it.
             Some(Effect::ClosesChat) => self.blank(entry.chat_id),
-            // What the message was must not be told again. The log knows.
-            Some(Effect::ChangesMessage | Effect::RemovesMessage) => {
-                self.forget_message(entry.message_id);
-            }
+            Some(Effect::ChangesMessage | Effect::RemovesMessage) => self.renew(entry),
             _ => {}
         }
         self.bytes += event.bytes();
@@ -105,17 +131,32 @@ impl Recent {
     }
 
     fn blank(&mut self, chat_id: Option<ChatId>) {
-        let of_chat = |event: &&mut Event| event.chat_id == chat_id && event.message_id.is_some();
+        let of_chat =
+            |event: &&mut Event| event.chat_id == chat_id && event.about != About::NoMessage;
         for event in self.events.iter_mut().filter(of_chat) {
-            self.bytes -= event.frame.take().map_or(0, |frame| frame.len());
+            let [before, after] = event.replace(None);
+            self.bytes = self.bytes - before + after;
         }
     }
 
-    fn forget_message(&mut self, message_id: Option<MessageId>) {
-        let Some(message_id) = message_id else { return };
-        let last = self.events.iter().rposition(|event| event.message_id == Some(message_id));
-        if let Some(last) = last {
-            (0..=last).for_each(|_| self.forget_oldest());
+    /// Shows the message of an event that changes or removes it as it is now wherever it was shown as it
+    /// was before: that must not be told again. Where it is removed, nothing else is told of it, either.
+    fn renew(&mut self, entry: &Entry) {
+        let Some(id) = entry.message_id else { return };
+        let is_removed = entry.effect == Some(Effect::RemovesMessage);
+        for event in self.events.iter_mut().rev() {
+            let frame = match event.about {
+                About::Sent(own) | About::Shown(own) if own == id => event
+                    .frame
+                    .as_ref()
+                    .zip(entry.message.as_ref())
+                    .map(|(frame, message)| frame::renewed(frame, event.cursor, message)),
+                About::Other(own) if own == id && is_removed => None,
+                About::Sent(older) if older < id => break,
+                _ => continue,
+            };
+            let [before, after] = event.replace(frame);
+            self.bytes = self.bytes - before + after;
         }
     }
 

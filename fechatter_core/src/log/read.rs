@@ -40,6 +40,10 @@ pub struct Entry {
     pub joined: Vec<UserId>,
     /// The frame's `data`; none when the event's message is gone.
     pub data: Option<Bytes>,
+    /// Whether the data is the event's message, as it is now.
+    pub shows_message: bool,
+    /// The message as it is now, as JSON, where the event changes or removes it and it is not gone.
+    pub message: Option<Bytes>,
 }
 
 /// The newest event of a workspace's log; every log has one from its workspace's creation on.
@@ -233,29 +237,36 @@ struct MessageEvent<'a> {
     message: Message,
 }
 
+fn json(value: &impl Serialize) -> sqlx::Result<Bytes> {
+    let text = serde_json::to_vec(value).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    Ok(text.into())
+}
+
 impl Row {
     fn into_entry(mut self) -> sqlx::Result<Entry> {
+        let effect = Effect::of_columns(&self.effect, self.person_id, self.session_ids.take());
+        let message = self.message();
+        let is_changed = matches!(effect, Some(Effect::ChangesMessage | Effect::RemovesMessage));
+        let changed = message.as_ref().filter(|_| is_changed).map(json).transpose()?;
+        let shows_message = self.payload.is_none();
         let data = match self.payload.take() {
             Some(Json(payload)) => Some(Bytes::from(String::from(Box::<str>::from(payload)))),
-            None => match self.message() {
-                Some(message) => Some(
-                    serde_json::to_vec(&MessageEvent { event: &self.kind, message })
-                        .map_err(|error| sqlx::Error::Decode(error.into()))?
-                        .into(),
-                ),
-                None => None,
-            },
+            None => message
+                .map(|message| json(&MessageEvent { event: &self.kind, message }))
+                .transpose()?,
         };
         Ok(Entry {
             workspace_id: self.workspace_id,
             cursor: Cursor { stamp: self.stamp, position: self.position },
             kind: self.kind,
-            effect: Effect::of_columns(&self.effect, self.person_id, self.session_ids),
+            effect,
             chat_id: self.chat_id,
             user_id: self.user_id,
             message_id: self.message_id,
             joined: self.joined.unwrap_or_default(),
             data,
+            shows_message,
+            message: changed,
         })
     }
 

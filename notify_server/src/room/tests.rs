@@ -43,6 +43,8 @@ fn entry(position: i64, effect: Effect, chat_id: Option<ChatId>, user: Option<i6
         message_id: None,
         joined,
         data: Some("{}".into()),
+        shows_message: true,
+        message: None,
     }
 }
 
@@ -290,21 +292,95 @@ fn what_was_said_in_a_deleted_chat_is_not_told_again() {
     assert_eq!(missed(&room, 1, 10), (vec![12], None));
 }
 
-#[test]
-fn a_message_that_has_changed_is_for_the_log_to_tell() {
-    let mut room = room();
-    let about = |position, effect| Entry {
-        message_id: Some(MESSAGE),
-        ..entry(position, effect, Some(LUNCH), None)
+/// Events about messages: the second shows another one, the third tells something of the first.
+fn a_conversation(room: &mut Room) {
+    let sent = |position, id| Entry {
+        message_id: Some(MessageId(id)),
+        data: Some(format!(r#"{{"event":"OfTheFuture","content":"before {id}"}}"#).into()),
+        ..entry(position, Nothing, Some(LUNCH), None)
     };
-    room.advance(&[entry(10, Nothing, None, None), about(11, Nothing)]).unwrap();
-    room.takes(Nothing, Some(LUNCH), None);
-    room.advance(&[about(12, Nothing), about(13, Effect::ChangesMessage)]).unwrap();
+    let told = Entry { shows_message: false, ..sent(13, 1) };
+    let log = [entry(10, Nothing, None, None), sent(11, 1), sent(12, 2), told];
+    room.advance(&log).unwrap();
+}
 
+fn texts(room: &Room, since: i64) -> Vec<String> {
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
-    let answer = room.missed(&reader, at(11));
-    assert!(matches!(answer, Answer::Forgotten(Position(12))), "{answer:?}");
-    assert_eq!(missed(&room, 1, 12), (vec![13], None));
+    let Answer::Missed(missed) = room.missed(&reader, at(since)) else { panic!("not known") };
+    let text = |frame: &Frame| str::from_utf8(frame.text().as_ref()).unwrap().to_owned();
+    missed.frames.iter().map(text).collect()
+}
+
+#[test]
+fn a_message_that_has_changed_is_told_again_as_it_is_now() {
+    let mut room = room();
+    a_conversation(&mut room);
+    let before = texts(&room, 10);
+    let changes = Entry {
+        message_id: Some(MessageId(1)),
+        data: Some(r#"{"event":"Changed","content":"after 1"}"#.into()),
+        message: Some(r#"{"content":"after 1"}"#.into()),
+        kind: "Changed".into(),
+        ..entry(14, Effect::ChangesMessage, Some(LUNCH), None)
+    };
+    room.advance(&[entry(13, Nothing, None, None), changes.clone()]).unwrap();
+
+    let after = texts(&room, 10);
+    assert_eq!(after[0], before[0].replace("before", "after"));
+    assert_eq!(after[1..3], before[1..]);
+    assert!(after[3].contains("event: Changed") && after[3].contains("after 1"), "{after:?}");
+
+    // And what has changed once is told anew when it changes again.
+    let again = Entry { message: Some(r#"{"content":"at last"}"#.into()), ..changes };
+    let again = Entry { cursor: at(15), ..again };
+    room.advance(&[entry(14, Nothing, None, None), again]).unwrap();
+    let last = texts(&room, 10);
+    assert_eq!(last[0], before[0].replace("before 1", "at last"));
+    assert_eq!(last[3], after[3].replace("after 1", "at last"));
+}
+
+#[test]
+fn of_a_message_that_is_removed_nothing_is_told_but_that() {
+    let mut room = room();
+    a_conversation(&mut room);
+    let removes = Entry {
+        message_id: Some(MessageId(1)),
+        shows_message: false,
+        message: Some(r#"{"content":""}"#.into()),
+        ..entry(14, Effect::RemovesMessage, Some(LUNCH), None)
+    };
+    room.advance(&[entry(13, Nothing, None, None), removes]).unwrap();
+
+    let after = texts(&room, 10);
+    assert_eq!(after.len(), 3);
+    assert!(
+        after[0].ends_with("data: {\"event\":\"OfTheFuture\",\"content\":\"\"}\n\n"),
+        "{after:?}"
+    );
+    assert!(after[1].contains("before 2") && after[2].contains("id: 00000001-14"), "{after:?}");
+}
+
+#[test]
+fn what_is_remembered_is_measured_as_it_changes() {
+    let mut room = room();
+    a_conversation(&mut room);
+    let grows = |position, content: &str| Entry {
+        message_id: Some(MessageId(1)),
+        message: Some(format!(r#"{{"content":"{content}"}}"#).into()),
+        ..entry(position, Effect::ChangesMessage, Some(LUNCH), None)
+    };
+    let long = "x".repeat(1_000);
+    for (position, content) in [(14, long.as_str()), (15, ""), (16, long.as_str())] {
+        let last = position - 1;
+        room.advance(&[entry(last, Nothing, None, None), grows(position, content)]).unwrap();
+    }
+    room.takes(ClosesChat, Some(LUNCH), None);
+    room.trim(1, usize::MAX);
+
+    let frame = room.recent.after(at(17));
+    assert!(matches!(frame, After::Events(_)));
+    let alone = Recent::new(&[entry(17, ClosesChat, Some(LUNCH), None)]).unwrap();
+    assert_eq!(room.recent.bytes(), alone.bytes());
 }
 
 #[test]
