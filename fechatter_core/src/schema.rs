@@ -27,6 +27,7 @@ pub static CODE: &[(&str, &str)] = &[
     code!("count_attempts"),
     code!("events_for"),
     code!("log_entries_for"),
+    code!("send_message"),
     code!("send_messages"),
     code!("uncount_attempts"),
 ];

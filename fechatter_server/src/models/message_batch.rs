@@ -70,6 +70,49 @@ pub(crate) async fn send(
     batch: &[Arc<Outgoing>],
     locking: Locking,
 ) -> Result<Vec<Outcome>> {
+    let outcomes = match batch {
+        [message] => vec![send_one(db, message, locking).await?],
+        _ => send_many(db, batch, locking).await?,
+    };
+    let is_sent = |outcome: &Outcome| matches!(outcome, Outcome::Sent { .. });
+    let sent = batch.iter().zip(&outcomes).filter(|(_, outcome)| is_sent(outcome));
+    log.announce(sent.map(|(message, _)| message.sender.workspace_id).collect());
+    Ok(outcomes)
+}
+
+/// The short way of [`send_many`], with the same outcomes.
+pub(crate) async fn send_one(
+    db: &mut PgConnection,
+    message: &Outgoing,
+    locking: Locking,
+) -> Result<Outcome> {
+    // All of the answer is read before any of it is believed: it comes before the commit.
+    let answer = sqlx::query!(
+        r#"select outcome as "outcome!", message_id as "id: MessageId", seq as "seq: Seq",
+                  coalesce(sent_at, clock_timestamp()) as "created_at!: Timestamp"
+           from send_message($1, $2, $3, $4, $5, $6, $7, $8, $9)"#,
+        message.sender.workspace_id as _,
+        message.sender.id as _,
+        message.sender.session_id as _,
+        message.chat_id as _,
+        message.content,
+        message.idempotency_key,
+        message.digest.as_ref(),
+        Stamp::random() as _,
+        locking == Locking::Wait
+    )
+    .fetch_all(db);
+    let answer = durably(answer).await?.pop().ok_or(sqlx::Error::RowNotFound)?;
+    let outcome = outcome(&answer.outcome, answer.id, answer.seq, answer.created_at);
+    outcome.ok_or_else(unknown_outcome)
+}
+
+/// Sends any number of messages.
+pub(crate) async fn send_many(
+    db: &mut PgConnection,
+    batch: &[Arc<Outgoing>],
+    locking: Locking,
+) -> Result<Vec<Outcome>> {
     let workspaces: Vec<_> = batch.iter().map(|message| message.sender.workspace_id).collect();
     let senders: Vec<_> = batch.iter().map(|message| message.sender.id).collect();
     let sessions: Vec<_> = batch.iter().map(|message| message.sender.session_id).collect();
@@ -77,7 +120,6 @@ pub(crate) async fn send(
     let contents: Vec<_> = batch.iter().map(|message| message.content.as_str()).collect();
     let keys: Vec<_> = batch.iter().map(|message| message.idempotency_key).collect();
     let digests: Vec<_> = batch.iter().map(|message| message.digest.as_ref()).collect();
-    // All of the answer is read before any of it is believed: it comes before the commit.
     let answer = sqlx::query!(
         r#"select outcomes as "outcomes!", message_ids as "ids!: Vec<Option<MessageId>>",
                   seqs as "seqs!: Vec<Option<Seq>>", sent_at as "created_at!: Timestamp"
@@ -95,17 +137,13 @@ pub(crate) async fn send(
     .fetch_all(db);
     let answer = durably(answer).await?.pop().ok_or(sqlx::Error::RowNotFound)?;
     let places = answer.ids.into_iter().zip(answer.seqs);
-    let outcomes: Vec<_> = answer
-        .outcomes
-        .iter()
-        .zip(places)
-        .map(|(name, (id, seq))| outcome(name, id, seq, answer.created_at))
-        .collect::<Option<_>>()
-        .ok_or_else(|| sqlx::Error::Protocol("an unknown outcome of sending".into()))?;
-    let is_sent = |outcome: &Outcome| matches!(outcome, Outcome::Sent { .. });
-    let written = workspaces.into_iter().zip(&outcomes);
-    log.announce(written.filter(|(_, outcome)| is_sent(outcome)).map(|(id, _)| id).collect());
-    Ok(outcomes)
+    let outcomes = answer.outcomes.iter().zip(places);
+    let outcomes = outcomes.map(|(name, (id, seq))| outcome(name, id, seq, answer.created_at));
+    outcomes.collect::<Option<_>>().ok_or_else(unknown_outcome)
+}
+
+fn unknown_outcome() -> AppError {
+    sqlx::Error::Protocol("an unknown outcome of sending".into()).into()
 }
 
 fn outcome(
@@ -126,3 +164,6 @@ fn outcome(
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ mod queue;
 #[cfg(debug_assertions)]
 mod sabotaged;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod waiting;
 
 use std::future::pending;

@@ -97,20 +97,33 @@ enum Draft {
     Stranger,
 }
 
-struct World {
+/// Two workspaces with a chat each, and five people.
+pub(crate) struct World {
     db: PgPool,
     log: Log,
     _database: TestDatabase,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let database = TestDatabase::create(&MIGRATOR, CODE).await;
         let url = database.url().into();
         let config = DatabaseConfig { url, listen_url: None, max_connections: 10 };
         let db = db::connect(db::options(&config, "tests").unwrap(), &config);
         sqlx::raw_sql(WORLD).execute(&db).await.unwrap();
         Self { log: Log::new(db.clone()), db, _database: database }
+    }
+
+    pub(crate) fn db(&self) -> &PgPool {
+        &self.db
+    }
+
+    /// Makes everything as it was at the beginning.
+    pub(crate) async fn empty(&self) {
+        let all = "truncate users, workspaces, workspace_members, sessions, workspace_logs, chats, chat_members,
+                       messages, events, invites restart identity";
+        sqlx::raw_sql(all).execute(&self.db).await.unwrap();
+        sqlx::raw_sql(WORLD).execute(&self.db).await.unwrap();
     }
 
     fn writer(&self, faults: &[Fault]) -> (MessageWriter, Ended) {
@@ -165,7 +178,7 @@ impl World {
     }
 }
 
-fn outgoing(workspace: i64, user: i64, content: &str, key: Uuid) -> Outgoing {
+pub(crate) fn outgoing(workspace: i64, user: i64, content: &str, key: Uuid) -> Outgoing {
     let sender = AuthUser {
         id: UserId(user),
         workspace_id: WorkspaceId(workspace),
