@@ -46,8 +46,8 @@ impl Frame {
 
     /// The event's name.
     fn kind(&self) -> String {
-        let lines = self.0.split(|byte| *byte == b'\n');
-        let kind = lines.filter_map(|line| line.strip_prefix(b"event: ")).next();
+        let mut lines = self.0.split(|byte| *byte == b'\n');
+        let kind = lines.find_map(|line| line.strip_prefix(b"event: "));
         String::from_utf8_lossy(kind.unwrap_or_default()).into_owned()
     }
 
