@@ -60,34 +60,32 @@ pub(crate) fn unique_key(text: &str) -> String {
     digest.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hexadecimal).collect()
 }
 
-/// The key of how a name looks as it is written, in which each character outside ASCII is what it looks
-/// like before its case is folded: U+039D is `n` here, and `v` in [`unique_key`], as U+03BD is.
+/// The key of how a name looks as it is written: each character outside ASCII is what it looks like before
+/// its case is folded, and blank glyphs are the gaps that they leave. U+039D is `n` here, and `v` in
+/// [`unique_key`], as its small letter is.
 pub(crate) fn skeleton_key(text: &str) -> String {
-    let words = text.split_whitespace().map(|word| {
+    let words = text.split(|c: char| c.is_whitespace() || is_gap(c)).map(|word| {
         // One prototype stands for I and l: among capitals alone, people read it as I.
         let is_capitals = !word.chars().any(char::is_lowercase);
         let visible = word.nfd().filter(|c| !is_invisible(*c));
-        visible.map(|c| ascii_look_alike(c, is_capitals)).collect::<String>()
+        visible.map(|c| look_of(c, is_capitals)).collect::<String>()
     });
     unique_key(&words.collect::<Vec<_>>().join(" "))
 }
 
-/// What a character looks like if that is ASCII, else the character without its compatibility form.
-fn ascii_look_alike(c: char, is_among_capitals: bool) -> String {
+/// What a character looks like, in its own case.
+fn look_of(c: char, is_among_capitals: bool) -> String {
     if c.is_ascii() {
         return c.into();
     }
-    match prototype(c).as_str() {
-        "l" if is_among_capitals && c.is_uppercase() => "i".to_owned(),
-        ascii if ascii.is_ascii() => ascii.to_owned(),
-        _ => {
-            let parts = c.to_string();
-            let parts = parts.nfkd().map(|part| match prototype(part) {
-                ascii if ascii.is_ascii() => ascii,
-                _ => part.into(),
-            });
-            parts.collect()
+    match prototype(c) {
+        look if look == "l" && is_among_capitals && c.is_uppercase() => "i".to_owned(),
+        // A character that looks like nothing but itself may be a form of one that does not.
+        look if look.chars().eq([c]) => {
+            let text = c.to_string();
+            text.nfkd().map(prototype).collect()
         }
+        look => look,
     }
 }
 
@@ -111,6 +109,15 @@ pub(crate) fn is_invisible(c: char) -> bool {
         || BLANK.contains(&c)
 }
 
+/// Whether an invisible character takes up room as white space does: blank glyphs, and fillers, which
+/// are letters.
+fn is_gap(c: char) -> bool {
+    let is_letter =
+        CodePointMapData::<GeneralCategory>::new().get(c) == GeneralCategory::OtherLetter;
+    let is_filler = is_letter && CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c);
+    is_filler || BLANK.contains(&c)
+}
+
 /// Whether a character ends a line or a paragraph, as some control characters do.
 pub(crate) fn is_separator(c: char) -> bool {
     let category = CodePointMapData::<GeneralCategory>::new().get(c);
@@ -132,31 +139,16 @@ fn fold(text: &str) -> String {
     let compatible = key(&text.nfkc().collect::<String>());
     let mut folded = String::new();
     for c in compatible.nfkd() {
-        if c.is_ascii() {
+        if c == '\u{307}' && folded.ends_with(['i', 'j']) {
+            // They have their dot already.
+        } else if c.is_ascii() {
             folded.push(c);
         } else {
-            folded.push_str(&look_alike(c));
+            folded.push_str(&prototype(c));
         }
     }
     let words: Vec<_> = folded.split_whitespace().collect();
     key(&words.join(" "))
-}
-
-/// What a character outside ASCII looks like, in ASCII where possible.
-///
-/// Case is folded before: a letter also counts as what its capital looks like, unless it looks like
-/// an ASCII character itself. U+0432 is `b`, because its capital, U+0412, looks like `B`.
-fn look_alike(c: char) -> String {
-    let own = prototype(c);
-    if own.is_ascii() {
-        return own;
-    }
-    let mut upper = c.to_uppercase();
-    match (upper.next(), upper.next()) {
-        (Some(capital), None) => Some(prototype(capital)).filter(|of| of.is_ascii()),
-        _ => None,
-    }
-    .unwrap_or(own)
 }
 
 /// The prototype by UTS 39, in which what stands for an ASCII character is that character again.
@@ -239,11 +231,7 @@ mod tests {
             ("general", "𝐆𝐄𝐍𝐄𝐑𝐀𝐋"),
             ("general", "genera\u{2113}"),
             ("general chat", " general\u{a0} \u{3000}chat "),
-            ("backend", "\u{412}ackend"),
-            ("backend", "\u{432}ackend"),
-            ("hr", "\u{41d}R"),
-            ("team", "\u{422}\u{395}\u{391}\u{39c}"),
-            ("team", "𝚻𝚬𝚨𝚳"),
+            ("admins", "admi\u{307}ns"),
             ("modem", "mode\u{11700}"),
             ("modem", "mode\u{217f}"),
             ("q&a-2", "Q\u{ff06}A\u{2010}2"),
@@ -259,7 +247,13 @@ mod tests {
     fn names_that_look_the_same_as_written_have_one_skeleton_key() {
         for (name, look_alike) in [
             ("general", "GE\u{39d}ERAL"),
+            ("backend", "\u{412}ackend"),
+            ("hr", "\u{41d}R"),
+            ("team", "\u{422}\u{395}\u{391}\u{39c}"),
+            ("team", "𝚻𝚬𝚨𝚳"),
             ("gym", "G\u{3a5}M"),
+            ("lunch club", "lunch\u{2800}club"),
+            ("lunch club", "Lunch\u{3164}\u{ffa0} club"),
             ("cafe", "\u{3f2}afe"),
             ("firm", "\u{17f}irm"),
             ("annie", "\u{391}\u{39d}\u{39d}\u{399}\u{395}"),
@@ -271,6 +265,40 @@ mod tests {
         ] {
             assert_eq!(skeleton_key(look_alike), skeleton_key(name), "{look_alike}");
             assert_eq!(skeleton_key(name), name);
+        }
+    }
+
+    #[test]
+    fn look_alikes_outside_ascii_have_one_key() {
+        for (one, other) in [
+            ("новости", "\u{29c}овости"),
+            ("тест", "\u{1d1b}ест"),
+            ("команда", "\u{138}оманда"),
+            ("выв", "\u{299}ы\u{299}"),
+            ("βeta", "ßeta"),
+        ] {
+            assert_eq!(unique_key(one), unique_key(other), "{one} {other}");
+        }
+        for (one, other) in [("\u{d0}ata", "\u{110}ata"), ("Ξ\u{a0}news", "Ξ news")] {
+            assert_eq!(skeleton_key(one), skeleton_key(other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn words_that_look_different_are_kept_apart() {
+        for (one, other) in [
+            ("вор", "bop"),
+            ("сон", "coh"),
+            ("нота", "hота"),
+            ("нос", "вос"),
+            ("γη", "νη"),
+            ("ειναι", "ειμαι"),
+            ("天気", "天器"),
+            ("회의", "회원"),
+            ("lunchclub", "lunch club"),
+        ] {
+            assert_ne!(unique_key(one), unique_key(other), "{one} {other}");
+            assert_ne!(skeleton_key(one), skeleton_key(other), "{one} {other}");
         }
     }
 

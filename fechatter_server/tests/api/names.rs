@@ -102,10 +102,17 @@ async fn a_public_channels_name_is_taken_by_what_looks_like_it() {
     let alice = app.user("alice").await;
     alice.creates_public_channel("general").await;
     alice.creates_public_channel("team  chat").await;
+    alice.creates_public_channel("новости").await;
     let public = alice.creates_public_channel("other").await;
     let before = app.state().await;
 
-    for name in LIKE_GENERAL.into_iter().chain(["Team chat", "team\u{a0}ch\u{430}t"]) {
+    for name in LIKE_GENERAL.into_iter().chain([
+        "Team chat",
+        "team\u{a0}ch\u{430}t",
+        "team\u{2800}chat",
+        "team\u{3164}chat",
+        "\u{29c}овости",
+    ]) {
         let draft = json!({ "name": name, "chat_type": "PublicChannel" });
         let refused = alice.post("/api/chat", draft).await;
         refused.refuses(StatusCode::CONFLICT, "chat_name_taken");
