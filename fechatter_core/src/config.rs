@@ -253,7 +253,8 @@ impl Config {
             ("accounts.attempts_per_minute_overall", self.accounts.attempts_per_minute_overall > 0),
         ] {
             if !positive {
-                bail!("{key} is too small");
+                let least = if key == "database.max_connections" { 2 } else { 1 };
+                bail!("{key} is too small: it must be at least {least}");
             }
         }
         self.limits.check()

@@ -185,8 +185,9 @@ pub async fn check(db: &PgPool) -> Result<(), &'static str> {
         let read_only = sqlx::query_scalar!(
             r#"select current_setting('transaction_read_only')::bool as "read_only!""#
         );
-        let read_only = read_only.fetch_one(db).await?;
-        Ok::<_, sqlx::Error>((read_only, schema::check(db).await?))
+        let mut db = db.acquire().await?;
+        let read_only = read_only.fetch_one(&mut *db).await?;
+        Ok::<_, sqlx::Error>((read_only, schema::check(&mut db).await?))
     };
     match timeout(Duration::from_secs(1), asked).await {
         Ok(Ok((_, Err(why)))) => Err(why),

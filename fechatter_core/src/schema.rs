@@ -4,9 +4,9 @@
 //! A server also works with a schema that is newer than itself, as long as that says so: so a version
 //! can be rolled back without its migrations.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail};
 use aws_lc_rs::digest::{Context as Hasher, SHA256};
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection, PgExecutor};
 use tracing::info;
 
@@ -42,21 +42,43 @@ const CODE_LOCK: i64 = 0x6665_6368_636f_6465;
 /// When the database cannot be reached, holds something else, or has a schema that does not serve this
 /// version.
 pub async fn migrate(db: &mut PgConnection) -> anyhow::Result<()> {
-    if is_newer(db).await? {
-        let state = State::read(&mut *db).await?;
-        ensure!(state.serves(newest_migration()), TOO_NEW);
+    let newest = newest_of(db).await?;
+    match newest {
+        Some(_) => match check(&mut *db).await? {
+            Err(OTHERS) => bail!(OTHERS),
+            Err(TOO_NEW) => bail!(TOO_NEW),
+            _ => {}
+        },
+        None => refuse_tables_of_others(db).await?,
+    }
+    if newest.is_some_and(|newest| newest > newest_migration()) {
         info!("the schema is that of a newer version, and stays as it is");
         return Ok(());
     }
-    let migrated = MIGRATOR.run_direct(None, &mut *db, false).await;
-    if let Err(MigrateError::VersionMismatch(_)) = migrated {
-        return migrated.context(
-            "the database has migrations of before the first release, which were others: drop it and make a \
-             new one (`cargo xtask run` names the folder to remove)",
+    // Where nothing is missing nothing is written: the database may be read-only for a moment.
+    if newest != Some(newest_migration()) {
+        MIGRATOR.run_direct(None, &mut *db, false).await?;
+    }
+    apply_code(db).await
+}
+
+/// Refuses a database that is in use for something else, before anything is left in it.
+async fn refuse_tables_of_others(db: &mut PgConnection) -> anyhow::Result<()> {
+    let table = sqlx::query_scalar!(
+        r#"select relname::text as "name!"
+           from pg_class as t
+           where relnamespace = current_schema()::regnamespace
+             and relkind in ('r', 'p')
+             and relname <> '_sqlx_migrations'
+             and not exists (select from pg_depend where objid = t.oid and deptype = 'e')
+           limit 1"#
+    );
+    if let Some(name) = table.fetch_optional(db).await? {
+        bail!(
+            "the database has a table {name} of something else: give Fechatter a database of its own"
         );
     }
-    migrated?;
-    apply_code(db).await
+    Ok(())
 }
 
 /// Replaces all functions in one transaction, unless they are as they should be.
@@ -65,7 +87,8 @@ async fn apply_code(db: &mut PgConnection) -> anyhow::Result<()> {
     sqlx::query!("select pg_advisory_xact_lock($1)", CODE_LOCK).execute(&mut *tx).await?;
     let applied = sqlx::query_scalar!("select code_digest from schema_state");
     // A newer server may have come first.
-    if is_newer(&mut tx).await? || applied.fetch_one(&mut *tx).await? == Some(digest()) {
+    let is_newer = newest_of(&mut tx).await? > Some(newest_migration());
+    if is_newer || applied.fetch_one(&mut *tx).await? == Some(digest()) {
         return Ok(tx.rollback().await?);
     }
     // Their order says nothing of who calls whom.
@@ -80,15 +103,15 @@ async fn apply_code(db: &mut PgConnection) -> anyhow::Result<()> {
     Ok(tx.commit().await?)
 }
 
-/// Returns true if the database has a migration that this version does not know.
-async fn is_newer(db: &mut PgConnection) -> sqlx::Result<bool> {
+/// The newest migration that a database has.
+async fn newest_of(db: &mut PgConnection) -> sqlx::Result<Option<i64>> {
     let is_new =
         sqlx::query_scalar!(r#"select to_regclass('_sqlx_migrations') is null as "is_new!""#);
     if is_new.fetch_one(&mut *db).await? {
-        return Ok(false);
+        return Ok(None);
     }
     let newest = sqlx::query_scalar!("select max(version) from _sqlx_migrations where success");
-    Ok(newest.fetch_one(db).await?.is_some_and(|newest| newest > newest_migration()))
+    newest.fetch_one(db).await
 }
 
 /// What a database says of its schema.
@@ -96,20 +119,32 @@ struct State {
     newest_migration: i64,
     serves_from: i64,
     has_all_code: bool,
+    /// Whether a migration is another one than this version has under its number.
+    has_others: bool,
 }
 
 impl State {
     async fn read(db: impl PgExecutor<'_>) -> sqlx::Result<Self> {
         let names: Vec<_> = CODE.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let known = MIGRATOR.iter().map(|known| (known.version, &*known.checksum));
+        let (versions, checksums): (Vec<_>, Vec<_>) = known.unzip();
         sqlx::query_as!(
             Self,
             r#"select (select coalesce(max(version), 0) from _sqlx_migrations where success)
                           as "newest_migration!",
                       serves_from,
                       (select bool_and(to_regproc(name) is not null) from unnest($1::text[]) as name)
-                          as "has_all_code!"
+                          as "has_all_code!",
+                      exists (
+                          select
+                          from unnest($2::bigint[], $3::bytea[]) as known (version, checksum)
+                          join _sqlx_migrations as applied using (version)
+                          where applied.checksum <> known.checksum
+                      ) as "has_others!"
                from schema_state"#,
-            &names
+            &names,
+            &versions,
+            &checksums as _
         )
         .fetch_one(db)
         .await
@@ -125,15 +160,19 @@ impl State {
 ///
 /// # Errors
 /// That of the database, or the reason why not, for operators.
-pub(crate) async fn check(db: impl PgExecutor<'_>) -> sqlx::Result<Result<(), &'static str>> {
-    let state = match State::read(db).await {
+pub async fn check(db: &mut PgConnection) -> sqlx::Result<Result<(), &'static str>> {
+    let state = match State::read(&mut *db).await {
         Ok(state) => state,
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(UNDEFINED_TABLE) => {
-            return Ok(Err(TOO_OLD));
+            // A database with migrations has had this table from the first on.
+            let has_migrations = newest_of(db).await?.is_some();
+            return Ok(Err(if has_migrations { OTHERS } else { TOO_OLD }));
         }
         Err(error) => return Err(error),
     };
-    Ok(if state.newest_migration < newest_migration() || !state.has_all_code {
+    Ok(if state.has_others {
+        Err(OTHERS)
+    } else if state.newest_migration < newest_migration() || !state.has_all_code {
         Err(TOO_OLD)
     } else if !state.serves(newest_migration()) {
         Err(TOO_NEW)
@@ -145,6 +184,9 @@ pub(crate) async fn check(db: impl PgExecutor<'_>) -> sqlx::Result<Result<(), &'
 const UNDEFINED_TABLE: &str = "42P01";
 const TOO_OLD: &str = "the database's schema is too old; run `fechatter_server migrate`";
 const TOO_NEW: &str = "the database's schema is too new for this version of the server";
+
+const OTHERS: &str = "the database's migrations are not those of this version: it belongs to another build, or to \
+                      one of before the first release";
 
 fn newest_migration() -> i64 {
     MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default()

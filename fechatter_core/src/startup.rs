@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::schema;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take until a notification is heard.
@@ -22,6 +23,9 @@ pub fn doubt(config: &Config) {
     let is_https = config.server.public_url.starts_with("https://");
     if is_https && !config.auth.secure_cookie {
         warn!("auth.secure_cookie is off although server.public_url is https");
+    }
+    if config.http.trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
+        warn!("http.trusted_proxies trusts everybody: whoever calls can say that they are anybody");
     }
     if is_https && config.http.trusted_proxies.is_empty() {
         warn!(
@@ -49,6 +53,19 @@ pub async fn check_database(options: &PgConnectOptions) -> anyhow::Result<()> {
         Err(_) => warn!("the database does not answer yet"),
     }
     Ok(())
+}
+
+/// Says what is wrong with the schema of a database that nobody is going to migrate now.
+pub async fn check_schema(options: &PgConnectOptions) {
+    let checked = async {
+        let mut db = options.connect().await?;
+        let checked = schema::check(&mut db).await?;
+        db.close().await?;
+        Ok::<_, sqlx::Error>(checked)
+    };
+    if let Ok(Ok(Err(why))) = timeout(PATIENCE, checked).await {
+        warn!("{why}");
+    }
 }
 
 /// Refuses an address for LISTEN at which nothing is heard of what is said at the database's own address.

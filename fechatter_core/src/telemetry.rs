@@ -1,8 +1,10 @@
 //! What the servers say of themselves.
 
 use std::io::{IsTerminal, stderr};
+use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
+use tracing::{Level, enabled, error};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
@@ -28,6 +30,22 @@ pub fn init(config: &LogConfig) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!(error)).context("logging was already set up")
 }
 
+/// Logs why a server ends, in one line of the configured form as all others.
+#[must_use]
+pub fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if enabled!(Level::ERROR) {
+                error!("{error:#}");
+            } else {
+                eprintln!("{error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// A filter takes a mistyped level for the name of a module, and then lets nothing else through.
 fn filter(text: &str) -> anyhow::Result<EnvFilter> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -36,7 +54,7 @@ fn filter(text: &str) -> anyhow::Result<EnvFilter> {
         let is_level = LEVELS.iter().any(|level| directive.eq_ignore_ascii_case(level));
         ensure!(
             is_level || directive.contains(['=', '[']),
-            "log.filter: {directive:?} is no level; levels are {}, for one module `module=level`",
+            "log.filter has a level that there is not; levels are {}, for one module `module=level`",
             LEVELS.join(", ")
         );
     }

@@ -106,10 +106,11 @@ impl AppError {
         match self {
             Self::Database(error) if db::is_read_only(error) => true,
             Self::Database(sqlx::Error::Database(error)) => {
-                // Connection trouble, no resources, cancelled or shut down by the operator, and
-                // locks that were not to be had in time.
+                // Connection trouble, no resources, cancelled or shut down by the operator, locks that
+                // were not to be had in time, and tables, columns or functions that are yet to be
+                // migrated.
                 let code = error.code().unwrap_or_default();
-                ["08", "53", "57", "25P0", "40", "55P03"]
+                ["08", "53", "57", "25P0", "40", "55P03", "42P01", "42703", "42883"]
                     .iter()
                     .any(|class| code.starts_with(class))
             }

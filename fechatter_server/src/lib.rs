@@ -72,6 +72,15 @@ pub async fn check_database(config: &Config) -> anyhow::Result<()> {
     startup::check_database(&db::options(&config.database, APPLICATION)?).await
 }
 
+/// Says what is wrong with the schema of a database that is not to be migrated.
+///
+/// # Errors
+/// When there is no good address of a database.
+pub async fn check_schema(config: &Config) -> anyhow::Result<()> {
+    startup::check_schema(&db::options(&config.database, APPLICATION)?).await;
+    Ok(())
+}
+
 /// Brings the database to the schema of this version.
 ///
 /// # Errors

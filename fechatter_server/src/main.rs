@@ -2,6 +2,7 @@
 
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use fechatter_core::config::Config;
@@ -41,13 +42,18 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if let Some(Command::Keygen { write }) = arguments.command {
-        return make_keys(write.as_deref());
+        make_keys(write.as_deref())?;
+        return Ok(ExitCode::SUCCESS);
     }
     let config = Config::load(arguments.config.as_deref())?;
     telemetry::init(&config.log)?;
+    Ok(telemetry::exit_code(run(arguments, config).await))
+}
+
+async fn run(arguments: Arguments, config: Config) -> anyhow::Result<()> {
     let (server, limits) = (&config.server, &config.limits);
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -66,6 +72,8 @@ async fn main() -> anyhow::Result<()> {
     fechatter_server::check_database(&config).await?;
     if is_migrate || !arguments.no_migrate {
         fechatter_server::migrate(&config).await?;
+    } else {
+        fechatter_server::check_schema(&config).await?;
     }
     if is_migrate {
         return Ok(());

@@ -80,6 +80,7 @@ pub async fn check_database(config: &Config) -> anyhow::Result<()> {
     let options = db::options(&config.database, APPLICATION)?;
     let listen_options = db::listen_options(&config.database, APPLICATION)?;
     startup::check_database(&options).await?;
+    startup::check_schema(&options).await;
     match config.database.listen_url {
         Some(_) => startup::check_listening(&options, &listen_options).await,
         None => Ok(()),

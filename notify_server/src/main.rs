@@ -1,6 +1,7 @@
 //! The event streams' server.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use fechatter_core::config::Config;
@@ -21,10 +22,14 @@ struct Options {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
     let config = Config::load(options.config.as_deref())?;
     telemetry::init(&config.log)?;
+    Ok(telemetry::exit_code(run(config).await))
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %config.notify.listen,

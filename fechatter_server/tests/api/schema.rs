@@ -261,3 +261,16 @@ async fn this_version_refuses_a_newer_schema_that_does_not_serve_it() {
     reply.refuses(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
     assert!(reply.text.contains("too new"), "{}", reply.text);
 }
+
+#[tokio::test]
+async fn a_database_with_other_migrations_is_refused() {
+    let app = TestApp::start().await;
+    app.sql("update _sqlx_migrations set checksum = 'x' where version = 3").await;
+
+    let refused = app.migrates().await.unwrap_err();
+
+    assert!(refused.to_string().contains("not those of this version"), "{refused}");
+    let reply = app.operator.get("/readyz").await;
+    reply.refuses(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    assert!(reply.text.contains("not those of this version"), "{}", reply.text);
+}

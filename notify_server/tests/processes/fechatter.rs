@@ -125,6 +125,13 @@ impl Fechatter {
         Person::of(self, email, &signed_up.json().await.unwrap())
     }
 
+    /// How a sign-in is answered.
+    pub(crate) async fn tries_to_sign_in(&self, email: &str) -> StatusCode {
+        let body = json!({ "email": email, "password": "correct horse battery" });
+        let answer = self.client.post(format!("{}/api/signin", self.rest)).json(&body).send();
+        answer.await.unwrap().status()
+    }
+
     /// What a server has logged so far: 0 is `fechatter_server`, 1 `notify_server`.
     pub(crate) fn logged(&self, server: usize) -> String {
         fs::read_to_string(&self.logs[server].0).unwrap()

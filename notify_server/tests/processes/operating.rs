@@ -203,6 +203,44 @@ async fn without_its_schema_neither_server_is_ready_and_both_say_why() {
             assert!(text.contains("fechatter_server migrate"), "{text}");
         }
     }
+    let answer = fechatter.tries_to_sign_in("alice@acme.test").await;
+    assert_eq!(answer, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn a_migrated_database_may_be_read_only_when_the_servers_start() {
+    let database = TestDatabase::create(&MIGRATOR, CODE).await;
+    // What the first start adds to a template: nothing is to be written at the next one.
+    drop(Fechatter::start_on(&database.url(), &[]).await);
+    let name = database.url().rsplit('/').next().unwrap().to_owned();
+    let allow =
+        |what: &str| format!("alter database {name} set default_transaction_read_only = {what}");
+    let mut admin = PgConnection::connect(&database.url()).await.unwrap();
+    admin.execute(AssertSqlSafe(allow("on"))).await.unwrap();
+
+    let fechatter = Fechatter::launch(&database.url(), &[], [&[], &[]], &[]);
+
+    let (status, why) = fechatter.readiness(0).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(why.contains("read-only"), "{why}");
+    admin.execute(AssertSqlSafe(allow("off"))).await.unwrap();
+    fechatter.is_ready().await;
+    chats(&fechatter.signs_up("alice", "Acme").await).await;
+}
+
+#[tokio::test]
+async fn a_database_of_something_else_is_refused_and_left_alone() {
+    let postgres = Postgres::throw_away().unwrap();
+    let mut admin = PgConnection::connect(&postgres.url("postgres")).await.unwrap();
+    admin.execute("create table users (id int)").await.unwrap();
+
+    let mut fechatter = Fechatter::launch(&postgres.url("postgres"), &[], [&[], &[]], &[]);
+
+    let complaint = ends(&mut fechatter, 0).await;
+    assert!(complaint.contains("a database of its own"), "{complaint}");
+    let tables = "select count(*) from pg_class where relnamespace = 'public'::regnamespace";
+    let tables: i64 = sqlx::query_scalar(tables).fetch_one(&mut admin).await.unwrap();
+    assert_eq!(tables, 1);
 }
 
 #[tokio::test]
