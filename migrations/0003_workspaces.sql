@@ -1,10 +1,8 @@
 create table workspaces (
     id bigint generated always as identity primary key,
     name text not null check (char_length(name) between 1 and 32),
-    -- The name in NFC and lower case, made by the server, as all keys are.
-    name_key text collate "C" not null,
     -- The name without look-alikes, white space and compatibility forms: by the small letters of
-    -- characters, and by the characters as they are written. Equal name_keys have equal ones.
+    -- characters, and by the characters as they are written. Made by the server, as all keys are.
     name_unique text collate "C" not null constraint workspaces_name_unique unique,
     name_skeleton text collate "C" not null constraint workspaces_name_skeleton unique,
     owner_id bigint not null references users,
@@ -52,5 +50,5 @@ create table invites (
 );
 
 create index invites_workspace_id on invites (workspace_id, id);
--- What one person has given out is counted before they may give out more.
+-- For counting a person's invites before they create another.
 create index invites_of_creator on invites (workspace_id, created_by, expires_at);

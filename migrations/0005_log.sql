@@ -5,7 +5,8 @@ create table workspace_logs (
 
 -- The log: position 1, 2, 3, … of each workspace, contiguous, in commit order.
 create table events (
-    -- append_events asks whether its log is there, once for each log and not for each event.
+    -- append_events and send_message check that the log exists, so that no foreign key checks it for each
+    -- event.
     workspace_id bigint not null,
     position bigint not null check (position > 0),
     -- Random, one per commit: tells a log from another one that was restored or promoted.

@@ -4,8 +4,9 @@ create table chats (
     chat_type text not null
         check (chat_type in ('Single', 'Group', 'PrivateChannel', 'PublicChannel')),
     name text not null check (char_length(name) <= 128),
-    -- As those of workspaces.
+    -- The name in NFC and lower case, for searching.
     name_key text collate "C" not null,
+    -- As those of workspaces.
     name_unique text collate "C" not null,
     name_skeleton text collate "C" not null,
     description text check (char_length(description) <= 1000),
@@ -52,7 +53,7 @@ create index chats_directory on chats (workspace_id, id)
 -- What is still to be purged.
 create index chats_unpurged on chats (id) where deleted_at is not null and purged_at is null;
 
--- What one person owns is counted before they may have more.
+-- For counting the chats that a person owns before they create another.
 create index chats_owned on chats (workspace_id, owner_id) where deleted_at is null;
 
 -- One row per period of membership, both ends inclusive, as positions in the workspace's log:

@@ -1,4 +1,4 @@
--- The only way into the log. The caller holds the locks of all the workspaces it names and has worked
+-- The only way into the log, but for send_message. The caller holds the locks of all the workspaces it names and has worked
 -- out the positions under them; a mistake in that must never become a gap. An item without a position
 -- is passed over: whoever has worked out which of many items make events hands over all of them, and
 -- filters nothing.

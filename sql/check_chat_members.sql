@@ -35,7 +35,7 @@ $$;
 -- PostgreSQL replaces no constraint trigger.
 do $$
 begin
-    if not exists (select from pg_trigger where tgname = 'chats_check_members') then
+    if not exists (select from pg_trigger where tgrelid = 'chats'::regclass and tgname = 'chats_check_members') then
         create constraint trigger chats_check_members
             after insert or update of owner_id on chats
             deferrable initially deferred

@@ -8,8 +8,8 @@
 -- Outcomes: sent, replayed (message_ids has the message of the earlier time), mismatch (the key was
 -- used for something else), session_ended, suspended, not_found, archived, locked.
 --
--- Few statements, because each costs a lone message more than what it does, and parallel arrays from
--- one to the next, because joining them would cost a large batch the square of its size. Each look-up
+-- Few statements, because each has a fixed cost. Parallel arrays go from one to the next, because joining
+-- them would cost a large batch the square of its size. Each look-up
 -- has its limit 1, which keeps the planner from making a join of it: plans are made once, perhaps when
 -- the tables were empty and everything seemed cheap, and must still be good when they are not. For the
 -- same reason a key is looked up in the order of keys, which their index alone has: any index of the

@@ -1,5 +1,5 @@
-//! The database's schema: numbered migrations make what holds data, and the functions of `sql/` are
-//! replaced as a whole.
+//! The database's schema. Numbered migrations make what holds data; the functions of `sql/` are created
+//! again whenever one has changed. One that has left `sql/` stays until a migration drops it.
 //!
 //! A server also works with a schema that is newer than itself, as long as that says so: so a version
 //! can be rolled back without its migrations.
@@ -19,7 +19,7 @@ macro_rules! code {
     };
 }
 
-/// Functions and what they are triggered by: each one's name and text.
+/// Functions and their triggers: the name and text of each file.
 pub static CODE: &[(&str, &str)] = &[
     code!("append_events"),
     code!("check_chat_members"),
@@ -32,8 +32,11 @@ pub static CODE: &[(&str, &str)] = &[
     code!("uncount_attempts"),
 ];
 
-/// Which of a database's advisory locks guards its code: any number, the same in every server.
-const CODE_LOCK: i64 = 0x6665_6368_636f_6465;
+/// Counts the changes of [`CODE`], so that an older server does not put its own back.
+const CODE_VERSION: i64 = 1;
+
+/// The advisory lock of whoever migrates. The number is arbitrary, and the same in every server.
+const LOCK: i64 = 0x6665_6368_636f_6465;
 
 /// Brings a database to the schema of this version, unless it has a newer one that serves this version,
 /// too.
@@ -42,6 +45,14 @@ const CODE_LOCK: i64 = 0x6665_6368_636f_6465;
 /// When the database cannot be reached, holds something else, or has a schema that does not serve this
 /// version.
 pub async fn migrate(db: &mut PgConnection) -> anyhow::Result<()> {
+    // Of several servers that start together, one migrates and the others find it done.
+    sqlx::query!("select pg_advisory_lock($1)", LOCK).fetch_one(&mut *db).await?;
+    let migrated = migrate_alone(db).await;
+    sqlx::query!("select pg_advisory_unlock($1)", LOCK).fetch_one(&mut *db).await?;
+    migrated
+}
+
+async fn migrate_alone(db: &mut PgConnection) -> anyhow::Result<()> {
     let newest = newest_of(db).await?;
     match newest {
         Some(_) => match check(&mut *db).await? {
@@ -81,17 +92,17 @@ async fn refuse_tables_of_others(db: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Replaces all functions in one transaction, unless they are as they should be.
+/// Creates all functions again in one transaction, unless they are as they should be, or newer.
 async fn apply_code(db: &mut PgConnection) -> anyhow::Result<()> {
-    let mut tx = db.begin().await?;
-    sqlx::query!("select pg_advisory_xact_lock($1)", CODE_LOCK).execute(&mut *tx).await?;
-    let applied = sqlx::query_scalar!("select code_digest from schema_state");
-    // A newer server may have come first.
-    let is_newer = newest_of(&mut tx).await? > Some(newest_migration());
-    if is_newer || applied.fetch_one(&mut *tx).await? == Some(digest()) {
-        return Ok(tx.rollback().await?);
+    let state = State::read(&mut *db).await?;
+    let is_current = state.code_version == CODE_VERSION
+        && state.code_digest == Some(digest())
+        && state.has_all_code;
+    if state.code_version > CODE_VERSION || is_current {
+        return Ok(());
     }
-    // Their order says nothing of who calls whom.
+    let mut tx = db.begin().await?;
+    // They are applied by name, so one may call another that does not exist yet.
     sqlx::raw_sql("set local check_function_bodies = off; set local lock_timeout = '2s'")
         .execute(&mut *tx)
         .await?;
@@ -99,7 +110,13 @@ async fn apply_code(db: &mut PgConnection) -> anyhow::Result<()> {
         let applied = sqlx::raw_sql(*text).execute(&mut *tx).await;
         applied.with_context(|| format!("the function {name} cannot be replaced"))?;
     }
-    sqlx::query!("update schema_state set code_digest = $1", digest()).execute(&mut *tx).await?;
+    sqlx::query!(
+        "update schema_state set code_version = $1, code_digest = $2",
+        CODE_VERSION,
+        digest()
+    )
+    .execute(&mut *tx)
+    .await?;
     Ok(tx.commit().await?)
 }
 
@@ -114,12 +131,14 @@ async fn newest_of(db: &mut PgConnection) -> sqlx::Result<Option<i64>> {
     newest.fetch_one(db).await
 }
 
-/// What a database says of its schema.
+/// The state of a database's schema.
 struct State {
     newest_migration: i64,
     serves_from: i64,
+    code_version: i64,
+    code_digest: Option<Vec<u8>>,
     has_all_code: bool,
-    /// Whether a migration is another one than this version has under its number.
+    /// True if a migration differs from this version's of the same number.
     has_others: bool,
 }
 
@@ -132,7 +151,7 @@ impl State {
             Self,
             r#"select (select coalesce(max(version), 0) from _sqlx_migrations where success)
                           as "newest_migration!",
-                      serves_from,
+                      serves_from, code_version, code_digest,
                       (select bool_and(to_regproc(name) is not null) from unnest($1::text[]) as name)
                           as "has_all_code!",
                       exists (
@@ -172,10 +191,12 @@ pub async fn check(db: &mut PgConnection) -> sqlx::Result<Result<(), &'static st
     };
     Ok(if state.has_others {
         Err(OTHERS)
+    } else if !state.serves(newest_migration())
+        || (state.newest_migration > newest_migration() && !state.has_all_code)
+    {
+        Err(TOO_NEW)
     } else if state.newest_migration < newest_migration() || !state.has_all_code {
         Err(TOO_OLD)
-    } else if !state.serves(newest_migration()) {
-        Err(TOO_NEW)
     } else {
         Ok(())
     })
@@ -206,6 +227,17 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn a_change_of_a_function_raises_the_version_of_all() {
+        let begins = u64::from_be_bytes(*digest().first_chunk().unwrap());
+        let (version, expected) = (1, 0x853e_764c_7ebc_923a);
+        assert_eq!(
+            (CODE_VERSION, begins),
+            (version, expected),
+            "raise the version, then both here"
+        );
+    }
 
     #[test]
     fn every_file_of_code_is_applied() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{anyhow, bail};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use tokio::time::timeout;
@@ -41,14 +41,15 @@ pub fn doubt(config: &Config) {
 /// # Errors
 /// Names what is wrong with it, and how to mend that.
 pub async fn check_database(options: &PgConnectOptions) -> anyhow::Result<()> {
-    let connected =
-        async { Ok::<_, sqlx::Error>([options.connect().await?, options.connect().await?]) };
-    match timeout(PATIENCE, connected).await {
-        Ok(Ok([mut one, mut other])) => {
-            refuse_shared_sessions(&mut one, &mut other).await?;
-            examine(&mut one).await?;
-            let _ = tokio::join!(one.close(), other.close());
-        }
+    let examined = async {
+        let [mut one, mut other] = [options.connect().await?, options.connect().await?];
+        let is_shared = shares_sessions(&mut one, &mut other).await?;
+        let fitness = if is_shared { Err(anyhow!(SHARED)) } else { examine(&mut one).await? };
+        let _ = tokio::join!(one.close(), other.close());
+        Ok::<_, sqlx::Error>(fitness)
+    };
+    match timeout(PATIENCE, examined).await {
+        Ok(Ok(fitness)) => return fitness,
         Ok(Err(error)) => warn!(%error, "the database cannot be reached yet"),
         Err(_) => warn!("the database does not answer yet"),
     }
@@ -100,38 +101,42 @@ pub async fn check_listening(
     Ok(())
 }
 
+const SHARED: &str = "database.url leads through a pooler that shares sessions (PgBouncer's pool_mode transaction or \
+                      statement): let it use pool_mode session, or connect to PostgreSQL itself";
+
 /// Behind a pooler in transaction mode, two clients share one session: settings, prepared statements and
 /// LISTEN are somebody else's a moment later. What one of them sets, the other then sees.
-async fn refuse_shared_sessions(
-    one: &mut PgConnection,
-    other: &mut PgConnection,
-) -> anyhow::Result<()> {
-    const HELP: &str = "database.url leads through a pooler that shares sessions (PgBouncer's pool_mode \
-                        transaction or statement): let it use pool_mode session, or connect to PostgreSQL \
-                        itself";
+async fn shares_sessions(one: &mut PgConnection, other: &mut PgConnection) -> sqlx::Result<bool> {
     let mark = Uuid::new_v4().simple().to_string();
     for _ in 0..3 {
         // One message each, so that no prepared statement is needed.
         let set = format!("select set_config('fechatter.probe', '{mark}', false)");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(set)).execute(&mut *one).await.context(HELP)?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(set)).execute(&mut *one).await?;
         let ask = "select coalesce(current_setting('fechatter.probe', true), '')";
-        let theirs: String = sqlx::raw_sql(ask).fetch_one(&mut *other).await.context(HELP)?.get(0);
-        let own: String = sqlx::raw_sql(ask).fetch_one(&mut *one).await.context(HELP)?.get(0);
-        ensure!(theirs != mark && own == mark, HELP);
+        let theirs: String = sqlx::raw_sql(ask).fetch_one(&mut *other).await?.get(0);
+        let own: String = sqlx::raw_sql(ask).fetch_one(&mut *one).await?.get(0);
+        if theirs == mark || own != mark {
+            return Ok(true);
+        }
     }
-    Ok(())
+    Ok(false)
 }
 
-async fn examine(db: &mut PgConnection) -> anyhow::Result<()> {
-    let version: i32 = setting(db, "server_version_num").await?.parse()?;
+/// Looks at what a database is; the inner error is why it will not do.
+async fn examine(db: &mut PgConnection) -> sqlx::Result<anyhow::Result<()>> {
+    let version: i32 = setting(db, "server_version_num").await?.parse().unwrap_or_default();
     let version_text = setting(db, "server_version").await?;
-    ensure!(version >= OLDEST, "PostgreSQL {version_text} is too old: Fechatter needs 15 or newer");
+    if version < OLDEST {
+        return Ok(Err(anyhow!(
+            "PostgreSQL {version_text} is too old: Fechatter needs 15 or newer"
+        )));
+    }
     let encoding = setting(db, "server_encoding").await?;
     if encoding != "UTF8" {
-        bail!(
+        return Ok(Err(anyhow!(
             "the database's encoding is {encoding}, and texts need UTF8: make one with `createdb \
              --encoding=UTF8 --template=template0 NAME`"
-        );
+        )));
     }
     let row = sqlx::query!(
         r#"select current_user::text as "user!", current_database()::text as "database!",
@@ -161,7 +166,7 @@ async fn examine(db: &mut PgConnection) -> anyhow::Result<()> {
         database = row.database,
         "the database is fit"
     );
-    Ok(())
+    Ok(Ok(()))
 }
 
 async fn setting(db: &mut PgConnection, name: &str) -> sqlx::Result<String> {

@@ -44,8 +44,8 @@ impl World {
     async fn workspace(&self, name: &str) -> WorkspaceId {
         let mut writer = LogWriter::begin(&self.log).await.unwrap();
         let id: i64 = sqlx::query_scalar(
-            "insert into workspaces (name, name_key, name_unique, name_skeleton, owner_id, join_policy)
-             values ($1, $1, $1, $1, 1, 'open') returning id",
+            "insert into workspaces (name, name_unique, name_skeleton, owner_id, join_policy)
+             values ($1, $1, $1, 1, 'open') returning id",
         )
         .bind(name)
         .fetch_one(writer.db())

@@ -15,7 +15,7 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 const TAKEN_FRAMES: usize = 64;
 const TAKEN_BYTES: usize = 256 * 1024;
 
-/// How many outboxes of a workspace are more than half full. Clones share it.
+/// Counts the outboxes of a workspace that are more than half full. Clones share the count.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CrowdedOutboxes(Arc<AtomicUsize>);
 
@@ -31,7 +31,7 @@ struct Queue {
     // Without memory while it is empty, which is nearly always.
     frames: VecDeque<Frame>,
     bytes: usize,
-    // Whether this one counts among the crowded ones.
+    // True while this one is counted as crowded.
     is_crowded: bool,
     // Beside the frames, so that there is always room for it.
     end: Option<End>,

@@ -28,13 +28,11 @@ pub(crate) struct Event {
     about: About,
 }
 
-/// What an event has to do with a message.
+/// The relation of an event to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum About {
     NoMessage,
-    /// The first event about it: it was sent. In a workspace, the ids of these ascend.
-    Sent(MessageId),
-    /// Shows it as it is now, as the first one does.
+    /// Shows it as it is now.
     Shown(MessageId),
     /// Tells something else of it.
     Other(MessageId),
@@ -44,9 +42,8 @@ impl About {
     fn of(entry: &Entry) -> Self {
         match entry.message_id {
             None => Self::NoMessage,
-            Some(id) if !entry.shows_message => Self::Other(id),
-            Some(id) if entry.effect == Some(Effect::None) => Self::Sent(id),
-            Some(id) => Self::Shown(id),
+            Some(id) if entry.shows_message => Self::Shown(id),
+            Some(id) => Self::Other(id),
         }
     }
 }
@@ -139,20 +136,19 @@ impl Recent {
         }
     }
 
-    /// Shows the message of an event that changes or removes it as it is now wherever it was shown as it
-    /// was before: that must not be told again. Where it is removed, nothing else is told of it, either.
+    /// Replaces the message in every remembered frame that shows it: its earlier state must not be sent
+    /// again. If the message is removed, all other frames about it are dropped.
     fn renew(&mut self, entry: &Entry) {
         let Some(id) = entry.message_id else { return };
         let is_removed = entry.effect == Some(Effect::RemovesMessage);
-        for event in self.events.iter_mut().rev() {
+        for event in &mut self.events {
             let frame = match event.about {
-                About::Sent(own) | About::Shown(own) if own == id => event
+                About::Shown(own) if own == id => event
                     .frame
                     .as_ref()
                     .zip(entry.message.as_ref())
                     .map(|(frame, message)| frame::renewed(frame, event.cursor, message)),
                 About::Other(own) if own == id && is_removed => None,
-                About::Sent(older) if older < id => break,
                 _ => continue,
             };
             let [before, after] = event.replace(frame);

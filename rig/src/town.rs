@@ -51,8 +51,8 @@ impl Town {
         let mut log = LogWriter::begin(&self.log).await?;
         let users = insert_users(&mut log, people.max(1)).await?;
         let id: WorkspaceId = query_scalar(
-            "insert into workspaces (name, name_key, name_unique, name_skeleton, owner_id, join_policy)
-             values ($1, lower($1), lower($1), lower($1), $2, 'open')
+            "insert into workspaces (name, name_unique, name_skeleton, owner_id, join_policy)
+             values ($1, lower($1), lower($1), $2, 'open')
              returning id",
         )
         .bind(name)

@@ -1,8 +1,8 @@
-//! What an event does besides being told.
+//! The effects of events on the state that readers keep.
 
 use crate::{SessionId, UserId};
 
-/// What an event does to the state that its readers keep. They act on this alone, never on an event's
+/// The change that an event makes to the state of its readers. They act on this alone, never on an event's
 /// name or payload. A new effect is read one version before it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {

@@ -40,7 +40,7 @@ pub struct Entry {
     pub joined: Vec<UserId>,
     /// The frame's `data`; none when the event's message is gone.
     pub data: Option<Bytes>,
-    /// Whether the data is the event's message, as it is now.
+    /// True if the data is the event's message in its present state.
     pub shows_message: bool,
     /// The message as it is now, as JSON, where the event changes or removes it and it is not gone.
     pub message: Option<Bytes>,

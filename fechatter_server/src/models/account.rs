@@ -300,7 +300,7 @@ pub(crate) async fn sign_in(
     let share = entrance.connection(turn.caller()).await?;
     throttle::count_failure(&entrance.db, entrance.policy(), guesses).await?;
     if known.is_none() {
-        // What the address of the e-mail does not let through takes nobody else's place.
+        // An attempt that the delay of its e-mail address refuses does not count overall.
         throttle::count_attempt(&entrance.db, entrance.policy(), Attempts::Anywhere).await?;
     }
     let account = find(&entrance.db, &email_key).await?;

@@ -61,8 +61,7 @@ pub(crate) async fn find(db: impl PgExecutor<'_>, id: WorkspaceId) -> Result<Wor
     workspace.ok_or(AppError::NotFound)
 }
 
-/// The workspace whose name counts as the same. Where one looks as the name is written and another one as
-/// its small letters do, it is the latter.
+/// The workspace with this name. If the two keys lead to two workspaces, the one of `name_unique` is taken.
 pub(crate) async fn find_by_name(
     db: impl PgExecutor<'_>,
     name: &WorkspaceName,
@@ -118,12 +117,11 @@ pub(crate) async fn create(
     let (owner_id, fullname) = owner;
     check_owned(writer.db(), owner_id, config.limits.workspaces_per_person).await?;
     let created = sqlx::query_scalar!(
-        "insert into workspaces (name, name_key, name_unique, name_skeleton, owner_id, join_policy)
-         values ($1, $2, $3, $4, $5, $6)
+        "insert into workspaces (name, name_unique, name_skeleton, owner_id, join_policy)
+         values ($1, $2, $3, $4, $5)
          on conflict do nothing
          returning id",
         name.as_str(),
-        key(name.as_str()),
         unique_key(name.as_str()),
         skeleton_key(name.as_str()),
         owner_id as _,
@@ -323,14 +321,12 @@ pub(crate) async fn update(
     sqlx::query!(
         "update workspaces
          set name = coalesce($2, name),
-             name_key = coalesce($3, name_key),
-             name_unique = coalesce($4, name_unique),
-             name_skeleton = coalesce($5, name_skeleton),
-             join_policy = coalesce($6, join_policy)
+             name_unique = coalesce($3, name_unique),
+             name_skeleton = coalesce($4, name_skeleton),
+             join_policy = coalesce($5, join_policy)
          where id = $1",
         id as _,
         name,
-        name.map(key),
         name.map(unique_key),
         name.map(skeleton_key),
         changes.join_policy as _

@@ -40,7 +40,7 @@ pub(crate) struct TestApp {
     pub(crate) db: PgPool,
     pub(crate) private_key: SecretString,
     pub(crate) public_key: String,
-    config: Config,
+    pub(crate) config: Config,
     _server: DropGuard,
     _database: TestDatabase,
 }

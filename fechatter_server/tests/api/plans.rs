@@ -15,8 +15,8 @@ const MUCH_OF_EVERYTHING: [&str; 10] = [
     "set session_replication_role = replica",
     "insert into users (email, email_key, password_hash)
      select n || '@acme.test', n || '@acme.test', '-' from generate_series(1, 500) as n",
-    "insert into workspaces (name, name_key, name_unique, name_skeleton, owner_id, join_policy)
-     values ('Acme', 'acme', 'acme', 'acme', 1, 'open')",
+    "insert into workspaces (name, name_unique, name_skeleton, owner_id, join_policy)
+     values ('Acme', 'acme', 'acme', 1, 'open')",
     "insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
      select 1, n, 'Person ' || n, 'person ' || n, 'member' from generate_series(1, 500) as n",
     "insert into sessions (id, user_id, workspace_id, expires_at)

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use devdb::TestDatabase;
 use fechatter_core::schema::{CODE, MIGRATOR};
+use futures_util::future::join_all;
 use reqwest::StatusCode;
+use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::harness::{NOTHING, TestApp};
@@ -199,7 +202,6 @@ async fn the_database_has_the_functions_of_this_version_after_a_migration() {
         CODE.iter().map(|(name, text)| ((*name).to_owned(), body(text))).collect();
     assert_eq!(bodies(&app.db).await, expected);
 
-    app.sql("update schema_state set code_digest = ''").await;
     sqlx::raw_sql(
         "drop function uncount_attempts;
          create or replace function count_attempts(buckets text[], allowed integer[])
@@ -273,4 +275,36 @@ async fn a_database_with_other_migrations_is_refused() {
     let reply = app.operator.get("/readyz").await;
     reply.refuses(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
     assert!(reply.text.contains("not those of this version"), "{}", reply.text);
+}
+
+#[tokio::test]
+async fn an_older_version_does_not_put_its_functions_back() {
+    let app = TestApp::start().await;
+    let newer = "create or replace function uncount_attempts(buckets text[]) returns void
+                 language sql as 'select'";
+    sqlx::raw_sql(newer).execute(&app.db).await.unwrap();
+    app.sql("update schema_state set code_version = 1000, code_digest = ''").await;
+    let before = bodies(&app.db).await;
+
+    app.migrates().await.unwrap();
+    assert_eq!(bodies(&app.db).await, before);
+
+    app.sql("update schema_state set code_version = 0").await;
+    app.migrates().await.unwrap();
+    assert_ne!(bodies(&app.db).await, before);
+}
+
+#[tokio::test]
+async fn servers_that_start_together_migrate_one_after_the_other() {
+    static NOTHING: Migrator = Migrator::DEFAULT;
+    let app = TestApp::start().await;
+    let empty = TestDatabase::create(&NOTHING, &[]).await;
+    let mut config = app.config.clone();
+    config.database.url = empty.url().into();
+
+    let starts = join_all((0..4).map(|_| fechatter_server::migrate(&config))).await;
+
+    for start in starts {
+        start.unwrap();
+    }
 }

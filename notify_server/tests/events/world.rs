@@ -102,8 +102,8 @@ impl World {
         let mut log = LogWriter::begin(&self.log).await.unwrap();
         let founder = insert_user(&mut log, &format!("founder@{name}")).await;
         let id = sqlx::query_scalar(
-            "insert into workspaces (name, name_key, name_unique, name_skeleton, owner_id, join_policy)
-             values ($1, lower($1), lower($1), lower($1), $2, 'open')
+            "insert into workspaces (name, name_unique, name_skeleton, owner_id, join_policy)
+             values ($1, lower($1), lower($1), $2, 'open')
              returning id",
         );
         let id: WorkspaceId = id.bind(name).bind(founder).fetch_one(log.db()).await.unwrap();

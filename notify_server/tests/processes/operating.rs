@@ -1,6 +1,5 @@
 //! What operators meet: databases, poolers and clocks that are not as they should be.
 
-use std::path::Path;
 use std::time::Duration;
 use std::{env, fs};
 
@@ -163,14 +162,17 @@ async fn after_its_address_has_named_a_standby_for_a_moment_the_database_is_writ
 
 #[tokio::test]
 async fn clocks_of_hosts_may_differ() {
-    const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
-    if !is_there(Path::new(LIBRARY).exists(), "faketime") {
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let libraries = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    let library = libraries.into_iter().find(|library| library.exists());
+    if !is_there(library.is_some(), "faketime") {
         return;
     }
+    let library = library.unwrap().to_string_lossy().into_owned();
     let database = TestDatabase::create(&MIGRATOR, CODE).await;
     let at = |offset: &str| {
         [
-            setting("LD_PRELOAD", LIBRARY),
+            setting("LD_PRELOAD", &library),
             setting("FAKETIME", offset),
             setting("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         ]
@@ -329,8 +331,9 @@ async fn the_limit_of_open_files_is_raised_and_one_that_is_too_low_is_told() {
         let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
         let (soft, hard) = files.trim().split_once(' ').unwrap();
         assert!(hard.trim().starts_with(&format!("{soft} ")), "{files}");
+        let is_low = soft.parse::<u64>().is_ok_and(|allowed| allowed < 2_000_000_000);
         let logged = fechatter.logged(server);
-        assert!(logged.contains("ulimit -Hn") && logged.contains("LimitNOFILE"), "{logged}");
+        assert_eq!(logged.contains("ulimit -Hn"), is_low, "{logged}");
     }
 }
 

@@ -26,8 +26,8 @@ const PEOPLE: i64 = 4;
 const WORLD: &str = "
     insert into users (email, email_key, password_hash)
     select n::text || '@a.b', n::text || '@a.b', '' from generate_series(1, 5) as n;
-    insert into workspaces (name, name_key, name_unique, name_skeleton, owner_id, join_policy)
-    select name, name, name, name, 1, 'open' from (values ('one'), ('two')) as new (name);
+    insert into workspaces (name, name_unique, name_skeleton, owner_id, join_policy)
+    select name, name, name, 1, 'open' from (values ('one'), ('two')) as new (name);
     insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
     select w, n, 'x', 'x', 'member' from generate_series(1, 2) as w, generate_series(1, 5) as n;
     insert into sessions (id, user_id, workspace_id, expires_at)
@@ -133,7 +133,7 @@ impl World {
     }
 
     /// Holds the log of a workspace until dropped.
-    async fn hold(&self, workspace: i64) -> Transaction<'static, Postgres> {
+    pub(crate) async fn hold(&self, workspace: i64) -> Transaction<'static, Postgres> {
         let mut holder = db::begin(&self.db, "begin").await.unwrap();
         sqlx::query("set local idle_in_transaction_session_timeout = 0")
             .execute(&mut *holder)
