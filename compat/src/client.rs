@@ -34,7 +34,7 @@ pub(crate) enum Client {
     ChromiumFetch,
 }
 
-/// What starts clients, for all that there is on this machine.
+/// Starts clients, with what there is on this machine.
 #[derive(Debug)]
 pub(crate) struct Clients {
     pub(crate) packages: Packages,
@@ -71,7 +71,7 @@ impl Client {
         }
     }
 
-    /// Whether it comes from npm or `PyPI`.
+    /// True if it comes from npm or `PyPI`.
     pub(crate) fn needs_packages(self) -> bool {
         !matches!(self, Self::ChromiumEventSource | Self::ChromiumFetch)
     }

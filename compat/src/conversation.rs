@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::route::{Call, Route};
 
-/// How long a message is sent again until it is accepted.
+/// The time for which a message is sent again until it is accepted.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]

@@ -48,7 +48,7 @@ struct Arguments {
 /// The pauses between POSTs, in seconds.
 const PAUSES: [u64; 6] = [5, 10, 30, 60, 75, 80];
 
-/// What can be tried.
+/// The things that can be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Subject {
     Proxy(Proxy),

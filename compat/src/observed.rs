@@ -1,4 +1,4 @@
-//! What one client saw of its stream, in the order in which it saw it.
+//! The observations of one client of its stream, in order.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::sleep;
 
-/// How often a wait looks again. Times are those of the observations, not of the looks.
+/// The pause between two looks of a wait. Times are those of the observations, not of the looks.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// One thing that a client saw.
@@ -84,7 +84,7 @@ impl Observed {
         Some(found.at)
     }
 
-    /// How often a stream ended.
+    /// The number of times a stream ended.
     pub(crate) fn ends(&self) -> usize {
         let is_end = |observation: &&Observation| matches!(observation.what, What::Ended { .. });
         self.lock().iter().filter(is_end).count()

@@ -28,7 +28,7 @@ pub(crate) enum Proxy {
     Apache,
 }
 
-/// What a private instance is given instead of what the page says.
+/// The addresses and paths of a private instance, which take the place of those on the page.
 #[derive(Debug)]
 pub(crate) struct Place {
     /// For its files and logs.
@@ -40,7 +40,7 @@ pub(crate) struct Place {
     pub(crate) certificate: Certificate,
 }
 
-/// What one proxy adds to its configuration, and how it is started.
+/// The additions to one proxy's configuration, and the way to start it.
 struct Instance {
     configuration: String,
     arguments: Vec<String>,
@@ -136,7 +136,7 @@ impl Place {
         self.folder.join(name).display().to_string()
     }
 
-    /// What is the same for all proxies. The paths come before the host name, which is part of them.
+    /// Replaces what is the same for all proxies. The paths come before the host name, which is part of them.
     fn changes(&self) -> Vec<(&'static str, String)> {
         vec![
             ("127.0.0.1:6688", self.fechatter_server.to_string()),

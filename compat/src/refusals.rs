@@ -17,16 +17,16 @@ use crate::{
 const STARTING: Duration = Duration::from_secs(30);
 /// A token that is good for this long is good until the client has its stream.
 const TOKEN: Duration = Duration::from_secs(12);
-/// How long the requests after a refusal are counted.
+/// The time for which requests after a refusal are counted.
 const COUNTING: Duration = Duration::from_secs(10);
-/// How long a client that is refused may take to come back once it would be admitted.
+/// The time that a client that is refused has to come back once it would be admitted.
 const COMING_BACK: Duration = Duration::from_secs(15);
-/// How long the server seems to be down.
+/// The time for which the server seems to be down.
 const DOWN: Duration = Duration::from_secs(3);
-/// What the cluster allows one person.
+/// The limits of one person in the cluster.
 pub(crate) const STREAMS_PER_USER: usize = 10;
 
-/// What a client did, in words, and what of that is against the contract.
+/// The acts of a client, in words, and those of them that are against the contract.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Refusals {
     pub(crate) expired_token: String,
@@ -117,7 +117,7 @@ impl Trial<'_> {
         Ok(format!("{reaction}; {after}"))
     }
 
-    /// What becomes of a stream while a proxy says that its server is down.
+    /// The end of a stream whose proxy says that its server is down.
     async fn bad_gateway(&self) -> Result<String> {
         let conversation = self.conversation("502").await?;
         let tap = self.tap().await?;
@@ -187,7 +187,7 @@ fn token(conversation: &Conversation) -> &str {
     &conversation.receiver.token
 }
 
-/// How many requests came after this one, within the time of counting.
+/// The number of requests after this one, within the time of counting.
 fn asked_since(tap: &Tap, refused: Instant) -> usize {
     let asked = tap.asked().into_iter();
     asked.filter(|asked| asked.at > refused && asked.at <= refused + COUNTING).count()

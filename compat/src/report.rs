@@ -9,7 +9,7 @@ use crate::{
     verdict::Verdict,
 };
 
-/// What came of one proxy.
+/// The results of one proxy.
 #[derive(Debug)]
 pub(crate) struct ProxyRow {
     pub(crate) name: String,
@@ -28,7 +28,7 @@ pub(crate) struct ProxyRow {
     pub(crate) ended_idle: usize,
 }
 
-/// What came of one client.
+/// The results of one client.
 #[derive(Debug)]
 pub(crate) struct ClientRow {
     pub(crate) name: String,

@@ -20,7 +20,7 @@ use crate::{
 
 /// As many as nginx keeps connections.
 const AT_ONCE: usize = 32;
-/// How far `fechatter_server` is from the proxies while they are sent POSTs. For this long a request can be on its way
+/// The distance of `fechatter_server` from the proxies while they are sent POSTs. For this long a request can be on its way
 /// over a connection that the server closes.
 pub(crate) const DISTANCE: Duration = Duration::from_millis(100);
 /// Values that a client may put into `X-Forwarded-For`.
@@ -28,7 +28,7 @@ const FORGED: [&str; 3] = ["203.0.113.7", "203.0.113.7:51234", "[2001:db8::1]:44
 /// The address from which the client really comes.
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
-/// What became of the POSTs.
+/// The answers to the POSTs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Posts {
     pub(crate) made: usize,
@@ -76,7 +76,7 @@ impl Posts {
     }
 }
 
-/// What comes back for a body of 2 MiB, in words.
+/// The answer to a body of 2 MiB, in words.
 pub(crate) async fn large_body(route: &Route, conversation: &Conversation) -> String {
     let message = conversation.message(&"x".repeat(2 * 1024 * 1024), Uuid::new_v4());
     match route.call(message.call()).await {

@@ -30,7 +30,7 @@ pub(crate) struct Route {
     pub(crate) certificate: Certificate,
 }
 
-/// What to ask.
+/// A request.
 #[derive(Debug, Clone)]
 pub(crate) struct Call<'a> {
     pub(crate) method: Method,
@@ -41,7 +41,7 @@ pub(crate) struct Call<'a> {
     pub(crate) body: String,
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

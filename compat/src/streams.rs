@@ -35,7 +35,7 @@ pub(crate) struct Listener {
     pub(crate) cutter: Cutter,
 }
 
-/// What can cut a stream.
+/// The ways to cut a stream.
 pub(crate) enum Cutter {
     Subscriber(watch::Sender<u64>, JoinHandle<()>),
     Tap(Tap),
@@ -48,7 +48,7 @@ pub(crate) struct Candidate {
     pub(crate) listeners: Vec<Listener>,
 }
 
-/// What came of it, for one listener.
+/// The results for one listener.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     pub(crate) label: &'static str,
@@ -166,7 +166,7 @@ impl Candidate {
         Ok(())
     }
 
-    /// How often a stream of these has ended so far.
+    /// The number of these streams that have ended so far.
     pub(crate) fn ends(&self) -> usize {
         self.listeners.iter().map(|listener| listener.observed.ends()).sum()
     }
@@ -217,7 +217,7 @@ impl Candidate {
 }
 
 impl Listener {
-    /// How long the first event took.
+    /// The time that the first event took.
     fn first(&self) -> Option<Duration> {
         let asked = match &self.cutter {
             Cutter::Subscriber(..) => self.observed.asked(),
@@ -228,7 +228,7 @@ impl Listener {
 }
 
 impl Outcome {
-    /// Whether the first event and every message came within a second.
+    /// True if the first event and every message came within a second.
     pub(crate) fn is_at_once(&self) -> bool {
         let is_short = |took: Option<Duration>| took.is_some_and(|took| took.as_secs() < 1);
         is_short(self.first) && is_short(self.slowest)

@@ -20,7 +20,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// How much is read at once.
+/// The bytes that are read at once.
 const PIECE: usize = 16 * 1024;
 
 /// Pages of any origin may see it, as if it came from their own.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fmt, ops::AddAssign};
 
-/// How many messages went wrong.
+/// The numbers of messages that went wrong.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) sent: usize,

@@ -35,7 +35,7 @@ const ARGUMENTS: [&str; 9] = [
     "--disable-dev-shm-usage",
 ];
 
-/// What each open page saw, by the name of its run.
+/// The observations of each open page, by the name of its run.
 type Runs = Arc<Mutex<HashMap<String, Observed>>>;
 
 #[derive(Debug)]
