@@ -58,7 +58,10 @@ pub(super) async fn flooded(options: &Options) -> Result<Row> {
     let capacity = flood.send(ENOUGH, options.either(SECOND * 3, SECOND * 10)).await?.rate();
     note_memory(&mut stage, "once everybody is connected")?;
 
-    drown(&mut stage, &mut flood, capacity, options.either(SECOND * 5, SECOND * 30)).await?;
+    let duration = options.either(SECOND * 5, SECOND * 30);
+    // Debug builds on a slow machine are busy with requests before the disk is: nobody need be refused then.
+    let has_to_refuse = options.either(false, true);
+    drown(&mut stage, &mut flood, capacity, (duration, has_to_refuse)).await?;
     sign_in(&mut stage, &mut flood, options.either(SECOND * 4, SECOND * 20)).await?;
     note_memory(&mut stage, "after the sign-ins")?;
     leave_headers_open(&mut stage, options.either(500, 2_000)).await?;
@@ -75,16 +78,18 @@ async fn drown(
     stage: &mut Stage,
     flood: &mut Flood,
     capacity: f64,
-    duration: Duration,
+    (duration, has_to_refuse): (Duration, bool),
 ) -> Result<()> {
     let mut memory = Vec::new();
     for half in ["half of the flood", "all of it"] {
         let tally = flood.send_at(capacity * TIMES_CAPACITY, duration).await?;
         memory.push(note_memory(stage, half)?);
         let [admitted, refused] = [&tally.admitted, &tally.refused];
-        ensure!(refused.count() > 0, "this was no overload");
+        ensure!(refused.count() > 0 || !has_to_refuse, "this was no overload");
         stage.delays.recovery("admitted p99", admitted.percentile(99), ADMITTED);
-        stage.delays.recovery("refused p99", refused.percentile(99), REFUSED);
+        if refused.count() > 0 {
+            stage.delays.recovery("refused p99", refused.percentile(99), REFUSED);
+        }
         stage.delays.note(format!(
             "a capacity of {capacity:.0} messages/s, {:.1} times as many sent, {:.1} times acknowledged; admitted: \
              {admitted}; refused: {refused}",
