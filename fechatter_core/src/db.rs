@@ -18,7 +18,7 @@ use crate::config::DatabaseConfig;
 use crate::finish::Finish;
 use crate::{metrics, schema};
 
-/// How to reach the database, without the limits of [`connect`]: for migrations.
+/// The address of the database, without the limits of [`connect`]: for migrations.
 ///
 /// # Errors
 /// When `database.url` is no PostgreSQL URL.
@@ -26,7 +26,7 @@ pub fn options(config: &DatabaseConfig, application: &str) -> anyhow::Result<PgC
     read_url("database.url", &config.url, application)
 }
 
-/// How to reach the database for LISTEN, which needs a session of its own.
+/// The address of the database for LISTEN, which needs a session of its own.
 ///
 /// # Errors
 /// When `database.listen_url`, or else `database.url`, is no PostgreSQL URL.

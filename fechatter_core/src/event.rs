@@ -1,5 +1,5 @@
-//! What happens in a workspace, as clients are told: one enum, one serialisation, and one table of whom
-//! each event is for and what it does.
+//! The events of a workspace: one enum, one serialisation, and one table of the audience and the effect
+//! of each.
 
 mod effect;
 
@@ -67,7 +67,7 @@ pub enum LeaveReason {
     Removed,
 }
 
-/// Who receives an event.
+/// The recipients of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
     /// Everyone in the workspace.
@@ -80,14 +80,14 @@ pub enum Audience {
     ChatAnd(ChatId, UserId),
 }
 
-/// How the log notes an event, besides its payload.
+/// The columns of an event in the log, besides its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declaration {
     /// The event's name, in the log and in frames: a label for clients, which decides nothing.
     pub kind: &'static str,
-    /// Who receives it.
+    /// Its recipients.
     pub audience: Audience,
-    /// What it does.
+    /// The change that it makes.
     pub effect: Effect,
 }
 

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::schema;
 
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long it may take until a notification is heard.
+/// The time within which a notification has to be heard.
 const HEARING: Duration = Duration::from_secs(2);
 /// The oldest PostgreSQL that all of this runs on.
 const OLDEST: i32 = 150_000;

@@ -22,7 +22,7 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    /// What an event of this effect ends, if it ends anything.
+    /// The ending that this effect is, if it is one.
     pub(crate) fn of(effect: Option<&Effect>) -> Option<Self> {
         let Some(effect) = effect else { return Some(Self::Unknown) };
         match effect {

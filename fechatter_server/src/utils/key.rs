@@ -73,7 +73,7 @@ pub(crate) fn skeleton_key(text: &str) -> String {
     unique_key(&words.collect::<Vec<_>>().join(" "))
 }
 
-/// What a character looks like, in its own case.
+/// The prototype of a character in its own case, without its compatibility form.
 fn look_of(c: char, is_among_capitals: bool) -> String {
     if c.is_ascii() {
         return c.into();
@@ -109,8 +109,8 @@ pub(crate) fn is_invisible(c: char) -> bool {
         || BLANK.contains(&c)
 }
 
-/// Whether an invisible character takes up room as white space does: blank glyphs, and fillers, which
-/// are letters.
+/// Returns true if an invisible character takes up room as white space does: blank glyphs do, and
+/// fillers, which are letters.
 fn is_gap(c: char) -> bool {
     let is_letter =
         CodePointMapData::<GeneralCategory>::new().get(c) == GeneralCategory::OtherLetter;

@@ -206,16 +206,7 @@ impl World {
             reason: LeaveReason::Removed,
         };
         let position = log.append(workspace_id, &event).unwrap();
-        sqlx::query(
-            "update chat_members set left_position = $3
-             where chat_id = $1 and user_id = $2 and left_position is null",
-        )
-        .bind(chat_id)
-        .bind(person.id)
-        .bind(position)
-        .execute(log.db())
-        .await
-        .unwrap();
+        end_membership(&mut log, chat_id, person, position).await;
         log.commit().await.unwrap();
     }
 
@@ -286,16 +277,7 @@ impl World {
     pub(crate) async fn removes_in_a_new_way(&self, chat_id: ChatId, person: &Person) {
         let mut log = LogWriter::lock(&self.log, &[person.workspace_id]).await.unwrap();
         let position = log.next_position(person.workspace_id).unwrap();
-        sqlx::query(
-            "update chat_members set left_position = $3
-             where chat_id = $1 and user_id = $2 and left_position is null",
-        )
-        .bind(chat_id)
-        .bind(person.id)
-        .bind(position)
-        .execute(log.db())
-        .await
-        .unwrap();
+        end_membership(&mut log, chat_id, person, position).await;
         sqlx::query(
             r#"select append_events(
                 array[$1::bigint], array[$2::bigint], 7, array['ChatMoved'], array['moves_chat'],
@@ -467,6 +449,19 @@ impl Frame {
     pub(crate) fn id(&self) -> &str {
         self.id.as_deref().unwrap()
     }
+}
+
+async fn end_membership(log: &mut LogWriter, chat_id: ChatId, person: &Person, at: Position) {
+    sqlx::query(
+        "update chat_members set left_position = $3
+         where chat_id = $1 and user_id = $2 and left_position is null",
+    )
+    .bind(chat_id)
+    .bind(person.id)
+    .bind(at)
+    .execute(log.db())
+    .await
+    .unwrap();
 }
 
 async fn insert_user(log: &mut LogWriter, email: &str) -> UserId {
