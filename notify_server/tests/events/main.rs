@@ -449,7 +449,8 @@ async fn eleventh_stream_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_token_ends_the_stream() {
     let (world, server, _, [_, mut bob, _]) = World::with_a_chat().await;
-    bob.token = world.token_until(&bob, chrono::Utc::now().timestamp() + 1);
+    // Two whole seconds at least: the present one has begun already.
+    bob.token = world.token_until(&bob, chrono::Utc::now().timestamp() + 3);
 
     let mut stream = server.stream(&bob).await;
     stream.expect("Ready").await;
