@@ -1,5 +1,6 @@
--- The only way into the log, but for send_message. The caller holds the locks of all the workspaces it names and has worked
--- out the positions under them; a mistake in that must never become a gap. An item without a position
+-- The way into the log, besides that of send_message. The caller holds the locks of all the workspaces it
+-- names. Positions that the caller has worked out under them are checked: a mistake in that must never
+-- become a gap. Without positions the events get the next ones in their order. An item without a kind
 -- is passed over: whoever has worked out which of many items make events hands over all of them, and
 -- filters nothing.
 create or replace function append_events(
@@ -11,12 +12,11 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'the log is written in read committed only';
     end if;
-    if exists (
+    if positions is not null and exists (
         select 1
         from (
             select workspace_id, min(position) as first, max(position) - min(position) + 1 as span, count(*) as events
             from unnest(workspaces, positions) as new (workspace_id, position)
-            where position is not null
             group by workspace_id
         ) as new
         where span <> events
@@ -32,11 +32,17 @@ begin
     end if;
     insert into events (workspace_id, position, stamp, kind, effect, person_id, session_ids,
                         chat_id, user_id, message_id, payload)
-    select new.workspace_id, new.position, append_events.stamp, new.kind, new.effect, new.person_id,
+    select new.workspace_id,
+           coalesce(new.position, row_number() over (partition by new.workspace_id order by new.item)
+               + coalesce((
+                   select max(old.position) from events as old where old.workspace_id = new.workspace_id
+                 ), 0)),
+           append_events.stamp, new.kind, new.effect, new.person_id,
            new.session_ids::uuid[], new.chat_id, new.user_id, new.message_id, new.payload
     from unnest(workspaces, positions, kinds, effects, people, sessions, chats, users, messages, payloads)
+        with ordinality
         as new (workspace_id, position, kind, effect, person_id, session_ids, chat_id, user_id,
-                message_id, payload)
-    where new.position is not null;
+                message_id, payload, item)
+    where new.kind is not null;
 end;
 $$;

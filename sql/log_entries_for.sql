@@ -1,6 +1,6 @@
 -- The same events as they are sent: with the messages as they are now, but for those of deleted chats,
 -- and with the people whose membership of the chat an event began. A message is looked up
--- in the order of ids, which within one chat only the primary key has: see send_messages.
+-- in the order of ids, which within one chat only the primary key has: see write_batch.
 create or replace function log_entries_for(workspace bigint, first bigint, last bigint, reader bigint)
 returns table (
     workspace_id bigint, "position" bigint, stamp integer, kind text, effect text, person_id bigint,

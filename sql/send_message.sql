@@ -1,8 +1,8 @@
--- Sends one message: the short way of send_messages, for which most batches of an ordinary day have one
+-- Sends one message: the short way of write_batch, for which most batches of an ordinary day are one
 -- message. The same checks in the same order, with the same outcomes, without arrays; a test sends the
 -- same histories both ways.
 create or replace function send_message(
-    workspace bigint, sender bigint, session uuid, chat bigint,
+    command text, workspace bigint, sender bigint, session uuid, chat bigint,
     content text, key uuid, digest bytea, stamp integer, patient boolean,
     out outcome text, out message_id bigint, out seq bigint, out sent_at timestamptz
 ) language plpgsql
@@ -68,11 +68,11 @@ begin
         )
     into lives, status, chat_state, is_member, message_id;
 
-    if lives is not true or status is null then
+    if session is not null and (lives is not true or status is null) then
         outcome := 'session_ended';
-    elsif status = 'Suspended' then
+    elsif session is not null and status = 'Suspended' then
         outcome := 'suspended';
-    elsif chat_state is null or chat_state = 'gone' or is_member is not true then
+    elsif chat_state is null or chat_state = 'gone' or (session is not null and is_member is not true) then
         outcome := 'not_found';
     elsif message_id is not null then
         select e.digest into earlier_digest from messages as e where e.chat_id = chat and e.id = message_id;
@@ -80,13 +80,14 @@ begin
     elsif chat_state = 'archived' then
         outcome := 'archived';
     else
-        outcome := 'sent';
+        outcome := 'written';
         insert into messages
-            (workspace_id, chat_id, seq, sender_id, content, idempotency_key, digest, created_at)
+            (workspace_id, chat_id, seq, sender_id, kind, content, idempotency_key, digest, created_at)
         values (
             workspace, chat,
             coalesce((select max(m.seq) from messages as m where m.chat_id = chat), 0) + 1,
-            sender, send_message.content, key, send_message.digest, sent_at)
+            sender, case when command = 'send_system' then 'system' else 'user' end,
+            send_message.content, key, send_message.digest, sent_at)
         returning messages.id, messages.seq into message_id, send_message.seq;
         insert into events (workspace_id, position, stamp, kind, effect, chat_id, message_id)
         values (workspace,

@@ -24,8 +24,7 @@ struct Arguments {
     /// Only these, such as T1,T7
     #[arg(long, value_delimiter = ',', ignore_case = true)]
     only: Vec<Fault>,
-    /// Also show that the builds which these faults show to be broken are caught, as a quick run does anyway; needs
-    /// debug builds
+    /// Also show that the builds which these faults show to be broken are caught, as a quick run does anyway
     #[arg(long)]
     broken: bool,
 }
@@ -57,6 +56,7 @@ async fn play(arguments: Arguments) -> Result<bool> {
         logs: logs(folder),
         environment: Vec::new(),
         settings: Vec::new(),
+        edit: None,
     };
     let faults = match &*arguments.only {
         [] if arguments.quick => Fault::QUICK,
@@ -71,7 +71,7 @@ async fn play(arguments: Arguments) -> Result<bool> {
         report.add(fault.names(), played);
     }
     if arguments.quick && arguments.only.is_empty() || arguments.broken {
-        sabotage::catch_all(&options, faults, &mut report).await;
+        sabotage::catch_all(&options, folder, faults, &mut report).await?;
     }
     println!("\n{}", report.text());
     Ok(report.is_good())

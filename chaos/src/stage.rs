@@ -20,6 +20,7 @@ use crate::{
     history::Past,
     load::{Load, Seat},
     report::Row,
+    sabotage::{self, Edit},
 };
 
 /// How to play, the same for all faults.
@@ -35,6 +36,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// For PostgreSQL.
     pub settings: Vec<String>,
+    /// For the functions that write batches.
+    pub edit: Option<Edit>,
 }
 
 /// Who is there.
@@ -118,7 +121,11 @@ impl Options {
     /// # Errors
     /// When something does not start.
     pub async fn cluster(&self, servers: usize, notifiers: usize) -> Result<Cluster> {
-        self.setup(servers, notifiers).start().await
+        let cluster = self.setup(servers, notifiers).start().await?;
+        if let Some(edit) = self.edit {
+            sabotage::edit(&cluster.db, edit).await?;
+        }
+        Ok(cluster)
     }
 
     /// What to start.

@@ -13,7 +13,7 @@ use crate::{ChatId, MessageId, SessionId, Timestamp, UserId};
 
 pub use effect::Effect;
 
-/// A durable event; its JSON is the `data` of a frame: `{"event": "<Name>", …fields…}`. Those about
+/// A durable event; its JSON is the `data` of a frame: `{"event": "<Name>", …fields…}`. Those that show
 /// messages are not among them: the log names messages and never copies them.
 ///
 /// A reader meets kinds that a newer build has written: those pass through it unparsed.
@@ -43,6 +43,14 @@ pub enum Event {
         reason: LeaveReason,
     },
     MemberUpdated(ChatMember),
+    ReactionAdded {
+        chat_id: ChatId,
+        message_id: MessageId,
+        user_id: UserId,
+        emoji: String,
+        /// How many people have added it now.
+        count: i64,
+    },
     UserJoinedWorkspace(User),
     UserUpdated(User),
     UserLeftWorkspace {
@@ -89,11 +97,13 @@ pub struct Declaration {
     pub audience: Audience,
     /// The change that it makes.
     pub effect: Effect,
+    /// The message that it is about, or shows.
+    pub message_id: Option<MessageId>,
 }
 
 /// The event of a message that was sent to a chat. It has no payload: the log names the message.
-pub(crate) fn new_message(chat_id: ChatId) -> Declaration {
-    declare("NewMessage", Audience::Chat(chat_id), Effect::None)
+pub(crate) fn new_message(chat_id: ChatId, id: MessageId) -> Declaration {
+    declare("NewMessage", Audience::Chat(chat_id), Effect::None).about(id)
 }
 
 impl Event {
@@ -115,6 +125,9 @@ impl Event {
                 declare("UserLeftChat", ChatAnd(*chat_id, *user_id), Leaves)
             }
             Self::MemberUpdated(member) => declare("MemberUpdated", Chat(member.chat_id), None),
+            Self::ReactionAdded { chat_id, message_id, .. } => {
+                declare("ReactionAdded", Chat(*chat_id), None).about(*message_id)
+            }
             Self::UserJoinedWorkspace(user) => {
                 declare("UserJoinedWorkspace", Everyone, ChangesPerson(user.id))
             }
@@ -134,7 +147,13 @@ impl Event {
 }
 
 fn declare(kind: &'static str, audience: Audience, effect: Effect) -> Declaration {
-    Declaration { kind, audience, effect }
+    Declaration { kind, audience, effect, message_id: None }
+}
+
+impl Declaration {
+    fn about(self, message_id: MessageId) -> Self {
+        Self { message_id: Some(message_id), ..self }
+    }
 }
 
 /// An event past the log: lossy, without id, for the named person's streams in one workspace.

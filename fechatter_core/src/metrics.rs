@@ -33,12 +33,12 @@ names! {
         "Lists of chats asked for, by outcome (miss: read anew; hit: kept; `not_modified`: kept by both).";
     describe_histogram LOCK_WAIT_SECONDS "fechatter_lock_wait_seconds"
         "Time that a writer waited for the locks of its logs.";
-    describe_histogram BATCH_MESSAGES "fechatter_batch_messages"
-        "Messages sent in one commit.";
+    describe_histogram BATCH_COMMANDS "fechatter_batch_commands"
+        "Messages and other small changes written in one commit.";
     describe_histogram BATCH_SECONDS "fechatter_batch_seconds"
-        "Time that it took to write a batch of messages.";
-    describe_counter MESSAGES_REFUSED "fechatter_messages_refused_total"
-        "Messages that were answered with 503, by reason (full: no room, or too long a wait; late: no batch in time).";
+        "Time that it took to write a batch of messages and other small changes.";
+    describe_counter COMMANDS_REFUSED "fechatter_commands_refused_total"
+        "Messages and other small changes that were answered with 503, by reason (full: no room, or too long a wait; late: no batch in time).";
     describe_counter EVENTS_WRITTEN "fechatter_events_written_total"
         "Events committed to the logs.";
     describe_counter EVENTS_PRUNED "fechatter_events_pruned_total"

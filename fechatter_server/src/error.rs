@@ -81,6 +81,8 @@ pub(crate) enum AppError {
     EmptyMessage,
     #[error("this chat is archived")]
     Archived,
+    #[error("this message has as many kinds of reactions as one may have")]
+    TooManyReactions,
     #[error("this key was used for another request")]
     IdempotencyMismatch,
 
@@ -95,6 +97,9 @@ pub(crate) enum AppError {
     #[error("a task failed")]
     Task(#[from] tokio::task::JoinError),
 }
+
+/// The SQLSTATE of a statement that ran into its time limit, or that an operator has cancelled.
+pub(crate) const STATEMENT_CANCELLED: &str = "57014";
 
 impl AppError {
     pub(crate) fn invalid(field: &str, issue: &str) -> Self {
@@ -124,6 +129,16 @@ impl AppError {
                     | sqlx::Error::WorkerCrashed
                     | sqlx::Error::Tls(_)
             ),
+            _ => false,
+        }
+    }
+
+    /// Returns true if a statement took longer than it may. It has changed nothing.
+    pub(crate) fn is_too_slow(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| code == STATEMENT_CANCELLED)
+            }
             _ => false,
         }
     }
@@ -162,6 +177,7 @@ impl AppError {
             Self::NotAChatMember => (S::BAD_REQUEST, "not_a_chat_member"),
             Self::EmptyMessage => (S::BAD_REQUEST, "empty_message"),
             Self::Archived => (S::FORBIDDEN, "archived"),
+            Self::TooManyReactions => (S::BAD_REQUEST, "too_many_reactions"),
             Self::IdempotencyMismatch => (S::UNPROCESSABLE_ENTITY, "idempotency_mismatch"),
             Self::Busy => (S::SERVICE_UNAVAILABLE, "unavailable"),
             error if error.is_unavailable() => (S::SERVICE_UNAVAILABLE, "unavailable"),

@@ -39,8 +39,8 @@ use tracing::{info, warn};
 use crate::middlewares::admission;
 use crate::middlewares::limits::RequestLimits;
 use crate::middlewares::parameters::KnownParameters;
+use crate::services::batch_writer::BatchWriter;
 use crate::services::chat_lists::ChatLists;
-use crate::services::message_writer::MessageWriter;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
@@ -57,7 +57,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 const APPLICATION: &str = "fechatter_server";
 const COUNTERS: [Countable; 6] = [
     (metrics::CHAT_LISTS, Some(("outcome", &["miss", "hit", "not_modified"]))),
-    (metrics::MESSAGES_REFUSED, Some(("reason", &["full", "late"]))),
+    (metrics::COMMANDS_REFUSED, Some(("reason", &["full", "late"]))),
     (metrics::EVENTS_WRITTEN, None),
     (metrics::EVENTS_PRUNED, None),
     (metrics::DOORBELLS_RUNG, Some(("outcome", &["rung", "failed"]))),
@@ -140,7 +140,7 @@ pub async fn serve(
         idle: Duration::from_secs(config.http.keep_alive_seconds.into()),
     };
     let purge = Purge::default();
-    let (writer, writing) = MessageWriter::start(log.clone())?;
+    let (writer, writing) = BatchWriter::start(log.clone())?;
     // Nothing but the requests may keep the writer from ending.
     let health = writer.health();
     let retention = config.retention;

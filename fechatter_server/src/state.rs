@@ -11,8 +11,8 @@ use sqlx::PgPool;
 
 use crate::middlewares::limits::RequestLimits;
 use crate::middlewares::parameters::KnownParameters;
+use crate::services::batch_writer::BatchWriter;
 use crate::services::chat_lists::ChatLists;
-use crate::services::message_writer::MessageWriter;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
@@ -25,7 +25,7 @@ pub(crate) struct App {
     pub(crate) config: Arc<Config>,
     pub(crate) db: PgPool,
     pub(crate) log: Log,
-    pub(crate) writer: MessageWriter,
+    pub(crate) writer: BatchWriter,
     pub(crate) chat_lists: ChatLists,
     pub(crate) passwords: Passwords,
     pub(crate) purge: Purge,
@@ -64,7 +64,7 @@ macro_rules! parts {
 parts! {
     db: PgPool,
     log: Log,
-    writer: MessageWriter,
+    writer: BatchWriter,
     chat_lists: ChatLists,
     purge: Purge,
     limits: RequestLimits,

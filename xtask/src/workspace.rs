@@ -1,7 +1,7 @@
 //! The checkout, and cargo in it.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
     time::Duration,
@@ -62,6 +62,18 @@ pub(crate) fn build<const N: usize>(options: &[&str], names: [&str; N]) -> Resul
     };
     let programs: Vec<_> = names.into_iter().map(find).collect::<Result<_>>()?;
     programs.try_into().map_err(|_| anyhow!("as many programs as names"))
+}
+
+/// Builds programs of the workspace with a feature, and keeps them in a folder of its name beside those without it.
+pub(crate) fn build_aside<const N: usize>(feature: &str, names: [&str; N]) -> Result<()> {
+    for program in build(&["--features", feature], names)? {
+        let folder = program.with_file_name(feature);
+        fs::create_dir_all(&folder)?;
+        if let Some(name) = program.file_name() {
+            fs::copy(&program, folder.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 const RAISE_LIMIT: &str = r#"ulimit -n "$(ulimit -H -n)"; exec "$0" "$@""#;

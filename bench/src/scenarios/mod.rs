@@ -5,6 +5,7 @@ mod deliver;
 mod fanout;
 mod growth;
 mod history;
+mod mixed;
 mod prune;
 mod resume;
 mod send;
@@ -32,6 +33,8 @@ pub(crate) enum Scenario {
     Deliver,
     /// Messages to 1,000 and to 5,000 streams, sparse and as fast as it goes
     Fanout,
+    /// 1,000 streams in 50 rooms, of whom 64 people send
+    Mixed,
     /// 5,000 streams that all come back at once
     Storm,
     /// 5,000 missed events, from memory and from the database
@@ -60,6 +63,7 @@ impl Scenario {
             Self::Send => "send",
             Self::Deliver => "deliver",
             Self::Fanout => "fanout",
+            Self::Mixed => "mixed",
             Self::Storm => "storm",
             Self::Resume => "resume",
             Self::Sync => "sync",
@@ -78,6 +82,7 @@ impl Scenario {
             Self::Send => send::run(stage, report).await,
             Self::Deliver => deliver::run(stage, report).await,
             Self::Fanout => fanout::run(stage, report).await,
+            Self::Mixed => mixed::run(stage, report).await,
             Self::Storm => storm::run(stage, report).await,
             Self::Resume => resume::run(stage, report).await,
             Self::Sync => sync::run(stage, report).await,

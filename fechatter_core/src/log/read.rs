@@ -249,7 +249,12 @@ impl Row {
         let is_changed = matches!(effect, Some(Effect::ChangesMessage | Effect::RemovesMessage));
         let changed = message.as_ref().filter(|_| is_changed).map(json).transpose()?;
         let shows_message = self.payload.is_none();
+        // Nothing is told any more of a message that is gone, but that it is.
+        let is_told = self.message_id.is_none()
+            || effect == Some(Effect::RemovesMessage)
+            || message.as_ref().is_some_and(|message| message.deleted_at.is_none());
         let data = match self.payload.take() {
+            Some(_) if !is_told => None,
             Some(Json(payload)) => Some(Bytes::from(String::from(Box::<str>::from(payload)))),
             None => message
                 .map(|message| json(&MessageEvent { event: &self.kind, message }))

@@ -11,7 +11,6 @@ use super::{Log, Stamp};
 use crate::commit::durably;
 use crate::event::{self, Audience, Declaration, Event};
 use crate::finish::Finish;
-use crate::sabotage::{self, Sabotage};
 use crate::turns::Turn;
 use crate::{ChatId, MessageId, Position, SessionId, UserId, WorkspaceId, db, metrics};
 
@@ -117,22 +116,20 @@ impl LogWriter {
     /// When the database fails, a log does not exist, or a lock is not to be had within 2 s.
     pub async fn add_locks(&mut self, workspaces: &[WorkspaceId]) -> sqlx::Result<()> {
         let began = Instant::now();
-        if !sabotage::is(Sabotage::NoLock) {
-            // In ascending order, so that two writers of several logs cannot wait for each other.
-            let locked = sqlx::query!(
-                "select workspace_id
-                 from workspace_logs
-                 where workspace_id = any($1)
-                 order by workspace_id
-                 for no key update",
-                workspaces as _
-            )
-            .fetch_all(&mut *self.tx)
-            .await;
-            // Waits that came to nothing count too.
-            histogram!(metrics::LOCK_WAIT_SECONDS).record(began.elapsed());
-            locked?;
-        }
+        // In ascending order, so that two writers of several logs cannot wait for each other.
+        let locked = sqlx::query!(
+            "select workspace_id
+             from workspace_logs
+             where workspace_id = any($1)
+             order by workspace_id
+             for no key update",
+            workspaces as _
+        )
+        .fetch_all(&mut *self.tx)
+        .await;
+        // Waits that came to nothing count too.
+        histogram!(metrics::LOCK_WAIT_SECONDS).record(began.elapsed());
+        locked?;
         // A new statement, so that it sees what was committed while the first one waited.
         let heads = sqlx::query!(
             r#"select workspace_id as "workspace_id: WorkspaceId",
@@ -186,7 +183,7 @@ impl LogWriter {
     pub fn append(&mut self, workspace_id: WorkspaceId, event: &Event) -> sqlx::Result<Position> {
         let payload =
             serde_json::to_string(event).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        self.push(workspace_id, &event.declaration(), (None, Some(payload)))
+        self.push(workspace_id, &event.declaration(), Some(payload))
     }
 
     /// Adds the event of a message that was sent to a chat. It names the message: readers get it as
@@ -200,14 +197,14 @@ impl LogWriter {
         chat_id: ChatId,
         message_id: MessageId,
     ) -> sqlx::Result<Position> {
-        self.push(workspace_id, &event::new_message(chat_id), (Some(message_id), None))
+        self.push(workspace_id, &event::new_message(chat_id, message_id), None)
     }
 
     fn push(
         &mut self,
         workspace_id: WorkspaceId,
-        Declaration { kind, audience, effect }: &Declaration,
-        (message, payload): (Option<MessageId>, Option<String>),
+        Declaration { kind, audience, effect, message_id }: &Declaration,
+        payload: Option<String>,
     ) -> sqlx::Result<Position> {
         let head = self.heads.get_mut(&workspace_id).ok_or_else(not_held)?;
         let (chat, user) = columns(*audience);
@@ -220,7 +217,7 @@ impl LogWriter {
         self.pending.sessions.push(effect.sessions().map(array));
         self.pending.chats.push(chat);
         self.pending.users.push(user);
-        self.pending.messages.push(message);
+        self.pending.messages.push(*message_id);
         self.pending.payloads.push(payload);
         Ok(*head)
     }
@@ -232,9 +229,6 @@ impl LogWriter {
     /// When the database fails. After a lost connection the commit may have happened or not.
     pub async fn commit(self) -> sqlx::Result<()> {
         let commit = tokio::spawn(self.write_and_commit());
-        if sabotage::is(Sabotage::EarlyAnswer) {
-            return Ok(());
-        }
         commit.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed))
     }
 

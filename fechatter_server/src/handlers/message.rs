@@ -14,7 +14,7 @@ use crate::middlewares::limits::RequestLimits;
 use crate::models::history::{self, Selection};
 use crate::models::member::Member;
 use crate::models::message::{self, MessageDraft, Sent};
-use crate::services::message_writer::MessageWriter;
+use crate::services::batch_writer::BatchWriter;
 use crate::utils::json::Json;
 use crate::utils::page::Params;
 use crate::utils::path::{Id, InMessage};
@@ -26,13 +26,15 @@ use crate::utils::path::{Id, InMessage};
 pub(super) async fn send(
     Caller(caller): Caller,
     Id(chat_id): Id<ChatId>,
-    State(writer): State<MessageWriter>,
+    State(writer): State<BatchWriter>,
     State(limits): State<RequestLimits>,
     Json(draft): Json<MessageDraft>,
 ) -> Result<Response> {
-    let outgoing = draft.into_outgoing(caller, chat_id)?;
+    let outgoing = draft.into_outgoing(caller.into(), chat_id)?;
     limits.take_for_message(caller.id, outgoing.content.len())?;
-    let response = match writer.send(outgoing).await? {
+    let sent = writer.send(outgoing).await;
+    let sent = sent.inspect_err(|error| limits.charge_for_failure(caller.id, error))?;
+    let response = match sent {
         Sent::New(message) => (StatusCode::CREATED, Json(message)).into_response(),
         Sent::Replayed(message) => (StatusCode::CREATED, replayed(), Json(message)).into_response(),
     };

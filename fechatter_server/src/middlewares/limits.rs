@@ -120,6 +120,14 @@ impl RequestLimits {
         self.rates.charge(Caller::Person(user_id), units);
     }
 
+    /// Takes all that a bucket holds for a request on which the database has spent all the time that it
+    /// gives to one.
+    pub(crate) fn charge_for_failure(&self, user_id: UserId, error: &AppError) {
+        if error.is_too_slow() {
+            self.rates.charge(Caller::Person(user_id), u32::MAX);
+        }
+    }
+
     /// Waits for a database connection of the workspace's share, and of the caller's part of it.
     ///
     /// # Errors

@@ -173,7 +173,8 @@ async fn returning(entrance: &Entrance, request: &SignUp) -> Result<Option<(User
     if account.is_active {
         return Err(AppError::EmailTaken);
     }
-    throttle::count_failure(&entrance.db, entrance.policy(), Guesses::At(&email_key)).await?;
+    let mut db = entrance.db.acquire().await?;
+    throttle::count_failure(&mut db, entrance.policy(), Guesses::At(&email_key)).await?;
     Ok(Some((account.id, account.password_hash)))
 }
 
@@ -298,13 +299,14 @@ pub(crate) async fn sign_in(
         (entrance.stranger(device).await?, Guesses::At(&email_key), attempts)
     };
     let share = entrance.connection(turn.caller()).await?;
-    throttle::count_failure(&entrance.db, entrance.policy(), guesses).await?;
+    let mut db = entrance.db.acquire().await?;
+    throttle::count_failure(&mut db, entrance.policy(), guesses).await?;
     if known.is_none() {
         // An attempt that the delay of its e-mail address refuses does not count overall.
-        throttle::count_attempt(&entrance.db, entrance.policy(), Attempts::Anywhere).await?;
+        throttle::count_attempt(&mut *db, entrance.policy(), Attempts::Anywhere).await?;
     }
-    let account = find(&entrance.db, &email_key).await?;
-    drop(share);
+    let account = find(&mut *db, &email_key).await?;
+    drop((db, share));
     let hash = account.as_ref().map(|account| account.password_hash.as_str());
     let is_right = turn.verify(&request.password, hash).await?;
     let mut account = account.filter(|_| is_right).ok_or(AppError::InvalidCredentials)?;

@@ -2,7 +2,6 @@
 
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use fechatter_core::message::{Mentions, Message, MessageKind};
-use fechatter_core::token::AuthUser;
 use fechatter_core::{ChatId, MessageId, Seq, Timestamp, UserId};
 use serde::Deserialize;
 use sqlx::PgExecutor;
@@ -10,6 +9,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::{AppError, Result};
+use crate::models::actor::Actor;
 use crate::utils::text::Content;
 
 /// What somebody wants to say.
@@ -28,7 +28,8 @@ pub(crate) struct MessageDraft {
 /// A message on its way: who says what where.
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
-    pub(crate) sender: AuthUser,
+    pub(crate) actor: Actor,
+    pub(crate) kind: MessageKind,
     pub(crate) chat_id: ChatId,
     pub(crate) content: String,
     pub(crate) idempotency_key: Uuid,
@@ -46,13 +47,13 @@ pub(crate) enum Sent {
 
 impl Outgoing {
     pub(crate) fn new(
-        sender: AuthUser,
+        actor: Actor,
         chat_id: ChatId,
         content: String,
         idempotency_key: Uuid,
     ) -> Self {
         let digest = digest(&SHA256, content.as_bytes());
-        Self { sender, chat_id, content, idempotency_key, digest }
+        Self { actor, kind: MessageKind::User, chat_id, content, idempotency_key, digest }
     }
 
     /// The message that this has become.
@@ -60,12 +61,12 @@ impl Outgoing {
         Message::from(Row {
             id,
             chat_id: self.chat_id,
-            sender_id: self.sender.id,
+            sender_id: self.actor.user_id(),
             content: self.content,
             created_at,
             idempotency_key: self.idempotency_key,
             seq,
-            kind: MessageKind::User,
+            kind: self.kind,
             edited_at: None,
             deleted_at: None,
         })
@@ -75,7 +76,7 @@ impl Outgoing {
 impl MessageDraft {
     /// The message that this draft makes, said by somebody in a chat. Without a key of the
     /// client's it gets one of ours.
-    pub(crate) fn into_outgoing(self, sender: AuthUser, chat_id: ChatId) -> Result<Outgoing> {
+    pub(crate) fn into_outgoing(self, sender: Actor, chat_id: ChatId) -> Result<Outgoing> {
         if self.files.is_some_and(|files| !files.is_empty()) {
             return Err(AppError::invalid("files", "must be empty"));
         }

@@ -1,6 +1,7 @@
 //! The domain: its types, their rules, their SQL.
 
 pub(crate) mod account;
+pub(crate) mod actor;
 pub(crate) mod chat;
 pub(crate) mod departure;
 pub(crate) mod directory;
@@ -10,7 +11,7 @@ pub(crate) mod invite;
 pub(crate) mod member;
 pub(crate) mod member_role;
 pub(crate) mod message;
-pub(crate) mod message_batch;
+pub(crate) mod reaction;
 pub(crate) mod session;
 pub(crate) mod session_list;
 pub(crate) mod sidebar;
@@ -19,3 +20,4 @@ pub(crate) mod throttle;
 pub(crate) mod user;
 pub(crate) mod workspace;
 pub(crate) mod workspace_role;
+pub(crate) mod write_batch;

@@ -6,7 +6,7 @@ use std::iter;
 use std::time::Duration;
 
 use fechatter_core::config::AccountsConfig;
-use sqlx::{PgExecutor, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use crate::error::{AppError, Result};
 use crate::middlewares::device::Device;
@@ -62,7 +62,7 @@ impl Guesses<'_> {
 /// Counts an attempt to sign in or up, and refuses the ones beyond the configured number a minute. In
 /// a transaction of its own, whose commit waits for nothing.
 pub(crate) async fn count_attempt(
-    db: &PgPool,
+    db: impl PgExecutor<'_>,
     limits: &AccountsConfig,
     attempts: Attempts<'_>,
 ) -> Result<()> {
@@ -88,7 +88,7 @@ pub(crate) async fn uncount_attempts(
 /// too; refuses while the delay of earlier ones runs: none for the free failures, then 1, 2, 4 …
 /// 60 s. An hour without a failure forgets them.
 pub(crate) async fn count_failure(
-    db: &PgPool,
+    db: &mut PgConnection,
     limits: &AccountsConfig,
     guesses: Guesses<'_>,
 ) -> Result<()> {
@@ -108,7 +108,7 @@ pub(crate) async fn count_failure(
         bucket,
         limits.free_failures
     )
-    .fetch_optional(db)
+    .fetch_optional(&mut *db)
     .await?;
     if counted.is_some() {
         return Ok(());

@@ -1,8 +1,8 @@
 //! What models need besides PostgreSQL.
 
+pub(crate) mod batch_writer;
 pub(crate) mod chat_lists;
 pub(crate) mod device_token;
-pub(crate) mod message_writer;
 pub(crate) mod password;
 pub(crate) mod purge;
 pub(crate) mod refresh_token;

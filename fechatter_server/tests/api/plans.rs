@@ -10,7 +10,7 @@ use crate::harness::TestApp;
 
 /// Half of the messages are in chat 1; the rest is spread over 999 others of ten people each. All are
 /// in the log, and everybody has read them.
-const MUCH_OF_EVERYTHING: [&str; 10] = [
+const MUCH_OF_EVERYTHING: [&str; 11] = [
     // Keys and triggers are for the server's own writes.
     "set session_replication_role = replica",
     "insert into users (email, email_key, password_hash)
@@ -42,10 +42,15 @@ const MUCH_OF_EVERYTHING: [&str; 10] = [
     "insert into events (workspace_id, position, stamp, kind, effect, chat_id, message_id)
      select 1, row_number() over (order by id), 1, 'NewMessage', 'none', chat_id, id
      from messages",
+    "insert into message_reactions (workspace_id, chat_id, message_id, emoji, user_id, created_at)
+     select 1, chat_id, id, chr(128512 + n % 10), 1 + n, now()
+     from messages, generate_series(1, 20) as n
+     where chat_id = 1 and id % 10 = 0",
 ];
 
 /// What grows with use. A few pages of anything else are soon read.
-const GROWING: [&str; 5] = ["chat_members", "events", "messages", "sessions", "users"];
+const GROWING: [&str; 6] =
+    ["chat_members", "events", "message_reactions", "messages", "sessions", "users"];
 
 /// A statement that is run for each request, each stream or each message.
 struct Hot {
@@ -198,14 +203,22 @@ async fn the_tail_touches_few_pages_even_as_planned_when_there_was_nothing() {
 /// A server's first message may well be the first of all; the plans that are made for it then stay.
 #[tokio::test]
 async fn sending_touches_few_pages_even_as_planned_when_there_was_nothing() {
-    const SENDS: [&str; 2] = [
+    const SENDS: [&str; 3] = [
         "explain (analyze, buffers, format json)
-         select * from send_messages(
-             array[1::bigint], array[38::bigint], array['00000000-0000-0000-0000-000000000025'::uuid],
-             array[1::bigint], array['Hello'], array[gen_random_uuid()], array['\\x01'::bytea], 7, false)",
+         select * from write_batch(
+             array['send'], array[1::bigint], array[38::bigint],
+             array['00000000-0000-0000-0000-000000000025'::uuid], array[1::bigint], array[null::bigint],
+             array['Hello'], array[gen_random_uuid()], array['\\x01'::bytea], 7, false)",
+        "explain (analyze, buffers, format json)
+         select * from write_batch(
+             array['add_reaction'], array[1::bigint], array[38::bigint],
+             array['00000000-0000-0000-0000-000000000025'::uuid], array[1::bigint],
+             array[(select max(id) from messages where chat_id = 1)],
+             array[chr(128512)],
+             array[null::uuid], array[null::bytea], 7, false)",
         "explain (analyze, buffers, format json)
          select * from send_message(
-             1, 38, '00000000-0000-0000-0000-000000000025', 1, 'Hello', gen_random_uuid(), '\\x01', 7,
+             'send', 1, 38, '00000000-0000-0000-0000-000000000025', 1, 'Hello', gen_random_uuid(), '\\x01', 7,
              false)",
     ];
     let app = TestApp::start().await;

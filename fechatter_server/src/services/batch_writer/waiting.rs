@@ -1,25 +1,25 @@
-//! Which messages make the next batch.
+//! The choice of the commands that make the next batch.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use fechatter_core::{ChatId, UserId, WorkspaceId};
+use fechatter_core::WorkspaceId;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::UNTIL_BATCH;
 use super::queue::Item;
 use crate::error::AppError;
+use crate::models::write_batch::Key;
 
-/// What a batch holds at most.
-pub(super) const MAX_MESSAGES: usize = 256;
+/// The most that a batch holds.
+pub(super) const MAX_COMMANDS: usize = 256;
 pub(super) const MAX_BYTES: usize = 1024 * 1024;
 /// The pause before a log is tried again that somebody else held.
 const RETRY: Duration = Duration::from_millis(2);
 /// For how long a log is only tried, before a batch waits for it.
 const UNTIL_PATIENT: Duration = Duration::from_millis(50);
 
-/// Messages in the order of their arrival, and the workspaces whose logs others hold.
+/// Commands in the order of their arrival, and the workspaces whose logs others hold.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     items: VecDeque<Item>,
@@ -37,12 +37,12 @@ struct Held {
     retry_at: Instant,
 }
 
-/// Messages for one call; no key twice.
+/// Commands for one call; no key twice.
 #[derive(Debug, Default)]
 struct Batch {
     items: Vec<Item>,
     bytes: usize,
-    keys: HashSet<(ChatId, UserId, Uuid)>,
+    keys: HashSet<Key>,
 }
 
 impl Waiting {
@@ -54,7 +54,7 @@ impl Waiting {
         self.items.is_empty()
     }
 
-    /// The next batch: first the messages that nothing is known to hold up, then those whose logs are
+    /// The next batch: first the commands that nothing is known to hold up, then those whose logs are
     /// to be tried again, as far as there is room.
     pub(super) fn batch(&mut self) -> Vec<Item> {
         let mut batch = Batch::default();
@@ -66,7 +66,7 @@ impl Waiting {
             let is_due = |held: &Held| held.retry_at <= now;
             self.fill(&mut batch, |id| held.get(&id).is_some_and(is_due) && patient != Some(id));
             self.tried = batch.items.iter().map(Item::workspace_id).collect();
-            // Their senders may have withdrawn all messages of some.
+            // Their callers may have withdrawn all commands of some.
             let waiting: HashSet<_> = self.items.iter().map(Item::workspace_id).collect();
             self.held.retain(|id, _| {
                 patient == Some(*id) || self.tried.contains(id) || waiting.contains(id)
@@ -95,7 +95,7 @@ impl Waiting {
         Some(batch.items)
     }
 
-    /// Takes back what the batch that waited could not send.
+    /// Takes back what the batch that waited could not carry out.
     pub(super) fn end_patience(&mut self, held_up: Vec<Item>) {
         if let Some(id) = self.patient.take() {
             self.held.remove(&id);
@@ -103,7 +103,7 @@ impl Waiting {
         self.put_back(held_up);
     }
 
-    /// Takes back the messages of a batch whose logs were held by others, in their order.
+    /// Takes back the commands of a batch whose logs were held by others, in their order.
     pub(super) fn put_back(&mut self, held_up: Vec<Item>) {
         let now = Instant::now();
         let still: HashSet<_> = held_up.iter().map(Item::workspace_id).collect();
@@ -130,7 +130,7 @@ impl Waiting {
         held.map(|(_, held)| held.retry_at).min()
     }
 
-    /// Adds messages of such workspaces, in their order, until the batch is full.
+    /// Adds commands of such workspaces, in their order, until the batch is full.
     fn fill(&mut self, batch: &mut Batch, mut is_wanted: impl FnMut(WorkspaceId) -> bool) {
         let mut left = Vec::new();
         while !batch.is_full() {
@@ -149,25 +149,20 @@ impl Waiting {
 
 impl Batch {
     fn is_full(&self) -> bool {
-        self.items.len() == MAX_MESSAGES || self.bytes >= MAX_BYTES
+        self.items.len() == MAX_COMMANDS || self.bytes >= MAX_BYTES
     }
 
     /// A repeat of something in this batch has to wait for what becomes of that.
     fn has_room_for(&self, item: &Item) -> bool {
-        let fits = self.items.is_empty() || self.bytes + item.outgoing.content.len() <= MAX_BYTES;
-        fits && !self.keys.contains(&key(item))
+        let fits = self.items.is_empty() || self.bytes + item.command.bytes() <= MAX_BYTES;
+        fits && !self.keys.contains(&item.command.key())
     }
 
     fn push(&mut self, item: Item) {
         if item.claim.take() {
-            self.keys.insert(key(&item));
-            self.bytes += item.outgoing.content.len();
+            self.keys.insert(item.command.key());
+            self.bytes += item.command.bytes();
             self.items.push(item);
         }
     }
-}
-
-fn key(item: &Item) -> (ChatId, UserId, Uuid) {
-    let outgoing = &item.outgoing;
-    (outgoing.chat_id, outgoing.sender.id, outgoing.idempotency_key)
 }

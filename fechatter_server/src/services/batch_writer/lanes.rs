@@ -12,9 +12,8 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 
 use super::delivery::Write;
-use crate::error::{AppError, Result};
-use crate::models::message::Outgoing;
-use crate::models::message_batch::{self, Locking, Outcome};
+use crate::error::{AppError, Result, STATEMENT_CANCELLED};
+use crate::models::write_batch::{self, Command, Locking, Outcome};
 
 /// A connection that was used so lately is taken to be alive; the others are asked first.
 const FRESH: Duration = Duration::from_secs(1);
@@ -89,7 +88,8 @@ fn is_refusal(error: &AppError) -> bool {
         // Somebody else may be at the address by now.
         AppError::Database(error) if db::is_read_only(error) => false,
         AppError::Database(sqlx::Error::Database(error)) => {
-            error.code().is_some_and(|code| !code.starts_with("08") && !code.starts_with("57"))
+            let code = error.code().unwrap_or_default();
+            code == STATEMENT_CANCELLED || !(code.starts_with("08") || code.starts_with("57"))
         }
         _ => false,
     }
@@ -100,19 +100,19 @@ async fn in_time<T>(step: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result
 }
 
 impl Write for Lanes {
-    async fn write(&self, batch: Vec<Arc<Outgoing>>, locking: Locking) -> Result<Vec<Outcome>> {
+    async fn write(&self, batch: Vec<Arc<Command>>, locking: Locking) -> Result<Vec<Outcome>> {
         let mut connection = self.take().await?;
-        let sending = message_batch::send(&self.log, &mut connection, &batch, locking);
-        let sent = timeout(DEAD, sending).await;
-        let sent =
-            sent.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into()));
-        match &sent {
+        let writing = write_batch::write(&self.log, &mut connection, &batch, locking);
+        let written = timeout(DEAD, writing).await;
+        let written =
+            written.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into()));
+        match &written {
             Err(error) if !is_refusal(error) => {
                 // It is not worth finding out whether this one is still good, or the other one.
                 self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
             }
             _ => self.keep(connection),
         }
-        sent
+        written
     }
 }

@@ -1,20 +1,18 @@
-//! The one way in for messages.
+//! The one way in for messages and other small changes.
 //!
-//! A disk can promise only so many commits a second, and one commit can hold many messages. So one
+//! A disk can promise only so many commits a second, and one commit can hold many commands. So one
 //! task writes them all: while a batch is on its way to the disk, the next one gathers. Nothing waits
-//! for a batch to fill: a lone message leaves at once. The task has a thread of its own: among those
+//! for a batch to fill: a lone command leaves at once. The task has a thread of its own: among those
 //! of the requests, each of its steps would come after thousands of others in the very hour when much
 //! is to be written.
 //!
-//! In reading order: `queue` lets messages in, and refuses more than memory is meant to hold;
+//! In reading order: `queue` lets commands in, and refuses more than memory is meant to hold;
 //! `waiting` says which of them make the next batch; `delivery` writes a batch and answers everybody
 //! in it; `lanes` hold the database's connections.
 
 mod delivery;
 mod lanes;
 mod queue;
-#[cfg(debug_assertions)]
-mod sabotaged;
 #[cfg(test)]
 pub(crate) mod tests;
 mod waiting;
@@ -41,11 +39,12 @@ use self::queue::{Item, Pace, Progress, Queue};
 use self::waiting::Waiting;
 use crate::error::{AppError, Result};
 use crate::models::message::{self, Outgoing, Sent};
-use crate::models::message_batch::{Locking, Outcome};
+use crate::models::reaction::NewReaction;
+use crate::models::write_batch::{Command, Locking, Outcome};
 
-/// How long a message may wait for its batch.
+/// How long a command may wait for its batch.
 const UNTIL_BATCH: Duration = Duration::from_millis(2_500);
-/// How long its sender waits for what became of it: a little less than a request may take.
+/// How long its caller waits for what became of it: a little less than a request may take.
 const UNTIL_ANSWER: Duration = Duration::from_millis(9_800);
 
 /// For how long the writer may write nothing although something waits.
@@ -55,9 +54,9 @@ const STALLED: Duration = Duration::from_secs(10);
 /// is gone; breaks off if the task has failed.
 pub(crate) type Ended = oneshot::Receiver<()>;
 
-/// Writes messages; clones share one task, which ends with the last of them.
+/// Writes small changes; clones share one task, which ends with the last of them.
 #[derive(Debug, Clone)]
-pub(crate) struct MessageWriter {
+pub(crate) struct BatchWriter {
     queue: Arc<Queue>,
     log: Log,
 }
@@ -67,13 +66,13 @@ pub(crate) struct MessageWriter {
 pub(crate) struct Health(Weak<Queue>);
 
 impl Health {
-    /// Returns true if the task runs and writes the messages that wait.
+    /// Returns true if the task runs and writes the commands that wait.
     pub(crate) fn is_good(&self) -> bool {
         self.0.upgrade().is_none_or(|queue| queue.stalled() < STALLED)
     }
 }
 
-impl MessageWriter {
+impl BatchWriter {
     /// Starts the task, on its thread.
     ///
     /// # Errors
@@ -92,7 +91,7 @@ impl MessageWriter {
         let (ends, ended) = oneshot::channel();
         let (begins, begun) = mpsc::channel();
         // A runtime can only be dropped outside of another one: it is made where it stays.
-        thread::Builder::new().name("messages".into()).spawn(move || {
+        thread::Builder::new().name("batches".into()).spawn(move || {
             match runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
                     let _ = begins.send(Ok(()));
@@ -106,7 +105,7 @@ impl MessageWriter {
         Ok((Self { queue, log }, ended))
     }
 
-    /// Tells whether messages are being written, without keeping the task from ending.
+    /// Tells whether commands are being written, without keeping the task from ending.
     pub(crate) fn health(&self) -> Health {
         Health(Arc::downgrade(&self.queue))
     }
@@ -117,13 +116,11 @@ impl MessageWriter {
     /// When it is refused, or with [`AppError::Busy`] when there is no room for it or it would wait
     /// more than 1 s, no batch within 2.5 s, or no answer within 9.8 s. In the last case it may have been sent.
     pub(crate) async fn send(&self, outgoing: Outgoing) -> Result<Sent> {
-        #[cfg(debug_assertions)]
-        if sabotaged::is_wanted() {
-            return sabotaged::send(&self.log, outgoing).await;
-        }
-        let outgoing = Arc::new(outgoing);
-        let outcome = self.outcome(&outgoing).await?;
-        let outgoing = Arc::unwrap_or_clone(outgoing);
+        let command = Arc::new(Command::Send(outgoing));
+        let outcome = self.outcome(&command).await?;
+        let Command::Send(outgoing) = Arc::unwrap_or_clone(command) else {
+            return Err(mixed_up());
+        };
         match outcome {
             Outcome::Sent { id, seq, created_at } => {
                 Ok(Sent::New(outgoing.into_message(id, seq, created_at)))
@@ -136,24 +133,36 @@ impl MessageWriter {
                     sender_id: message.sender_id,
                     message_id: message.id,
                 };
-                let sender = outgoing.sender;
-                self.log.send_ephemeral(sender.workspace_id, sender.id, event);
+                let sender = outgoing.actor;
+                self.log.send_ephemeral(sender.workspace_id(), sender.user_id(), event);
                 Ok(Sent::Replayed(message))
             }
-            Outcome::Refused(refusal) => Err(refusal.into()),
-            Outcome::Locked => Err(AppError::Busy),
+            outcome => Err(failure(outcome)),
         }
     }
 
-    async fn outcome(&self, outgoing: &Arc<Outgoing>) -> Result<Outcome> {
-        let Some(mut receipt) = self.queue.push(Arc::clone(outgoing)) else {
-            counter!(metrics::MESSAGES_REFUSED, "reason" => "full").increment(1);
+    /// Adds a reaction; answers how many people have added its emoji when that is durable. To add it
+    /// again changes nothing.
+    ///
+    /// # Errors
+    /// As of [`send`](Self::send).
+    #[cfg_attr(not(test), expect(dead_code, reason = "no route adds a reaction yet"))]
+    pub(crate) async fn add_reaction(&self, reaction: NewReaction) -> Result<i64> {
+        match self.outcome(&Arc::new(Command::AddReaction(reaction))).await? {
+            Outcome::ReactionAdded { count } | Outcome::ReactionUnchanged { count } => Ok(count),
+            outcome => Err(failure(outcome)),
+        }
+    }
+
+    async fn outcome(&self, command: &Arc<Command>) -> Result<Outcome> {
+        let Some(mut receipt) = self.queue.push(Arc::clone(command)) else {
+            counter!(metrics::COMMANDS_REFUSED, "reason" => "full").increment(1);
             return Err(AppError::Busy);
         };
         match timeout(UNTIL_BATCH, &mut receipt.answer).await {
             Ok(answer) => return answer.unwrap_or(Err(AppError::Busy)),
             Err(_) if receipt.claim.withdraw() => {
-                counter!(metrics::MESSAGES_REFUSED, "reason" => "late").increment(1);
+                counter!(metrics::COMMANDS_REFUSED, "reason" => "late").increment(1);
                 return Err(AppError::Busy);
             }
             Err(_) => {}
@@ -165,14 +174,27 @@ impl MessageWriter {
     }
 }
 
-/// Writes batch after batch, until nobody can hand in a message any more.
+/// The error of a command that came to nothing.
+fn failure(outcome: Outcome) -> AppError {
+    match outcome {
+        Outcome::Refused(refusal) => refusal.into(),
+        Outcome::Locked => AppError::Busy,
+        _ => mixed_up(),
+    }
+}
+
+fn mixed_up() -> AppError {
+    sqlx::Error::Protocol("the outcome of another kind of command".into()).into()
+}
+
+/// Writes batch after batch, until nobody can hand in a command any more.
 async fn run(
     mut arrivals: UnboundedReceiver<Item>,
     write: impl Write,
     (pace, progress): (Pace, Progress),
 ) {
     let mut waiting = Waiting::default();
-    // Messages of one workspace, whose log others hold, wait for it here and keep nobody waiting.
+    // Commands of one workspace, whose log others hold, wait for it here and keep nobody waiting.
     let mut patient: Option<JoinHandle<Vec<Item>>> = None;
     let mut closed = false;
     loop {
@@ -211,7 +233,7 @@ async fn run(
     }
 }
 
-/// What a patient batch could not send, once there is one and it has ended.
+/// The commands that a patient batch could not carry out, once there is one and it has ended.
 async fn ended(patient: &mut Option<JoinHandle<Vec<Item>>>) -> Vec<Item> {
     match patient {
         Some(running) => {

@@ -1,4 +1,4 @@
-//! Messages that have been let in, and how many that may be.
+//! Commands that have been let in, and how many that may be.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -12,21 +12,20 @@ use tokio::time::Instant;
 
 use super::waiting;
 use crate::error::Result;
-use crate::models::message::Outgoing;
-use crate::models::message_batch::Outcome;
+use crate::models::write_batch::{Command, Outcome};
 
-/// Messages that wait for their answers, and their bytes.
-const MAX_MESSAGES: usize = 4_096;
+/// Commands that wait for their answers, and their bytes.
+const MAX_COMMANDS: usize = 4_096;
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// No workspace may take more of the room than this part of it: one whose log is held by somebody
 /// for long must not keep the others out.
 const SHARE: u32 = 2;
 
-/// A message that would wait longer than this, as fast as batches are written at the moment, is not
-/// let in: its sender is better told at once. Of the time, too, a workspace may take its part only.
+/// A command that would wait longer than this, as fast as batches are written at the moment, is not
+/// let in: its caller is better told at once. Of the time, too, a workspace may take its part only.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// Lets messages in as long as there is room.
+/// Lets commands in as long as there is room.
 #[derive(Debug)]
 pub(super) struct Queue {
     room: Arc<Mutex<Room>>,
@@ -42,17 +41,17 @@ pub(super) struct Pace(Arc<AtomicU64>);
 #[derive(Debug, Clone)]
 pub(super) struct Progress(Arc<Mutex<Room>>);
 
-/// A message, from its admission until its answer.
+/// A command, from its admission until its answer.
 #[derive(Debug)]
 pub(super) struct Item {
-    pub(super) outgoing: Arc<Outgoing>,
+    pub(super) command: Arc<Command>,
     pub(super) claim: Arc<Claim>,
     pub(super) arrived: Instant,
     answer: oneshot::Sender<Result<Outcome>>,
     _place: Place,
 }
 
-/// What the sender of a message keeps.
+/// The part that the caller keeps.
 #[derive(Debug)]
 pub(super) struct Receipt {
     pub(super) claim: Arc<Claim>,
@@ -60,7 +59,7 @@ pub(super) struct Receipt {
     pub(super) answer: oneshot::Receiver<Result<Outcome>>,
 }
 
-/// Whose turn a message is: a batch's, or that of a sender who has waited long enough.
+/// The owner of a command: a batch, or a caller who has waited long enough.
 #[derive(Debug, Default)]
 pub(super) struct Claim(AtomicU8);
 
@@ -85,11 +84,11 @@ impl Default for Room {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Load {
-    messages: usize,
+    commands: usize,
     bytes: usize,
 }
 
-/// A message's part of the room; given back when dropped.
+/// A command's part of the room; given back when dropped.
 #[derive(Debug)]
 struct Place {
     room: Arc<Mutex<Room>>,
@@ -109,7 +108,7 @@ impl Queue {
             return Duration::MAX;
         }
         let room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        if room.all.messages == 0 { Duration::ZERO } else { room.progressed.elapsed() }
+        if room.all.commands == 0 { Duration::ZERO } else { room.progressed.elapsed() }
     }
 
     /// The handle with which the writer notes its progress.
@@ -117,21 +116,21 @@ impl Queue {
         Progress(Arc::clone(&self.room))
     }
 
-    /// Lets a message in, if there is room.
-    pub(super) fn push(&self, outgoing: Arc<Outgoing>) -> Option<Receipt> {
-        let workspace_id = outgoing.sender.workspace_id;
-        let place = Place::take(&self.room, workspace_id, outgoing.content.len(), &self.pace)?;
+    /// Lets a command in, if there is room.
+    pub(super) fn push(&self, command: Arc<Command>) -> Option<Receipt> {
+        let workspace_id = command.actor().workspace_id();
+        let place = Place::take(&self.room, workspace_id, command.bytes(), &self.pace)?;
         let (answer, answered) = oneshot::channel();
         let claim = Arc::<Claim>::default();
         let receipt = Receipt { claim: Arc::clone(&claim), answer: answered };
-        let item = Item { outgoing, claim, arrived: Instant::now(), answer, _place: place };
+        let item = Item { command, claim, arrived: Instant::now(), answer, _place: place };
         self.arrivals.send(item).ok()?;
         Some(receipt)
     }
 }
 
 impl Progress {
-    /// The database has taken a batch, whatever it thought of the messages in it.
+    /// The database has taken a batch, whatever it thought of the commands in it.
     pub(super) fn note(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).progressed = Instant::now();
     }
@@ -148,7 +147,7 @@ impl Pace {
     /// How long it will take to write whole batches of what waits. What makes no whole batch is let in
     /// in any case, and shows how fast it goes now.
     fn wait(&self, load: Load) -> Duration {
-        let batches = load.messages / waiting::MAX_MESSAGES;
+        let batches = load.commands / waiting::MAX_COMMANDS;
         let batches = batches.max(load.bytes / waiting::MAX_BYTES);
         let batches = u32::try_from(batches).unwrap_or(u32::MAX);
         Duration::from_micros(self.0.load(Ordering::Relaxed)).saturating_mul(batches)
@@ -156,18 +155,18 @@ impl Pace {
 }
 
 impl Item {
-    /// Tells the sender what became of it. Nobody may be left to hear it.
+    /// Tells the caller what became of it. Nobody may be left to hear it.
     pub(super) fn answer(self, answer: Result<Outcome>) {
         let _ = self.answer.send(answer);
     }
 
     pub(super) fn workspace_id(&self) -> WorkspaceId {
-        self.outgoing.sender.workspace_id
+        self.command.actor().workspace_id()
     }
 }
 
 impl Claim {
-    /// For a batch; false if the sender has withdrawn the message.
+    /// For a batch; false if the caller has withdrawn the command.
     pub(super) fn take(&self) -> bool {
         self.change(WAITING, IN_FLIGHT)
     }
@@ -177,7 +176,7 @@ impl Claim {
         self.change(IN_FLIGHT, WAITING);
     }
 
-    /// By the sender; false if a batch has the message.
+    /// By the caller; false if a batch has the command.
     pub(super) fn withdraw(&self) -> bool {
         self.change(WAITING, WITHDRAWN)
     }
@@ -192,16 +191,16 @@ impl Claim {
 }
 
 impl Load {
-    /// With one more message of so many bytes, if it is not too much then.
+    /// With one more command of so many bytes, if it is not too much then.
     fn with(self, bytes: usize, share: u32) -> Option<Self> {
-        let load = Self { messages: self.messages + 1, bytes: self.bytes + bytes };
+        let load = Self { commands: self.commands + 1, bytes: self.bytes + bytes };
         let share = share as usize;
-        let fits = load.messages <= MAX_MESSAGES / share && load.bytes <= MAX_BYTES / share;
+        let fits = load.commands <= MAX_COMMANDS / share && load.bytes <= MAX_BYTES / share;
         fits.then_some(load)
     }
 
     fn without(self, bytes: usize) -> Self {
-        Self { messages: self.messages - 1, bytes: self.bytes - bytes }
+        Self { commands: self.commands - 1, bytes: self.bytes - bytes }
     }
 }
 
@@ -219,7 +218,7 @@ impl Place {
             return None;
         }
         let all = taken.all.with(bytes, 1)?;
-        if taken.all.messages == 0 {
+        if taken.all.commands == 0 {
             taken.progressed = Instant::now();
         }
         taken.of_workspaces.insert(workspace_id, theirs.with(bytes, SHARE)?);
@@ -234,7 +233,7 @@ impl Drop for Place {
         room.all = room.all.without(self.bytes);
         if let Some(theirs) = room.of_workspaces.get_mut(&self.workspace_id) {
             *theirs = theirs.without(self.bytes);
-            if theirs.messages == 0 {
+            if theirs.commands == 0 {
                 room.of_workspaces.remove(&self.workspace_id);
             }
         }
@@ -253,21 +252,21 @@ mod tests {
             let ids = (1..).map(WorkspaceId);
             ids.map_while(|id| Place::take(&room, id, 10, pace)).collect()
         };
-        assert_eq!(places(&pace).len(), MAX_MESSAGES);
+        assert_eq!(places(&pace).len(), MAX_COMMANDS);
 
         (0..100).for_each(|_| pace.note(Duration::from_millis(300)));
-        assert_eq!(places(&pace).len(), 4 * waiting::MAX_MESSAGES);
+        assert_eq!(places(&pace).len(), 4 * waiting::MAX_COMMANDS);
 
         let of_one: Vec<_> =
             std::iter::from_fn(|| Place::take(&room, WorkspaceId(1), 10, &pace)).collect();
-        assert_eq!(of_one.len(), 2 * waiting::MAX_MESSAGES);
+        assert_eq!(of_one.len(), 2 * waiting::MAX_COMMANDS);
         assert!(Place::take(&room, WorkspaceId(2), 10, &pace).is_some(), "one shuts out all");
         drop(of_one);
 
         // However slow it was, there is always somebody who finds out that it is no more.
         pace.note(Duration::from_mins(1));
-        assert_eq!(places(&pace).len(), waiting::MAX_MESSAGES);
+        assert_eq!(places(&pace).len(), waiting::MAX_COMMANDS);
         (0..100).for_each(|_| pace.note(Duration::from_millis(1)));
-        assert_eq!(places(&pace).len(), MAX_MESSAGES);
+        assert_eq!(places(&pace).len(), MAX_COMMANDS);
     }
 }

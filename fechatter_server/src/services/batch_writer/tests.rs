@@ -1,14 +1,14 @@
-//! Whatever happens to batches: everybody is answered, and nothing is sent twice.
+//! Whatever happens to batches: everybody is answered, and nothing is done twice.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{LazyLock, Mutex};
 
 use devdb::TestDatabase;
 use fechatter_core::config::DatabaseConfig;
 use fechatter_core::db;
+use fechatter_core::message::MessageKind;
 use fechatter_core::schema::{CODE, MIGRATOR};
-use fechatter_core::token::AuthUser;
-use fechatter_core::{ChatId, SessionId, UserId, WorkspaceId};
+use fechatter_core::{ChatId, MessageId, SessionId, UserId, WorkspaceId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -18,11 +18,12 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::*;
+use crate::models::actor::Actor;
 
 /// For anything that is to happen at all.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PEOPLE: i64 = 4;
-/// Two workspaces of the same four people, with a chat each; a fifth person is in no chat.
+/// Two workspaces of the same four people, with a chat and a message each; a fifth person is in no chat.
 const WORLD: &str = "
     insert into users (email, email_key, password_hash)
     select n::text || '@a.b', n::text || '@a.b', '' from generate_series(1, 5) as n;
@@ -41,9 +42,23 @@ const WORLD: &str = "
     insert into chat_members (workspace_id, chat_id, user_id, joined_position)
     select w, w, n, 1 from generate_series(1, 2) as w, generate_series(1, 4) as n;
     select append_events(
-        '{1,2}', '{1,1}', 0, '{NewChat,NewChat}', '{none,none}', null, null, null, null, null,
+        '{1,2}', null, 0, '{NewChat,NewChat}', '{none,none}', null, null, null, null, null,
         array['{}', '{}']::json[]);
+    insert into messages (workspace_id, chat_id, seq, sender_id, content, idempotency_key, digest)
+    select w, w, 1, 1, 'first', lpad(w::text, 32, 'f')::uuid, '' from generate_series(1, 2) as w;
+    select append_events(
+        '{1,2}', null, 0, '{NewMessage,NewMessage}', '{none,none}', null, null, '{1,2}', null, '{1,2}', null);
     commit;";
+/// Statements that take too long, as far as anybody can tell.
+const SLOW: &str = "
+    create function take_too_long() returns trigger language plpgsql as $$
+    begin
+        raise exception 'canceling statement due to statement timeout' using errcode = 'query_canceled';
+    end;
+    $$;
+    create trigger slow before insert on messages
+        for each row when (new.content = 'slow') execute function take_too_long();";
+const EMOJIS: [&str; 3] = ["👍", "❤️", "🇨🇭"];
 
 /// What goes wrong with one attempt to write a batch.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +80,7 @@ struct Faulty {
 }
 
 impl Write for Faulty {
-    async fn write(&self, batch: Vec<Arc<Outgoing>>, locking: Locking) -> Result<Vec<Outcome>> {
+    async fn write(&self, batch: Vec<Arc<Command>>, locking: Locking) -> Result<Vec<Outcome>> {
         let lost = || Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()).into());
         let fault = self.faults.lock().unwrap().pop_front().unwrap_or(Fault::Nothing);
         match fault {
@@ -85,16 +100,34 @@ impl Write for Faulty {
     }
 }
 
-/// What is sent, by whom, to which chat.
+/// A command, to be made by somebody in some chat.
 #[derive(Debug, Clone, Copy)]
 enum Draft {
     Plain,
-    /// Under the key of the message before, and the same.
+    /// The same as the one before, under its key.
     Repeat,
     /// The database refuses it: it is too long.
     Poison,
+    /// It takes the database too long.
+    Slow,
     /// By somebody who is not in the chat.
     Stranger,
+    /// Fechatter's own, in the name of somebody who is not in the chat.
+    System,
+    /// One of the emojis.
+    Reaction(usize),
+    /// The database refuses it: it is too long.
+    PoisonReaction,
+    /// To a message that is not there.
+    LostReaction,
+}
+
+/// The success of a command.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few of them")]
+enum Done {
+    Sent(Sent),
+    Reacted(i64),
 }
 
 /// Two workspaces with a chat each, and five people.
@@ -111,6 +144,7 @@ impl World {
         let config = DatabaseConfig { url, listen_url: None, max_connections: 10 };
         let db = db::connect(db::options(&config, "tests").unwrap(), &config);
         sqlx::raw_sql(WORLD).execute(&db).await.unwrap();
+        sqlx::raw_sql(SLOW).execute(&db).await.unwrap();
         Self { log: Log::new(db.clone()), db, _database: database }
     }
 
@@ -121,15 +155,15 @@ impl World {
     /// Makes everything as it was at the beginning.
     pub(crate) async fn empty(&self) {
         let all = "truncate users, workspaces, workspace_members, sessions, workspace_logs, chats, chat_members,
-                       messages, events, invites restart identity";
+                       messages, message_reactions, events, invites restart identity";
         sqlx::raw_sql(all).execute(&self.db).await.unwrap();
         sqlx::raw_sql(WORLD).execute(&self.db).await.unwrap();
     }
 
-    fn writer(&self, faults: &[Fault]) -> (MessageWriter, Ended) {
+    fn writer(&self, faults: &[Fault]) -> (BatchWriter, Ended) {
         let faults = Arc::new(Mutex::new(faults.iter().copied().collect()));
         let lanes = Lanes::new(self.log.clone());
-        MessageWriter::start_with(self.log.clone(), Faulty { lanes, faults }).unwrap()
+        BatchWriter::start_with(self.log.clone(), Faulty { lanes, faults }).unwrap()
     }
 
     /// Holds the log of a workspace until dropped.
@@ -147,7 +181,8 @@ impl World {
         holder
     }
 
-    /// How often each key is there; and that seqs, positions, and events fit the messages.
+    /// How often each key is there besides those of the beginning; and that seqs, positions, and events
+    /// fit the messages and reactions.
     async fn keys(&self) -> HashMap<Uuid, i64> {
         let faults: i64 = sqlx::query_scalar(
             "select count(*)
@@ -173,28 +208,76 @@ impl World {
         .await
         .unwrap();
         assert_eq!(unmatched, 0, "each message has its event");
-        let keys = sqlx::query_as("select idempotency_key, count(*) from messages group by 1");
+        let miscounted: i64 = sqlx::query_scalar(
+            "select count(*)
+             from (
+                 select chat_id, message_id, emoji, user_id,
+                        row_number() over (partition by chat_id, message_id, emoji order by id) as n
+                 from message_reactions
+             ) as r
+             full join (
+                 select chat_id, message_id, payload->>'emoji' as emoji,
+                        (payload->>'user_id')::bigint as user_id, (payload->>'count')::bigint as n
+                 from events
+                 where kind = 'ReactionAdded'
+             ) as e using (chat_id, message_id, emoji, user_id, n)
+             where r.n is null or e.n is null",
+        )
+        .fetch_one(&self.db)
+        .await
+        .unwrap();
+        assert_eq!(miscounted, 0, "each reaction has its event, and its place among the others");
+        let keys = sqlx::query_as(
+            "select idempotency_key, count(*) from messages where seq > 1 group by 1",
+        );
         keys.fetch_all(&self.db).await.unwrap().into_iter().collect()
     }
 }
 
-pub(crate) fn outgoing(workspace: i64, user: i64, content: &str, key: Uuid) -> Outgoing {
-    let sender = AuthUser {
-        id: UserId(user),
+/// Somebody in their own session.
+pub(crate) fn person(workspace: i64, user: i64) -> Actor {
+    Actor::Session {
+        user_id: UserId(user),
         workspace_id: WorkspaceId(workspace),
         session_id: SessionId(Uuid::from_u128(
             u128::from_str_radix(&user.to_string(), 16).unwrap(),
         )),
-        expires_at: i64::MAX,
-    };
-    Outgoing::new(sender, ChatId(workspace), content.into(), key)
+    }
 }
 
-/// Sends all at once; the answers are in order.
-async fn send_all(writer: &MessageWriter, messages: Vec<Outgoing>) -> Vec<Result<Sent>> {
-    let sends = messages.into_iter().map(|message| {
+pub(crate) fn outgoing(workspace: i64, user: i64, content: &str, key: Uuid) -> Outgoing {
+    Outgoing::new(person(workspace, user), ChatId(workspace), content.into(), key)
+}
+
+/// Fechatter's own message.
+pub(crate) fn system_message(workspace: i64, user: i64, content: &str, key: Uuid) -> Outgoing {
+    let actor = Actor::System { user_id: UserId(user), workspace_id: WorkspaceId(workspace) };
+    let message = Outgoing::new(actor, ChatId(workspace), content.into(), key);
+    Outgoing { kind: MessageKind::System, ..message }
+}
+
+/// A reaction to the first message of the workspace's chat.
+pub(crate) fn reaction(workspace: i64, user: i64, emoji: &str) -> NewReaction {
+    NewReaction {
+        actor: person(workspace, user),
+        chat_id: ChatId(workspace),
+        message_id: MessageId(workspace),
+        emoji: emoji.into(),
+    }
+}
+
+async fn give(writer: &BatchWriter, command: Command) -> Result<Done> {
+    match command {
+        Command::Send(message) => writer.send(message).await.map(Done::Sent),
+        Command::AddReaction(reaction) => writer.add_reaction(reaction).await.map(Done::Reacted),
+    }
+}
+
+/// Gives all at once; the answers are in order.
+async fn give_all(writer: &BatchWriter, commands: Vec<Command>) -> Vec<Result<Done>> {
+    let sends = commands.into_iter().map(|command| {
         let writer = writer.clone();
-        tokio::spawn(async move { writer.send(message).await })
+        tokio::spawn(async move { give(&writer, command).await })
     });
     let mut answers = Vec::new();
     for send in sends.collect::<Vec<_>>() {
@@ -208,17 +291,25 @@ async fn ends(ended: Ended) {
     timeout(PATIENCE, ended).await.expect("the writer ends").unwrap();
 }
 
-/// Whether a sender cannot know what became of the message.
-fn is_unknown(answer: &Result<Sent>) -> bool {
+/// Whether a caller cannot know what became of the command.
+fn is_unknown(answer: &Result<Done>) -> bool {
     matches!(answer, Err(AppError::Busy | AppError::Task(_)))
 }
 
 #[test]
-fn whatever_fails_everybody_is_answered_and_nothing_is_sent_twice() {
+fn whatever_fails_everybody_is_answered_and_nothing_is_done_twice() {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
     let world = RUNTIME.block_on(World::new());
     let draft = prop_oneof![
-        6 => Just(Draft::Plain), 2 => Just(Draft::Repeat), 1 => Just(Draft::Poison), 1 => Just(Draft::Stranger)
+        6 => Just(Draft::Plain),
+        2 => Just(Draft::Repeat),
+        1 => Just(Draft::Poison),
+        1 => Just(Draft::Slow),
+        1 => Just(Draft::Stranger),
+        1 => Just(Draft::System),
+        5 => (0..EMOJIS.len()).prop_map(Draft::Reaction),
+        1 => Just(Draft::PoisonReaction),
+        1 => Just(Draft::LostReaction),
     ];
     let fault = prop_oneof![
         Just(Fault::Nothing),
@@ -239,43 +330,114 @@ fn whatever_fails_everybody_is_answered_and_nothing_is_sent_twice() {
         .unwrap();
 }
 
-async fn play(world: &World, drafts: &[(Draft, i64, i64)], faults: &[Fault]) {
+/// The command of a draft, and whether the database will ever take it.
+fn command((draft, workspace, user): (Draft, i64, i64), before: Option<&Command>) -> Command {
+    let key = Uuid::new_v4();
     let long = "x".repeat(10_001);
-    let mut messages: Vec<Outgoing> = Vec::new();
-    for &(draft, workspace, user) in drafts {
-        let key = Uuid::new_v4();
-        let message = match draft {
-            Draft::Poison => outgoing(workspace, user, &long, key),
-            Draft::Stranger => outgoing(workspace, 5, "hello", key),
-            Draft::Repeat if !messages.is_empty() => messages[messages.len() - 1].clone(),
-            Draft::Plain | Draft::Repeat => outgoing(workspace, user, "hello", key),
-        };
-        messages.push(message);
+    match (draft, before) {
+        (Draft::Repeat, Some(before)) => before.clone(),
+        (Draft::Poison, _) => Command::Send(outgoing(workspace, user, &long, key)),
+        (Draft::Slow, _) => Command::Send(outgoing(workspace, user, "slow", key)),
+        (Draft::Stranger, _) => Command::Send(outgoing(workspace, 5, "hello", key)),
+        (Draft::System, _) => Command::Send(system_message(workspace, 5, "hello", key)),
+        (Draft::Reaction(n), _) => Command::AddReaction(reaction(workspace, user, EMOJIS[n])),
+        (Draft::PoisonReaction, _) => Command::AddReaction(reaction(workspace, user, &long)),
+        (Draft::LostReaction, _) => Command::AddReaction(NewReaction {
+            message_id: MessageId(999),
+            ..reaction(workspace, user, EMOJIS[0])
+        }),
+        (Draft::Plain | Draft::Repeat, _) => Command::Send(outgoing(workspace, user, "hello", key)),
+    }
+}
+
+async fn play(world: &World, drafts: &[(Draft, i64, i64)], faults: &[Fault]) {
+    world.empty().await;
+    let mut commands: Vec<Command> = Vec::new();
+    for draft in drafts {
+        let next = command(*draft, commands.last());
+        commands.push(next);
     }
     let (writer, ended) = world.writer(faults);
-    let answers = send_all(&writer, messages.clone()).await;
+    let answers = give_all(&writer, commands.clone()).await;
     drop(writer);
     ends(ended).await;
     world.keys().await;
 
     // Whoever does not know asks again under the same key.
     let (writer, ended) = world.writer(&[]);
-    for (message, answer) in messages.iter().zip(answers) {
+    let mut reactions = HashSet::new();
+    for (command, answer) in commands.iter().zip(answers) {
         let unknown = is_unknown(&answer);
         assert!(!unknown || !faults.is_empty(), "{answer:?} without any fault");
-        let answer = if unknown { writer.send(message.clone()).await } else { answer };
-        let there = world.keys().await.get(&message.idempotency_key).copied().unwrap_or_default();
-        match answer {
-            Ok(Sent::New(sent) | Sent::Replayed(sent)) => {
-                assert_eq!((there, sent.content), (1, message.content.clone()));
+        let answer = if unknown { give(&writer, command.clone()).await } else { answer };
+        match command {
+            Command::Send(message) => {
+                let keys = world.keys().await;
+                let there = keys.get(&message.idempotency_key).copied().unwrap_or_default();
+                check_sent(message, there, answer);
             }
-            Err(AppError::NotFound) => assert_eq!((there, message.sender.id.0), (0, 5)),
-            Err(AppError::Database(_)) => assert_eq!((there, message.content.len()), (0, 10_001)),
-            Err(error) => panic!("{error:?}"),
+            Command::AddReaction(reaction) => match answer {
+                Ok(Done::Reacted(count)) => {
+                    assert!((1..=PEOPLE).contains(&count), "{count}");
+                    let user_id = reaction.actor.user_id();
+                    reactions.insert((reaction.message_id, reaction.emoji.clone(), user_id));
+                }
+                Err(AppError::NotFound) => assert_eq!(reaction.message_id.0, 999),
+                Err(AppError::Database(_)) => assert_eq!(reaction.emoji.len(), 10_001),
+                answer => panic!("{answer:?}"),
+            },
         }
     }
     drop(writer);
     ends(ended).await;
+    world.keys().await;
+    let there: i64 = sqlx::query_scalar("select count(*) from message_reactions")
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(usize::try_from(there).unwrap(), reactions.len());
+}
+
+fn check_sent(message: &Outgoing, there: i64, answer: Result<Done>) {
+    match answer {
+        Ok(Done::Sent(Sent::New(sent) | Sent::Replayed(sent))) => {
+            assert_eq!((there, sent.kind), (1, message.kind));
+            assert_eq!(sent.content, message.content);
+        }
+        Err(AppError::NotFound) => {
+            let stranger = person(message.actor.workspace_id().0, 5);
+            assert_eq!((there, message.actor), (0, stranger));
+        }
+        Err(error) if error.is_too_slow() => assert_eq!((there, &*message.content), (0, "slow")),
+        Err(AppError::Database(_)) => assert_eq!((there, message.content.len()), (0, 10_001)),
+        answer => panic!("{answer:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_system_message_goes_through_the_batch() {
+    let world = World::new().await;
+    let (writer, ended) = world.writer(&[]);
+    // Whoever acted may have left since.
+    for sql in [
+        "update workspace_members set status = 'Suspended', left_at = now() where user_id = 2",
+        "update chat_members set left_position = 2 where user_id = 2",
+    ] {
+        sqlx::query(sql).execute(&world.db).await.unwrap();
+    }
+    let mut keys = (1..).map(Uuid::from_u128);
+    let mut message = || Command::Send(system_message(1, 2, "hello", keys.next().unwrap()));
+    let alone = give(&writer, message()).await;
+    let together = give_all(&writer, vec![message(), message(), message()]).await;
+    for answer in together.into_iter().chain([alone]) {
+        let Ok(Done::Sent(Sent::New(sent))) = answer else { panic!("{answer:?}") };
+        let stored = message::find(&world.db, sent.chat_id, sent.id).await.unwrap();
+        assert_eq!((stored.kind, stored.sender_id), (MessageKind::System, UserId(2)));
+        assert_eq!(stored, sent);
+    }
+    drop(writer);
+    ends(ended).await;
+    assert_eq!(world.keys().await.len(), 4);
 }
 
 #[tokio::test]
@@ -370,10 +532,10 @@ async fn a_commit_that_fails_behind_its_answer_is_no_success() {
     .unwrap();
     let (writer, ended) = world.writer(&[]);
     let messages = ["before", "late", "after"].map(|text| outgoing(1, 1, text, Uuid::new_v4()));
-    let answers = send_all(&writer, messages.into()).await;
-    assert!(matches!(answers[0], Ok(Sent::New(_))), "{answers:?}");
+    let answers = give_all(&writer, messages.map(Command::Send).into()).await;
+    assert!(matches!(answers[0], Ok(Done::Sent(Sent::New(_)))), "{answers:?}");
     assert!(matches!(answers[1], Err(AppError::Database(_))), "{answers:?}");
-    assert!(matches!(answers[2], Ok(Sent::New(_))), "{answers:?}");
+    assert!(matches!(answers[2], Ok(Done::Sent(Sent::New(_)))), "{answers:?}");
     assert_eq!(world.keys().await.len(), 2);
     drop(writer);
     ends(ended).await;
@@ -384,7 +546,7 @@ async fn a_commit_that_fails_behind_its_answer_is_no_success() {
 struct Stuck;
 
 impl Write for Stuck {
-    async fn write(&self, _: Vec<Arc<Outgoing>>, _: Locking) -> Result<Vec<Outcome>> {
+    async fn write(&self, _: Vec<Arc<Command>>, _: Locking) -> Result<Vec<Outcome>> {
         pending().await
     }
 }
@@ -400,19 +562,19 @@ impl Clone for Deadly {
 }
 
 impl Write for Deadly {
-    async fn write(&self, _: Vec<Arc<Outgoing>>, _: Locking) -> Result<Vec<Outcome>> {
+    async fn write(&self, _: Vec<Arc<Command>>, _: Locking) -> Result<Vec<Outcome>> {
         pending().await
     }
 }
 
 async fn stalls(write: impl Write, for_as_long_as: Duration) {
     let db = PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/nothing").unwrap();
-    let (writer, _ended) = MessageWriter::start_with(Log::new(db), write).unwrap();
+    let (writer, _ended) = BatchWriter::start_with(Log::new(db), write).unwrap();
     assert_eq!(writer.queue.stalled(), Duration::ZERO);
     assert!(writer.health().is_good());
 
     let message = outgoing(1, 1, "hello", Uuid::new_v4());
-    let _receipt = writer.queue.push(Arc::new(message)).unwrap();
+    let _receipt = writer.queue.push(Arc::new(Command::Send(message))).unwrap();
     let stalled = async {
         while writer.queue.stalled() < for_as_long_as {
             sleep(Duration::from_millis(5)).await;

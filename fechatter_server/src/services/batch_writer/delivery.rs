@@ -9,8 +9,7 @@ use tracing::{error, warn};
 
 use super::queue::{Item, Progress};
 use crate::error::{AppError, Result};
-use crate::models::message::Outgoing;
-use crate::models::message_batch::{Locking, Outcome};
+use crate::models::write_batch::{Command, Locking, Outcome};
 
 /// A way to write a batch in one commit.
 pub(super) trait Write: Clone + Send + Sync + 'static {
@@ -20,15 +19,15 @@ pub(super) trait Write: Clone + Send + Sync + 'static {
     /// When nothing was written, or nobody knows.
     fn write(
         &self,
-        batch: Vec<Arc<Outgoing>>,
+        batch: Vec<Arc<Command>>,
         locking: Locking,
     ) -> impl Future<Output = Result<Vec<Outcome>>> + Send;
 }
 
 /// Writes a batch and answers everybody in it, but those whose logs others hold: they come back.
 ///
-/// A message that the database does not take, or that makes us fail, must not fail its neighbours: a
-/// batch that fails is written in halves, until the culprit is alone.
+/// A command that the database does not take or not in time, or that makes us fail, must not fail its
+/// neighbours: a batch that fails is written in halves, until the culprit is alone.
 pub(super) async fn deliver(
     write: &impl Write,
     progress: &Progress,
@@ -48,8 +47,8 @@ pub(super) async fn deliver(
                     }
                 }
             }
-            Err(error) if error.is_unavailable() => {
-                warn!(%error, messages = part.len(), "nobody knows whether these were sent");
+            Err(error) if error.is_unavailable() && !error.is_too_slow() => {
+                warn!(%error, commands = part.len(), "nobody knows whether these were written");
                 for item in part {
                     item.answer(Err(AppError::Busy));
                 }
@@ -70,15 +69,15 @@ pub(super) async fn deliver(
     held_up
 }
 
-/// Writes again what may have been written: the same keys find out, and send once in all.
+/// Writes again what may have been written: the same keys find out, and nothing is done twice.
 async fn attempt_twice(
     write: &impl Write,
     batch: &[Item],
     locking: Locking,
 ) -> Result<Vec<Outcome>> {
     match attempt(write, batch, locking).await {
-        Err(error) if error.is_unavailable() => {
-            warn!(%error, messages = batch.len(), "sending again under the same keys");
+        Err(error) if error.is_unavailable() && !error.is_too_slow() => {
+            warn!(%error, commands = batch.len(), "writing again under the same keys");
             attempt(write, batch, locking).await
         }
         result => result,
@@ -88,14 +87,14 @@ async fn attempt_twice(
 /// In a task of its own, so that a panic is an error like others.
 async fn attempt(write: &impl Write, batch: &[Item], locking: Locking) -> Result<Vec<Outcome>> {
     let began = Instant::now();
-    let messages: Vec<_> = batch.iter().map(|item| Arc::clone(&item.outgoing)).collect();
+    let commands: Vec<_> = batch.iter().map(|item| Arc::clone(&item.command)).collect();
     let write = write.clone();
-    let written = tokio::spawn(async move { write.write(messages, locking).await }).await;
+    let written = tokio::spawn(async move { write.write(commands, locking).await }).await;
     histogram!(metrics::BATCH_SECONDS).record(began.elapsed());
-    histogram!(metrics::BATCH_MESSAGES).record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+    histogram!(metrics::BATCH_COMMANDS).record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
     match written {
         Ok(Ok(outcomes)) if outcomes.len() != batch.len() => {
-            Err(sqlx::Error::Protocol("not an outcome for each message".into()).into())
+            Err(sqlx::Error::Protocol("not an outcome for each command".into()).into())
         }
         Ok(result) => result,
         Err(panic) => {

@@ -1,0 +1,159 @@
+//! An ordinary day: many rooms in which some talk and all listen.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use fechatter_core::ChatId;
+use rig::Person;
+use tokio::{task::JoinSet, time::sleep};
+use uuid::Uuid;
+
+use crate::{
+    clock::Clock,
+    crowd::{Crowd, Receipt},
+    figure::{Figure, as_f64},
+    pace,
+    pool::Pool,
+    processes::{self, Usage},
+    report::{Report, Section, Target::Most, Targets},
+    stage::Stage,
+    timed::Timed,
+};
+
+const TARGETS: Targets = &[
+    ("500_a_second_receipt_p50", Most(1.3)),
+    ("500_a_second_receipt_p99", Most(8.0)),
+    ("500_a_second_postgresql_cpu", Most(0.4)),
+    ("most_cpu", Most(0.25)),
+];
+
+const STREAMS: usize = 1_000;
+const ROOM: usize = 20;
+const SENDERS: usize = 64;
+const PACE: u32 = 500;
+const SECONDS: u32 = 10;
+const REPETITIONS: usize = 3;
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Everybody who sends, and their room.
+#[derive(Clone)]
+struct Senders {
+    clock: Clock,
+    pool: Pool,
+    seats: Vec<(Person, ChatId)>,
+}
+
+/// A figure of a run.
+type Of = fn(&Run) -> f64;
+
+/// What came of a while of it.
+struct Run {
+    /// Messages a second.
+    rate: f64,
+    receipts: Timed,
+    /// CPU-milliseconds a message.
+    cpu: f64,
+    postgresql_cpu: f64,
+    notifier_cpu: f64,
+}
+
+pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
+    let streams = stage.count(STREAMS);
+    processes::ensure_files_for(2 * streams)?;
+    let cluster = stage.start(&[]).await?;
+    let people = cluster.town.workspace("rooms", streams).await?.people;
+    let mut rooms = Vec::new();
+    for members in people.chunks(ROOM) {
+        let everybody: Vec<_> = members.iter().collect();
+        rooms.push((cluster.town.channel("room", &everybody).await?, members));
+    }
+    let seat = |number: usize| {
+        let (chat, members) = &rooms[number % rooms.len()];
+        (members[number / rooms.len() % members.len()].clone(), *chat)
+    };
+    let clock = Clock::new();
+    let seats = (0..SENDERS).map(seat).collect();
+    let senders = Senders { clock, pool: Pool::of(&cluster), seats };
+    let (repetitions, each) = stage.repetitions(REPETITIONS, Duration::from_secs(SECONDS.into()));
+    let conditions = format!(
+        "{streams} streams in rooms of {ROOM}, {SENDERS} senders; {PACE} messages a second and as many as they can send, \
+         {repetitions} × {each:?} each"
+    );
+    let mut rows = report.under("mixed", TARGETS, &conditions);
+    let crowd = Crowd::gather(clock, &cluster.events, &people).await?;
+    for name in ["500_a_second", "most"] {
+        let is_paced = name != "most";
+        let warm_up = senders.send(is_paced, WARM_UP).await?;
+        crowd.receipts(warm_up * ROOM).await?;
+        let mut runs = Vec::new();
+        for _ in 0..repetitions {
+            let (before, began) = (Usage::of(&cluster)?, Instant::now());
+            let messages = senders.send(is_paced, each).await?;
+            let took = began.elapsed();
+            let receipts = crowd.receipts(messages * ROOM).await?;
+            let spent = Usage::of(&cluster)?.since(before);
+            let a_message = |spent: Duration| spent.as_secs_f64() * 1000.0 / as_f64(messages);
+            runs.push(Run {
+                rate: as_f64(messages) / took.as_secs_f64(),
+                receipts: Receipt::latencies(&receipts).context("nothing was received")?,
+                cpu: a_message(spent.fechatter()),
+                postgresql_cpu: a_message(spent.postgres),
+                notifier_cpu: a_message(spent.notifiers),
+            });
+        }
+        add(&mut rows, name, &runs);
+    }
+    rows.count("lost_streams", crowd.lost(), "streams");
+    Ok(())
+}
+
+fn add(rows: &mut Section<'_>, name: &str, runs: &[Run]) {
+    rows.add(format!("{name}_rate"), Figure::over(runs, |run| run.rate), "messages/s");
+    let receipts: Vec<_> = runs.iter().map(|run| &run.receipts).collect();
+    rows.quantiles(&format!("{name}_receipt"), &receipts);
+    for (of, cpu) in [
+        ("cpu", (|run| run.cpu) as Of),
+        ("postgresql_cpu", |run| run.postgresql_cpu),
+        ("notifier_cpu", |run| run.notifier_cpu),
+    ] {
+        rows.add(format!("{name}_{of}"), Figure::over(runs, cpu), "CPU-ms a message");
+    }
+}
+
+impl Senders {
+    /// Lets them send for so long, at the pace or as fast as each is answered; tells how many messages.
+    async fn send(&self, is_paced: bool, duration: Duration) -> Result<usize> {
+        if is_paced {
+            let until = async {
+                sleep(duration).await;
+                Ok(())
+            };
+            return Ok(pace::calls(PACE, until, |number| self.call(number)).await?.count());
+        }
+        let deadline = Instant::now() + duration;
+        let mut open = JoinSet::new();
+        for number in 0..self.seats.len() {
+            let senders = self.clone();
+            open.spawn(async move {
+                let mut sent = 0;
+                while Instant::now() < deadline {
+                    senders.call(number).await?;
+                    sent += 1;
+                }
+                anyhow::Ok(sent)
+            });
+        }
+        let mut sent = 0;
+        while let Some(of_one) = open.join_next().await {
+            sent += of_one??;
+        }
+        Ok(sent)
+    }
+
+    /// Sends one message of the sender whose turn it is.
+    fn call(&self, number: usize) -> impl Future<Output = Result<()>> + Send + use<> {
+        let (clock, pool) = (self.clock, self.pool.clone());
+        let (person, chat) = self.seats[number % self.seats.len()].clone();
+        async move { pool.call(&person.message(chat, &clock.message(), Uuid::new_v4())).await }
+    }
+}

@@ -1,0 +1,44 @@
+//! Those who act.
+
+use fechatter_core::token::AuthUser;
+use fechatter_core::{SessionId, UserId, WorkspaceId};
+
+/// Somebody who acts in a workspace. Nothing that takes an actor asks for a session of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Actor {
+    /// A person, as long as they are active and this session lives.
+    Session { user_id: UserId, workspace_id: WorkspaceId, session_id: SessionId },
+    /// Fechatter itself, in the name of a person of the workspace who need not be active. Only
+    /// `services/` make one.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nothing is done without a session yet"))]
+    System { user_id: UserId, workspace_id: WorkspaceId },
+}
+
+impl Actor {
+    /// The person, or the one in whose name it is done.
+    pub(crate) fn user_id(&self) -> UserId {
+        match self {
+            Self::Session { user_id, .. } | Self::System { user_id, .. } => *user_id,
+        }
+    }
+
+    pub(crate) fn workspace_id(&self) -> WorkspaceId {
+        match self {
+            Self::Session { workspace_id, .. } | Self::System { workspace_id, .. } => *workspace_id,
+        }
+    }
+
+    /// The session that must live; the database takes an actor without one for Fechatter itself.
+    pub(crate) fn session_id(&self) -> Option<SessionId> {
+        match self {
+            Self::Session { session_id, .. } => Some(*session_id),
+            Self::System { .. } => None,
+        }
+    }
+}
+
+impl From<AuthUser> for Actor {
+    fn from(AuthUser { id: user_id, workspace_id, session_id, .. }: AuthUser) -> Self {
+        Self::Session { user_id, workspace_id, session_id }
+    }
+}

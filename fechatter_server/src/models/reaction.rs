@@ -1,0 +1,14 @@
+//! Reactions: emojis that people add to messages.
+
+use fechatter_core::{ChatId, MessageId};
+
+use crate::models::actor::Actor;
+
+/// An emoji that somebody adds to a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewReaction {
+    pub(crate) actor: Actor,
+    pub(crate) chat_id: ChatId,
+    pub(crate) message_id: MessageId,
+    pub(crate) emoji: String,
+}

@@ -1,0 +1,297 @@
+//! Many small changes in one statement, which is also their one commit.
+
+use std::sync::Arc;
+
+use fechatter_core::commit::durably;
+use fechatter_core::log::{Log, Stamp};
+use fechatter_core::message::MessageKind;
+use fechatter_core::{ChatId, MessageId, Seq, Timestamp, UserId};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::error::{AppError, Result};
+use crate::models::actor::Actor;
+use crate::models::message::Outgoing;
+use crate::models::reaction::NewReaction;
+
+/// A small change, in the order in which a batch makes them.
+#[derive(Debug, Clone)]
+pub(crate) enum Command {
+    AddReaction(NewReaction),
+    Send(Outgoing),
+}
+
+/// The thing that a command is about: a batch has no two commands about the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    Reaction(ChatId, MessageId, String, UserId),
+    Message(ChatId, UserId, Uuid),
+}
+
+/// What became of one command of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Sent {
+        id: MessageId,
+        seq: Seq,
+        created_at: Timestamp,
+    },
+    /// It was sent before, under the same key.
+    Replayed(MessageId),
+    /// So many people have added this emoji now.
+    ReactionAdded {
+        count: i64,
+    },
+    /// The person had added this emoji before.
+    ReactionUnchanged {
+        count: i64,
+    },
+    Refused(Refusal),
+    /// Somebody else held the workspace's log: nothing was done about this command.
+    Locked,
+}
+
+/// Why a command is not carried out, now or ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The message's key was used for something else.
+    Mismatch,
+    SessionEnded,
+    Suspended,
+    NotFound,
+    Archived,
+    TooManyReactions,
+}
+
+/// What to do about logs that somebody else holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Locking {
+    /// Leave their commands out.
+    Skip,
+    /// Wait for them.
+    Wait,
+}
+
+impl From<Refusal> for AppError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Mismatch => Self::IdempotencyMismatch,
+            Refusal::SessionEnded => Self::SessionEnded,
+            Refusal::Suspended => Self::Suspended,
+            Refusal::NotFound => Self::NotFound,
+            Refusal::Archived => Self::Archived,
+            Refusal::TooManyReactions => Self::TooManyReactions,
+        }
+    }
+}
+
+impl Command {
+    pub(crate) fn actor(&self) -> Actor {
+        match self {
+            Self::AddReaction(reaction) => reaction.actor,
+            Self::Send(message) => message.actor,
+        }
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        let user_id = self.actor().user_id();
+        match self {
+            Self::AddReaction(NewReaction { chat_id, message_id, emoji, .. }) => {
+                Key::Reaction(*chat_id, *message_id, emoji.clone(), user_id)
+            }
+            Self::Send(message) => Key::Message(message.chat_id, user_id, message.idempotency_key),
+        }
+    }
+
+    /// The bytes that it takes up besides its columns of fixed size.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text().len()
+    }
+
+    /// Its kind in SQL.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::AddReaction(_) => "add_reaction",
+            Self::Send(message) => match message.kind {
+                MessageKind::User => "send",
+                MessageKind::System => "send_system",
+            },
+        }
+    }
+
+    fn chat_id(&self) -> ChatId {
+        match self {
+            Self::AddReaction(reaction) => reaction.chat_id,
+            Self::Send(message) => message.chat_id,
+        }
+    }
+
+    /// The message that it changes.
+    fn target(&self) -> Option<MessageId> {
+        match self {
+            Self::AddReaction(reaction) => Some(reaction.message_id),
+            Self::Send(_) => None,
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::AddReaction(reaction) => &reaction.emoji,
+            Self::Send(message) => &message.content,
+        }
+    }
+
+    fn idempotency(&self) -> Option<(Uuid, &[u8])> {
+        match self {
+            Self::AddReaction(_) => None,
+            Self::Send(message) => Some((message.idempotency_key, message.digest.as_ref())),
+        }
+    }
+
+    /// Its place among the kinds of a batch.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::AddReaction(_) => 0,
+            Self::Send(_) => 1,
+        }
+    }
+
+    fn outcome(
+        &self,
+        name: &str,
+        (message, number): (Option<MessageId>, Option<i64>),
+        at: Timestamp,
+    ) -> Option<Outcome> {
+        Some(match (name, self) {
+            ("written", Self::Send(_)) => {
+                Outcome::Sent { id: message?, seq: Seq(number?), created_at: at }
+            }
+            ("replayed", Self::Send(_)) => Outcome::Replayed(message?),
+            ("mismatch", Self::Send(_)) => Outcome::Refused(Refusal::Mismatch),
+            ("written", Self::AddReaction(_)) => Outcome::ReactionAdded { count: number? },
+            ("unchanged", Self::AddReaction(_)) => Outcome::ReactionUnchanged { count: number? },
+            ("too_many_reactions", Self::AddReaction(_)) => {
+                Outcome::Refused(Refusal::TooManyReactions)
+            }
+            ("session_ended", _) => Outcome::Refused(Refusal::SessionEnded),
+            ("suspended", _) => Outcome::Refused(Refusal::Suspended),
+            ("not_found", _) => Outcome::Refused(Refusal::NotFound),
+            ("archived", _) => Outcome::Refused(Refusal::Archived),
+            ("locked", _) => Outcome::Locked,
+            _ => return None,
+        })
+    }
+}
+
+/// Carries out a batch and commits. The outcomes are in its order. No [`Key`] may be twice in it.
+///
+/// That sessions live, and that people are active and members, is asked under the locks of the logs:
+/// nobody removed has a later message.
+///
+/// # Errors
+/// When nothing was written, or nobody knows.
+pub(crate) async fn write(
+    log: &Log,
+    db: &mut PgConnection,
+    batch: &[Arc<Command>],
+    locking: Locking,
+) -> Result<Vec<Outcome>> {
+    let outcomes = match batch {
+        [command] if let Command::Send(message) = &**command => {
+            vec![send_one(db, command, message, locking).await?]
+        }
+        _ => write_many(db, batch, locking).await?,
+    };
+    let makes_event =
+        |outcome: &Outcome| matches!(outcome, Outcome::Sent { .. } | Outcome::ReactionAdded { .. });
+    let written = batch.iter().zip(&outcomes).filter(|(_, outcome)| makes_event(outcome));
+    log.announce(written.map(|(command, _)| command.actor().workspace_id()).collect());
+    Ok(outcomes)
+}
+
+/// The short way of [`write_many`] for one message, with the same outcomes.
+async fn send_one(
+    db: &mut PgConnection,
+    command: &Command,
+    message: &Outgoing,
+    locking: Locking,
+) -> Result<Outcome> {
+    // All of the answer is read before any of it is believed: it comes before the commit.
+    let answer = sqlx::query!(
+        r#"select outcome as "outcome!", message_id as "id: MessageId", seq,
+                  coalesce(sent_at, clock_timestamp()) as "created_at!: Timestamp"
+           from send_message($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"#,
+        command.kind(),
+        message.actor.workspace_id() as _,
+        message.actor.user_id() as _,
+        message.actor.session_id() as _,
+        message.chat_id as _,
+        message.content,
+        message.idempotency_key,
+        message.digest.as_ref(),
+        Stamp::random() as _,
+        locking == Locking::Wait
+    )
+    .fetch_all(db);
+    let answer = durably(answer).await?.pop().ok_or(sqlx::Error::RowNotFound)?;
+    let numbers = (answer.id, answer.seq);
+    command.outcome(&answer.outcome, numbers, answer.created_at).ok_or_else(unknown_outcome)
+}
+
+/// Carries out any number of commands.
+async fn write_many(
+    db: &mut PgConnection,
+    batch: &[Arc<Command>],
+    locking: Locking,
+) -> Result<Vec<Outcome>> {
+    let mut places: Vec<_> = (0..batch.len()).collect();
+    places.sort_by_key(|place| batch.get(*place).map(|command| command.rank()));
+    let commands: Vec<_> = places.iter().filter_map(|place| batch.get(*place)).collect();
+    let kinds: Vec<_> = commands.iter().map(|command| command.kind()).collect();
+    let actors: Vec<_> = commands.iter().map(|command| command.actor()).collect();
+    let workspaces: Vec<_> = actors.iter().map(Actor::workspace_id).collect();
+    let people: Vec<_> = actors.iter().map(Actor::user_id).collect();
+    let sessions: Vec<_> = actors.iter().map(Actor::session_id).collect();
+    let chats: Vec<_> = commands.iter().map(|command| command.chat_id()).collect();
+    let targets: Vec<_> = commands.iter().map(|command| command.target()).collect();
+    let texts: Vec<_> = commands.iter().map(|command| command.text()).collect();
+    let (keys, digests): (Vec<_>, Vec<_>) =
+        commands.iter().map(|command| command.idempotency().unzip()).unzip();
+    let answer = sqlx::query!(
+        r#"select outcomes as "outcomes!", message_ids as "ids!: Vec<Option<MessageId>>",
+                  coalesce(numbers, '{}') as "numbers!: Vec<Option<i64>>",
+                  written_at as "at!: Timestamp"
+           from write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"#,
+        &kinds as _,
+        &workspaces as _,
+        &people as _,
+        &sessions as _,
+        &chats as _,
+        &targets as _,
+        &texts as _,
+        &keys as _,
+        &digests as _,
+        Stamp::random() as _,
+        locking == Locking::Wait
+    )
+    .fetch_all(db);
+    let answer = durably(answer).await?.pop().ok_or(sqlx::Error::RowNotFound)?;
+    let numbers = answer.numbers.into_iter().chain(std::iter::repeat(None));
+    let columns = answer.outcomes.iter().zip(answer.ids.into_iter().zip(numbers));
+    let outcomes = places.iter().zip(&commands).zip(columns);
+    let mut outcomes = outcomes
+        .map(|((place, command), (name, numbers))| {
+            let outcome = command.outcome(name, numbers, answer.at);
+            outcome.map(|outcome| (*place, outcome)).ok_or_else(unknown_outcome)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    outcomes.sort_unstable_by_key(|(place, _)| *place);
+    Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
+}
+
+fn unknown_outcome() -> AppError {
+    sqlx::Error::Protocol("an unknown outcome of a command".into()).into()
+}
+
+#[cfg(test)]
+mod tests;

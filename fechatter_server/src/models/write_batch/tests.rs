@@ -1,0 +1,312 @@
+//! One message is sent in the same way alone and in a batch; reactions keep to their limits.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use fechatter_core::event::Event;
+use fechatter_core::{ChatId, SessionId};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use sqlx::PgPool;
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+use super::*;
+use crate::services::batch_writer::tests::{World, outgoing, person, reaction, system_message};
+
+/// Of workspaces, chats and people, from 1 on; there is one more of each than is there.
+const HOW_MANY: [i64; 3] = [2, 2, 5];
+const KEYS: u128 = 4;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Workspace, chat, person, the person whose session it is (0: Fechatter itself), key, content.
+    Send(i64, i64, i64, i64, u128, &'static str),
+    /// Changes what is there: a statement about a workspace or chat, or about a person.
+    Change(&'static str, i64, i64),
+}
+
+const CHANGES: [&str; 12] = [
+    "update workspace_members set status = 'Suspended' where workspace_id = $1 and user_id = $2",
+    "update workspace_members set status = 'Active' where workspace_id = $1 and user_id = $2
+         and left_at is null",
+    "update workspace_members set status = 'Suspended', left_at = now()
+         where workspace_id = $1 and user_id = $2",
+    "update sessions set revoked_at = now() where $1 > 0 and user_id = $2",
+    "update sessions set revoked_at = null where $1 > 0 and user_id = $2",
+    "update sessions set expires_at = now() - interval '1 s' where $1 > 0 and user_id = $2",
+    "update sessions set expires_at = now() + interval '1 day' where $1 > 0 and user_id = $2",
+    "update chats set archived_at = now() where id = $1 and $2 > 0",
+    "update chats set archived_at = null where id = $1 and $2 > 0",
+    "update chats set deleted_at = now() where id = $1 and $2 > 3",
+    "update chat_members set left_position = 1000 where chat_id = $1 and user_id = $2
+         and left_position is null",
+    "insert into chat_members (workspace_id, chat_id, user_id, joined_position)
+     select workspace_id, chat_id, user_id, 1 + max(joined_position)
+     from chat_members
+     where chat_id = $1 and user_id = $2
+     group by 1, 2, 3
+     having bool_and(left_position is not null)",
+];
+
+fn step() -> impl Strategy<Value = Step> {
+    let [workspaces, chats, people] = HOW_MANY.map(|many| 1..=many + 1);
+    let sessions = 0..=HOW_MANY[2] + 1;
+    let sends = (workspaces, chats, people, sessions, 0..KEYS, prop_oneof![Just("a"), Just("b")]);
+    let sends = sends.prop_map(|(workspace, chat, person, session, key, content)| {
+        Step::Send(workspace, chat, person, session, key, content)
+    });
+    // Most are by somebody who may.
+    let usual = (1..=2_i64, 1..=4_i64, 0..KEYS, prop_oneof![Just("a"), Just("b")]);
+    let usual = usual.prop_map(|(chat, person, key, content)| {
+        Step::Send(chat, chat, person, person, key, content)
+    });
+    let changes = (0..CHANGES.len(), 1..=2_i64, 1..=5_i64);
+    let changes = changes.prop_map(|(n, of, person)| Step::Change(CHANGES[n], of, person));
+    prop_oneof![6 => usual, 2 => sends, 3 => changes]
+}
+
+/// The rows that a history leaves, but for the times in them.
+type Left = [Vec<String>; 2];
+
+async fn left(db: &PgPool) -> Left {
+    let messages = "select (to_jsonb(m) - 'created_at')::text from messages as m order by id";
+    let events = "select (to_jsonb(e) - 'created_at' - 'stamp')::text from events as e
+                  order by workspace_id, position";
+    let rows = async |query| sqlx::query_scalar(query).fetch_all(db).await.unwrap();
+    [rows(messages).await, rows(events).await]
+}
+
+/// Plays a history that is gone afterwards; what each message came to, and what is left of them.
+async fn play(world: &World, steps: &[Step], is_alone: bool) -> (Vec<String>, Left) {
+    let mut outcomes = Vec::new();
+    world.empty().await;
+    let mut db = world.db().acquire().await.unwrap();
+    for step in steps {
+        match *step {
+            Step::Send(workspace, chat, sender, session, key, content) => {
+                let key = Uuid::from_u128(key);
+                let mut message = if session == 0 {
+                    system_message(workspace, sender, content, key)
+                } else {
+                    outgoing(workspace, sender, content, key)
+                };
+                message.chat_id = ChatId(chat);
+                if let Actor::Session { session_id, .. } = &mut message.actor {
+                    *session_id = SessionId(Uuid::from_u128(u128::try_from(session).unwrap()));
+                }
+                let command = Command::Send(message.clone());
+                let outcome = if is_alone {
+                    send_one(&mut db, &command, &message, Locking::Wait).await
+                } else {
+                    write_many(&mut db, &[Arc::new(command)], Locking::Wait)
+                        .await
+                        .map(|outcomes| outcomes[0])
+                };
+                outcomes.push(match outcome {
+                    Ok(Outcome::Sent { id, seq, .. }) => format!("sent {id} {seq}"),
+                    Ok(outcome) => format!("{outcome:?}"),
+                    // Fechatter acts in the name of people of the workspace only.
+                    Err(AppError::Database(error)) => {
+                        error.into_database_error().unwrap().constraint().unwrap().to_owned()
+                    }
+                    Err(error) => panic!("{error:?}"),
+                });
+            }
+            Step::Change(statement, of, person) => {
+                let changed = sqlx::query(statement).bind(of).bind(person);
+                changed.execute(&mut *db).await.unwrap();
+            }
+        }
+    }
+    (outcomes, left(world.db()).await)
+}
+
+#[test]
+fn one_message_is_sent_alone_as_it_is_in_a_batch() {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+    let world = RUNTIME.block_on(World::new());
+    let config =
+        ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() };
+    TestRunner::new(config)
+        .run(&vec(step(), 1..40), |steps| {
+            let alone = RUNTIME.block_on(play(&world, &steps, true));
+            let in_batch = RUNTIME.block_on(play(&world, &steps, false));
+            prop_assert_eq!(alone, in_batch);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_somebody_holds_is_left_out_in_either_way() {
+    let world = World::new().await;
+    let _holder = world.hold(1).await;
+    let mut db = world.db().acquire().await.unwrap();
+    let message = outgoing(1, 1, "hello", Uuid::from_u128(1));
+    let command = Command::Send(message.clone());
+
+    let alone = send_one(&mut db, &command, &message, Locking::Skip).await.unwrap();
+    let in_batch = write_many(&mut db, &[Arc::new(command)], Locking::Skip).await.unwrap();
+
+    assert_eq!(alone, Outcome::Locked);
+    assert_eq!(in_batch, [Outcome::Locked]);
+}
+
+/// How many emojis there are to choose from: more than a message may have.
+const EMOJIS: u32 = 26;
+
+fn emoji(number: u32) -> String {
+    char::from_u32('🐀' as u32 + number).unwrap().to_string()
+}
+
+/// A message's reactions as they should be: who has added which.
+#[derive(Debug, Default)]
+struct Model(Vec<(u32, i64)>);
+
+impl Model {
+    fn add(&mut self, number: u32, user: i64) -> Outcome {
+        let is_known = self.0.iter().any(|(own, _)| *own == number);
+        let kinds: HashSet<_> = self.0.iter().map(|(own, _)| *own).collect();
+        let is_unchanged = self.0.contains(&(number, user));
+        if !is_known && kinds.len() == 20 {
+            return Outcome::Refused(Refusal::TooManyReactions);
+        }
+        if !is_unchanged {
+            self.0.push((number, user));
+        }
+        let count = self.0.iter().filter(|(own, _)| *own == number).count();
+        let count = i64::try_from(count).unwrap();
+        if is_unchanged {
+            Outcome::ReactionUnchanged { count }
+        } else {
+            Outcome::ReactionAdded { count }
+        }
+    }
+}
+
+/// Adds reactions in batches; a batch has each once.
+async fn react(world: &World, batches: &[Vec<(u32, i64)>]) {
+    world.empty().await;
+    let mut model = Model::default();
+    let mut db = world.db().acquire().await.unwrap();
+    for wanted in batches {
+        let mut batch: Vec<(u32, i64)> = Vec::new();
+        for one in wanted {
+            if !batch.contains(one) {
+                batch.push(*one);
+            }
+        }
+        let expected: Vec<_> =
+            batch.iter().map(|(number, user)| model.add(*number, *user)).collect();
+        // Those of the other chat are nothing to these, nor are messages, which come behind all of them.
+        let key = Uuid::new_v4();
+        let mut commands = vec![Command::Send(outgoing(1, 1, "hello", key))];
+        for (number, user) in batch {
+            commands.push(Command::AddReaction(reaction(1, user, &emoji(number))));
+            if number < 20 {
+                commands.push(Command::AddReaction(reaction(2, user, &emoji(number))));
+            }
+        }
+        let commands: Vec<_> = commands.into_iter().map(Arc::new).collect();
+        let outcomes = write_many(&mut db, &commands, Locking::Wait).await.unwrap();
+        assert!(matches!(outcomes[0], Outcome::Sent { .. }), "{:?}", outcomes[0]);
+        let is_own = |command: &Command| matches!(command, Command::AddReaction(reaction) if reaction.chat_id == ChatId(1));
+        let own = commands.iter().zip(outcomes).filter(|(command, _)| is_own(command));
+        assert_eq!(own.map(|(_, outcome)| outcome).collect::<Vec<_>>(), expected);
+    }
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "select emoji, user_id from message_reactions where chat_id = 1 order by id",
+    )
+    .fetch_all(world.db())
+    .await
+    .unwrap();
+    let expected: Vec<_> = model.0.iter().map(|(number, user)| (emoji(*number), *user)).collect();
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn reactions_are_counted_and_limited_across_batches() {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+    let world = RUNTIME.block_on(World::new());
+    let batch = vec((0..EMOJIS, 1..=4_i64), 1..30);
+    let config =
+        ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() };
+    TestRunner::new(config)
+        .run(&vec(batch, 1..6), |batches| {
+            RUNTIME.block_on(react(&world, &batches));
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[tokio::test]
+async fn reactions_are_for_members_who_may_act_and_messages_that_are_there() {
+    let world = World::new().await;
+    let mut db = world.db().acquire().await.unwrap();
+    let stranger = reaction(1, 5, "👍");
+    let of_nothing = NewReaction { message_id: MessageId(999), ..reaction(1, 1, "👍") };
+    let elsewhere = NewReaction { message_id: MessageId(2), ..reaction(1, 1, "👍") };
+    let signed_out = NewReaction {
+        actor: Actor::Session {
+            user_id: UserId(1),
+            workspace_id: person(1, 1).workspace_id(),
+            session_id: SessionId(Uuid::nil()),
+        },
+        ..reaction(1, 1, "👍")
+    };
+    let cases =
+        [stranger, of_nothing, elsewhere, signed_out].map(Command::AddReaction).map(Arc::new);
+    let refused = write_many(&mut db, &cases, Locking::Wait).await.unwrap();
+    let [not_found, ended] = [Refusal::NotFound, Refusal::SessionEnded].map(Outcome::Refused);
+    assert_eq!(refused, [not_found, not_found, not_found, ended]);
+
+    for (change, outcome) in [
+        ("update messages set deleted_at = now(), content = ''", Refusal::NotFound),
+        ("update messages set deleted_at = null", Refusal::Archived),
+    ] {
+        sqlx::query(change).execute(&mut *db).await.unwrap();
+        sqlx::query("update chats set archived_at = now()").execute(&mut *db).await.unwrap();
+        let command = Arc::new(Command::AddReaction(reaction(1, 1, "👍")));
+        let refused = write_many(&mut db, &[command], Locking::Wait).await.unwrap();
+        assert_eq!(refused, [Outcome::Refused(outcome)]);
+    }
+}
+
+#[tokio::test]
+async fn the_events_of_a_batch_are_those_of_the_table() {
+    let world = World::new().await;
+    let mut db = world.db().acquire().await.unwrap();
+    let commands = [
+        Command::Send(outgoing(1, 1, "hello", Uuid::from_u128(1))),
+        Command::AddReaction(reaction(1, 2, "❤️")),
+    ];
+    let outcomes = write_many(&mut db, &commands.map(Arc::new), Locking::Wait).await.unwrap();
+    assert!(matches!(outcomes[1], Outcome::ReactionAdded { count: 1 }), "{outcomes:?}");
+
+    let events: Vec<(String, String, Option<i64>, Option<String>)> = sqlx::query_as(
+        "select kind, effect, message_id, payload::text from events
+         where workspace_id = 1 and position > 2 order by position",
+    )
+    .fetch_all(world.db())
+    .await
+    .unwrap();
+    let added = Event::ReactionAdded {
+        chat_id: ChatId(1),
+        message_id: MessageId(1),
+        user_id: UserId(2),
+        emoji: "❤️".into(),
+        count: 1,
+    };
+    let declared = added.declaration();
+    let Outcome::Sent { id, .. } = outcomes[0] else { panic!("{outcomes:?}") };
+    let reaction = (
+        declared.kind.to_owned(),
+        "none".to_owned(),
+        declared.message_id.map(|id| id.0),
+        Some(serde_json::to_string(&added).unwrap()),
+    );
+    let message = ("NewMessage".to_owned(), "none".to_owned(), Some(id.0), None);
+    assert_eq!(events, [reaction, message]);
+}

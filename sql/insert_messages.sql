@@ -1,0 +1,37 @@
+-- The part of write_batch that sends. Ids and seqs are drawn in the order of the items, under the lock:
+-- both run alike. What it returns are the arrays that it was given, with those of its own items filled in.
+create or replace function insert_messages(
+    kinds text[], outcomes text[], workspaces bigint[], senders bigint[], chats bigint[],
+    contents text[], keys uuid[], digests bytea[], sent_at timestamptz,
+    inout message_ids bigint[], inout numbers bigint[], inout events text[]
+) language plpgsql as $$
+begin
+    select array_agg(numbered.id), array_agg(numbered.number), array_agg(numbered.event)
+    into message_ids, numbers, events
+    from (
+        select case when i.is_new then nextval('messages_id_seq') else i.message_id end as id,
+               case when i.is_new then coalesce((
+                        select max(m.seq) from messages as m where m.chat_id = i.chat_id
+                    ), 0) + row_number() over (partition by i.chat_id, i.is_new order by i.item)
+                    else i.number
+               end as number,
+               case when i.is_new then 'NewMessage' else i.event end as event
+        from (
+            select *, kind in ('send', 'send_system') and outcome = 'written' as is_new
+            from unnest(kinds, outcomes, chats, message_ids, numbers, events) with ordinality
+                as i (kind, outcome, chat_id, message_id, number, event, item)
+        ) as i
+        order by i.item
+    ) as numbered;
+
+    insert into messages
+        (id, workspace_id, chat_id, seq, sender_id, kind, content, idempotency_key, digest, created_at)
+    overriding system value
+    select new.id, new.workspace_id, new.chat_id, new.seq, new.sender_id,
+           case when new.kind = 'send_system' then 'system' else 'user' end,
+           new.content, new.key, new.digest, sent_at
+    from unnest(message_ids, workspaces, chats, numbers, senders, kinds, contents, keys, digests, events)
+        as new (id, workspace_id, chat_id, seq, sender_id, kind, content, key, digest, event)
+    where new.event = 'NewMessage';
+end;
+$$;

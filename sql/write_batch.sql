@@ -1,0 +1,139 @@
+-- Carries out many small commands of many people in one transaction, each with its own outcome. The
+-- commands are in parallel arrays, kind by kind in the order of the calls below; no two of them may be
+-- about the same thing (the same idempotency key; the same message, emoji and person).
+--
+-- The logs are locked first, in a statement of its own, so that everything after it sees what was
+-- committed before. Unless it is told to be patient, it leaves out the logs that others hold at the
+-- moment: their commands come back as 'locked', and nothing has been done about them.
+--
+-- Kinds: add_reaction, send, send_system (a message of Fechatter itself). A command without a session is
+-- the server's own: whom it names as its actor need not be active, nor a member of the chat.
+--
+-- Outcomes: written, locked, session_ended, suspended, not_found, archived; of sends also replayed
+-- (message_ids has the message of the earlier time) and mismatch (the key was used for something else); of
+-- reactions also unchanged and too_many_reactions. numbers has a new message's seq, or how many people
+-- have added a reaction.
+--
+-- Few statements, because each has a fixed cost. Parallel arrays go from one to the next, because joining
+-- them would cost a large batch the square of its size. Each look-up
+-- has its limit 1, which keeps the planner from making a join of it: plans are made once, perhaps when
+-- the tables were empty and everything seemed cheap, and must still be good when they are not. For the
+-- same reason a key is looked up in the order of keys, and a message in the order of ids, which their
+-- index alone has: any index of the chat's messages would look as good, and lead through all of them.
+create or replace function write_batch(
+    kinds text[], workspaces bigint[], actors bigint[], sessions uuid[], chats bigint[],
+    targets bigint[], texts text[], keys uuid[], digests bytea[], stamp integer, patient boolean,
+    out outcomes text[], out message_ids bigint[], out numbers bigint[], out written_at timestamptz
+) language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_memoize = off
+as $$
+declare
+    held bigint[];
+    events text[];
+    payloads json[];
+begin
+    if patient then
+        held := array(
+            select l.workspace_id from workspace_logs as l
+            where l.workspace_id = any(workspaces)
+            order by l.workspace_id
+            for no key update);
+    else
+        held := array(
+            select l.workspace_id from workspace_logs as l
+            where l.workspace_id = any(workspaces)
+            order by l.workspace_id
+            for no key update skip locked);
+    end if;
+    written_at := clock_timestamp();
+
+    select array_agg(checked.outcome), array_agg(coalesce(checked.earlier, checked.target))
+    into outcomes, message_ids
+    from (
+        select earlier.id as earlier, i.target,
+               case when i.workspace_id <> all(held) then 'locked'
+                    when i.session_id is not null
+                         and (session.lives is not true or person.status is null)
+                        then 'session_ended'
+                    when i.session_id is not null and person.status = 'Suspended' then 'suspended'
+                    when chat.is_there is not true
+                         or (i.session_id is not null and membership.is_open is not true)
+                         or (i.target is not null and message.is_there is not true)
+                        then 'not_found'
+                    when earlier.digest = i.digest then 'replayed'
+                    when earlier.digest is not null then 'mismatch'
+                    when chat.archived_at is not null then 'archived'
+                    else 'written'
+               end as outcome
+        from unnest(workspaces, actors, sessions, chats, targets, keys, digests) with ordinality
+            as i (workspace_id, actor_id, session_id, chat_id, target, key, digest, item)
+        left join lateral (
+            select s.user_id = i.actor_id
+                   and s.revoked_at is null
+                   and s.expires_at > written_at as lives
+            from sessions as s
+            where s.id = i.session_id
+            limit 1
+        ) as session on true
+        left join lateral (
+            select w.status
+            from workspace_members as w
+            where w.workspace_id = i.workspace_id
+              and w.user_id = i.actor_id
+              and w.left_at is null
+            limit 1
+        ) as person on true
+        left join lateral (
+            select c.archived_at,
+                   c.workspace_id = i.workspace_id and c.deleted_at is null as is_there
+            from chats as c
+            where c.id = i.chat_id
+            limit 1
+        ) as chat on true
+        left join lateral (
+            -- The newest period: only the primary key is in that order.
+            select m.left_position is null as is_open
+            from chat_members as m
+            where m.chat_id = i.chat_id and m.user_id = i.actor_id
+            order by m.joined_position desc
+            limit 1
+        ) as membership on true
+        left join lateral (
+            select m.deleted_at is null as is_there
+            from messages as m
+            where m.chat_id = i.chat_id and m.id between i.target and i.target
+            order by m.id
+            limit 1
+        ) as message on true
+        left join lateral (
+            select e.id, e.digest
+            from messages as e
+            where e.chat_id = i.chat_id
+              and e.sender_id = i.actor_id
+              and e.idempotency_key between i.key and i.key
+            order by e.idempotency_key
+            limit 1
+        ) as earlier on true
+        order by i.item
+    ) as checked;
+
+    if 'add_reaction' = any(kinds) then
+        select added.outcomes, added.numbers, added.events, added.payloads
+        into outcomes, numbers, events, payloads
+        from add_reactions(
+            kinds, workspaces, actors, chats, targets, texts, written_at, outcomes) as added;
+    end if;
+    if 'send' = any(kinds) or 'send_system' = any(kinds) then
+        select sent.message_ids, sent.numbers, sent.events
+        into message_ids, numbers, events
+        from insert_messages(
+            kinds, outcomes, workspaces, actors, chats, texts, keys, digests, written_at,
+            message_ids, numbers, events) as sent;
+    end if;
+    perform append_events(
+        workspaces, null, stamp, events, array_fill('none'::text, array[cardinality(kinds)]), null,
+        null, chats, null, message_ids, payloads);
+end;
+$$;
