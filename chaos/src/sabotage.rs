@@ -178,3 +178,23 @@ impl Broken {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFINITIONS: [&str; 2] =
+        [include_str!("../../sql/write_batch.sql"), include_str!("../../sql/send_message.sql")];
+
+    #[test]
+    fn the_functions_can_be_broken() {
+        for definition in DEFINITIONS {
+            assert!(!without_locks(definition).unwrap().contains("no key update"));
+
+            let edited = checking_before_locking(definition).unwrap();
+            let [check, lock] = ["from sessions", "no key update"].map(|part| edited.find(part));
+            assert!(check.unwrap() < lock.unwrap(), "{edited}");
+            assert_eq!(edited.len(), definition.replace(" skip locked", "").len());
+        }
+    }
+}
