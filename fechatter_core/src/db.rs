@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ::metrics::gauge;
@@ -176,7 +176,11 @@ pub fn is_read_only(error: &sqlx::Error) -> bool {
     is_read_only
 }
 
-/// Checks that the database answers, has a schema for this version, and can be written to.
+/// True from a check that found the database read-only to the next one that finds it writable.
+static WAS_READ_ONLY: AtomicBool = AtomicBool::new(false);
+
+/// Checks that the database answers, has a schema for this version, and can be written to. Once it can be again,
+/// no connection from before is used any more.
 ///
 /// # Errors
 /// The reason, for operators.
@@ -191,8 +195,17 @@ pub async fn check(db: &PgPool) -> Result<(), &'static str> {
     };
     match timeout(Duration::from_secs(1), asked).await {
         Ok(Ok((_, Err(why)))) => Err(why),
-        Ok(Ok((true, _))) => Err(READ_ONLY),
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok((true, _))) => {
+            WAS_READ_ONLY.store(true, Ordering::Relaxed);
+            Err(READ_ONLY)
+        }
+        Ok(Ok(_)) => {
+            // A connection may have been opened after the last check that found it read-only.
+            if WAS_READ_ONLY.swap(false, Ordering::Relaxed) {
+                note_read_only();
+            }
+            Ok(())
+        }
         Ok(Err(_)) | Err(_) => Err("the database does not answer"),
     }
 }
