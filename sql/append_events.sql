@@ -33,16 +33,19 @@ begin
     insert into events (workspace_id, position, stamp, kind, effect, person_id, session_ids,
                         chat_id, user_id, message_id, payload)
     select new.workspace_id,
-           coalesce(new.position, row_number() over (partition by new.workspace_id order by new.item)
-               + coalesce((
-                   select max(old.position) from events as old where old.workspace_id = new.workspace_id
-                 ), 0)),
+           -- A log's newest position is looked up for the first of its events alone.
+           coalesce(new.position, new.place + max(case when new.place = 1 then coalesce((
+               select max(old.position) from events as old where old.workspace_id = new.workspace_id
+           ), 0) end) over (partition by new.workspace_id)),
            append_events.stamp, new.kind, new.effect, new.person_id,
            new.session_ids::uuid[], new.chat_id, new.user_id, new.message_id, new.payload
-    from unnest(workspaces, positions, kinds, effects, people, sessions, chats, users, messages, payloads)
-        with ordinality
-        as new (workspace_id, position, kind, effect, person_id, session_ids, chat_id, user_id,
-                message_id, payload, item)
-    where new.kind is not null;
+    from (
+        select *, row_number() over (partition by workspace_id order by item) as place
+        from unnest(workspaces, positions, kinds, effects, people, sessions, chats, users, messages, payloads)
+            with ordinality
+            as new (workspace_id, position, kind, effect, person_id, session_ids, chat_id, user_id,
+                    message_id, payload, item)
+        where kind is not null
+    ) as new;
 end;
 $$;

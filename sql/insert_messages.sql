@@ -10,16 +10,20 @@ begin
     into message_ids, numbers, events
     from (
         select case when i.is_new then nextval('messages_id_seq') else i.message_id end as id,
-               case when i.is_new then coalesce((
+               -- A chat's newest seq is looked up for the first of its messages alone.
+               case when i.is_new then i.place + max(case when i.place = 1 then coalesce((
                         select max(m.seq) from messages as m where m.chat_id = i.chat_id
-                    ), 0) + row_number() over (partition by i.chat_id, i.is_new order by i.item)
+                    ), 0) end) over (partition by i.chat_id, i.is_new)
                     else i.number
                end as number,
                case when i.is_new then 'NewMessage' else i.event end as event
         from (
-            select *, kind in ('send', 'send_system') and outcome = 'written' as is_new
-            from unnest(kinds, outcomes, chats, message_ids, numbers, events) with ordinality
-                as i (kind, outcome, chat_id, message_id, number, event, item)
+            select *, row_number() over (partition by chat_id, is_new order by item) as place
+            from (
+                select *, kind in ('send', 'send_system') and outcome = 'written' as is_new
+                from unnest(kinds, outcomes, chats, message_ids, numbers, events) with ordinality
+                    as i (kind, outcome, chat_id, message_id, number, event, item)
+            ) as i
         ) as i
         order by i.item
     ) as numbered;
