@@ -8,6 +8,9 @@ create table messages (
     sender_id bigint not null,
     kind text not null default 'user' check (kind in ('user', 'system')),
     content text not null check (char_length(content) <= 10000),
+    -- A bit for each table in which there may be something about the message: 1 message_reactions. Bits are
+    -- set, and never cleared.
+    parts smallint not null default 0,
     -- A retry carries the same key; the digest of the request tells a retry from another message.
     idempotency_key uuid not null,
     digest bytea not null,

@@ -6,6 +6,8 @@ create or replace function add_reactions(
     emojis text[], added_at timestamptz,
     inout outcomes text[], out numbers bigint[], out events text[], out payloads json[]
 ) language plpgsql as $$
+declare
+    reacted record;
 begin
     select array_agg(counted.outcome), array_agg(counted.number),
            array_agg(case when counted.outcome = 'written' and counted.is_reaction then 'ReactionAdded' end),
@@ -93,5 +95,17 @@ begin
         as new (event, workspace_id, chat_id, message_id, emoji, user_id, item)
     where new.event is not null
     order by new.item;
+    for reacted in
+        select distinct new.chat_id, new.message_id
+        from unnest(events, chats, messages) as new (event, chat_id, message_id)
+        where new.event is not null
+    loop
+        -- Its first reaction; in the order of ids, as elsewhere.
+        update messages as m
+        set parts = m.parts | 1
+        where m.chat_id = reacted.chat_id
+          and m.id between reacted.message_id and reacted.message_id
+          and m.parts & 1 = 0;
+    end loop;
 end;
 $$;

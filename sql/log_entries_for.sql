@@ -5,8 +5,7 @@ create or replace function log_entries_for(workspace bigint, first bigint, last 
 returns table (
     workspace_id bigint, "position" bigint, stamp integer, kind text, effect text, person_id bigint,
     session_ids uuid[], chat_id bigint, user_id bigint, message_id bigint, payload json, joined bigint[],
-    seq bigint, sender_id bigint, message_kind text, content text, idempotency_key uuid,
-    created_at timestamptz, edited_at timestamptz, deleted_at timestamptz
+    message message_objects
 ) language sql stable as $$
     select
         e.workspace_id, e.position, e.stamp, e.kind, e.effect, e.person_id, e.session_ids,
@@ -18,12 +17,11 @@ returns table (
                 select c.user_id from chat_members as c
                 where c.chat_id = e.chat_id and c.joined_position = e.position)
         end,
-        m.seq, m.sender_id, m.kind, m.content, m.idempotency_key,
-        m.created_at, m.edited_at, m.deleted_at
+        o.message
     from events_for(workspace, first, last, reader) as e
     left join lateral (
-        select *
-        from messages as m
+        select m as message
+        from message_objects as m
         where m.chat_id = e.chat_id
           and m.id between e.message_id and e.message_id
           and not exists (
@@ -32,5 +30,5 @@ returns table (
           )
         order by m.id
         limit 1
-    ) as m on true
+    ) as o on true
 $$;

@@ -1,6 +1,7 @@
 //! A message: one type, one JSON, for REST answers and streams alike.
 
 use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -49,10 +50,56 @@ pub struct Mentions {
     pub all: bool,
 }
 
-/// No message has a reaction yet: the list is always empty.
+/// An emoji that people have added to a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub enum Reaction {}
+#[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
+pub struct Reaction {
+    pub emoji: String,
+    /// How many people have added it.
+    pub count: i64,
+    /// The first twenty of them.
+    pub user_ids: Vec<UserId>,
+}
 
 /// No message has a file yet: the list is always empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Attachment {}
+
+/// A row of the view `message_objects`, which every reader of messages reads.
+#[derive(Debug, Clone, sqlx::Type)]
+#[sqlx(type_name = "message_objects")]
+pub struct MessageObject {
+    chat_id: ChatId,
+    id: MessageId,
+    sender_id: UserId,
+    content: String,
+    created_at: Timestamp,
+    idempotency_key: Uuid,
+    seq: Seq,
+    kind: MessageKind,
+    edited_at: Option<Timestamp>,
+    deleted_at: Option<Timestamp>,
+    reactions: Option<Json<Vec<Reaction>>>,
+}
+
+impl From<MessageObject> for Message {
+    fn from(object: MessageObject) -> Self {
+        Self {
+            id: object.id,
+            chat_id: object.chat_id,
+            sender_id: object.sender_id,
+            content: object.content,
+            files: Vec::new(),
+            created_at: object.created_at,
+            idempotency_key: object.idempotency_key,
+            seq: object.seq,
+            kind: object.kind,
+            reply_to_id: None,
+            mentions: Mentions::default(),
+            reactions: object.reactions.map(|Json(reactions)| reactions).unwrap_or_default(),
+            attachments: Vec::new(),
+            edited_at: object.edited_at,
+            deleted_at: object.deleted_at,
+        }
+    }
+}

@@ -5,12 +5,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::PgExecutor;
 use sqlx::types::Json;
-use uuid::Uuid;
 
 use super::{Cursor, Stamp};
 use crate::event::Effect;
-use crate::message::{Mentions, Message, MessageKind};
-use crate::{ChatId, MessageId, Position, Seq, SessionId, Timestamp, UserId, WorkspaceId};
+use crate::message::{Message, MessageObject};
+use crate::{ChatId, MessageId, Position, SessionId, UserId, WorkspaceId};
 
 /// Positions of one log, both ends inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,10 +181,7 @@ pub async fn read(
                   e.session_ids as "session_ids: Vec<SessionId>", e.chat_id as "chat_id: ChatId", e.user_id as "user_id: UserId",
                   e.message_id as "message_id: MessageId",
                   e.payload as "payload: Json<Box<RawValue>>", e.joined as "joined: Vec<UserId>",
-                  e.seq as "seq: Seq", e.sender_id as "sender_id: UserId",
-                  e.message_kind as "message_kind: MessageKind", e.content, e.idempotency_key,
-                  e.created_at as "created_at: Timestamp", e.edited_at as "edited_at: Timestamp",
-                  e.deleted_at as "deleted_at: Timestamp"
+                  e.message as "message: MessageObject"
            from unnest($1::bigint[], $2::bigint[], $3::bigint[])
                as range (workspace_id, first, last)
            cross join lateral (
@@ -219,14 +215,7 @@ struct Row {
     message_id: Option<MessageId>,
     payload: Option<Json<Box<RawValue>>>,
     joined: Option<Vec<UserId>>,
-    seq: Option<Seq>,
-    sender_id: Option<UserId>,
-    message_kind: Option<MessageKind>,
-    content: Option<String>,
-    idempotency_key: Option<Uuid>,
-    created_at: Option<Timestamp>,
-    edited_at: Option<Timestamp>,
-    deleted_at: Option<Timestamp>,
+    message: Option<MessageObject>,
 }
 
 /// An event about a message, of whatever kind, as clients receive it.
@@ -245,7 +234,7 @@ fn json(value: &impl Serialize) -> sqlx::Result<Bytes> {
 impl Row {
     fn into_entry(mut self) -> sqlx::Result<Entry> {
         let effect = Effect::of_columns(&self.effect, self.person_id, self.session_ids.take());
-        let message = self.message();
+        let message = self.message.take().map(Message::from);
         let is_changed = matches!(effect, Some(Effect::ChangesMessage | Effect::RemovesMessage));
         let changed = message.as_ref().filter(|_| is_changed).map(json).transpose()?;
         let shows_message = self.payload.is_none();
@@ -272,26 +261,6 @@ impl Row {
             data,
             shows_message,
             message: changed,
-        })
-    }
-
-    fn message(&mut self) -> Option<Message> {
-        Some(Message {
-            id: self.message_id?,
-            chat_id: self.chat_id?,
-            sender_id: self.sender_id?,
-            content: self.content.take()?,
-            files: Vec::new(),
-            created_at: self.created_at?,
-            idempotency_key: self.idempotency_key?,
-            seq: self.seq?,
-            kind: self.message_kind?,
-            reply_to_id: None,
-            mentions: Mentions::default(),
-            reactions: Vec::new(),
-            attachments: Vec::new(),
-            edited_at: self.edited_at,
-            deleted_at: self.deleted_at,
         })
     }
 }

@@ -1,13 +1,12 @@
 //! Reading messages back: a page of a chat, or some by their ids.
 
-use fechatter_core::message::Message;
+use fechatter_core::message::{Message, MessageObject};
 use fechatter_core::{ChatId, MessageId, Seq};
 use serde::Deserialize;
 use sqlx::PgPool;
 
 use crate::error::{AppError, Result};
 use crate::models::member::Member;
-use crate::models::message::Row;
 use crate::utils::page;
 
 /// Which messages, as in the query string: at most one of the places, or ids.
@@ -97,38 +96,34 @@ async fn extent(db: &PgPool, chat_id: ChatId, last_id: Option<i64>) -> Result<Ex
 }
 
 async fn between(db: &PgPool, chat_id: ChatId, first: Seq, last: Seq) -> Result<Vec<Message>> {
-    let rows = sqlx::query_as!(
-        Row,
-        "select id, chat_id, sender_id, content, created_at, idempotency_key, seq, kind, edited_at,
-                deleted_at
-         from messages
-         where chat_id = $1 and seq between $2 and $3
-         order by seq desc",
+    let objects = sqlx::query_scalar!(
+        r#"select m as "message!: MessageObject"
+           from message_objects as m
+           where chat_id = $1 and seq between $2 and $3
+           order by seq desc"#,
         chat_id as _,
         first as _,
         last as _
     )
     .fetch_all(db)
     .await?;
-    Ok(rows.into_iter().map(Message::from).collect())
+    Ok(objects.into_iter().map(Message::from).collect())
 }
 
 async fn by_ids(db: &PgPool, chat_id: ChatId, ids: &[MessageId]) -> Result<MessagePage> {
     if ids.len() > 100 {
         return Err(AppError::invalid("ids", "must be at most 100"));
     }
-    let rows = sqlx::query_as!(
-        Row,
-        "select id, chat_id, sender_id, content, created_at, idempotency_key, seq, kind, edited_at,
-                deleted_at
-         from messages
-         where chat_id = $1 and id = any($2)
-         order by seq desc",
+    let objects = sqlx::query_scalar!(
+        r#"select m as "message!: MessageObject"
+           from message_objects as m
+           where chat_id = $1 and id = any($2)
+           order by seq desc"#,
         chat_id as _,
         ids as _
     )
     .fetch_all(db)
     .await?;
-    let messages = rows.into_iter().map(Message::from).collect();
+    let messages = objects.into_iter().map(Message::from).collect();
     Ok(MessagePage { messages, has_older: false, has_newer: false })
 }

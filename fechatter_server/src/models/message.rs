@@ -1,8 +1,8 @@
 //! Messages: what is sent, and how it is read again.
 
 use aws_lc_rs::digest::{Digest, SHA256, digest};
-use fechatter_core::message::{Mentions, Message, MessageKind};
-use fechatter_core::{ChatId, MessageId, Seq, Timestamp, UserId};
+use fechatter_core::message::{Mentions, Message, MessageKind, MessageObject};
+use fechatter_core::{ChatId, MessageId, Seq, Timestamp};
 use serde::Deserialize;
 use sqlx::PgExecutor;
 use utoipa::ToSchema;
@@ -58,18 +58,23 @@ impl Outgoing {
 
     /// The message that this has become.
     pub(crate) fn into_message(self, id: MessageId, seq: Seq, created_at: Timestamp) -> Message {
-        Message::from(Row {
+        Message {
             id,
             chat_id: self.chat_id,
             sender_id: self.actor.user_id(),
             content: self.content,
+            files: Vec::new(),
             created_at,
             idempotency_key: self.idempotency_key,
             seq,
             kind: self.kind,
+            reply_to_id: None,
+            mentions: Mentions::default(),
+            reactions: Vec::new(),
+            attachments: Vec::new(),
             edited_at: None,
             deleted_at: None,
-        })
+        }
     }
 }
 
@@ -93,52 +98,14 @@ pub(crate) async fn find(
     chat_id: ChatId,
     id: MessageId,
 ) -> Result<Message> {
-    let row = sqlx::query_as!(
-        Row,
-        r#"select id, chat_id, sender_id, content, created_at, idempotency_key, seq, kind, edited_at,
-                  deleted_at
-           from messages
+    let object = sqlx::query_scalar!(
+        r#"select m as "message!: MessageObject"
+           from message_objects as m
            where chat_id = $1 and id = $2"#,
         chat_id as _,
         id as _
     )
     .fetch_optional(db)
     .await?;
-    row.map(Message::from).ok_or(AppError::NotFound)
-}
-
-/// A message as it is stored.
-pub(super) struct Row {
-    pub(super) id: MessageId,
-    pub(super) chat_id: ChatId,
-    pub(super) sender_id: UserId,
-    pub(super) content: String,
-    pub(super) created_at: Timestamp,
-    pub(super) idempotency_key: Uuid,
-    pub(super) seq: Seq,
-    pub(super) kind: MessageKind,
-    pub(super) edited_at: Option<Timestamp>,
-    pub(super) deleted_at: Option<Timestamp>,
-}
-
-impl From<Row> for Message {
-    fn from(row: Row) -> Self {
-        Self {
-            id: row.id,
-            chat_id: row.chat_id,
-            sender_id: row.sender_id,
-            content: row.content,
-            files: Vec::new(),
-            created_at: row.created_at,
-            idempotency_key: row.idempotency_key,
-            seq: row.seq,
-            kind: row.kind,
-            reply_to_id: None,
-            mentions: Mentions::default(),
-            reactions: Vec::new(),
-            attachments: Vec::new(),
-            edited_at: row.edited_at,
-            deleted_at: row.deleted_at,
-        }
-    }
+    object.map(Message::from).ok_or(AppError::NotFound)
 }

@@ -198,8 +198,8 @@ async fn bodies(db: &PgPool) -> Vec<(String, String)> {
 async fn the_database_has_the_functions_of_this_version_after_a_migration() {
     let app = TestApp::start().await;
     let body = |text: &str| text.split("$$").nth(1).unwrap().to_owned();
-    let expected: Vec<_> =
-        CODE.iter().map(|(name, text)| ((*name).to_owned(), body(text))).collect();
+    let functions = CODE.iter().filter(|(_, text)| text.contains("create or replace function"));
+    let expected: Vec<_> = functions.map(|(name, text)| ((*name).to_owned(), body(text))).collect();
     assert_eq!(bodies(&app.db).await, expected);
 
     sqlx::raw_sql(

@@ -4,15 +4,19 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use fechatter_core::event::Event;
-use fechatter_core::{ChatId, SessionId};
+use fechatter_core::log::{self, Range};
+use fechatter_core::message::Reaction;
+use fechatter_core::{ChatId, Position, SessionId, WorkspaceId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use super::*;
+use crate::models::message;
 use crate::services::batch_writer::tests::{World, outgoing, person, reaction, system_message};
 
 /// Of workspaces, chats and people, from 1 on; there is one more of each than is there.
@@ -309,4 +313,65 @@ async fn the_events_of_a_batch_are_those_of_the_table() {
     );
     let message = ("NewMessage".to_owned(), "none".to_owned(), Some(id.0), None);
     assert_eq!(events, [reaction, message]);
+}
+
+#[tokio::test]
+async fn every_reader_of_a_message_gets_its_reactions() {
+    let world = World::new().await;
+    let mut db = world.db().acquire().await.unwrap();
+    let adds = [("🎉", 2), ("👍", 1), ("🎉", 1), ("👍", 3), ("🎉", 4)];
+    let commands = adds.map(|(emoji, user)| Command::AddReaction(reaction(1, user, emoji)));
+    write_many(&mut db, &commands.map(Arc::new), Locking::Wait).await.unwrap();
+    let of = |emoji: &str, users: &[i64]| Reaction {
+        emoji: emoji.into(),
+        count: i64::try_from(users.len()).unwrap(),
+        user_ids: users.iter().copied().map(UserId).collect(),
+    };
+    let expected = [of("🎉", &[2, 1, 4]), of("👍", &[1, 3])];
+
+    let message = message::find(&mut *db, ChatId(1), MessageId(1)).await.unwrap();
+    assert_eq!(message.reactions, expected);
+
+    let range = Range { workspace_id: WorkspaceId(1), from: Position(2), to: Position(7) };
+    let told = async || {
+        let entries = log::read(world.db(), &[range], None, 10).await.unwrap();
+        entries.into_iter().map(|entry| (entry.kind, entry.data)).collect::<Vec<_>>()
+    };
+    let entries = told().await;
+    let read: Value = serde_json::from_slice(entries[0].1.as_ref().unwrap()).unwrap();
+    assert_eq!(read["reactions"], json!(expected));
+    assert!(entries[1..].iter().all(|(kind, data)| kind == "ReactionAdded" && data.is_some()));
+
+    sqlx::query("update messages set deleted_at = now(), content = '' where id = 1")
+        .execute(&mut *db)
+        .await
+        .unwrap();
+    let tombstone = message::find(&mut *db, ChatId(1), MessageId(1)).await.unwrap();
+    assert_eq!(tombstone.reactions, []);
+    let entries = told().await;
+    assert!(entries[0].1.is_some(), "a deleted message is told as its tombstone");
+    assert!(entries[1..].iter().all(|(_, data)| data.is_none()), "{entries:?}");
+}
+
+#[tokio::test]
+async fn of_many_people_who_react_the_first_twenty_are_named() {
+    let world = World::new().await;
+    sqlx::raw_sql(
+        "insert into users (email, email_key, password_hash)
+         select n || '@b', n || '@b', '' from generate_series(1, 25) as n;
+         insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
+         select 1, n, 'x', 'x', 'member' from generate_series(6, 30) as n;
+         insert into message_reactions (workspace_id, chat_id, message_id, emoji, user_id, created_at)
+         select 1, 1, 1, '👍', 31 - n, now() from generate_series(1, 25) as n;
+         update messages set parts = 1",
+    )
+    .execute(world.db())
+    .await
+    .unwrap();
+
+    let message = message::find(world.db(), ChatId(1), MessageId(1)).await.unwrap();
+
+    assert_eq!(message.reactions[0].count, 25);
+    let named: Vec<_> = (11..=30).rev().map(UserId).collect();
+    assert_eq!(message.reactions[0].user_ids, named);
 }

@@ -27,7 +27,7 @@ pub(super) struct Threads {
 pub(super) enum Priority {
     /// As much as each of the others.
     Normal,
-    /// On Linux a third of that, elsewhere as much.
+    /// On Linux a tenth of that, elsewhere as much.
     Low,
 }
 
@@ -73,14 +73,14 @@ impl Threads {
     }
 }
 
-/// Gives this thread a third of the others' part of a processor that they compete for.
+/// Gives this thread a tenth of the others' part of a processor that they compete for.
 #[cfg(target_os = "linux")]
 fn step_back() {
     use rustix::process::setpriority_process;
     use rustix::thread::gettid;
 
     /// By `sched(7)`, each step of niceness is a factor of 1.25.
-    const NICENESS: i32 = 5;
+    const NICENESS: i32 = 10;
     // On Linux, unlike in POSIX, priorities are those of threads.
     if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
         tracing::debug!(%error, "passwords are hashed with the priority of everything else");
