@@ -1,6 +1,7 @@
 //! What models need besides PostgreSQL.
 
 pub(crate) mod chat_lists;
+pub(crate) mod departures;
 pub(crate) mod device_token;
 pub(crate) mod message_writer;
 pub(crate) mod password;

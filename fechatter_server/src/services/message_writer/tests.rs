@@ -121,7 +121,7 @@ impl World {
     /// Makes everything as it was at the beginning.
     pub(crate) async fn empty(&self) {
         let all = "truncate users, workspaces, workspace_members, sessions, workspace_logs, chats, chat_members,
-                       messages, events, invites restart identity";
+                       messages, events, invites, departures restart identity";
         sqlx::raw_sql(all).execute(&self.db).await.unwrap();
         sqlx::raw_sql(WORLD).execute(&self.db).await.unwrap();
     }
