@@ -184,6 +184,25 @@ pub(crate) async fn go_on(log: &Log, departure: &Departure) -> Result<()> {
     Ok(writer.commit().await?)
 }
 
+/// Lets the next batch of a departure begin so much later.
+pub(crate) async fn put_off(
+    db: impl PgExecutor<'_>,
+    departure: &Departure,
+    wait: Duration,
+) -> Result<()> {
+    sqlx::query!(
+        "update departures
+         set next_batch_at = clock_timestamp() + $3
+         where workspace_id = $1 and user_id = $2",
+        departure.workspace_id as _,
+        departure.user_id as _,
+        wait as _
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// The chats above an id that a person is in, as many as one batch takes.
 async fn chats_of(
     db: &mut PgConnection,

@@ -17,7 +17,7 @@ use crate::models::departure::{self, PAUSE};
 
 /// How soon to look for what another server, or an earlier run, has left.
 const LOOK: Duration = Duration::from_secs(5);
-/// How soon to try again after a failure.
+/// How soon to try a departure again that has failed.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Tells the task that somebody is leaving their workspace.
@@ -51,13 +51,12 @@ impl Departures {
 /// Makes the next batch of each departure that is due; the answer is how long to wait before the next ones.
 async fn go_on(log: &Log) -> Result<Duration> {
     let unfinished = departure::unfinished(log.db()).await?;
-    let mut wait = if unfinished.is_empty() { LOOK } else { PAUSE };
     for departure in unfinished.iter().filter(|departure| departure.is_due) {
-        // One whose log is not to be had must not keep the others.
+        // A departure that fails must not keep the others.
         if let Err(error) = departure::go_on(log, departure).await {
             warn!(%error, user_id = %departure.user_id, "a departure could not go on; trying again");
-            wait = AGAIN;
+            departure::put_off(log.db(), departure, AGAIN).await?;
         }
     }
-    Ok(wait)
+    Ok(if unfinished.is_empty() { LOOK } else { PAUSE })
 }

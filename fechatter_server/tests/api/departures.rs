@@ -1,5 +1,7 @@
 //! Leaving the workspace in steps: all access at once, the memberships in batches.
 
+use std::time::Duration;
+
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
@@ -208,6 +210,36 @@ async fn each_departure_is_complete_also_without_chats_and_the_second_time() {
 }
 
 #[tokio::test]
+async fn a_departure_that_fails_is_tried_again_and_keeps_nobody_else() {
+    const FAILS: &str = "
+        create function fail() returns trigger language plpgsql as $$
+        begin raise exception 'not yet'; end
+        $$;
+        create trigger fail before update on chat_members for each row when (old.user_id = 2)
+            execute function fail();";
+    let app = TestApp::start().await;
+    let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
+    let lunch = alice.creates_group("Lunch", [&bob, &carol]).await;
+    assert_eq!(bob.id, 2);
+    sqlx::raw_sql(FAILS).execute(&app.db).await.unwrap();
+
+    for person in [&bob, &carol] {
+        person.post("/api/workspace/leave", NOTHING).await.expect(StatusCode::NO_CONTENT);
+    }
+
+    let leaves = async {
+        while alice.members_of(&lunch).await.contains(&carol.id) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, leaves).await.unwrap();
+    assert_eq!(alice.members_of(&lunch).await, [alice.id, bob.id]);
+    sqlx::raw_sql("drop trigger fail on chat_members").execute(&app.db).await.unwrap();
+    app.departures_end().await;
+    assert_eq!(alice.members_of(&lunch).await, [alice.id]);
+}
+
+#[tokio::test]
 async fn the_workspace_names_another_owner_at_once() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
@@ -306,7 +338,7 @@ impl TestApp {
         let halted = "select exists (select from departures where next_batch_at = 'infinity')";
         let halting = async {
             while !sqlx::query_scalar::<_, bool>(halted).fetch_one(&self.db).await.unwrap() {
-                sleep(std::time::Duration::from_millis(10)).await;
+                sleep(Duration::from_millis(10)).await;
             }
         };
         timeout(PATIENCE, halting).await.unwrap();
