@@ -17,7 +17,7 @@ use crate::models::{user, workspace_role};
 
 /// Memberships that one transaction ends. Each takes about 0.1 ms under the log's lock, and a colleague's message
 /// should not wait longer than 50 ms for it.
-const BATCH: i64 = 200;
+const BATCH: i64 = 100;
 /// The time between two batches of a departure, in which others have the log.
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use crate::harness::{Client, Logged, NOTHING, PASSWORD, PATIENCE, Person, TestApp};
 
 /// The most memberships that one transaction ends.
-const BATCH: i64 = 200;
+const BATCH: i64 = 100;
 
 fn path(person: &Person) -> String {
     format!("/api/users/{}", person.id)
@@ -68,7 +68,7 @@ async fn between_batches_memberships_are_shown_and_mean_nothing() {
     let ended = log.kinds().await;
     let (first, ended) = ended.split_first().unwrap();
     assert_eq!(first, "UserUpdated");
-    assert_eq!(ended, ["UserLeftChat"; 200]);
+    assert_eq!(ended, ["UserLeftChat"; 100]);
     assert_eq!(alice.members_of(&lunch).await, [alice.id, bob.id, carol.id]);
     assert_eq!(alice.sidebar(&lunch).await["member_count"], 3);
     alice.sends(&lunch, "They are out already").await;
@@ -97,7 +97,7 @@ async fn between_batches_memberships_are_shown_and_mean_nothing() {
     assert_eq!(news[1].chat_id, Some(lunch.id));
     let (last, left) = news[2..].split_last().unwrap();
     assert_eq!(last.kind, "UserLeftWorkspace");
-    assert_ends_all(&app, &bob, left, 501).await;
+    assert_ends_all(&app, &bob, left, 601).await;
     assert_eq!(left.last().unwrap().chat_id, Some(single.id));
     assert_eq!(alice.members_of(&lunch).await, [alice.id, carol.id]);
 }
@@ -112,7 +112,7 @@ async fn a_departure_that_a_server_leaves_unfinished_is_finished_by_the_next() {
     alice.delete(&path(&bob), NOTHING).await.expect(StatusCode::NO_CONTENT);
     app.departures_halt().await;
     let mut news = log.news().await;
-    assert_eq!(news.len(), 401);
+    assert_eq!(news.len(), 201);
 
     app.ends().await;
     app.departures_go_on().await;
