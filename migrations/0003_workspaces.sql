@@ -18,19 +18,40 @@ create table workspace_members (
     fullname_key text not null,
     title text check (char_length(title) between 1 and 100),
     role text not null check (role in ('owner', 'admin', 'member')),
-    status text not null default 'Active' check (status in ('Active', 'Suspended')),
+    status text not null default 'Active' check (status in ('Active', 'Suspended', 'Left')),
     joined_at timestamptz not null default clock_timestamp(),
     -- When the person last signed in to this workspace or switched to it.
     last_used_at timestamptz not null default clock_timestamp(),
-    -- Who leaves, or is removed, keeps their row: what they wrote stays, with their name. They may do
-    -- no more than somebody suspended, so that every check of the status holds for them too.
+    -- A person who leaves, or is removed, keeps their row: what they wrote stays, with their name.
     left_at timestamptz,
     primary key (workspace_id, user_id),
-    constraint workspace_members_left_may_nothing check (left_at is null or status = 'Suspended')
+    constraint workspace_members_left check ((status = 'Left') = (left_at is not null))
 );
 
 -- The workspaces of an account.
 create index workspace_members_user_id on workspace_members (user_id);
+
+-- The last departure of each person who has left a workspace. They lose access at once; their memberships
+-- of chats end afterwards, in batches, and until then they cannot come back.
+create table departures (
+    workspace_id bigint not null,
+    user_id bigint not null,
+    -- The person who removed them, or they themselves.
+    actor_id bigint not null,
+    reason text not null check (reason in ('left', 'removed')),
+    -- The memberships of chats up to this id have ended, so that no batch walks over them again: a backup's
+    -- snapshot keeps their index entries alive.
+    ended_upto bigint not null default 0,
+    -- The next batch begins no sooner, whichever server makes it.
+    next_batch_at timestamptz not null default clock_timestamp(),
+    -- The position of the last event of the departure; null until then.
+    ended_position bigint check (ended_position > 0),
+    primary key (workspace_id, user_id),
+    foreign key (workspace_id, user_id) references workspace_members (workspace_id, user_id),
+    foreign key (workspace_id, actor_id) references workspace_members (workspace_id, user_id)
+);
+
+create index departures_unfinished on departures (workspace_id, user_id) where ended_position is null;
 
 create table invites (
     id bigint generated always as identity primary key,

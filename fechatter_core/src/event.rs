@@ -53,6 +53,7 @@ pub enum Event {
     },
     UserJoinedWorkspace(User),
     UserUpdated(User),
+    /// The last event of a departure, which begins with `UserUpdated` and the status `Left`.
     UserLeftWorkspace {
         user_id: UserId,
         reason: LeaveReason,
@@ -66,8 +67,9 @@ pub enum Event {
 }
 
 /// Why somebody is no longer in a chat, or in the workspace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum LeaveReason {
     /// By their own wish.
     Left,
@@ -134,10 +136,10 @@ impl Event {
             Self::UserUpdated(user) => match user.status {
                 UserStatus::Suspended => declare("UserUpdated", Everyone, Suspends(user.id)),
                 UserStatus::Active => declare("UserUpdated", Everyone, ChangesPerson(user.id)),
+                UserStatus::Left => declare("UserUpdated", Everyone, RemovesPerson(user.id)),
             },
-            Self::UserLeftWorkspace { user_id, .. } => {
-                declare("UserLeftWorkspace", Everyone, RemovesPerson(*user_id))
-            }
+            // Nothing changes any more: the person was removed, and each of their memberships ended, before.
+            Self::UserLeftWorkspace { .. } => declare("UserLeftWorkspace", Everyone, None),
             Self::WorkspaceUpdated(_) => declare("WorkspaceUpdated", Everyone, None),
             Self::SessionRevoked { user_id, session_id } => {
                 declare("SessionRevoked", Person(*user_id), EndsSessions(vec![*session_id]))

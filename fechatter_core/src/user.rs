@@ -28,6 +28,8 @@ pub enum UserStatus {
     Active,
     /// May not, but keeps their memberships.
     Suspended,
+    /// Has left the workspace or was removed from it. Their name stays on what they wrote.
+    Left,
 }
 
 /// A rank in a workspace or a chat; later ones include earlier ones.

@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use chrono::Utc;
 use devdb::TestDatabase;
 use fechatter_core::event::{Effect, Event, LeaveReason};
 use fechatter_core::log::{self, DOORBELL_CHANNEL, Log, LogWriter, Range};
 use fechatter_core::schema::{CODE, MIGRATOR};
-use fechatter_core::{ChatId, Position, SessionId, UserId, WorkspaceId};
+use fechatter_core::user::{Role, User, UserStatus};
+use fechatter_core::{ChatId, Position, SessionId, Timestamp, UserId, WorkspaceId};
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::task::JoinSet;
@@ -246,13 +248,16 @@ async fn an_event_says_what_it_does_and_to_whom() {
     for event in [
         Event::ChatDeleted { id: ChatId(1) },
         Event::SessionRevoked { user_id: UserId(2), session_id },
+        Event::UserUpdated(person(acme, UserStatus::Active)),
+        Event::UserUpdated(person(acme, UserStatus::Suspended)),
+        Event::UserUpdated(person(acme, UserStatus::Left)),
         event(),
     ] {
         writer.append(acme, &event).unwrap();
     }
     writer.commit().await.unwrap();
 
-    let range = Range { workspace_id: acme, from: Position(1), to: Position(3) };
+    let range = Range { workspace_id: acme, from: Position(1), to: Position(6) };
     let entries = log::read(&world.db, &[range], None, 10).await.unwrap();
     let told: Vec<_> = entries.into_iter().map(|e| (e.effect, e.chat_id, e.user_id)).collect();
     assert_eq!(
@@ -260,9 +265,26 @@ async fn an_event_says_what_it_does_and_to_whom() {
         [
             (Some(Effect::ClosesChat), Some(ChatId(1)), None),
             (Some(Effect::EndsSessions(vec![session_id])), None, Some(UserId(2))),
+            (Some(Effect::ChangesPerson(UserId(1))), None, None),
+            (Some(Effect::Suspends(UserId(1))), None, None),
             (Some(Effect::RemovesPerson(UserId(1))), None, None),
+            (Some(Effect::None), None, None),
         ]
     );
+}
+
+fn person(workspace_id: WorkspaceId, status: UserStatus) -> User {
+    User {
+        id: UserId(1),
+        fullname: "Somebody".into(),
+        email: "somebody@example.com".into(),
+        status,
+        created_at: Timestamp(Utc::now()),
+        workspace_id,
+        role: Role::Member,
+        title: None,
+        avatar_url: None,
+    }
 }
 
 #[tokio::test]

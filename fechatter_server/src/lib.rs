@@ -41,6 +41,7 @@ use crate::middlewares::limits::RequestLimits;
 use crate::middlewares::parameters::KnownParameters;
 use crate::services::batch_writer::BatchWriter;
 use crate::services::chat_lists::ChatLists;
+use crate::services::departures::Departures;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
@@ -140,6 +141,7 @@ pub async fn serve(
         idle: Duration::from_secs(config.http.keep_alive_seconds.into()),
     };
     let purge = Purge::default();
+    let departures = Departures::default();
     let (writer, writing) = BatchWriter::start(log.clone())?;
     // Nothing but the requests may keep the writer from ending.
     let health = writer.health();
@@ -148,6 +150,7 @@ pub async fn serve(
     tokio::spawn(passwords.forget_idle(shutdown.clone()));
     let state = AppState::from(App {
         purge: purge.clone(),
+        departures: departures.clone(),
         writer,
         chat_lists: ChatLists::new(config.server.chat_list_cache_mebibytes),
         passwords,
@@ -155,7 +158,7 @@ pub async fn serve(
         limits: limits.clone(),
         parameters: KnownParameters::of(&openapi()),
         db: db.clone(),
-        log,
+        log: log.clone(),
         verifier,
         signer,
         refresh_key,
@@ -163,6 +166,7 @@ pub async fn serve(
     tokio::spawn(limits.forget_idle(shutdown.clone()));
     tokio::spawn(clock.clone().follow(db.clone(), shutdown.clone()));
     tokio::spawn(purge.run(db.clone(), retention, shutdown.clone()));
+    tokio::spawn(departures.run(log, shutdown.clone()));
 
     let metrics = Metrics::start()?;
     metrics::begin_at_zero(&COUNTERS);

@@ -13,6 +13,7 @@ use crate::middlewares::limits::RequestLimits;
 use crate::middlewares::parameters::KnownParameters;
 use crate::services::batch_writer::BatchWriter;
 use crate::services::chat_lists::ChatLists;
+use crate::services::departures::Departures;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
@@ -29,6 +30,7 @@ pub(crate) struct App {
     pub(crate) chat_lists: ChatLists,
     pub(crate) passwords: Passwords,
     pub(crate) purge: Purge,
+    pub(crate) departures: Departures,
     pub(crate) limits: RequestLimits,
     pub(crate) parameters: KnownParameters,
     pub(crate) verifier: Verifier,
@@ -67,6 +69,7 @@ parts! {
     writer: BatchWriter,
     chat_lists: ChatLists,
     purge: Purge,
+    departures: Departures,
     limits: RequestLimits,
     verifier: Verifier,
 }

@@ -49,12 +49,13 @@ pub(crate) enum Start {
 /// What the database says of a caller and of their workspace's log, at one moment.
 struct Answer {
     signed_in: bool,
-    /// None of those who are not in the workspace.
+    /// None of those who have never been in the workspace.
     status: Option<UserStatus>,
     position: Position,
     stamp: Stamp,
     floor: Option<Position>,
     asked: Option<Stamp>,
+    departed: Option<Position>,
 }
 
 /// The log at the moment of connecting.
@@ -65,6 +66,8 @@ struct Log {
     floor: Option<Position>,
     /// Of the event at the asked position, if there is one.
     stamp: Option<Stamp>,
+    /// The end of the caller's last departure, if they have left the workspace and come back.
+    departed: Option<Position>,
 }
 
 /// Checks that the caller's session and membership still hold, and finds where the stream begins:
@@ -86,14 +89,15 @@ pub(crate) async fn find(app: &App, user: AuthUser, asked: Asked) -> Result<Star
     match row.status {
         Some(UserStatus::Active) => {
             let head = Cursor { stamp: row.stamp, position: row.position };
-            let start = decide(asked, Log { head, floor: row.floor, stamp: row.asked });
+            let log = Log { head, floor: row.floor, stamp: row.asked, departed: row.departed };
+            let start = decide(asked, log);
             limit(app, user, start).await
         }
         Some(UserStatus::Suspended) => {
             let message = "you are suspended in this workspace";
             Err(ApiError::new(StatusCode::FORBIDDEN, "suspended", message))
         }
-        None => Err(signed_out()),
+        Some(UserStatus::Left) | None => Err(signed_out()),
     }
 }
 
@@ -110,7 +114,7 @@ async fn ask(
                   ) as "signed_in!",
                   (
                       select status from workspace_members
-                      where workspace_id = $3 and user_id = $2 and left_at is null
+                      where workspace_id = $3 and user_id = $2
                   ) as "status: UserStatus",
                   head.position as "position: Position",
                   head.stamp as "stamp: Stamp",
@@ -121,7 +125,11 @@ async fn ask(
                   ) end as "floor: Position",
                   (
                       select stamp from events where workspace_id = $3 and position = $4
-                  ) as "asked: Stamp"
+                  ) as "asked: Stamp",
+                  (
+                      select ended_position from departures
+                      where workspace_id = $3 and user_id = $2
+                  ) as "departed: Position"
            from (
                select position, stamp
                from events
@@ -171,7 +179,10 @@ async fn in_time<T>(asking: impl Future<Output = sqlx::Result<T>>) -> Result<T, 
 
 /// A cursor is good only if the event at its position is there with its stamp, which excludes those
 /// of other workspaces and of what a failover or a restored backup has lost.
-fn decide(asked: Asked, Log { head, floor, stamp }: Log) -> Start {
+///
+/// A person who has left the workspace and come back starts over: their memberships lasted for a while after
+/// they had lost access, and what happened in that time is not for them.
+fn decide(asked: Asked, Log { head, floor, stamp, departed }: Log) -> Start {
     let reset = |reason| Start::Reset { reason, cursor: head };
     match asked {
         Asked::Now => Start::At { from: head, head, resumed: false },
@@ -180,6 +191,9 @@ fn decide(asked: Asked, Log { head, floor, stamp }: Log) -> Start {
             reset(ResetReason::CursorExpired)
         }
         Asked::From(from) if stamp != Some(from.stamp) => reset(ResetReason::CursorUnknown),
+        Asked::From(from) if departed.is_some_and(|departed| from.position < departed) => {
+            reset(ResetReason::CursorExpired)
+        }
         Asked::From(from) if head.position.0 - from.position.0 > TOO_FAR_BEHIND => {
             reset(ResetReason::TooFarBehind)
         }
@@ -202,7 +216,7 @@ mod tests {
             matches!(asked, Asked::From(from) if (10..=200_000).contains(&from.position.0));
         let stamp = exists.then(|| cursor("00000001-1").stamp);
         let floor = (!exists).then_some(Position(10));
-        decide(asked, Log { head, floor, stamp })
+        decide(asked, Log { head, floor, stamp, departed: None })
     }
 
     #[test]
@@ -232,5 +246,20 @@ mod tests {
             let reset = Start::Reset { reason, cursor: cursor("00000002-200000") };
             assert_eq!(decided(asked), reset, "{asked:?}");
         }
+    }
+
+    #[test]
+    fn those_who_came_back_resume_only_from_after_their_departure() {
+        let head = cursor("00000002-200");
+        let decided = |text| {
+            let from = cursor(text);
+            let log =
+                Log { head, floor: None, stamp: Some(from.stamp), departed: Some(Position(150)) };
+            decide(Asked::From(from), log)
+        };
+        let reset = Start::Reset { reason: ResetReason::CursorExpired, cursor: head };
+        assert_eq!(decided("00000001-149"), reset);
+        let from = cursor("00000001-151");
+        assert_eq!(decided("00000001-151"), Start::At { from, head, resumed: true });
     }
 }

@@ -1,7 +1,7 @@
 /** The objects of Fechatter's API. Servers may add fields; times are RFC 3339 in UTC. */
 
 export type Role = "owner" | "admin" | "member";
-export type UserStatus = "Active" | "Suspended";
+export type UserStatus = "Active" | "Suspended" | "Left";
 export type ChatType = "Single" | "Group" | "PrivateChannel" | "PublicChannel";
 export type JoinPolicy = "invite" | "open";
 export type NotifyLevel = "all" | "mentions" | "nothing";

@@ -19,7 +19,8 @@ pub enum Effect {
     EndsSessions(Vec<SessionId>),
     /// This person may not do anything any more, until they may again.
     Suspends(UserId),
-    /// This person is no longer in the workspace.
+    /// This person is no longer in the workspace. Each of their memberships lasts until its own event ends
+    /// it, although nobody is there any more to receive anything.
     RemovesPerson(UserId),
     /// This person is shown otherwise than before.
     ChangesPerson(UserId),

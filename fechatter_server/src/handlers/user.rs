@@ -12,6 +12,7 @@ use crate::middlewares::auth::CurrentUser;
 use crate::models::departure;
 use crate::models::user::{self, Filter};
 use crate::models::workspace_role::{self, UserChanges};
+use crate::services::departures::Departures;
 use crate::utils::json::Json;
 use crate::utils::page::Params;
 use crate::utils::path::Id;
@@ -40,7 +41,7 @@ pub(super) async fn list(
     Ok((next_cursor(next), Json(users)))
 }
 
-/// One of the workspace's people.
+/// One of the workspace's people, also of those who have left it.
 #[utoipa::path(get, path = "/api/users/{id}", operation_id = "get_user",
     params(("id" = i64, Path)),
     responses((status = 200, body = User)))]
@@ -49,7 +50,7 @@ pub(super) async fn show(
     Id(id): Id<UserId>,
     State(db): State<PgPool>,
 ) -> Result<Json<User>> {
-    user::find(&db, caller.workspace_id, id).await.map(Json)
+    user::find_ever(&db, caller.workspace_id, id).await.map(Json)
 }
 
 /// Changes a person's role or status.
@@ -72,8 +73,10 @@ pub(super) async fn remove(
     caller: CurrentUser,
     Id(id): Id<UserId>,
     State(log): State<Log>,
+    State(departures): State<Departures>,
 ) -> Result<StatusCode> {
     departure::remove(&log, caller, id).await?;
+    departures.wake();
     Ok(StatusCode::NO_CONTENT)
 }
 

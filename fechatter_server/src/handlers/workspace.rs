@@ -15,6 +15,7 @@ use crate::handlers::auth::{AuthResponse, respond};
 use crate::middlewares::auth::CurrentUser;
 use crate::models::workspace::{self, JoinRequest, WorkspaceChanges, WorkspaceWithRole};
 use crate::models::{departure, session};
+use crate::services::departures::Departures;
 use crate::utils::json::Json;
 use crate::utils::path::Id;
 use crate::utils::text::WorkspaceName;
@@ -100,7 +101,12 @@ pub(super) async fn update(
 /// Takes the caller out of the workspace and all its chats.
 #[utoipa::path(post, path = "/api/workspace/leave", operation_id = "leave_workspace",
     responses((status = 204)))]
-pub(super) async fn leave(caller: CurrentUser, State(log): State<Log>) -> Result<StatusCode> {
+pub(super) async fn leave(
+    caller: CurrentUser,
+    State(log): State<Log>,
+    State(departures): State<Departures>,
+) -> Result<StatusCode> {
     departure::leave(&log, caller).await?;
+    departures.wake();
     Ok(StatusCode::NO_CONTENT)
 }

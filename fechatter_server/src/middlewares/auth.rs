@@ -84,8 +84,7 @@ impl CurrentUser {
                and s.user_id = $2
                and s.revoked_at is null
                and s.expires_at > clock_timestamp()
-               and m.workspace_id = $3
-               and m.left_at is null",
+               and m.workspace_id = $3",
             session_id as _,
             id as _,
             workspace_id as _
@@ -94,6 +93,7 @@ impl CurrentUser {
         .await?
         .ok_or(AppError::SessionEnded)?;
         match found.status {
+            UserStatus::Left => Err(AppError::SessionEnded),
             UserStatus::Suspended => Err(AppError::Suspended),
             UserStatus::Active => Ok(Self { id, workspace_id, session_id, role: found.role }),
         }

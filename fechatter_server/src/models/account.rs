@@ -230,10 +230,8 @@ async fn enter(
     // The door comes before the address, so that those outside cannot ask for addresses.
     let admission = workspace::open(writer.db(), id, door, request.email.as_str()).await?;
     let user_id = settle(writer.db(), request, account).await?;
-    // Who is suspended in this very workspace does not get in by another door.
-    if let Ok(known) = user::find(writer.db(), id, user_id).await {
-        session::active(known)?;
-    }
+    // A person who is suspended in this very workspace does not get in by another door.
+    workspace::is_in(writer.db(), id, user_id).await?;
     workspace::enter(writer, id, admission, (user_id, request.fullname.as_str())).await
 }
 

@@ -1,16 +1,27 @@
 //! Leaving: chats, or the workspace with all its chats.
+//!
+//! A person who leaves the workspace, or is removed, loses all access with the first commit. Their memberships
+//! end afterwards, in batches, so that nobody waits long for the log; `services/departures.rs` makes them.
+
+use std::time::Duration;
 
 use fechatter_core::event::{Event, LeaveReason};
 use fechatter_core::log::{Log, LogWriter};
-use fechatter_core::user::{Role, User};
+use fechatter_core::user::{Role, User, UserStatus};
 use fechatter_core::{ChatId, Position, UserId, WorkspaceId};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 
 use crate::error::{AppError, Result};
 use crate::middlewares::auth::CurrentUser;
 use crate::models::{user, workspace_role};
 
-/// Takes the caller out of the workspace and all its chats. What they wrote stays.
+/// Memberships that one transaction ends. Each takes about 0.1 ms under the log's lock, and a colleague's message
+/// should not wait longer than 50 ms for it.
+const BATCH: i64 = 100;
+/// The time between two batches of a departure, in which others have the log.
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
+
+/// Takes the caller out of the workspace and, before long, out of all its chats. What they wrote stays.
 pub(crate) async fn leave(log: &Log, caller: CurrentUser) -> Result<()> {
     let mut db = log.db().acquire().await?;
     let leaver = user::find(&mut *db, caller.workspace_id, caller.id).await?;
@@ -22,8 +33,7 @@ pub(crate) async fn leave(log: &Log, caller: CurrentUser) -> Result<()> {
     Ok(writer.commit().await?)
 }
 
-/// Takes somebody else, or oneself, out of the workspace and all its chats. An admin removes
-/// members only.
+/// Takes somebody else, or oneself, out of the workspace in the same way. An admin removes members only.
 pub(crate) async fn remove(log: &Log, caller: CurrentUser, person: UserId) -> Result<()> {
     let mut db = log.db().acquire().await?;
     to_remove(&mut db, &caller, person).await?;
@@ -46,6 +56,8 @@ async fn to_remove(db: &mut PgConnection, caller: &CurrentUser, person: UserId) 
     Ok(leaver)
 }
 
+/// Takes away all access at once. The memberships end afterwards, see [`go_on`]: one transaction for very many
+/// of them would hold the log for seconds.
 async fn depart(
     writer: &mut LogWriter,
     leaver: &User,
@@ -53,36 +65,163 @@ async fn depart(
 ) -> Result<()> {
     let User { id, workspace_id, .. } = *leaver;
     workspace_role::keep_an_owner_besides(writer.db(), leaver).await?;
-    // First of all: only who has left the workspace can leave a Single.
     sqlx::query!(
         "update workspace_members
-         set status = 'Suspended', left_at = clock_timestamp()
+         set status = $3, left_at = clock_timestamp()
          where workspace_id = $1 and user_id = $2",
         workspace_id as _,
-        id as _
+        id as _,
+        UserStatus::Left as _
     )
     .execute(writer.db())
     .await?;
-    let chats = chats_of(writer.db(), workspace_id, id).await?;
-    let memberships: Vec<_> = chats.into_iter().map(|chat_id| (chat_id, id)).collect();
-    end_memberships(writer, workspace_id, &memberships, (actor_id, reason)).await?;
-    let left = Event::UserLeftWorkspace { user_id: id, reason };
-    writer.append(workspace_id, &left)?;
+    sqlx::query!(
+        "insert into departures (workspace_id, user_id, actor_id, reason)
+         values ($1, $2, $3, $4)
+         on conflict (workspace_id, user_id) do update
+         set actor_id = excluded.actor_id,
+             reason = excluded.reason,
+             ended_upto = default,
+             next_batch_at = default,
+             ended_position = default",
+        workspace_id as _,
+        id as _,
+        actor_id as _,
+        reason as _
+    )
+    .execute(writer.db())
+    .await?;
+    let left = User { status: UserStatus::Left, ..leaver.clone() };
+    writer.append(workspace_id, &Event::UserUpdated(left))?;
     workspace_role::pass_on_from(writer, leaver).await
 }
 
-async fn chats_of(
-    db: &mut PgConnection,
+/// A departure that is not over: some of the person's memberships may still have to end.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    pub(crate) workspace_id: WorkspaceId,
+    pub(crate) user_id: UserId,
+    /// True if the pause after its last batch is over.
+    pub(crate) is_due: bool,
+}
+
+/// All departures that are not over, of all workspaces.
+pub(crate) async fn unfinished(db: impl PgExecutor<'_>) -> Result<Vec<Departure>> {
+    let departures = sqlx::query_as!(
+        Departure,
+        r#"select workspace_id, user_id, next_batch_at <= clock_timestamp() as "is_due!"
+           from departures
+           where ended_position is null
+           order by workspace_id, user_id"#
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(departures)
+}
+
+/// Refuses while an account's departure from a workspace is not over.
+pub(crate) async fn check_finished(
+    db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,
     user_id: UserId,
+) -> Result<()> {
+    let is_leaving = sqlx::query_scalar!(
+        r#"select exists (
+               select 1 from departures
+               where workspace_id = $1 and user_id = $2 and ended_position is null
+           ) as "is_leaving!""#,
+        workspace_id as _,
+        user_id as _
+    )
+    .fetch_one(db)
+    .await?;
+    if is_leaving { Err(AppError::Busy) } else { Ok(()) }
+}
+
+/// Ends the next memberships of a departure, and after the last of them the departure itself. Several servers
+/// may try it at the same time: one of them makes each batch.
+pub(crate) async fn go_on(log: &Log, departure: &Departure) -> Result<()> {
+    let Departure { workspace_id, user_id, .. } = *departure;
+    let mut writer = LogWriter::lock(log, &[workspace_id]).await?;
+    let due = sqlx::query!(
+        "select actor_id, reason, ended_upto
+         from departures
+         where workspace_id = $1
+           and user_id = $2
+           and ended_position is null
+           and next_batch_at <= clock_timestamp()",
+        workspace_id as _,
+        user_id as _
+    )
+    .fetch_optional(writer.db())
+    .await?;
+    let Some(due) = due else { return Ok(()) };
+    let chats = chats_of(writer.db(), (workspace_id, user_id), due.ended_upto).await?;
+    let ended_upto = chats.last().copied().unwrap_or(due.ended_upto);
+    let is_last = i64::try_from(chats.len()) != Ok(BATCH);
+    let memberships: Vec<_> = chats.into_iter().map(|chat_id| (chat_id, user_id)).collect();
+    end_memberships(&mut writer, workspace_id, &memberships, (due.actor_id, due.reason)).await?;
+    let ended_position = if is_last {
+        let left = Event::UserLeftWorkspace { user_id, reason: due.reason };
+        Some(writer.append(workspace_id, &left)?)
+    } else {
+        None
+    };
+    sqlx::query!(
+        "update departures
+         set ended_upto = $3,
+             ended_position = $4,
+             next_batch_at = clock_timestamp() + $5
+         where workspace_id = $1 and user_id = $2",
+        workspace_id as _,
+        user_id as _,
+        ended_upto as _,
+        ended_position as _,
+        PAUSE as _
+    )
+    .execute(writer.db())
+    .await?;
+    Ok(writer.commit().await?)
+}
+
+/// Lets the next batch of a departure begin so much later.
+pub(crate) async fn put_off(
+    db: impl PgExecutor<'_>,
+    departure: &Departure,
+    wait: Duration,
+) -> Result<()> {
+    sqlx::query!(
+        "update departures
+         set next_batch_at = clock_timestamp() + $3
+         where workspace_id = $1 and user_id = $2",
+        departure.workspace_id as _,
+        departure.user_id as _,
+        wait as _
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The chats above an id that a person is in, as many as one batch takes.
+async fn chats_of(
+    db: &mut PgConnection,
+    (workspace_id, user_id): (WorkspaceId, UserId),
+    above: ChatId,
 ) -> Result<Vec<ChatId>> {
     let chats = sqlx::query_scalar!(
         "select chat_id
          from chat_members
-         where workspace_id = $1 and user_id = $2 and left_position is null
-         order by chat_id",
+         where workspace_id = $1
+           and user_id = $2
+           and chat_id > $3
+           and left_position is null
+         order by chat_id
+         limit $4",
         workspace_id as _,
-        user_id as _
+        user_id as _,
+        above as _,
+        BATCH
     )
     .fetch_all(db)
     .await?;

@@ -9,8 +9,18 @@ use crate::error::{AppError, Result};
 use crate::utils::key::search_key;
 use crate::utils::page;
 
-/// One person of a workspace.
+/// One person of a workspace; one who has left it is not found.
 pub(crate) async fn find(
+    db: impl PgExecutor<'_>,
+    workspace_id: WorkspaceId,
+    user_id: UserId,
+) -> Result<User> {
+    let user = find_ever(db, workspace_id, user_id).await?;
+    if user.status == UserStatus::Left { Err(AppError::NotFound) } else { Ok(user) }
+}
+
+/// One person who is in a workspace, or ever was.
+pub(crate) async fn find_ever(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,
     user_id: UserId,
@@ -22,8 +32,7 @@ pub(crate) async fn find(
          from workspace_members as m
          join users as u on u.id = m.user_id
          where m.workspace_id = $1
-           and m.user_id = $2
-           and m.left_at is null",
+           and m.user_id = $2",
         workspace_id as _,
         user_id as _
     )
@@ -44,7 +53,8 @@ pub(crate) struct Filter {
 }
 
 /// The people of a workspace by id, and where the next page begins. With neither cursor nor limit
-/// all of them, as clients of the earlier Fechatter expect.
+/// all of them, as clients of the earlier Fechatter expect. Those who have left are among them only where they
+/// are asked for by id.
 pub(crate) async fn list(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,
@@ -63,7 +73,7 @@ pub(crate) async fn list(
          join users as u on u.id = m.user_id
          where m.workspace_id = $1
            and m.user_id > $2
-           and m.left_at is null
+           and (m.left_at is null or m.user_id = any($6))
            and ($3::text is null
                 or strpos(m.fullname_key, $3) > 0
                 or strpos(u.email_key, $3) > 0)

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::error::{AppError, OnConstraint, Result};
 use crate::middlewares::auth::CurrentUser;
 use crate::models::invite::{self, Redeemed};
-use crate::models::{session, user};
+use crate::models::{departure, session, user};
 use crate::utils::json::not_null;
 use crate::utils::key::{key, skeleton_key, unique_key};
 use crate::utils::text::WorkspaceName;
@@ -175,9 +175,11 @@ pub(crate) async fn join(
     request: JoinRequest,
 ) -> Result<(Workspace, bool)> {
     let (id, door) = find_door(log.db(), &request).await?;
-    if is_in(log.db(), id, caller.id).await? {
-        return Ok((find(log.db(), id).await?, false));
+    let mut db = log.db().acquire().await?;
+    if is_in(&mut db, id, caller.id).await? {
+        return Ok((find(&mut *db, id).await?, false));
     }
+    drop(db);
     let current = user::find(log.db(), caller.workspace_id, caller.id).await?;
     try_door(log.db(), id, &door, &current.email).await?;
     let mut writer = LogWriter::lock(log, &[id]).await?;
@@ -209,11 +211,15 @@ async fn find_door(db: &PgPool, request: &JoinRequest) -> Result<(WorkspaceId, D
     }
 }
 
-/// Returns true if an account is in a workspace; refuses one that is suspended there.
-async fn is_in(db: impl PgExecutor<'_>, id: WorkspaceId, user_id: UserId) -> Result<bool> {
-    match user::find(db, id, user_id).await {
+/// Returns true if an account is in a workspace; refuses one that is suspended there, or has not finished leaving
+/// it.
+pub(crate) async fn is_in(db: &mut PgConnection, id: WorkspaceId, user_id: UserId) -> Result<bool> {
+    match user::find(&mut *db, id, user_id).await {
         Ok(user) => session::active(user).map(|_| true),
-        Err(AppError::NotFound) => Ok(false),
+        Err(AppError::NotFound) => {
+            departure::check_finished(db, id, user_id).await?;
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }

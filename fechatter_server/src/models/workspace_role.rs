@@ -20,7 +20,14 @@ pub(crate) struct UserChanges {
     #[serde(default, deserialize_with = "not_null")]
     role: Option<Role>,
     #[serde(default, deserialize_with = "not_null")]
-    status: Option<UserStatus>,
+    status: Option<GivenStatus>,
+}
+
+/// A status that can be given. `Left` cannot: people are removed with `DELETE`.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+enum GivenStatus {
+    Active,
+    Suspended,
 }
 
 /// Gives a person another role, at most the caller's own, or another status. Whoever is suspended
@@ -74,7 +81,11 @@ async fn change(
     let before = user::find(db, caller.workspace_id, person).await?;
     require_power_over(caller, &before)?;
     let role = changes.role.unwrap_or(before.role);
-    let status = changes.status.unwrap_or(before.status);
+    let status = match changes.status {
+        None => before.status,
+        Some(GivenStatus::Active) => UserStatus::Active,
+        Some(GivenStatus::Suspended) => UserStatus::Suspended,
+    };
     if role > caller.role {
         return Err(AppError::Forbidden);
     }

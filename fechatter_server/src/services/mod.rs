@@ -2,6 +2,7 @@
 
 pub(crate) mod batch_writer;
 pub(crate) mod chat_lists;
+pub(crate) mod departures;
 pub(crate) mod device_token;
 pub(crate) mod password;
 pub(crate) mod purge;

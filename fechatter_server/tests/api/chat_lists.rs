@@ -315,6 +315,10 @@ impl World {
         let server = self.servers()[*at].with_token(&self.people[*actor].token);
         let reply = server.call(method, &path, body).await;
         prop_assert!(!reply.status.is_server_error(), "{deed:?}: {}", reply.text);
+        if matches!(deed, Deed::Depart) {
+            // Two answers are compared later: nothing may happen between them.
+            self.app.departures_end().await;
+        }
         if matches!(deed, Deed::Create { .. }) && reply.status.is_success() {
             self.chats.push(Chat::of(serde_json::from_str(&reply.text).unwrap()));
         }

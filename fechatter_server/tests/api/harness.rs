@@ -7,6 +7,7 @@ mod reply;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -21,12 +22,17 @@ use serde_json::{Value, json};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use client::{Client, NOTHING};
 pub(crate) use log::{Log, Logged};
 pub(crate) use people::{Chat, Person, ids_of};
 pub(crate) use reply::{Reply, seqs};
+
+/// Nothing here takes this long unless it never comes.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Everybody's password, unless a test is about passwords.
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
@@ -41,7 +47,7 @@ pub(crate) struct TestApp {
     pub(crate) private_key: SecretString,
     pub(crate) public_key: String,
     pub(crate) config: Config,
-    _server: DropGuard,
+    server: Option<Running>,
     _database: TestDatabase,
 }
 
@@ -49,7 +55,13 @@ pub(crate) struct TestApp {
 pub(crate) struct Server {
     pub(crate) anyone: Client,
     operator: Client,
-    end: DropGuard,
+    running: Running,
+}
+
+/// A server's end: it begins when the guard is dropped, and is over when the task is.
+struct Running {
+    guard: DropGuard,
+    task: JoinHandle<()>,
 }
 
 impl Server {
@@ -61,7 +73,7 @@ impl Server {
         let operations = listeners.operations.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let server = fechatter_server::serve(config, listeners, shutdown.clone());
-        servers().spawn(async move {
+        let task = servers().spawn(async move {
             if let Err(error) = server.await {
                 eprintln!("the server ended: {error:#}");
             }
@@ -69,7 +81,7 @@ impl Server {
         Self {
             anyone: Client::of(public),
             operator: Client::of(operations),
-            end: shutdown.drop_guard(),
+            running: Running { guard: shutdown.drop_guard(), task },
         }
     }
 }
@@ -116,7 +128,7 @@ impl TestApp {
             db: PgPoolOptions::new().max_connections(2).connect_lazy(&database.url()).unwrap(),
             private_key,
             public_key,
-            _server: server.end,
+            server: Some(server.running),
             _database: database,
         }
     }
@@ -126,6 +138,24 @@ impl TestApp {
         let mut config = self.config.clone();
         change(&mut config);
         Server::start(config).await
+    }
+
+    /// Ends the server, as SIGTERM does, and waits until it is gone. Others on the same database go on.
+    pub(crate) async fn ends(&mut self) {
+        let Running { guard, task } = self.server.take().unwrap();
+        drop(guard);
+        task.await.unwrap();
+    }
+
+    /// Waits until all who leave a workspace have left all their chats.
+    pub(crate) async fn departures_end(&self) {
+        let unfinished = "select exists (select from departures where ended_position is null)";
+        let ending = async {
+            while sqlx::query_scalar::<_, bool>(unfinished).fetch_one(&self.db).await.unwrap() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, ending).await.unwrap();
     }
 
     /// Brings the database up to date, as every start of a server does.

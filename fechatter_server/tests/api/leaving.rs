@@ -22,18 +22,19 @@ async fn whoever_leaves_is_out_of_every_chat_and_what_they_wrote_stays() {
     let mut log = app.log_of(alice.workspace_id).await;
 
     bob.post("/api/workspace/leave", NOTHING).await.expect(StatusCode::NO_CONTENT);
+    app.departures_end().await;
 
     let news = log.news().await;
     let told: Vec<_> =
         news.iter().map(|event| (event.kind.as_str(), event.chat_id, event.user_id)).collect();
     let left = |chat: i64| ("UserLeftChat", Some(chat), Some(bob.id));
-    assert_eq!(
-        told,
-        [left(group.id), left(single.id), left(own.id), ("UserLeftWorkspace", None, None)]
-    );
-    assert_eq!(news[3].data(), json!({ "user_id": bob.id, "reason": "left" }));
-    assert_eq!(news[0].data()["reason"], "left");
-    for event in &news[..3] {
+    let (first, last) = (("UserUpdated", None, None), ("UserLeftWorkspace", None, None));
+    assert_eq!(told, [first, left(group.id), left(single.id), left(own.id), last]);
+    assert_eq!(news[0].data()["status"], "Left");
+    assert_eq!(news[4].data(), json!({ "user_id": bob.id, "reason": "left" }));
+    for event in &news[1..4] {
+        assert_eq!(event.data()["reason"], "left");
+        assert_eq!(event.data()["actor_id"], bob.id);
         assert_eq!(ended_at(&app, event.chat_id.unwrap(), bob.id).await, event.position);
     }
 
@@ -43,7 +44,9 @@ async fn whoever_leaves_is_out_of_every_chat_and_what_they_wrote_stays() {
     assert_eq!(sidebar["last_message"]["sender_name"], "bob");
     assert_eq!(alice.sidebar(&single).await["name"], "bob");
     assert_eq!(carol.sidebar(&other).await["member_count"], 1);
-    alice.get(&path(&bob)).await.refuses(StatusCode::NOT_FOUND, "not_found");
+    let gone = alice.get(&path(&bob)).await.expect(StatusCode::OK);
+    assert_eq!((&gone["fullname"], &gone["status"]), (&json!("bob"), &json!("Left")));
+    assert_eq!(gone, news[0].data());
     let users = alice.get("/api/users").await.expect(StatusCode::OK);
     assert_eq!(users.as_array().unwrap().len(), 2);
     // A chat whose owner has gone is for the workspace's owner to give away.
@@ -104,6 +107,7 @@ async fn whoever_comes_back_starts_as_new_and_finds_their_singles_again() {
     alice.delete(&path(&bob), NOTHING).await.expect(StatusCode::NO_CONTENT);
     let refreshed = app.anyone.with_cookie(&bob.refresh_token).post("/api/refresh", NOTHING).await;
     let elsewhere = Person::signed_in(&app.anyone, &refreshed.expect(StatusCode::OK));
+    app.departures_end().await;
 
     let joined = elsewhere.post("/api/workspaces/join", json!({ "name": "Acme" })).await;
     joined.expect(StatusCode::CREATED);
@@ -139,6 +143,7 @@ async fn whoever_has_left_every_workspace_comes_back_by_signing_up() {
     };
     signing_up(crate::harness::PASSWORD, "Mine").await.refuses(StatusCode::CONFLICT, "email_taken");
     alice.delete(&path(&bob), NOTHING).await.expect(StatusCode::NO_CONTENT);
+    app.departures_end().await;
 
     signing_up("not the password", "Acme").await.refuses(StatusCode::CONFLICT, "email_taken");
     let back = signing_up(crate::harness::PASSWORD, "Acme").await.expect(StatusCode::CREATED);

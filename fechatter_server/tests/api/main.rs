@@ -8,6 +8,7 @@ mod accounts;
 mod bad_input;
 mod chat_lists;
 mod chats;
+mod departures;
 mod devices;
 mod harness;
 mod invites;

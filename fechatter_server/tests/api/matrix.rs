@@ -362,6 +362,27 @@ async fn the_suspended_can_do_nothing() {
 }
 
 #[tokio::test]
+async fn people_who_left_can_do_nothing_while_their_memberships_still_last() {
+    let world = World::build().await;
+    world
+        .app
+        .sql("update workspace_members set status = 'Left', left_at = now() where user_id = 1")
+        .await;
+    assert_eq!(world.alice.id, 1);
+    let before = world.app.state().await;
+
+    for route in Route::all().iter().filter(|route| !route.is_public()) {
+        // Signing out is no privilege.
+        if route.path.starts_with("/api/logout") {
+            continue;
+        }
+        let reply = world.call(&world.alice, route, &world.own_ids(route)).await;
+        reply.refuses(StatusCode::UNAUTHORIZED, "unauthenticated");
+    }
+    assert_eq!(world.app.state().await, before);
+}
+
+#[tokio::test]
 async fn requests_do_not_choose_their_workspace() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;

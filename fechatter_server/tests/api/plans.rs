@@ -99,7 +99,7 @@ const HOT: [Hot; 12] = [
         name: "a page of history",
         part: "from message_objects as m where chat_id = $1 and seq between",
         values: "1, 50000, 50099",
-        pages: 120,
+        pages: 300,
     },
     Hot {
         name: "a log's head, for syncs",

@@ -68,6 +68,7 @@ async fn a_body_names_a_role_a_status_or_both() {
         json!({ "role": "boss" }),
         json!({ "role": null }),
         json!({ "status": "active" }),
+        json!({ "status": "Left" }),
         json!({ "fullname": "Bobby" }),
         json!([]),
     ] {

@@ -3,7 +3,7 @@
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Person, TestApp, ids_of};
+use crate::harness::{NOTHING, Person, TestApp, ids_of};
 
 #[tokio::test]
 async fn everyone_is_listed_to_everyone_of_the_workspace() {
@@ -102,6 +102,36 @@ async fn people_are_filtered_by_role_status_and_id() {
         let refused = alice.get(&format!("/api/users?{query}")).await;
         refused.refuses(StatusCode::BAD_REQUEST, "invalid_input");
     }
+}
+
+#[tokio::test]
+async fn people_who_left_are_shown_to_those_who_ask_for_their_ids() {
+    let app = TestApp::start().await;
+    let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
+    let mallory = app.user_in("mallory", "Evil Corp").await;
+    app.promotes(&bob, "admin").await;
+    bob.post("/api/workspace/leave", NOTHING).await.expect(StatusCode::NO_CONTENT);
+
+    let shown = carol.get(&path(&bob)).await.expect(StatusCode::OK);
+    assert_eq!((&shown["fullname"], &shown["status"]), (&json!("bob"), &json!("Left")));
+    mallory.get(&path(&bob)).await.refuses(StatusCode::NOT_FOUND, "not_found");
+    for (query, found) in [
+        (format!("ids={},{}", bob.id, carol.id), vec![bob.id, carol.id]),
+        (format!("ids={}&status=Left", bob.id), vec![bob.id]),
+        (format!("ids={}&status=Active", bob.id), vec![]),
+        ("status=Left".into(), vec![]),
+        ("role=admin".into(), vec![]),
+        ("q=bob".into(), vec![]),
+        (String::new(), vec![alice.id, carol.id]),
+        ("limit=50".into(), vec![alice.id, carol.id]),
+    ] {
+        let users = alice.get(&format!("/api/users?{query}")).await.expect(StatusCode::OK);
+        assert_eq!(ids(&users), found, "{query}");
+    }
+    let synced = alice.get("/api/sync").await.expect(StatusCode::OK);
+    assert_eq!(ids(&synced["users"]), [alice.id, carol.id]);
+    let active = json!({ "status": "Active" });
+    alice.patch(&path(&bob), active).await.refuses(StatusCode::NOT_FOUND, "not_found");
 }
 
 #[tokio::test]

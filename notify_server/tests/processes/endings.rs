@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::fechatter::{Fechatter, Person};
+use crate::fechatter::{Fechatter, Person, Stream};
 
 /// A channel of Alice's with these people in it, and where to write.
 async fn channel(alice: &Person<'_>, others: &[&Person<'_>]) -> String {
@@ -54,22 +54,93 @@ async fn the_removed_hear_that_they_are_and_no_more() {
     carol.does(Method::POST, "/api/workspace/leave", &Value::Null).await;
     alice.post(&messages, &json!({ "content": "alone" })).await;
 
-    let [bobs, carols] = &mut streams;
-    for (stream, reason) in [(bobs, "removed"), (carols, "left")] {
-        let own = if reason == "removed" { bob.id } else { carol.id };
-        loop {
+    for (stream, own) in streams.iter_mut().zip([bob.id, carol.id]) {
+        let told = loop {
             let next = stream.next().await.unwrap();
-            assert!(next["event"] == "UserLeftChat" || next["event"] == "UserLeftWorkspace");
-            if next["event"] == "UserLeftWorkspace" && next["user_id"] == own {
-                assert_eq!(next["reason"], reason);
-                break;
+            if next["id"] == own {
+                break next;
             }
-        }
+            let others = ["UserUpdated", "UserLeftChat", "UserLeftWorkspace"];
+            assert!(others.contains(&next["event"].as_str().unwrap()), "{next}");
+        };
+        assert_eq!((&told["event"], &told["status"]), (&json!("UserUpdated"), &json!("Left")));
         assert_eq!(stream.next().await.unwrap()["reason"], "removed");
         assert_eq!(stream.next().await, None);
     }
     for person in [&bob, &carol] {
         assert_eq!(person.asks_for_events(None).await.status(), StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[tokio::test]
+async fn colleagues_hear_of_a_departure_and_of_the_chats_that_they_shared() {
+    let fechatter = Fechatter::start().await;
+    let alice = fechatter.signs_up("alice", "Acme").await;
+    let bob = fechatter.signs_up("bob", "Acme").await;
+    let carol = fechatter.signs_up("carol", "Acme").await;
+    let both = channel(&alice, &[&bob, &carol]).await;
+    let hers = channel(&alice, &[&bob]).await;
+    let (both_id, hers_id) = (chat_of(&both), chat_of(&hers));
+    let mut streams = [alice.listens(None).await, carol.listens(None).await];
+    let cursor = streams[1].cursor.clone();
+
+    bob.does(Method::POST, "/api/workspace/leave", &Value::Null).await;
+
+    for (stream, chats) in streams.iter_mut().zip([vec![both_id, hers_id], vec![both_id]]) {
+        assert_departs(stream, bob.id, &chats).await;
+    }
+    // Afterwards the chats are as they say, also for those who were away.
+    alice.post(&both, &json!({ "content": "without bob" })).await;
+    let mut resumed = carol.listens(cursor.as_deref()).await;
+    assert_departs(&mut resumed, bob.id, &[both_id]).await;
+    for stream in streams.iter_mut().chain([&mut resumed]) {
+        assert_eq!(stream.next().await.unwrap()["content"], "without bob");
+    }
+}
+
+fn chat_of(messages: &str) -> i64 {
+    messages.split('/').nth(3).unwrap().parse().unwrap()
+}
+
+async fn assert_departs(stream: &mut Stream, user_id: i64, chats: &[i64]) {
+    let first = stream.next().await.unwrap();
+    assert_eq!((&first["event"], &first["status"]), (&json!("UserUpdated"), &json!("Left")));
+    assert_eq!(first["id"], user_id);
+    for chat_id in chats {
+        let left = stream.next().await.unwrap();
+        assert_eq!((&left["event"], &left["chat_id"]), (&json!("UserLeftChat"), &json!(chat_id)));
+        assert_eq!((&left["user_id"], &left["reason"]), (&json!(user_id), &json!("left")));
+    }
+    let last = stream.next().await.unwrap();
+    assert_eq!((&last["event"], &last["user_id"]), (&json!("UserLeftWorkspace"), &json!(user_id)));
+}
+
+#[tokio::test]
+async fn a_person_who_comes_back_starts_over_and_receives_nothing_from_before() {
+    let fechatter = Fechatter::start().await;
+    let alice = fechatter.signs_up("alice", "Acme").await;
+    let bob = fechatter.signs_up("bob", "Acme").await;
+    channel(&alice, &[&bob]).await;
+    let mut alices = alice.listens(None).await;
+    let before = alices.cursor.clone();
+    alice.does(Method::DELETE, &format!("/api/users/{}", bob.id), &Value::Null).await;
+    let removed = alices.until("UserUpdated").await;
+    assert_eq!(removed["status"], "Left");
+    let at_removal = alices.cursor.clone();
+    alices.until("UserLeftWorkspace").await;
+
+    let back = fechatter.signs_up("bob", "Acme").await;
+    assert_eq!(back.id, bob.id);
+    for cursor in [before, at_removal] {
+        let mut stream = Stream::of(back.asks_for_events(cursor.as_deref()).await);
+        let only = stream.next().await.unwrap();
+        assert_eq!((&only["event"], &only["reason"]), (&json!("Reset"), &json!("cursor_expired")));
+        assert_eq!(stream.next().await, None);
+        // From where it says, the stream goes on.
+        let mut stream = back.listens(stream.cursor.as_deref()).await;
+        let chat = channel(&alice, &[&back]).await;
+        let begun = stream.until("NewChat").await;
+        assert_eq!(begun["id"], chat_of(&chat));
     }
 }
 

@@ -216,6 +216,12 @@ impl<'a> Person<'a> {
         Person::of(self.fechatter, self.email.clone(), &signed_in)
     }
 
+    /// A request to sign up with the same account.
+    pub(crate) fn signs_up_again(&self, workspace: &Value) -> Value {
+        json!({ "fullname": "Somebody", "email": self.email, "password": "correct horse battery",
+            "workspace": workspace })
+    }
+
     pub(crate) async fn call(&self, method: Method, path: &str, body: &Value) -> Response {
         let url = format!("{}{path}", self.fechatter.rest);
         let request = self.fechatter.client.request(method, url).bearer_auth(&self.token);

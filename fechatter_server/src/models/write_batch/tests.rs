@@ -32,10 +32,11 @@ enum Step {
 }
 
 const CHANGES: [&str; 12] = [
-    "update workspace_members set status = 'Suspended' where workspace_id = $1 and user_id = $2",
+    "update workspace_members set status = 'Suspended' where workspace_id = $1 and user_id = $2
+         and left_at is null",
     "update workspace_members set status = 'Active' where workspace_id = $1 and user_id = $2
          and left_at is null",
-    "update workspace_members set status = 'Suspended', left_at = now()
+    "update workspace_members set status = 'Left', left_at = now()
          where workspace_id = $1 and user_id = $2",
     "update sessions set revoked_at = now() where $1 > 0 and user_id = $2",
     "update sessions set revoked_at = null where $1 > 0 and user_id = $2",

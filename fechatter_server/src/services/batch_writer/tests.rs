@@ -155,7 +155,7 @@ impl World {
     /// Makes everything as it was at the beginning.
     pub(crate) async fn empty(&self) {
         let all = "truncate users, workspaces, workspace_members, sessions, workspace_logs, chats, chat_members,
-                       messages, message_reactions, events, invites restart identity";
+                       messages, message_reactions, events, invites, departures restart identity";
         sqlx::raw_sql(all).execute(&self.db).await.unwrap();
         sqlx::raw_sql(WORLD).execute(&self.db).await.unwrap();
     }
@@ -420,7 +420,7 @@ async fn a_system_message_goes_through_the_batch() {
     let (writer, ended) = world.writer(&[]);
     // Whoever acted may have left since.
     for sql in [
-        "update workspace_members set status = 'Suspended', left_at = now() where user_id = 2",
+        "update workspace_members set status = 'Left', left_at = now() where user_id = 2",
         "update chat_members set left_position = 2 where user_id = 2",
     ] {
         sqlx::query(sql).execute(&world.db).await.unwrap();

@@ -81,6 +81,7 @@ impl Client {
                 chat["member_count"] = json!(chat["member_count"].as_i64().unwrap() - 1);
             }
             "NewMessage" => self.add_message(event),
+            "UserUpdated" if event["status"] == "Left" => _ = self.users.remove(&id("id")).unwrap(),
             "UserJoinedWorkspace" | "UserUpdated" => {
                 let mut user = event.clone();
                 user.as_object_mut().unwrap().remove("event");
@@ -89,7 +90,7 @@ impl Client {
                 }
                 self.users.insert(id("id"), user);
             }
-            "UserLeftWorkspace" => _ = self.users.remove(&id("user_id")).unwrap(),
+            "UserLeftWorkspace" => assert!(!self.users.contains_key(&id("user_id"))),
             "WorkspaceUpdated" => {
                 self.workspace = event.clone();
                 self.workspace.as_object_mut().unwrap().remove("event");
