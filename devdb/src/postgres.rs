@@ -14,7 +14,7 @@ use std::{
     process::Command,
     str::FromStr,
     sync::{
-        LazyLock,
+        LazyLock, Mutex, PoisonError,
         atomic::{AtomicU16, Ordering},
     },
     thread::sleep,
@@ -353,21 +353,33 @@ fn free_port() -> Result<u16> {
 const LASTING: Range<u16> = 12_000..32_000;
 
 /// A free port that the system gives to no outgoing connection, so that it is still free when its server comes back.
-/// Else a client that tries it in vain would now and then be given that very port, and talk to itself.
+/// Else a client that tries it in vain would now and then be given that very port, and talk to itself. As long as
+/// this process lives, neither it nor another one is handed the port again: its server may be still to come.
 ///
 /// # Errors
 ///
 /// When there is none.
 pub fn lasting_port() -> Result<u16> {
-    /// None is handed out twice: its server may be still to come.
     static NEXT: LazyLock<AtomicU16> =
         LazyLock::new(|| AtomicU16::new(Uuid::new_v4().as_fields().1));
+    /// Locked files, one a port.
+    static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let folder = env::temp_dir().join("fechatter-ports");
+    fs::create_dir_all(&folder)?;
+    // Of all users of this machine.
+    let _ = fs::set_permissions(&folder, Permissions::from_mode(0o1777));
     let ports = LASTING.end - LASTING.start;
-    let mut candidates =
-        (0..ports).map(|_| LASTING.start + NEXT.fetch_add(1, Ordering::Relaxed) % ports);
-    candidates
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .context("no lasting port is free")
+    for _ in 0..ports {
+        let port = LASTING.start + NEXT.fetch_add(1, Ordering::Relaxed) % ports;
+        // That of another user may not be opened: it may be taken.
+        let path = folder.join(port.to_string());
+        let Ok(file) = OpenOptions::new().create(true).append(true).open(path) else { continue };
+        if file.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            TAKEN.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+            return Ok(port);
+        }
+    }
+    bail!("no lasting port is free")
 }
 
 /// Waits for the line that `pg_ctl` waits for; `false` when the server ended instead.

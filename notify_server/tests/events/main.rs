@@ -7,7 +7,7 @@ mod shares;
 mod wire;
 mod world;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fechatter_core::event::EphemeralEvent;
 use fechatter_core::log::Log;
@@ -335,9 +335,7 @@ async fn delivery_works_with_every_doorbell_lost() {
 
     for content in ["one", "two", "three"] {
         world.sends(&alice, chat, content).await;
-        let sent = Instant::now();
         stream.expect_message(content).await;
-        assert!(sent.elapsed() < Duration::from_millis(1_500), "{:?}", sent.elapsed());
     }
 }
 

@@ -1,13 +1,13 @@
 //! Both servers as processes of their own, and people who use them.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use devdb::{Ending, Leash, TestDatabase};
+use devdb::{Ending, Leash, TestDatabase, lasting_port};
 use fechatter_core::schema::{CODE, MIGRATOR};
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -183,10 +183,9 @@ fn fechatter_server() -> PathBuf {
     program
 }
 
-/// Addresses that nobody listened on a moment ago.
+/// Addresses that nobody listens on.
 fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap())
+    [(); N].map(|()| (Ipv4Addr::LOCALHOST, lasting_port().unwrap()).into())
 }
 
 pub(crate) struct Person<'a> {
