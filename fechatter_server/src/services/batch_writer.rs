@@ -2,9 +2,10 @@
 //!
 //! A disk can promise only so many commits a second, and one commit can hold many commands. So one
 //! task writes them all: while a batch is on its way to the disk, the next one gathers. Nothing waits
-//! for a batch to fill: a lone command leaves at once. The task has a thread of its own: among those
+//! for a batch to fill. The task has a thread of its own: among those
 //! of the requests, each of its steps would come after thousands of others in the very hour when much
-//! is to be written.
+//! is to be written. A command that finds nothing in flight is written by its own request's thread: handing
+//! it to another thread and back would cost as much as the server's whole part of it.
 //!
 //! In reading order: `queue` lets commands in, and refuses more than memory is meant to hold;
 //! `waiting` says which of them make the next batch; `delivery` writes a batch and answers everybody
@@ -17,8 +18,11 @@ mod queue;
 pub(crate) mod tests;
 mod waiting;
 
+use std::fmt;
 use std::future::pending;
 use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -29,7 +33,7 @@ use fechatter_core::log::Log;
 use fechatter_core::metrics;
 use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -59,6 +63,51 @@ pub(crate) type Ended = oneshot::Receiver<()>;
 pub(crate) struct BatchWriter {
     queue: Arc<Queue>,
     log: Log,
+    alone: Alone,
+}
+
+/// Resolves to the command if somebody else holds its log.
+type HeldUp = Pin<Box<dyn Future<Output = Vec<Item>> + Send>>;
+
+/// The way of a command that finds nothing in flight.
+#[derive(Clone)]
+struct Alone {
+    in_flight: Arc<Semaphore>,
+    /// True if the task's last batch had several commands: the next one will, too, if nobody hurries ahead.
+    is_busy: Arc<AtomicBool>,
+    write: Arc<dyn Fn(Item) -> HeldUp + Send + Sync>,
+}
+
+impl fmt::Debug for Alone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Alone").field("in_flight", &self.in_flight).finish_non_exhaustive()
+    }
+}
+
+impl Alone {
+    fn new(write: impl Write, pace: Pace, progress: Progress) -> Self {
+        let write = move |item| -> HeldUp {
+            let (write, pace, progress) = (write.clone(), pace.clone(), progress.clone());
+            Box::pin(async move {
+                let began = Instant::now();
+                let held_up = delivery::deliver(&write, &progress, vec![item], Locking::Skip).await;
+                pace.note(began.elapsed());
+                held_up
+            })
+        };
+        // One batch at a time, besides the one that waits for a log.
+        let in_flight = Arc::new(Semaphore::new(1));
+        Self { in_flight, is_busy: Arc::default(), write: Arc::new(write) }
+    }
+
+    /// The right to write a command now, if it is to be had.
+    fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        if self.is_busy.load(Ordering::Relaxed) {
+            return None;
+        }
+        // While the task waits for its turn, nobody else is given one.
+        Arc::clone(&self.in_flight).try_acquire_owned().ok()
+    }
 }
 
 /// Watches a writer.
@@ -78,16 +127,18 @@ impl BatchWriter {
     /// # Errors
     /// When the system has no thread to give.
     pub(crate) fn start(log: Log) -> io::Result<(Self, Ended)> {
-        let lanes = Lanes::new(log.clone());
-        Self::start_with(log, lanes)
+        let [lanes, of_requests] = [(); 2].map(|()| Lanes::new(log.clone()));
+        Self::start_with(log, lanes, of_requests)
     }
 
-    /// The same with another way to write a batch.
-    fn start_with(log: Log, write: impl Write) -> io::Result<(Self, Ended)> {
+    /// The same with other ways to write a batch: those of the task, and those of the requests.
+    fn start_with(log: Log, write: impl Write, alone: impl Write) -> io::Result<(Self, Ended)> {
         let (sender, arrivals) = unbounded_channel();
         let pace = Pace::default();
         let queue = Arc::new(Queue::new(sender, pace.clone()));
         let progress = queue.progress();
+        let alone = Alone::new(alone, pace.clone(), progress.clone());
+        let turns = alone.clone();
         let (ends, ended) = oneshot::channel();
         let (begins, begun) = mpsc::channel();
         // A runtime can only be dropped outside of another one: it is made where it stays.
@@ -95,14 +146,14 @@ impl BatchWriter {
             match runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
                     let _ = begins.send(Ok(()));
-                    runtime.block_on(run(arrivals, write, (pace, progress)));
+                    runtime.block_on(run(arrivals, write, &turns, (pace, progress)));
                     let _ = ends.send(());
                 }
                 Err(error) => _ = begins.send(Err(error)),
             }
         })?;
         begun.recv().map_err(io::Error::other)??;
-        Ok((Self { queue, log }, ended))
+        Ok((Self { queue, log, alone }, ended))
     }
 
     /// Tells whether commands are being written, without keeping the task from ending.
@@ -155,10 +206,14 @@ impl BatchWriter {
     }
 
     async fn outcome(&self, command: &Arc<Command>) -> Result<Outcome> {
-        let Some(mut receipt) = self.queue.push(Arc::clone(command)) else {
+        let Some((item, mut receipt)) = self.queue.admit(Arc::clone(command)) else {
             counter!(metrics::COMMANDS_REFUSED, "reason" => "full").increment(1);
             return Err(AppError::Busy);
         };
+        match self.alone.turn() {
+            Some(turn) => self.write_alone(item, turn),
+            None => self.queue.hand_over(item),
+        }
         match timeout(UNTIL_BATCH, &mut receipt.answer).await {
             Ok(answer) => return answer.unwrap_or(Err(AppError::Busy)),
             Err(_) if receipt.claim.withdraw() => {
@@ -171,6 +226,22 @@ impl BatchWriter {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(AppError::Busy),
         }
+    }
+}
+
+impl BatchWriter {
+    /// In a task of its own: a caller who goes away does not stop it.
+    fn write_alone(&self, item: Item, turn: OwnedSemaphorePermit) {
+        let (alone, queue) = (self.alone.clone(), Arc::clone(&self.queue));
+        tokio::spawn(async move {
+            if item.claim.take() {
+                for held_up in (alone.write)(item).await {
+                    held_up.claim.put_back();
+                    queue.hand_over(held_up);
+                }
+            }
+            drop(turn);
+        });
     }
 }
 
@@ -191,12 +262,15 @@ fn mixed_up() -> AppError {
 async fn run(
     mut arrivals: UnboundedReceiver<Item>,
     write: impl Write,
+    turns: &Alone,
     (pace, progress): (Pace, Progress),
 ) {
     let mut waiting = Waiting::default();
     // Commands of one workspace, whose log others hold, wait for it here and keep nobody waiting.
     let mut patient: Option<JoinHandle<Vec<Item>>> = None;
     let mut closed = false;
+    // Kept for as long as there is something to write.
+    let mut turn = None;
     loop {
         while let Ok(item) = arrivals.try_recv() {
             waiting.push(item);
@@ -210,14 +284,22 @@ async fn run(
                 async move { delivery::deliver(&write, &progress, batch, Locking::Wait).await };
             patient = Some(tokio::spawn(deliver));
         }
+        if turn.is_none() && !waiting.is_empty() {
+            turn = turns.in_flight.acquire().await.ok();
+            while let Ok(item) = arrivals.try_recv() {
+                waiting.push(item);
+            }
+        }
         let batch = waiting.batch();
         if !batch.is_empty() {
+            turns.is_busy.store(batch.len() > 1, Ordering::Relaxed);
             let began = Instant::now();
             let held_up = delivery::deliver(&write, &progress, batch, Locking::Skip).await;
             pace.note(began.elapsed());
             waiting.put_back(held_up);
             continue;
         }
+        turn = None;
         if closed && patient.is_none() && waiting.is_empty() {
             return;
         }

@@ -116,16 +116,20 @@ impl Queue {
         Progress(Arc::clone(&self.room))
     }
 
-    /// Lets a command in, if there is room.
-    pub(super) fn push(&self, command: Arc<Command>) -> Option<Receipt> {
+    /// Lets a command in, if there is room. It is still to be written, or [handed over](Self::hand_over).
+    pub(super) fn admit(&self, command: Arc<Command>) -> Option<(Item, Receipt)> {
         let workspace_id = command.actor().workspace_id();
         let place = Place::take(&self.room, workspace_id, command.bytes(), &self.pace)?;
         let (answer, answered) = oneshot::channel();
         let claim = Arc::<Claim>::default();
         let receipt = Receipt { claim: Arc::clone(&claim), answer: answered };
         let item = Item { command, claim, arrived: Instant::now(), answer, _place: place };
-        self.arrivals.send(item).ok()?;
-        Some(receipt)
+        Some((item, receipt))
+    }
+
+    /// Hands a command to the task that writes; where that has failed, its caller is told.
+    pub(super) fn hand_over(&self, item: Item) {
+        let _ = self.arrivals.send(item);
     }
 }
 

@@ -162,8 +162,10 @@ impl World {
 
     fn writer(&self, faults: &[Fault]) -> (BatchWriter, Ended) {
         let faults = Arc::new(Mutex::new(faults.iter().copied().collect()));
-        let lanes = Lanes::new(self.log.clone());
-        BatchWriter::start_with(self.log.clone(), Faulty { lanes, faults }).unwrap()
+        let ways = [(); 2]
+            .map(|()| Faulty { lanes: Lanes::new(self.log.clone()), faults: Arc::clone(&faults) });
+        let [write, alone] = ways;
+        BatchWriter::start_with(self.log.clone(), write, alone).unwrap()
     }
 
     /// Holds the log of a workspace until dropped.
@@ -567,14 +569,15 @@ impl Write for Deadly {
     }
 }
 
-async fn stalls(write: impl Write, for_as_long_as: Duration) {
+async fn stalls(write: impl Write, alone: impl Write, for_as_long_as: Duration) {
     let db = PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/nothing").unwrap();
-    let (writer, _ended) = BatchWriter::start_with(Log::new(db), write).unwrap();
+    let (writer, _ended) = BatchWriter::start_with(Log::new(db), write, alone).unwrap();
     assert_eq!(writer.queue.stalled(), Duration::ZERO);
     assert!(writer.health().is_good());
 
     let message = outgoing(1, 1, "hello", Uuid::new_v4());
-    let _receipt = writer.queue.push(Arc::new(Command::Send(message))).unwrap();
+    let (item, _receipt) = writer.queue.admit(Arc::new(Command::Send(message))).unwrap();
+    writer.queue.hand_over(item);
     let stalled = async {
         while writer.queue.stalled() < for_as_long_as {
             sleep(Duration::from_millis(5)).await;
@@ -585,10 +588,10 @@ async fn stalls(write: impl Write, for_as_long_as: Duration) {
 
 #[tokio::test]
 async fn a_writer_that_writes_nothing_while_something_waits_has_stalled() {
-    stalls(Stuck, Duration::from_millis(100)).await;
+    stalls(Stuck, Stuck, Duration::from_millis(100)).await;
 }
 
 #[tokio::test]
 async fn a_writer_that_is_gone_has_stalled_for_ever() {
-    stalls(Deadly, Duration::MAX).await;
+    stalls(Deadly, Stuck, Duration::MAX).await;
 }
