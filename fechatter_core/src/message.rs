@@ -68,18 +68,19 @@ pub enum Attachment {}
 /// A row of the view `message_objects`, which every reader of messages reads.
 #[derive(Debug, Clone, sqlx::Type)]
 #[sqlx(type_name = "message_objects")]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct MessageObject {
-    chat_id: ChatId,
-    id: MessageId,
-    sender_id: UserId,
-    content: String,
-    created_at: Timestamp,
-    idempotency_key: Uuid,
-    seq: Seq,
-    kind: MessageKind,
-    edited_at: Option<Timestamp>,
-    deleted_at: Option<Timestamp>,
-    reactions: Option<Json<Vec<Reaction>>>,
+    pub chat_id: ChatId,
+    pub id: MessageId,
+    pub sender_id: UserId,
+    pub content: String,
+    pub created_at: Timestamp,
+    pub idempotency_key: Uuid,
+    pub seq: Seq,
+    pub kind: MessageKind,
+    pub edited_at: Option<Timestamp>,
+    pub deleted_at: Option<Timestamp>,
+    pub reactions: Option<Json<Vec<Reaction>>>,
 }
 
 impl From<MessageObject> for Message {

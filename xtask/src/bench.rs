@@ -9,7 +9,7 @@ use crate::workspace::{build, exit_code, with_files};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// What to measure: send, deliver, fanout, mixed, storm, resume, sync, history, sidebar, growth, signin, prune, backup, start;
+    /// Scenarios to measure: send, deliver, fanout, mixed, storm, resume, sync, history, sidebar, growth, signin, prune, backup, start;
     /// everything unless named, for about 25 minutes
     scenarios: Vec<String>,
     /// Print the rows as JSON (name, value, spread, unit, limit, ratio, target, met), and the table to standard error

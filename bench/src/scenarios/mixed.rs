@@ -8,6 +8,7 @@ use rig::Person;
 use tokio::{task::JoinSet, time::sleep};
 use uuid::Uuid;
 
+use super::send::Rooms;
 use crate::{
     clock::Clock,
     crowd::{Crowd, Receipt},
@@ -46,7 +47,7 @@ struct Senders {
 /// A figure of a run.
 type Of = fn(&Run) -> f64;
 
-/// What came of a while of it.
+/// The figures of a while of sending.
 struct Run {
     /// Messages a second.
     rate: f64,
@@ -62,17 +63,8 @@ pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     processes::ensure_files_for(2 * streams)?;
     let cluster = stage.start(&[]).await?;
     let people = cluster.town.workspace("rooms", streams).await?.people;
-    let mut rooms = Vec::new();
-    for members in people.chunks(ROOM) {
-        let everybody: Vec<_> = members.iter().collect();
-        rooms.push((cluster.town.channel("room", &everybody).await?, members));
-    }
-    let seat = |number: usize| {
-        let (chat, members) = &rooms[number % rooms.len()];
-        (members[number / rooms.len() % members.len()].clone(), *chat)
-    };
+    let seats = Rooms::new(&cluster, "room", &people, ROOM).await?.seats(SENDERS);
     let clock = Clock::new();
-    let seats = (0..SENDERS).map(seat).collect();
     let senders = Senders { clock, pool: Pool::of(&cluster), seats };
     let (repetitions, each) = stage.repetitions(REPETITIONS, Duration::from_secs(SECONDS.into()));
     let conditions = format!(

@@ -40,7 +40,7 @@ const EACH: Duration = Duration::from_secs(4);
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Chats and their members, each of whom has a turn in sending.
-struct Rooms {
+pub(super) struct Rooms {
     name: &'static str,
     rooms: Vec<(ChatId, Vec<Person>)>,
 }
@@ -104,7 +104,7 @@ fn add(rows: &mut Section<'_>, name: &str, runs: &[Run], limit: Figure) {
 
 impl Rooms {
     /// Makes rooms of this size for all these people.
-    async fn new(
+    pub(super) async fn new(
         cluster: &Cluster,
         name: &'static str,
         people: &[Person],
@@ -119,7 +119,7 @@ impl Rooms {
     }
 
     /// Spread over rooms first, and then over their members.
-    fn seats(&self, senders: usize) -> Vec<(Person, ChatId)> {
+    pub(super) fn seats(&self, senders: usize) -> Vec<(Person, ChatId)> {
         let seat = |number: usize| {
             let (chat, members) = &self.rooms[number % self.rooms.len()];
             (members[number / self.rooms.len() % members.len()].clone(), *chat)

@@ -33,7 +33,7 @@ pub(super) async fn send(
     let outgoing = draft.into_outgoing(caller.into(), chat_id)?;
     limits.take_for_message(caller.id, outgoing.content.len())?;
     let sent = writer.send(outgoing).await;
-    let sent = sent.inspect_err(|error| limits.charge_for_failure(caller.id, error))?;
+    let sent = sent.inspect_err(|error| limits.charge_if_too_slow(caller.id, error))?;
     let response = match sent {
         Sent::New(message) => (StatusCode::CREATED, Json(message)).into_response(),
         Sent::Replayed(message) => (StatusCode::CREATED, replayed(), Json(message)).into_response(),

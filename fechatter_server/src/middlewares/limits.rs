@@ -122,7 +122,7 @@ impl RequestLimits {
 
     /// Takes all that a bucket holds for a request on which the database has spent all the time that it
     /// gives to one.
-    pub(crate) fn charge_for_failure(&self, user_id: UserId, error: &AppError) {
+    pub(crate) fn charge_if_too_slow(&self, user_id: UserId, error: &AppError) {
         if error.is_too_slow() {
             self.rates.charge(Caller::Person(user_id), u32::MAX);
         }

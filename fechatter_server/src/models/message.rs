@@ -1,7 +1,7 @@
 //! Messages: what is sent, and how it is read again.
 
 use aws_lc_rs::digest::{Digest, SHA256, digest};
-use fechatter_core::message::{Mentions, Message, MessageKind, MessageObject};
+use fechatter_core::message::{Message, MessageKind, MessageObject};
 use fechatter_core::{ChatId, MessageId, Seq, Timestamp};
 use serde::Deserialize;
 use sqlx::PgExecutor;
@@ -58,23 +58,19 @@ impl Outgoing {
 
     /// The message that this has become.
     pub(crate) fn into_message(self, id: MessageId, seq: Seq, created_at: Timestamp) -> Message {
-        Message {
+        Message::from(MessageObject {
             id,
             chat_id: self.chat_id,
             sender_id: self.actor.user_id(),
             content: self.content,
-            files: Vec::new(),
             created_at,
             idempotency_key: self.idempotency_key,
             seq,
             kind: self.kind,
-            reply_to_id: None,
-            mentions: Mentions::default(),
-            reactions: Vec::new(),
-            attachments: Vec::new(),
             edited_at: None,
             deleted_at: None,
-        }
+            reactions: None,
+        })
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) enum Key {
     Message(ChatId, UserId, Uuid),
 }
 
-/// What became of one command of a batch.
+/// The result of one command of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Sent {
@@ -51,7 +51,7 @@ pub(crate) enum Outcome {
     Locked,
 }
 
-/// Why a command is not carried out, now or ever.
+/// The reason why a command is not carried out, now or ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The message's key was used for something else.
@@ -63,7 +63,7 @@ pub(crate) enum Refusal {
     TooManyReactions,
 }
 
-/// What to do about logs that somebody else holds.
+/// The treatment of logs that somebody else holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Locking {
     /// Leave their commands out.
@@ -244,9 +244,9 @@ async fn write_many(
     batch: &[Arc<Command>],
     locking: Locking,
 ) -> Result<Vec<Outcome>> {
-    let mut places: Vec<_> = (0..batch.len()).collect();
-    places.sort_by_key(|place| batch.get(*place).map(|command| command.rank()));
-    let commands: Vec<_> = places.iter().filter_map(|place| batch.get(*place)).collect();
+    let mut ranked: Vec<_> = batch.iter().enumerate().collect();
+    ranked.sort_by_key(|(_, command)| command.rank());
+    let (places, commands): (Vec<_>, Vec<_>) = ranked.into_iter().unzip();
     let kinds: Vec<_> = commands.iter().map(|command| command.kind()).collect();
     let actors: Vec<_> = commands.iter().map(|command| command.actor()).collect();
     let workspaces: Vec<_> = actors.iter().map(Actor::workspace_id).collect();
@@ -278,11 +278,11 @@ async fn write_many(
     let answer = durably(answer).await?.pop().ok_or(sqlx::Error::RowNotFound)?;
     let numbers = answer.numbers.into_iter().chain(std::iter::repeat(None));
     let columns = answer.outcomes.iter().zip(answer.ids.into_iter().zip(numbers));
-    let outcomes = places.iter().zip(&commands).zip(columns);
+    let outcomes = places.into_iter().zip(commands).zip(columns);
     let mut outcomes = outcomes
         .map(|((place, command), (name, numbers))| {
             let outcome = command.outcome(name, numbers, answer.at);
-            outcome.map(|outcome| (*place, outcome)).ok_or_else(unknown_outcome)
+            outcome.map(|outcome| (place, outcome)).ok_or_else(unknown_outcome)
         })
         .collect::<Result<Vec<_>>>()?;
     outcomes.sort_unstable_by_key(|(place, _)| *place);

@@ -4,8 +4,8 @@
 //! task writes them all: while a batch is on its way to the disk, the next one gathers. Nothing waits
 //! for a batch to fill. The task has a thread of its own: among those
 //! of the requests, each of its steps would come after thousands of others in the very hour when much
-//! is to be written. A command that finds nothing in flight is written by its own request's thread: handing
-//! it to another thread and back would cost as much as the server's whole part of it.
+//! is to be written. A command that finds nothing in flight is written by the threads of the requests: a lone
+//! sender, who would else wait for two changes of thread, sends up to a fifth more.
 //!
 //! In reading order: `queue` lets commands in, and refuses more than memory is meant to hold;
 //! `waiting` says which of them make the next batch; `delivery` writes a batch and answers everybody
@@ -46,7 +46,7 @@ use crate::models::message::{self, Outgoing, Sent};
 use crate::models::reaction::NewReaction;
 use crate::models::write_batch::{Command, Locking, Outcome};
 
-/// How long a command may wait for its batch.
+/// The time that a command may wait for its batch.
 const UNTIL_BATCH: Duration = Duration::from_millis(2_500);
 /// How long its caller waits for what became of it: a little less than a request may take.
 const UNTIL_ANSWER: Duration = Duration::from_millis(9_800);
@@ -227,10 +227,8 @@ impl BatchWriter {
             Ok(Err(_)) | Err(_) => Err(AppError::Busy),
         }
     }
-}
 
-impl BatchWriter {
-    /// In a task of its own: a caller who goes away does not stop it.
+    /// Writes a command in a task of its own: a caller who goes away does not stop it.
     fn write_alone(&self, item: Item, turn: OwnedSemaphorePermit) {
         let (alone, queue) = (self.alone.clone(), Arc::clone(&self.queue));
         tokio::spawn(async move {

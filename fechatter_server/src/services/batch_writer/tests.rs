@@ -293,7 +293,7 @@ async fn ends(ended: Ended) {
     timeout(PATIENCE, ended).await.expect("the writer ends").unwrap();
 }
 
-/// Whether a caller cannot know what became of the command.
+/// Returns true if the caller cannot know the result of the command.
 fn is_unknown(answer: &Result<Done>) -> bool {
     matches!(answer, Err(AppError::Busy | AppError::Task(_)))
 }
@@ -420,7 +420,7 @@ fn check_sent(message: &Outgoing, there: i64, answer: Result<Done>) {
 async fn a_system_message_goes_through_the_batch() {
     let world = World::new().await;
     let (writer, ended) = world.writer(&[]);
-    // Whoever acted may have left since.
+    // The person who acted may have left since.
     for sql in [
         "update workspace_members set status = 'Left', left_at = now() where user_id = 2",
         "update chat_members set left_position = 2 where user_id = 2",
