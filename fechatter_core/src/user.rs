@@ -5,8 +5,10 @@ use utoipa::ToSchema;
 
 use crate::{Timestamp, UserId, WorkspaceId};
 
-/// What a workspace shows of a person: account and membership together.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// What a workspace shows of a person: account and membership together. A row of the view `user_objects`,
+/// which every reader of people reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
+#[sqlx(type_name = "user_objects")]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
 pub struct User {
     pub id: UserId,

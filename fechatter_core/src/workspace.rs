@@ -5,8 +5,10 @@ use utoipa::ToSchema;
 
 use crate::{Timestamp, UserId, WorkspaceId};
 
-/// A tenant: its people and chats see nothing of any other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// A tenant: its people and chats see nothing of any other. A row of the view `workspace_objects`, which
+/// every reader of workspaces reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
+#[sqlx(type_name = "workspace_objects")]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
 pub struct Workspace {
     pub id: WorkspaceId,

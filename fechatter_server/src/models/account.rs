@@ -5,7 +5,7 @@ use fechatter_core::log::LogWriter;
 use fechatter_core::user::User;
 use fechatter_core::{UserId, WorkspaceId};
 use serde::Deserialize;
-use sqlx::{PgConnection, PgExecutor, PgPool};
+use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
@@ -13,11 +13,11 @@ use crate::middlewares::device::Device;
 use crate::middlewares::limits::{Caller, ConnectionShare};
 use crate::models::entrance::Entrance;
 use crate::models::session::{self, Session};
-use crate::models::throttle::{self, Attempts, Guesses};
+use crate::models::throttle::{self, Attempts, Guesses, SignInAttempt};
 use crate::models::workspace::{self, Door};
 use crate::models::{invite, user};
 use crate::services::device_token::{DeviceId, DeviceToken};
-use crate::services::password::{Passwords, Turn};
+use crate::services::password::Passwords;
 use crate::utils::key::key;
 use crate::utils::text::{Email, FullName, Password, WorkspaceName};
 
@@ -82,13 +82,12 @@ pub(crate) async fn sign_up(
         return Err(AppError::invalid("workspace", "is missing"));
     }
     request.password.check_form()?;
-    let turn = entrance.stranger(device).await?;
-    let caller = turn.caller();
-    let (entry, account) = check(entrance, &request, turn).await?;
+    let caller = Caller::Address(device.network());
+    let (entry, account) = check(entrance, &request, device).await?;
 
     let (mut writer, user, share) = go_in(entrance, caller, entry, &request, &account).await?;
-    let (workspace_id, user_id) = (user.workspace_id, user.id);
-    let session = session::open(writer.db(), user, device).await?;
+    let owner = (user.id, Some(user.workspace_id));
+    let (session, count) = session::open(writer.db(), owner, device).await?;
     let password_hash = match account {
         Account::New { password_hash } => password_hash,
         Account::Returning { password_hash, .. } => {
@@ -99,16 +98,17 @@ pub(crate) async fn sign_up(
     };
     writer.commit().await?;
     drop(share);
-    let device_token = entrance.device_key.issue(DeviceId::random(), user_id, &password_hash);
-    entrance.end_least_used(workspace_id, user_id).await;
+    let device_token = entrance.device_key.issue(DeviceId::random(), user.id, &password_hash);
+    entrance.limit_sessions(&user, count).await;
     Ok(SignedIn { session, device_token })
 }
 
 /// Finds out where the request leads and whose account it is, and hashes the password. What refuses
 /// most is asked first: nothing that costs more is done for those it refuses.
-async fn check(entrance: &Entrance, request: &SignUp, turn: Turn) -> Result<(Entry, Account)> {
-    let share = entrance.connection(turn.caller()).await?;
-    throttle::count_attempt(&entrance.db, entrance.policy(), Attempts::Anywhere).await?;
+async fn check(entrance: &Entrance, request: &SignUp, device: &Device) -> Result<(Entry, Account)> {
+    let (turn, share) = entrance.turn(Caller::Address(device.network())).await?;
+    let attempts = [Attempts::At(device), Attempts::Anywhere];
+    throttle::count_attempt(&entrance.db, entrance.policy(), attempts).await?;
     let entry = find_entry(entrance, request).await?;
     let returning = returning(entrance, request).await?;
     drop(share);
@@ -173,8 +173,7 @@ async fn returning(entrance: &Entrance, request: &SignUp) -> Result<Option<(User
     if account.is_active {
         return Err(AppError::EmailTaken);
     }
-    let mut db = entrance.db.acquire().await?;
-    throttle::count_failure(&mut db, entrance.policy(), Guesses::At(&email_key)).await?;
+    throttle::count_failure(&entrance.db, entrance.policy(), Guesses::At(&email_key)).await?;
     Ok(Some((account.id, account.password_hash)))
 }
 
@@ -290,85 +289,59 @@ pub(crate) async fn sign_in(
         }
     }
     let known = entrance.known_device(shown, &email_key).await?;
-    let (turn, guesses, attempts) = if let Some(id) = known {
-        (entrance.known(id).await?, Guesses::Of(id), vec![Attempts::Of(id)])
-    } else {
-        let attempts = vec![Attempts::At(device), Attempts::Anywhere];
-        (entrance.stranger(device).await?, Guesses::At(&email_key), attempts)
+    let (caller, attempt) = match known {
+        Some(id) => (
+            Caller::Device(id),
+            SignInAttempt { own: Attempts::Of(id), guesses: Guesses::Of(id), is_strange: false },
+        ),
+        None => (
+            Caller::Address(device.network()),
+            SignInAttempt {
+                own: Attempts::At(device),
+                guesses: Guesses::At(&email_key),
+                is_strange: true,
+            },
+        ),
     };
-    let share = entrance.connection(turn.caller()).await?;
-    let mut db = entrance.db.acquire().await?;
-    throttle::count_failure(&mut db, entrance.policy(), guesses).await?;
-    if known.is_none() {
-        // An attempt that the delay of its e-mail address refuses does not count overall.
-        throttle::count_attempt(&mut *db, entrance.policy(), Attempts::Anywhere).await?;
-    }
-    let account = find(&mut *db, &email_key).await?;
-    drop((db, share));
+    let (turn, share) = entrance.turn(caller).await?;
+    let account = attempt.count(&entrance.db, entrance.policy(), &email_key).await?;
+    drop(share);
     let hash = account.as_ref().map(|account| account.password_hash.as_str());
     let is_right = turn.verify(&request.password, hash).await?;
     let mut account = account.filter(|_| is_right).ok_or(AppError::InvalidCredentials)?;
-    let is_outdated = Passwords::is_outdated(&account.password_hash);
-    if is_outdated {
-        account.password_hash = turn.hash(&request.password).await?;
+    if Passwords::is_outdated(&account.password_hash) {
+        let hash = turn.hash(&request.password).await?;
+        account.replace_hash(&entrance.db, hash).await?;
     }
-    let caller = turn.caller();
     drop(turn);
 
     let share = entrance.connection(caller).await?;
-    let mut tx = begin(&entrance.db, "begin").await?;
-    let user = choose_workspace(&mut tx, account.id, request.workspace.as_deref()).await?;
-    let workspace_id = user.workspace_id;
-    throttle::forget_failures(&mut *tx, guesses).await?;
-    if is_outdated {
-        sqlx::query!(
-            "update users set password_hash = $2 where id = $1",
-            account.id as _,
-            account.password_hash
-        )
-        .execute(&mut *tx)
-        .await?;
-    }
-    let session = session::open(&mut tx, user, device).await?;
-    tx.commit().await?;
-    entrance.uncount(&attempts).await;
-    drop(share);
+    let mut db = entrance.db.acquire().await?;
+    let name = request.workspace.as_deref();
+    let workspace_id = choose_workspace(&mut db, account.id, name).await?;
+    let owner = (account.id, workspace_id);
+    let (session, count) = session::open(&mut *db, owner, device).await?;
+    entrance.uncount(&mut db, attempt).await;
+    drop((db, share));
     let device_id = known.unwrap_or_else(DeviceId::random);
     let device_token = entrance.device_key.issue(device_id, account.id, &account.password_hash);
-    entrance.end_least_used(workspace_id, account.id).await;
+    entrance.limit_sessions(&session.user, count).await;
     Ok(SignedIn { session, device_token })
 }
 
-/// An account's id and the hash that its password is checked against.
-pub(crate) struct Credentials {
-    pub(crate) id: UserId,
-    pub(crate) password_hash: String,
-}
-
-/// The account of this e-mail address.
-pub(crate) async fn find(db: impl PgExecutor<'_>, email_key: &str) -> Result<Option<Credentials>> {
-    let account = sqlx::query_as!(
-        Credentials,
-        "select id, password_hash from users where email_key = $1",
-        email_key
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(account)
-}
-
+/// The workspace of this name, in which the account must be active; none is no choice.
 async fn choose_workspace(
     db: &mut PgConnection,
     user_id: UserId,
     name: Option<&str>,
-) -> Result<User> {
-    let Some(name) = name else { return session::last_used(db, user_id, None).await };
+) -> Result<Option<WorkspaceId>> {
+    let Some(name) = name else { return Ok(None) };
     let name =
         WorkspaceName::try_from(name.to_owned()).map_err(|_| AppError::InvalidCredentials)?;
     let id = workspace::find_by_name(&mut *db, &name).await?;
     let id = id.ok_or(AppError::InvalidCredentials)?;
     match user::find(db, id, user_id).await {
-        Ok(user) => session::active(user),
+        Ok(user) => session::active(user).map(|user| Some(user.workspace_id)),
         Err(AppError::NotFound) => Err(AppError::InvalidCredentials),
         Err(error) => Err(error),
     }

@@ -4,19 +4,19 @@
 use std::sync::Arc;
 
 use axum::extract::FromRef;
+use fechatter_core::WorkspaceId;
 use fechatter_core::config::{AccountsConfig, Config};
 use fechatter_core::log::Log;
-use fechatter_core::{UserId, WorkspaceId};
-use sqlx::PgPool;
+use fechatter_core::user::User;
+use sqlx::{PgConnection, PgPool};
 use tracing::warn;
 
 use crate::AppState;
 use crate::error::Result;
-use crate::middlewares::device::Device;
 use crate::middlewares::limits::{Caller, ConnectionShare, RequestLimits};
-use crate::models::account;
+use crate::models::credentials;
 use crate::models::session::{self, Which};
-use crate::models::throttle::{self, Attempts};
+use crate::models::throttle::SignInAttempt;
 use crate::services::device_token::{DeviceId, DeviceKey, DeviceToken};
 use crate::services::password::{Passwords, Turn};
 
@@ -49,23 +49,13 @@ impl Entrance {
         &self.config.accounts
     }
 
-    /// A stranger's turn to have a password hashed, once their address may make another attempt.
-    pub(crate) async fn stranger(&self, device: &Device) -> Result<Turn> {
-        self.turn(Caller::Address(device.network()), Attempts::At(device)).await
-    }
-
-    /// The turn of a device that has signed in to the account before.
-    pub(crate) async fn known(&self, id: DeviceId) -> Result<Turn> {
-        self.turn(Caller::Device(id), Attempts::Of(id)).await
-    }
-
-    /// The cheapest check comes first: in memory, then for a hashing thread, then in the database.
-    async fn turn(&self, caller: Caller, attempts: Attempts<'_>) -> Result<Turn> {
+    /// A caller's turn to have a password hashed, and a database connection of the entrance's share. The
+    /// cheapest check comes first: in memory, then for a hashing thread.
+    pub(crate) async fn turn(&self, caller: Caller) -> Result<(Turn, ConnectionShare)> {
         self.limits.take(caller)?;
         let turn = self.passwords.turn(caller)?;
-        let _share = self.limits.connection_at_entrance(caller).await?;
-        throttle::count_attempt(&self.db, self.policy(), attempts).await?;
-        Ok(turn)
+        let share = self.connection(caller).await?;
+        Ok((turn, share))
     }
 
     /// Which of the tokens that a device shows is of the account of this e-mail address.
@@ -77,7 +67,7 @@ impl Entrance {
         let Some(first) = shown.first() else { return Ok(None) };
         self.limits.take(Caller::Device(first.id))?;
         let _share = self.limits.connection_at_entrance(Caller::Device(first.id)).await?;
-        let Some(account) = account::find(&self.db, email_key).await? else { return Ok(None) };
+        let Some(account) = credentials::find(&self.db, email_key).await? else { return Ok(None) };
         let is_theirs =
             |token: &&DeviceToken| self.device_key.is_of(token, account.id, &account.password_hash);
         Ok(shown.iter().find(is_theirs).map(|token| token.id))
@@ -98,25 +88,28 @@ impl Entrance {
         self.limits.connection_in(workspace_id, caller).await
     }
 
-    /// Takes attempts that have succeeded out of the count. Where this fails, they go on counting for the
-    /// rest of their minute.
-    pub(crate) async fn uncount(&self, attempts: &[Attempts<'_>]) {
-        let uncounted = throttle::uncount_attempts(&self.db, self.policy(), attempts).await;
-        if let Err(error) = uncounted {
+    /// Takes an attempt that has succeeded out of the counts. Where this fails, it goes on counting for the
+    /// rest of its minute.
+    pub(crate) async fn uncount(&self, db: &mut PgConnection, attempt: SignInAttempt<'_>) {
+        if let Err(error) = attempt.uncount(db, self.policy()).await {
             warn!(%error, "a sign-in that has succeeded goes on counting as an attempt");
         }
     }
 
     /// Ends the least recently used sessions of an account that has more than it may have. The newest
     /// has begun all the same: where this fails, the next sign-in does it.
-    pub(crate) async fn end_least_used(&self, workspace_id: WorkspaceId, user_id: UserId) {
-        let beyond = Which::BeyondNewest(self.config.limits.sessions_per_person);
+    pub(crate) async fn limit_sessions(&self, user: &User, count: i64) {
+        let allowed = self.config.limits.sessions_per_person;
+        if count <= allowed {
+            return;
+        }
         let ending = async {
-            let _share = self.connection_in(workspace_id, Caller::Person(user_id)).await?;
-            session::revoke(&self.db, &self.log, user_id, beyond).await
+            let caller = Caller::Person(user.id);
+            let _share = self.connection_in(user.workspace_id, caller).await?;
+            session::revoke(&self.db, &self.log, user.id, Which::BeyondNewest(allowed)).await
         };
         if let Err(error) = ending.await {
-            warn!(%error, %user_id, "sessions beyond the limit could not be ended");
+            warn!(%error, user_id = %user.id, "sessions beyond the limit could not be ended");
         }
     }
 }

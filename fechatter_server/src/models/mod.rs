@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub(crate) mod actor;
 pub(crate) mod chat;
+pub(crate) mod credentials;
 pub(crate) mod departure;
 pub(crate) mod directory;
 pub(crate) mod entrance;

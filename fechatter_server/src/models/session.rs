@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::error::{AppError, Result};
 use crate::middlewares::device::Device;
 use crate::middlewares::limits::{Caller, RequestLimits};
-use crate::models::{user, workspace};
+use crate::models::user;
 use crate::services::refresh_token::RefreshToken;
 
 /// A session and whom it speaks for.
@@ -23,21 +23,54 @@ pub(crate) struct Session {
     pub(crate) workspace: Workspace,
 }
 
-/// Opens a session for a person in a workspace; it lasts 30 days at most.
-pub(crate) async fn open(db: &mut PgConnection, user: User, device: &Device) -> Result<Session> {
+/// Opens a session for an account in this workspace, or else in the one that it used last; it lasts
+/// 30 days at most. Also returns how many sessions the account has now.
+pub(crate) async fn open(
+    db: impl PgExecutor<'_>,
+    (user_id, workspace_id): (UserId, Option<WorkspaceId>),
+    device: &Device,
+) -> Result<(Session, i64)> {
     let id = SessionId(Uuid::now_v7());
-    sqlx::query!(
-        "insert into sessions (id, user_id, workspace_id, expires_at, user_agent, ip)
-         values ($1, $2, $3, clock_timestamp() + interval '30 days', $4, $5)",
+    let row = sqlx::query!(
+        r#"with member as (
+               update workspace_members as m
+               set last_used_at = clock_timestamp()
+               where m.user_id = $2
+                 and m.status = 'Active'
+                 and m.workspace_id = coalesce($3, (
+                     select used.workspace_id
+                     from workspace_members as used
+                     where used.user_id = $2 and used.status = 'Active'
+                     order by used.last_used_at desc
+                     limit 1
+                 ))
+               returning m.workspace_id, m.user_id
+           ), session as (
+               insert into sessions (id, user_id, workspace_id, expires_at, user_agent, ip)
+               select $1, user_id, workspace_id, clock_timestamp() + interval '30 days', $4, $5
+               from member
+           )
+           select u as "user!: User", w as "workspace!: Workspace",
+                  (select count(*)
+                   from sessions as s
+                   where s.user_id = $2
+                     and s.revoked_at is null
+                     and s.expires_at > clock_timestamp()
+                     and s.rotated_at > clock_timestamp() - interval '14 days') as "others!"
+           from member as m
+           join user_objects as u on u.workspace_id = m.workspace_id and u.id = m.user_id
+           join workspace_objects as w on w.id = m.workspace_id"#,
         id as _,
-        user.id as _,
-        user.workspace_id as _,
+        user_id as _,
+        workspace_id as _,
         device.user_agent.as_deref(),
         device.address.to_string()
     )
-    .execute(&mut *db)
-    .await?;
-    speak_for(db, RefreshToken { session_id: id, generation: 1 }, user).await
+    .fetch_optional(db)
+    .await?
+    .ok_or(AppError::Suspended)?;
+    let token = RefreshToken { session_id: id, generation: 1 };
+    Ok((Session { token, user: row.user, workspace: row.workspace }, row.others + 1))
 }
 
 /// Exchanges a refresh token for the next one.
@@ -80,23 +113,13 @@ pub(crate) async fn refresh(
         revoke(db, log, found.user_id, Which::One(token.session_id)).await?;
         return Err(AppError::RefreshReused);
     }
-    let user = match workspace_id {
-        Some(id) => active(user::find(&mut *tx, id, found.user_id).await?)?,
-        None => last_used(&mut tx, found.user_id, Some(found.workspace_id)).await?,
-    };
     let generation = found.generation + i32::from(is_current);
-    sqlx::query!(
-        "update sessions
-         set generation = $2,
-             rotated_at = case when generation = $2 then rotated_at else clock_timestamp() end
-         where id = $1",
-        token.session_id as _,
-        generation
-    )
-    .execute(&mut *tx)
-    .await?;
     let token = RefreshToken { generation, ..token };
-    let session = speak_for(&mut tx, token, user).await?;
+    let choice = match workspace_id {
+        Some(id) => Choice::Only(id),
+        None => Choice::LastUsed(found.workspace_id),
+    };
+    let session = speak_for(&mut tx, token, found.user_id, choice).await?;
     tx.commit().await?;
     Ok(session)
 }
@@ -108,13 +131,18 @@ pub(crate) async fn switch(
     user_id: UserId,
     workspace_id: WorkspaceId,
 ) -> Result<Session> {
-    let mut tx = begin(db, "begin").await?;
-    let user = active(user::find(&mut *tx, workspace_id, user_id).await?)?;
+    let mut db = db.acquire().await?;
     // The refresh token stays as it is, so its generation is not needed.
     let token = RefreshToken { session_id, generation: 0 };
-    let session = speak_for(&mut tx, token, user).await?;
-    tx.commit().await?;
-    Ok(session)
+    speak_for(&mut db, token, user_id, Choice::Only(workspace_id)).await
+}
+
+/// The workspace that a session is to speak for.
+#[derive(Debug, Clone, Copy)]
+enum Choice {
+    Only(WorkspaceId),
+    /// This one, or else the one that the account used last.
+    LastUsed(WorkspaceId),
 }
 
 /// A selection of an account's sessions.
@@ -215,48 +243,65 @@ async fn workspaces_of(db: impl PgExecutor<'_>, user_id: UserId) -> Result<Vec<W
     Ok(workspaces)
 }
 
-/// The workspace that an account used last, of those in which it is active; `preferred` first.
-pub(crate) async fn last_used(
-    db: &mut PgConnection,
-    user_id: UserId,
-    preferred: Option<WorkspaceId>,
-) -> Result<User> {
-    let id = sqlx::query_scalar!(
-        "select workspace_id
-         from workspace_members
-         where user_id = $1 and status = 'Active'
-         order by workspace_id = $2 desc nulls last, last_used_at desc
-         limit 1",
-        user_id as _,
-        preferred as _
-    )
-    .fetch_optional(&mut *db)
-    .await?;
-    user::find(db, id.ok_or(AppError::Suspended)?, user_id).await
-}
-
 /// The person, unless suspended.
 pub(crate) fn active(user: User) -> Result<User> {
     if user.status == UserStatus::Active { Ok(user) } else { Err(AppError::Suspended) }
 }
 
-/// Notes which workspace the session speaks for.
-async fn speak_for(db: &mut PgConnection, token: RefreshToken, user: User) -> Result<Session> {
-    sqlx::query!(
-        "with member as (
-             update workspace_members
-             set last_used_at = clock_timestamp()
-             where workspace_id = $2 and user_id = $3
-         )
-         update sessions set workspace_id = $2 where id = $1",
+/// Lets a session speak for a workspace in which its account is active, and gives it this generation,
+/// unless that is 0.
+async fn speak_for(
+    db: &mut PgConnection,
+    token: RefreshToken,
+    user_id: UserId,
+    choice: Choice,
+) -> Result<Session> {
+    let (only, preferred) = match choice {
+        Choice::Only(id) => (Some(id), None),
+        Choice::LastUsed(id) => (None, Some(id)),
+    };
+    let row = sqlx::query!(
+        r#"with member as (
+               update workspace_members as m
+               set last_used_at = clock_timestamp()
+               where m.user_id = $2
+                 and m.status = 'Active'
+                 and m.workspace_id = coalesce($4, (
+                     select used.workspace_id
+                     from workspace_members as used
+                     where used.user_id = $2 and used.status = 'Active'
+                     order by used.workspace_id = $5 desc, used.last_used_at desc
+                     limit 1
+                 ))
+               returning m.workspace_id, m.user_id
+           ), session as (
+               update sessions as s
+               set workspace_id = m.workspace_id,
+                   generation = greatest(s.generation, $3),
+                   rotated_at = case when s.generation < $3 then clock_timestamp() else s.rotated_at end
+               from member as m
+               where s.id = $1
+           )
+           select u as "user!: User", w as "workspace!: Workspace"
+           from member as m
+           join user_objects as u on u.workspace_id = m.workspace_id and u.id = m.user_id
+           join workspace_objects as w on w.id = m.workspace_id"#,
         token.session_id as _,
-        user.workspace_id as _,
-        user.id as _
+        user_id as _,
+        token.generation,
+        only as _,
+        preferred as _
     )
-    .execute(&mut *db)
+    .fetch_optional(&mut *db)
     .await?;
-    let workspace = workspace::find(db, user.workspace_id).await?;
-    Ok(Session { token, user, workspace })
+    match (row, only) {
+        (Some(row), _) => Ok(Session { token, user: row.user, workspace: row.workspace }),
+        // Not a member of it, if not suspended.
+        (None, Some(id)) => {
+            Err(user::find(db, id, user_id).await.err().unwrap_or(AppError::Suspended))
+        }
+        (None, None) => Err(AppError::Suspended),
+    }
 }
 
 /// Whom a refresh token's session speaks for, unless it has ended.

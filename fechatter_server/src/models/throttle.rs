@@ -5,11 +5,13 @@
 use std::iter;
 use std::time::Duration;
 
+use fechatter_core::UserId;
 use fechatter_core::config::AccountsConfig;
-use sqlx::{PgConnection, PgExecutor, PgPool};
+use sqlx::{PgExecutor, PgPool};
 
 use crate::error::{AppError, Result};
 use crate::middlewares::device::Device;
+use crate::models::credentials::Credentials;
 use crate::services::device_token::DeviceId;
 
 /// Buckets of attempts to sign in or up.
@@ -59,72 +61,37 @@ impl Guesses<'_> {
     }
 }
 
-/// Counts an attempt to sign in or up, and refuses the ones beyond the configured number a minute. In
-/// a transaction of its own, whose commit waits for nothing.
+/// Counts an attempt to sign up, as long as it is within the configured number a minute of each kind, in
+/// this order. In a transaction of its own, whose commit waits for nothing.
 pub(crate) async fn count_attempt(
     db: impl PgExecutor<'_>,
     limits: &AccountsConfig,
-    attempts: Attempts<'_>,
+    attempts: [Attempts<'_>; 2],
 ) -> Result<()> {
-    let (buckets, allowed) = attempts.buckets(limits);
+    let (mut buckets, mut allowed) = (Vec::new(), Vec::new());
+    for attempts in attempts {
+        let (more, each) = attempts.buckets(limits);
+        buckets.extend(more);
+        allowed.extend(each);
+    }
     let wait = sqlx::query_scalar!("select count_attempts($1, $2)", &buckets, &allowed)
         .fetch_one(db)
         .await?;
     wait.map_or(Ok(()), |seconds| Err(rate_limited(seconds)))
 }
 
-/// Takes attempts that have succeeded out of the count.
-pub(crate) async fn uncount_attempts(
-    db: &PgPool,
-    limits: &AccountsConfig,
-    attempts: &[Attempts<'_>],
-) -> sqlx::Result<()> {
-    let buckets: Vec<_> = attempts.iter().flat_map(|of| of.buckets(limits).0).collect();
-    sqlx::query!("select uncount_attempts($1)", &buckets).execute(db).await?;
-    Ok(())
-}
-
-/// Counts a failure before the password is looked at, so that guesses made at the same time count
-/// too; refuses while the delay of earlier ones runs: none for the free failures, then 1, 2, 4 …
-/// 60 s. An hour without a failure forgets them.
+/// Counts a wrong password before the password is looked at; refuses while the delay of earlier ones
+/// runs. In a transaction of its own, whose commit waits for nothing.
 pub(crate) async fn count_failure(
-    db: &mut PgConnection,
+    db: impl PgExecutor<'_>,
     limits: &AccountsConfig,
     guesses: Guesses<'_>,
 ) -> Result<()> {
-    let bucket = guesses.bucket();
-    let counted = sqlx::query_scalar!(
-        "with lazily as (select set_config('synchronous_commit', 'off', true))
-         insert into signin_failures as old (email_key, failures, last_failed_at)
-         select $1, 1, clock_timestamp() from lazily
-         on conflict (email_key) do update set
-             failures = case when old.last_failed_at > clock_timestamp() - interval '1 hour'
-                 then old.failures + 1 else 1 end,
-             last_failed_at = clock_timestamp()
-         where old.failures < $2
-            or old.last_failed_at + least(60, power(2, least(old.failures - $2, 6)))
-                * interval '1 second' <= clock_timestamp()
-         returning failures",
-        bucket,
-        limits.free_failures
-    )
-    .fetch_optional(&mut *db)
-    .await?;
-    if counted.is_some() {
-        return Ok(());
-    }
-    let wait = sqlx::query_scalar!(
-        r#"select extract(epoch from last_failed_at
-               + least(60, power(2, least(failures - $2, 6))) * interval '1 second'
-               - clock_timestamp())::float8 as "wait!"
-           from signin_failures
-           where email_key = $1"#,
-        bucket,
-        limits.free_failures
-    )
-    .fetch_optional(db)
-    .await?;
-    Err(rate_limited(wait.unwrap_or(1.0)))
+    let wait =
+        sqlx::query_scalar!("select count_failure($1, $2)", guesses.bucket(), limits.free_failures)
+            .fetch_one(db)
+            .await?;
+    wait.map_or(Ok(()), |seconds| Err(rate_limited(seconds)))
 }
 
 /// Forgets failures after a success.
@@ -135,6 +102,66 @@ pub(crate) async fn forget_failures(
     let bucket = guesses.bucket();
     sqlx::query!("delete from signin_failures where email_key = $1", bucket).execute(db).await?;
     Ok(())
+}
+
+/// All that an attempt to sign in counts as.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SignInAttempt<'a> {
+    /// Of the client.
+    pub(crate) own: Attempts<'a>,
+    pub(crate) guesses: Guesses<'a>,
+    /// Whether it is one of [`Attempts::Anywhere`], too.
+    pub(crate) is_strange: bool,
+}
+
+impl SignInAttempt<'_> {
+    /// Counts it, unless something refuses it; finds the account of this e-mail address. In a
+    /// transaction of its own, whose commit waits for nothing.
+    pub(crate) async fn count(
+        self,
+        db: impl PgExecutor<'_>,
+        limits: &AccountsConfig,
+        email_key: &str,
+    ) -> Result<Option<Credentials>> {
+        let (own, own_allowed) = self.own.buckets(limits);
+        let (overall, overall_allowed) = self.overall(limits);
+        let found = sqlx::query!(
+            r#"select wait, user_id as "user_id: UserId", password_hash
+               from count_sign_in($1, $2, $3, $4, $5, $6, $7)"#,
+            &own,
+            &own_allowed,
+            self.guesses.bucket(),
+            limits.free_failures,
+            &overall,
+            &overall_allowed,
+            email_key
+        )
+        .fetch_one(db)
+        .await?;
+        if let Some(seconds) = found.wait {
+            return Err(rate_limited(seconds));
+        }
+        let account = found.user_id.zip(found.password_hash);
+        Ok(account.map(|(id, password_hash)| Credentials { id, password_hash }))
+    }
+
+    /// Takes it out of the counts, because it has succeeded, and forgets the failures before it.
+    pub(crate) async fn uncount(
+        self,
+        db: impl PgExecutor<'_>,
+        limits: &AccountsConfig,
+    ) -> sqlx::Result<()> {
+        let (own, _) = self.own.buckets(limits);
+        let (overall, _) = self.overall(limits);
+        sqlx::query!("select uncount_sign_in($1, $2, $3)", &own, self.guesses.bucket(), &overall)
+            .execute(db)
+            .await?;
+        Ok(())
+    }
+
+    fn overall(self, limits: &AccountsConfig) -> (Vec<String>, Vec<i32>) {
+        if self.is_strange { Attempts::Anywhere.buckets(limits) } else { Default::default() }
+    }
 }
 
 /// Removes counters that have no effect any more.

@@ -25,14 +25,8 @@ pub(crate) async fn find_ever(
     workspace_id: WorkspaceId,
     user_id: UserId,
 ) -> Result<User> {
-    let user = sqlx::query_as!(
-        User,
-        "select u.id, m.fullname, u.email, m.status, u.created_at, m.workspace_id, m.role, m.title,
-                null::text as avatar_url
-         from workspace_members as m
-         join users as u on u.id = m.user_id
-         where m.workspace_id = $1
-           and m.user_id = $2",
+    let user = sqlx::query_scalar!(
+        r#"select u as "user!: User" from user_objects as u where workspace_id = $1 and id = $2"#,
         workspace_id as _,
         user_id as _
     )
@@ -65,23 +59,22 @@ pub(crate) async fn list(
     let [after] = filter.cursor.as_deref().map_or(Ok([0]), page::read_cursor)?;
     let ids = filter.ids.as_deref().map(|ids| page::ids::<UserId>("ids", ids)).transpose()?;
     let q = search_key(filter.q.as_deref())?;
-    let mut users = sqlx::query_as!(
-        User,
-        "select u.id, m.fullname, u.email, m.status, u.created_at, m.workspace_id, m.role, m.title,
-                null::text as avatar_url
-         from workspace_members as m
-         join users as u on u.id = m.user_id
-         where m.workspace_id = $1
-           and m.user_id > $2
-           and (m.left_at is null or m.user_id = any($6))
-           and ($3::text is null
-                or strpos(m.fullname_key, $3) > 0
-                or strpos(u.email_key, $3) > 0)
-           and ($4::text is null or m.role = $4)
-           and ($5::text is null or m.status = $5)
-           and ($6::bigint[] is null or m.user_id = any($6))
-         order by m.user_id
-         limit $7",
+    let mut users = sqlx::query_scalar!(
+        r#"select object as "user!: User"
+           from workspace_members as m
+           join users as u on u.id = m.user_id
+           join user_objects as object on object.workspace_id = m.workspace_id and object.id = m.user_id
+           where m.workspace_id = $1
+             and m.user_id > $2
+             and (m.left_at is null or m.user_id = any($6))
+             and ($3::text is null
+                  or strpos(m.fullname_key, $3) > 0
+                  or strpos(u.email_key, $3) > 0)
+             and ($4::text is null or m.role = $4)
+             and ($5::text is null or m.status = $5)
+             and ($6::bigint[] is null or m.user_id = any($6))
+           order by m.user_id
+           limit $7"#,
         workspace_id as _,
         after,
         q,

@@ -51,9 +51,8 @@ pub(crate) struct JoinRequest {
 }
 
 pub(crate) async fn find(db: impl PgExecutor<'_>, id: WorkspaceId) -> Result<Workspace> {
-    let workspace = sqlx::query_as!(
-        Workspace,
-        "select id, name, owner_id, created_at, join_policy from workspaces where id = $1",
+    let workspace = sqlx::query_scalar!(
+        r#"select w as "workspace!: Workspace" from workspace_objects as w where id = $1"#,
         id as _
     )
     .fetch_optional(db)
@@ -83,28 +82,19 @@ pub(crate) async fn find_by_name(
 
 /// The workspaces in which an account is active. One that has suspended it tells it nothing any more.
 pub(crate) async fn list(db: &PgPool, user_id: UserId) -> Result<Vec<WorkspaceWithRole>> {
-    let rows = sqlx::query!(
-        "select w.id, w.name, w.owner_id, w.created_at, w.join_policy, m.role
-         from workspace_members as m
-         join workspaces as w on w.id = m.workspace_id
-         where m.user_id = $1
-           and m.status = 'Active'
-         order by w.id",
+    let workspaces = sqlx::query_as!(
+        WorkspaceWithRole,
+        r#"select w as "workspace!: Workspace", m.role
+           from workspace_members as m
+           join workspace_objects as w on w.id = m.workspace_id
+           where m.user_id = $1
+             and m.status = 'Active'
+           order by w.id"#,
         user_id as _
     )
     .fetch_all(db)
     .await?;
-    let with_role = rows.into_iter().map(|row| WorkspaceWithRole {
-        workspace: Workspace {
-            id: row.id,
-            name: row.name,
-            owner_id: row.owner_id,
-            created_at: row.created_at,
-            join_policy: row.join_policy,
-        },
-        role: row.role,
-    });
-    Ok(with_role.collect())
+    Ok(workspaces)
 }
 
 /// Creates a workspace and its log with its owner in it; none if the name is taken.

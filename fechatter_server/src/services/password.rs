@@ -129,11 +129,6 @@ impl Passwords {
 }
 
 impl Turn {
-    /// Whose turn it is.
-    pub(crate) fn caller(&self) -> Caller {
-        self.caller
-    }
-
     /// The hash of a password, as a PHC string.
     pub(crate) async fn hash(&self, password: &Password) -> Result<String> {
         let password = password.clone();

@@ -203,7 +203,7 @@ async fn the_database_has_the_functions_of_this_version_after_a_migration() {
     assert_eq!(bodies(&app.db).await, expected);
 
     sqlx::raw_sql(
-        "drop function uncount_attempts;
+        "drop function uncount_sign_in;
          create or replace function count_attempts(buckets text[], allowed integer[])
          returns float8 language sql as 'select 1.0'",
     )
@@ -239,7 +239,7 @@ async fn this_version_goes_back_to_work_with_a_newer_schema_that_serves_it() {
     let app = TestApp::start().await;
     let newest = MIGRATOR.iter().last().unwrap().version;
     comes_to_a_later_version(&app, newest).await;
-    let later = "create or replace function uncount_attempts(buckets text[]) returns void
+    let later = "create or replace function uncount_sign_in(own text[], guesses text, overall text[]) returns void
                  language sql as 'select'";
     sqlx::raw_sql(later).execute(&app.db).await.unwrap();
     let before = bodies(&app.db).await;
@@ -280,7 +280,7 @@ async fn a_database_with_other_migrations_is_refused() {
 #[tokio::test]
 async fn an_older_version_does_not_put_its_functions_back() {
     let app = TestApp::start().await;
-    let newer = "create or replace function uncount_attempts(buckets text[]) returns void
+    let newer = "create or replace function uncount_sign_in(own text[], guesses text, overall text[]) returns void
                  language sql as 'select'";
     sqlx::raw_sql(newer).execute(&app.db).await.unwrap();
     app.sql("update schema_state set code_version = 1000, code_digest = ''").await;
