@@ -71,7 +71,9 @@ pub(crate) async fn list(
     only: Option<ChatId>,
     archived: Option<bool>,
 ) -> Result<Vec<ChatSidebar>> {
-    // Unread messages are counted only where there are newer ones than the last read. The
+    // Unread messages are counted only where there are newer ones than the last read, and in their
+    // order: without it PostgreSQL looks for the first hundred in the whole table where one chat has
+    // most of all messages. The
     // optional conditions are `coalesce`: of `$3 is null or …` PostgreSQL believes that it hardly
     // ever holds, and then tries all chats there are for a membership.
     let rows = sqlx::query!(
@@ -116,6 +118,7 @@ pub(crate) async fn list(
                      and m.sender_id <> $2
                      and m.kind <> 'system'
                      and m.deleted_at is null
+                   order by m.seq
                    limit $5
                ) as counted
            ) as unread

@@ -179,6 +179,34 @@ impl Hot {
     }
 }
 
+/// As when statistics were last made before there were other chats: a chat's first few messages look as
+/// if they were soon found by reading all messages.
+#[tokio::test]
+async fn what_is_unread_is_counted_by_index_where_one_chat_has_nearly_all_messages() {
+    let list = HOT.iter().find(|hot| hot.name == "the list of chats").unwrap();
+    let app = TestApp::start().await;
+    let mut db = filled(&app.db).await;
+    let uneven = [
+        "delete from messages where chat_id > 1",
+        "update chat_members set last_read_seq = 0",
+        "vacuum full analyze messages",
+        "insert into messages
+             (workspace_id, chat_id, seq, sender_id, content, idempotency_key, digest)
+         select 1, chat_id, 1, 1, 'Hello', gen_random_uuid(), ''
+         from chat_members
+         where user_id = 38 and chat_id > 1",
+    ];
+    for statement in uneven {
+        sqlx::query(statement).execute(&mut db).await.unwrap();
+    }
+
+    prepare(&mut db, 0, &list.text(&recorded())).await;
+    for mode in ["force_custom_plan", "force_generic_plan"] {
+        let plan = list.run(&mut db, 0, mode).await;
+        assert!(read_whole(&plan).iter().all(|table| *table != "messages"), "{plan:#}");
+    }
+}
+
 /// The connection that reads what is new stays, and so does its plan.
 #[tokio::test]
 async fn the_tail_touches_few_pages_even_as_planned_when_there_was_nothing() {
