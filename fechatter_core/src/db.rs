@@ -99,22 +99,39 @@ const PARAMETERS: [&str; 17] = [
     "user",
 ];
 
-/// A pool that connects when it is first used.
+/// A pool that opens so many connections now, one after the other, and the others when they are first
+/// used: a crowd that comes all at once does not also wait for PostgreSQL to start them all.
 ///
 /// Its connections let nobody wait long for anything: a transaction that stands idle (its process
 /// is frozen) loses the log's lock after 1 s, a lock is waited for 2 s, a statement runs 5 s.
-#[must_use]
-pub fn connect(options: PgConnectOptions, config: &DatabaseConfig) -> PgPool {
-    PgPoolOptions::new()
+pub async fn connect(options: PgConnectOptions, config: &DatabaseConfig, now: u32) -> PgPool {
+    let pool = PgPoolOptions::new()
         .max_connections(config.max_connections)
+        .min_connections(now)
         .acquire_timeout(Duration::from_secs(3))
         // After a failover, those that lead nowhere good are gone in minutes.
         .max_lifetime(LIFETIME)
         .after_connect(|connection, _| Box::pin(limit(connection)))
         .before_acquire(|_, met| Box::pin(async move { Ok(!is_suspect(met.age)) }))
-        .connect_lazy_with(options)
+        .connect_lazy_with(options);
+    // A database that does not answer is not waited for.
+    let _ = timeout(UNTIL_OPEN, open(&pool, now)).await;
+    pool
 }
 
+/// Opens so many connections, as far as the database lets it.
+async fn open(pool: &PgPool, count: u32) {
+    let mut opened = Vec::new();
+    for _ in 0..count {
+        match pool.acquire().await {
+            Ok(connection) => opened.push(connection),
+            Err(_) => break,
+        }
+    }
+}
+
+/// How long the first connections may take.
+const UNTIL_OPEN: Duration = Duration::from_secs(1);
 /// How long a connection is used.
 const LIFETIME: Duration = Duration::from_mins(5);
 const LIMITS: [(&str, &str); 5] = [

@@ -129,7 +129,9 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let (verifier, signer, refresh_key) = keys(&config)?;
     let clock = verifier.clock().clone();
-    let db = db::connect(db::options(&config.database, APPLICATION)?, &config.database);
+    let options = db::options(&config.database, APPLICATION)?;
+    // Half of them, with which a crowd is served until there are more.
+    let db = db::connect(options, &config.database, config.database.max_connections / 2).await;
     let log = Log::new(db.clone());
     let log = log.with_writers_per_log(config.limits.log_connections_per_workspace);
     let limits = RequestLimits::new(&config);

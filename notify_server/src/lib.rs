@@ -101,7 +101,8 @@ pub async fn serve(
     let verifier = Verifier::new(&config.auth.public_keys)?;
     let clock = verifier.clock().clone();
     let options = db::options(&config.database, APPLICATION)?;
-    let db = db::connect(options.clone(), &config.database);
+    let now = config.database.max_connections / 4;
+    let db = db::connect(options.clone(), &config.database, now).await;
     let hub = Arc::new(Hub::new(RecentLimits {
         events: config.notify.recent_events,
         bytes: config.notify.recent_mebibytes * 1024 * 1024,

@@ -24,7 +24,7 @@ const CALLERS_PER_CLASS: usize = 18;
 
 /// Hashes that one caller, and all callers, may ask for each second, and at once, and still be taken for
 /// people who sign in now and then.
-const OCCASIONAL_PER_CALLER: (u32, u32) = (1, 2);
+const OCCASIONAL_PER_CALLER: (u32, u32) = (1, 1);
 const OCCASIONAL_IN_ALL: (u32, u32) = (10, 10);
 
 /// A worker's, for one hash after the other. Where each hash took its own and gave it back, the
