@@ -12,13 +12,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use fechatter_core::UserId;
-use fechatter_core::http::ApiError;
+use fechatter_core::http::{ApiError, Requester};
 use fechatter_core::rate::Rates;
 use fechatter_core::token::{self, AuthUser, Verifier};
 use futures_util::stream;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
-use tracing::Span;
 
 use crate::admissions::{Admissions, Full};
 use crate::database::Database;
@@ -69,7 +68,6 @@ impl FromRequestParts<App> for Request {
             .or(given.as_deref())
             .ok_or_else(|| ApiError::unauthenticated("unauthenticated", "sign in first"))?;
         let user = app.verifier.verify(token)?;
-        Span::current().record("user_id", user.id.0);
 
         // The last one is the newest: some clients add one at each attempt, and proxies join them.
         let mut headers = parts.headers.get_all("last-event-id").iter();
@@ -92,10 +90,13 @@ impl FromRequestParts<App> for Request {
 }
 
 /// One person's stream, from where they ask on, until it ends.
-pub(crate) async fn events(
-    State(app): State<App>,
-    Request { user, asked }: Request,
-) -> Result<Response, ApiError> {
+pub(crate) async fn events(State(app): State<App>, Request { user, asked }: Request) -> Response {
+    let mut response = open(app, user, asked).await.into_response();
+    response.extensions_mut().insert(Requester(user.id));
+    response
+}
+
+async fn open(app: App, user: AuthUser, asked: Asked) -> Result<Response, ApiError> {
     if app.shutdown.is_cancelled() {
         return Err(ApiError::unavailable("the server is about to stop"));
     }

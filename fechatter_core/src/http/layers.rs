@@ -14,13 +14,12 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
-use tower_http::trace::TraceLayer;
-use tracing::{Span, debug, error, field, info, info_span};
+use tracing::{Instrument, debug, error, info, info_span};
 use uuid::Uuid;
 
 use super::ApiError;
 use super::well_formed::well_formed;
-use crate::metrics;
+use crate::{UserId, metrics};
 
 const STANDARD_METHODS: [Method; 7] = [
     Method::GET,
@@ -49,26 +48,24 @@ pub struct Shared {
 #[derive(Debug, Clone)]
 pub struct RequestId(pub String);
 
+/// The person whose request was answered, in the extensions of the answer: for its log line.
+#[derive(Debug, Clone, Copy)]
+pub struct Requester(pub UserId);
+
 /// Puts the shared layers around a router: request id, one log line a request, errors in their one
 /// form, security headers, CORS, and refusals of what is [not well formed](super::well_formed).
 pub fn shared<S: Clone + Send + Sync + 'static>(router: Router<S>, shared: &Shared) -> Router<S> {
     let hsts = shared.hsts.map(|seconds| HeaderValue::try_from(format!("max-age={seconds}")));
     let hsts = hsts.and_then(Result::ok);
-    let log: fn(&Response, Duration, &Span) =
-        if shared.is_for_probes { log_probe } else { log_response };
+    let is_for_probes = shared.is_for_probes;
     router
         .layer(CatchPanicLayer::custom(panicked))
         .layer(cors(&shared.allowed_origins))
         // Outside of CORS, which answers preflights.
         .layer(middleware::from_fn(well_formed))
-        .layer(middleware::from_fn(move |request, next| envelope(request, next, hsts.clone())))
-        .layer(
-            TraceLayer::new_for_http()
-                .make_span_with(request_span)
-                .on_request(())
-                .on_response(log)
-                .on_failure(()),
-        )
+        .layer(middleware::from_fn(move |request, next| {
+            envelope(request, next, hsts.clone(), is_for_probes)
+        }))
         .layer(middleware::from_fn(identify))
 }
 
@@ -78,7 +75,9 @@ async fn identify(mut request: Request, next: Next) -> Response {
     let id = given.filter(|id| is_request_id(id)).map(ToOwned::to_owned);
     let id = RequestId(id.unwrap_or_else(|| Uuid::now_v7().to_string()));
     request.extensions_mut().insert(id.clone());
-    let mut response = next.run(request).await;
+    // Of the id alone: all that a span has is written out for each request, whether somebody logs or not.
+    let span = info_span!("request", request_id = id.0);
+    let mut response = next.run(request).instrument(span).await;
     if let Ok(value) = HeaderValue::try_from(id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -90,8 +89,13 @@ fn is_request_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// Writes errors in their one form and the headers that every answer has.
-async fn envelope(request: Request, next: Next, hsts: Option<HeaderValue>) -> Response {
+/// Writes errors in their one form, the headers that every answer has, and the request's one log line.
+async fn envelope(
+    request: Request,
+    next: Next,
+    hsts: Option<HeaderValue>,
+    is_for_probes: bool,
+) -> Response {
     let started = Instant::now();
     let RequestId(id) =
         request.extensions().get::<RequestId>().cloned().unwrap_or(RequestId(String::new()));
@@ -100,6 +104,14 @@ async fn envelope(request: Request, next: Next, hsts: Option<HeaderValue>) -> Re
     let mut response = next.run(request).await;
     let status = response.status();
     count(&method, route.as_ref(), status, started.elapsed());
+    let path = route.as_ref().map_or("-", MatchedPath::as_str);
+    let user_id = response.extensions().get::<Requester>().map(|requester| requester.0.0);
+    let (status_code, ms) = (status.as_u16(), milliseconds(started.elapsed()));
+    if is_for_probes {
+        debug!(parent: None, %method, path, request_id = id, user_id, status = status_code, ms, "answered");
+    } else {
+        info!(parent: None, %method, path, request_id = id, user_id, status = status_code, ms, "answered");
+    }
     if status.is_client_error() || status.is_server_error() {
         response = render(response, &id);
     }
@@ -156,21 +168,6 @@ fn render(response: Response, request_id: &str) -> Response {
         parts.headers.entry(RETRY_AFTER).or_insert(HeaderValue::from_static("1"));
     }
     Response::from_parts(parts, body.into_body())
-}
-
-/// One span a request; its fields stand on the request's one log line.
-fn request_span(request: &Request) -> Span {
-    let path = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str);
-    let id = request.extensions().get::<RequestId>().map_or("-", |id| &id.0);
-    info_span!("request", method = %request.method(), path, request_id = id, user_id = field::Empty)
-}
-
-fn log_response(response: &Response, latency: Duration, _span: &Span) {
-    info!(status = response.status().as_u16(), ms = milliseconds(latency), "answered");
-}
-
-fn log_probe(response: &Response, latency: Duration, _span: &Span) {
-    debug!(status = response.status().as_u16(), ms = milliseconds(latency), "answered");
 }
 
 /// In tenths.

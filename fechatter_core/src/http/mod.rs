@@ -17,7 +17,7 @@ mod well_formed;
 pub use address::network;
 pub use connections::{ConnectionLimits, OpenConnection};
 pub use error::{ApiError, Detail, ErrorBody};
-pub use layers::{RequestId, Shared, shared};
+pub use layers::{RequestId, Requester, Shared, shared};
 pub use operations::{Ask, Operations, operations};
 pub use serve::{Listeners, Peer, serve};
 pub use socket::Watched;

@@ -13,9 +13,10 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use fechatter_core::finish::Finish;
+use fechatter_core::http::Requester;
 use fechatter_core::token::{self, AuthUser};
 use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 use crate::error::{AppError, Result};
 use crate::middlewares::bytes_in_flight::{Counted, SMALL};
@@ -57,9 +58,14 @@ pub(crate) async fn admit(State(app): State<AppState>, request: Request, next: N
     if let Err(error) = app.parameters.check(&request, user.is_some()) {
         return error.into_response();
     }
+    let Some(user) = user else { return next.run(request).await };
+    let mut response = admit_user(app, user, request, next).await;
+    response.extensions_mut().insert(Requester(user.id));
+    response
+}
+
+async fn admit_user(app: AppState, user: AuthUser, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let Some(user) = user else { return next.run(Request::from_parts(parts, body)).await };
-    Span::current().record("user_id", user.id.0);
     let (body, counted) = match receive(&app.limits, &user, body).await {
         Ok(received) => received,
         Err(error) => return error.into_response(),
