@@ -28,7 +28,7 @@ pub(crate) struct Outbox {
 
 #[derive(Debug, Default)]
 struct Queue {
-    // Without memory while it is empty, which is nearly always.
+    // With memory for a few at most while it is empty, which is nearly always.
     frames: VecDeque<Frame>,
     bytes: usize,
     // True while this one is counted as crowded.
@@ -49,10 +49,10 @@ pub(crate) enum End {
     Reset(ResetReason, Cursor),
 }
 
-/// What a stream takes.
+/// What a stream has taken.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    Frames(VecDeque<Frame>),
+    Frames,
     End(End),
 }
 
@@ -129,13 +129,18 @@ impl Outbox {
         self.queue().frames.len()
     }
 
-    /// Takes what comes next, as much as is good to write at once.
-    pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Next> {
+    /// Takes what comes next into the hand, which is empty, as much as is good to write at once. The memory
+    /// of the hand is for the frames that come after these.
+    pub(crate) fn poll_next(
+        &self,
+        context: &mut Context<'_>,
+        hand: &mut VecDeque<Frame>,
+    ) -> Poll<Next> {
         let queue = &mut *self.queue();
         if !queue.frames.is_empty() {
-            let taken = queue.take();
+            queue.take(hand);
             queue.count_among(&self.crowded);
-            return Poll::Ready(Next::Frames(taken));
+            return Poll::Ready(Next::Frames);
         }
         match queue.end {
             Some(end) => Poll::Ready(Next::End(end)),
@@ -166,19 +171,19 @@ impl Drop for Outbox {
 }
 
 impl Queue {
-    fn take(&mut self) -> VecDeque<Frame> {
+    fn take(&mut self, hand: &mut VecDeque<Frame>) {
         if self.frames.len() <= TAKEN_FRAMES && self.bytes <= TAKEN_BYTES {
             self.bytes = 0;
-            return std::mem::take(&mut self.frames);
+            std::mem::swap(&mut self.frames, hand);
+            return;
         }
         let mut bytes = 0;
         let fitting = self.frames.iter().take(TAKEN_FRAMES).take_while(|frame| {
             bytes += frame.len();
             bytes <= TAKEN_BYTES
         });
-        let taken: VecDeque<_> = self.frames.drain(..fitting.count().max(1)).collect();
-        self.bytes -= taken.iter().map(Frame::len).sum::<usize>();
-        taken
+        hand.extend(self.frames.drain(..fitting.count().max(1)));
+        self.bytes -= hand.iter().map(Frame::len).sum::<usize>();
     }
 
     /// Counts this one among those that are more than half full, if it is.
@@ -206,15 +211,17 @@ impl Queue {
 mod tests {
     use super::*;
 
-    const SLOW: Poll<Next> = Poll::Ready(Next::End(End::Goodbye(GoodbyeReason::SlowConsumer)));
+    const SLOW: Poll<Taken> = Poll::Ready(Err(End::Goodbye(GoodbyeReason::SlowConsumer)));
     const REVOKED: End = End::Goodbye(GoodbyeReason::SessionRevoked);
 
     fn frame(length: usize) -> Frame {
         Frame::raw(vec![b'x'; length])
     }
 
-    fn frames<const N: usize>(lengths: [usize; N]) -> Poll<Next> {
-        Poll::Ready(Next::Frames(lengths.map(frame).into()))
+    type Taken = Result<VecDeque<Frame>, End>;
+
+    fn frames<const N: usize>(lengths: [usize; N]) -> Poll<Taken> {
+        Poll::Ready(Ok(lengths.map(frame).into()))
     }
 
     impl Outbox {
@@ -226,8 +233,13 @@ mod tests {
             self.end(end, &mut Takers::default());
         }
 
-        fn next(&self) -> Poll<Next> {
-            self.poll_next(&mut Context::from_waker(Waker::noop()))
+        fn next(&self) -> Poll<Taken> {
+            let mut hand = VecDeque::new();
+            let next = self.poll_next(&mut Context::from_waker(Waker::noop()), &mut hand);
+            next.map(|next| match next {
+                Next::Frames => Ok(hand),
+                Next::End(end) => Err(end),
+            })
         }
     }
 
@@ -241,7 +253,7 @@ mod tests {
         outbox.takes(frame(3));
 
         assert_eq!(outbox.next(), frames([1, 2]));
-        assert_eq!(outbox.next(), Poll::Ready(Next::End(REVOKED)));
+        assert_eq!(outbox.next(), Poll::Ready(Err(REVOKED)));
     }
 
     #[test]

@@ -134,8 +134,8 @@ async fn follow(attachment: Attachment, writer: &mut Writer) -> Stop {
                     };
                 }
             }
-            match attachment.outbox.poll_next(context) {
-                Poll::Ready(Next::Frames(frames)) => writer.take(frames),
+            match writer.poll_take(&attachment.outbox, context) {
+                Poll::Ready(Next::Frames) => {}
                 Poll::Ready(Next::End(end)) => return Poll::Ready(Stop::End(end)),
                 Poll::Pending => return Poll::Pending,
             }

@@ -10,15 +10,18 @@ use fechatter_core::http::Watched;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::frame::Frame;
+use crate::outbox::{Next, Outbox};
 
 /// What one write takes.
 const MAX_SLICES: usize = 64;
+/// How many frames the memory is kept for while everything is written: there are thousands of streams, and
+/// nearly always one frame at a time.
+const KEPT_FRAMES: usize = 4;
 
 /// Writes to one client.
 #[derive(Debug)]
 pub(crate) struct Writer {
     socket: Watched,
-    // Without memory while everything is written.
     hand: VecDeque<Frame>,
     blocked: bool,
     is_chunked: bool,
@@ -36,15 +39,28 @@ impl Writer {
 
     /// Takes in hand what is to be written next.
     pub(crate) fn take(&mut self, mut frames: VecDeque<Frame>) {
-        if !self.is_chunked {
-            for frame in &mut frames {
-                *frame = frame.text();
-            }
-        }
+        self.unchunk(&mut frames);
         if self.hand.is_empty() {
             self.hand = frames;
         } else {
             self.hand.extend(frames);
+        }
+    }
+
+    /// Takes in hand what the outbox has, once everything is written.
+    pub(crate) fn poll_take(&mut self, outbox: &Outbox, context: &mut Context<'_>) -> Poll<Next> {
+        let mut hand = std::mem::take(&mut self.hand);
+        let next = outbox.poll_next(context, &mut hand);
+        self.unchunk(&mut hand);
+        self.hand = hand;
+        next
+    }
+
+    fn unchunk(&self, frames: &mut VecDeque<Frame>) {
+        if !self.is_chunked {
+            for frame in frames {
+                *frame = frame.text();
+            }
         }
     }
 
@@ -63,7 +79,7 @@ impl Writer {
                 _ => return Poll::Ready(Err(Gone)),
             }
         }
-        self.hand = VecDeque::new();
+        self.hand.shrink_to(KEPT_FRAMES);
         Poll::Ready(Ok(()))
     }
 

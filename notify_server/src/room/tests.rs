@@ -4,6 +4,7 @@ use fechatter_core::event::Effect::{self, ClosesChat, Joins, Leaves, None as Not
 use fechatter_core::{MessageId, SessionId, WorkspaceId};
 
 use super::*;
+use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use crate::outbox::Next;
@@ -91,8 +92,9 @@ impl Room {
 fn received(outbox: &Outbox) -> (Vec<i64>, Option<End>) {
     let mut positions = Vec::new();
     loop {
-        match outbox.poll_next(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Next::Frames(frames)) => positions.extend(frames.iter().map(position)),
+        let mut frames = VecDeque::new();
+        match outbox.poll_next(&mut Context::from_waker(Waker::noop()), &mut frames) {
+            Poll::Ready(Next::Frames) => positions.extend(frames.iter().map(position)),
             Poll::Ready(Next::End(end)) => return (positions, Some(end)),
             Poll::Pending => return (positions, None),
         }
