@@ -6,9 +6,6 @@ use utoipa::ToSchema;
 use crate::user::Role;
 use crate::{ChatId, Seq, Timestamp, UserId, WorkspaceId};
 
-/// The most members that [`Chat::chat_members`] lists.
-pub const LISTED_MEMBERS: i64 = 500;
-
 /// The four kinds of chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[sqlx(type_name = "text")]
@@ -23,15 +20,16 @@ pub enum ChatType {
     PublicChannel,
 }
 
-/// A chat.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// A chat. A row of the view `chat_objects`, which every reader of chats reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
+#[sqlx(type_name = "chat_objects")]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
 pub struct Chat {
     pub id: ChatId,
     pub workspace_id: WorkspaceId,
     pub name: String,
     pub chat_type: ChatType,
-    /// The longest-standing members, at most [`LISTED_MEMBERS`].
+    /// The longest-standing members, at most 500.
     pub chat_members: Vec<UserId>,
     pub description: Option<String>,
     /// The current owner.

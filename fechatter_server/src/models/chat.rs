@@ -1,12 +1,12 @@
 //! Chats: their four types, and what becomes of them.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use fechatter_core::chat::{Chat, ChatType, LISTED_MEMBERS};
+use fechatter_core::chat::{Chat, ChatType};
 use fechatter_core::config::LimitsConfig;
 use fechatter_core::event::Event;
 use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::Role;
-use fechatter_core::{ChatId, Seq, UserId, WorkspaceId};
+use fechatter_core::{ChatId, UserId, WorkspaceId};
 use serde::Deserialize;
 use sqlx::{PgConnection, PgExecutor};
 use utoipa::ToSchema;
@@ -328,27 +328,10 @@ pub(crate) async fn find(
     workspace_id: WorkspaceId,
     id: ChatId,
 ) -> Result<Chat> {
-    let chat = sqlx::query_as!(
-        Chat,
-        r#"select c.id, c.workspace_id, c.name, c.chat_type,
-                  array(
-                      select m.user_id from chat_members as m
-                      where m.chat_id = c.id and m.left_position is null
-                      order by m.joined_position, m.user_id
-                      limit $3
-                  ) as "chat_members!: Vec<UserId>",
-                  c.description, c.owner_id as created_by, c.created_at, c.updated_at,
-                  c.member_count,
-                  coalesce((select max(seq) from messages where chat_id = c.id), 0)
-                      as "last_seq!: Seq",
-                  c.archived_at
-           from chats as c
-           where c.workspace_id = $1
-             and c.id = $2
-             and c.deleted_at is null"#,
+    let chat = sqlx::query_scalar!(
+        r#"select c as "chat!: Chat" from chat_objects as c where workspace_id = $1 and id = $2"#,
         workspace_id as _,
-        id as _,
-        LISTED_MEMBERS
+        id as _
     )
     .fetch_optional(db)
     .await?;

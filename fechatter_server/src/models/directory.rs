@@ -1,7 +1,6 @@
 //! The workspace's public channels, for those who look for one.
 
-use fechatter_core::chat::{Chat, LISTED_MEMBERS};
-use fechatter_core::{Seq, UserId};
+use fechatter_core::chat::Chat;
 use serde::Serialize;
 use sqlx::PgPool;
 use utoipa::ToSchema;
@@ -28,57 +27,30 @@ pub(crate) async fn list(
 ) -> Result<(Vec<DirectoryEntry>, Option<String>)> {
     let [after] = cursor.map_or(Ok([0]), page::read_cursor)?;
     let q = search_key(q.as_deref())?;
-    let rows = sqlx::query!(
-        r#"select c.id, c.workspace_id, c.name, c.chat_type,
-                  array(
-                      select m.user_id from chat_members as m
-                      where m.chat_id = c.id and m.left_position is null
-                      order by m.joined_position, m.user_id
-                      limit $5
-                  ) as "chat_members!: Vec<UserId>",
-                  c.description, c.owner_id, c.created_at, c.updated_at, c.member_count,
-                  coalesce((select max(seq) from messages where chat_id = c.id), 0)
-                      as "last_seq!: Seq",
-                  c.archived_at,
+    let mut entries = sqlx::query_as!(
+        DirectoryEntry,
+        r#"select object as "chat!: Chat",
                   exists (
                       select 1 from chat_members as m
                       where m.chat_id = c.id and m.user_id = $4 and m.left_position is null
                   ) as "joined!"
            from chats as c
+           join chat_objects as object on object.id = c.id
            where c.workspace_id = $1
              and c.chat_type = 'PublicChannel'
              and c.deleted_at is null
              and c.id > $2
              and ($3::text is null or strpos(c.name_key, $3) > 0)
            order by c.id
-           limit $6"#,
+           limit $5"#,
         user.workspace_id as _,
         after,
         q,
         user.id as _,
-        LISTED_MEMBERS,
         limit + 1
     )
     .fetch_all(db)
     .await?;
-    let mut rows = rows;
-    let next = page::cut(&mut rows, limit, |row| [row.id.0]);
-    let entries = rows.into_iter().map(|row| DirectoryEntry {
-        chat: Chat {
-            id: row.id,
-            workspace_id: row.workspace_id,
-            name: row.name,
-            chat_type: row.chat_type,
-            chat_members: row.chat_members,
-            description: row.description,
-            created_by: row.owner_id,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-            member_count: row.member_count,
-            last_seq: row.last_seq,
-            archived_at: row.archived_at,
-        },
-        joined: row.joined,
-    });
-    Ok((entries.collect(), next))
+    let next = page::cut(&mut entries, limit, |entry| [entry.chat.id.0]);
+    Ok((entries, next))
 }

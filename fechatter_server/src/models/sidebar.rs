@@ -93,7 +93,7 @@ pub(crate) async fn list(
                and peer.user_id = case when c.single_low = $2 then c.single_high else c.single_low end
            left join lateral (
                select m.id, m.seq, m.sender_id, m.kind, m.content, m.created_at, m.deleted_at
-               from messages as m
+               from message_objects as m
                where m.chat_id = c.id
                order by m.seq desc
                limit 1
