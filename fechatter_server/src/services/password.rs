@@ -114,9 +114,12 @@ impl Passwords {
 
     /// The threads for this caller's next hash.
     fn threads(&self, caller: Caller) -> &Threads {
-        let comes_rarely =
-            self.rate.take(caller, 1).is_ok() && self.rate_in_all.take((), 1).is_ok();
-        if comes_rarely { &self.occasional } else { &self.crowd }
+        if self.rate.take(caller, 1).is_err() {
+            // A caller who goes on like that stays one of the crowd.
+            self.rate.charge(caller, 1);
+            return &self.crowd;
+        }
+        if self.rate_in_all.take((), 1).is_ok() { &self.occasional } else { &self.crowd }
     }
 
     /// Whether a hash was made with weaker parameters than those of today.
@@ -312,6 +315,17 @@ mod tests {
         let turn = passwords.turn(address(1)).unwrap();
         let (_, at_once) = OCCASIONAL_PER_CALLER;
         hash_beside(&turn, at_once as usize, &turn).await;
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_goes_on_stays_one_of_the_crowd() {
+        let passwords = Passwords::new(9).unwrap();
+        let (per_second, at_once) = OCCASIONAL_PER_CALLER;
+        for _ in 0..=at_once {
+            passwords.threads(address(1));
+        }
+        let wait = passwords.rate.take(address(1), 1).unwrap_err();
+        assert!(wait > Duration::from_secs(1) / per_second, "{wait:?}");
     }
 
     #[tokio::test]
