@@ -268,7 +268,14 @@ async fn a_server_begins_by_saying_what_it_is_and_does_not_tell_of_probes() {
         for field in ["listen", "operations_listen", "public_url", limit, "database_connections"] {
             assert!(!first[field].is_null(), "{field}: {first}");
         }
-        assert!(logged.contains(path), "{logged}");
+        let answered = logged.lines().find(|line| line.contains(path)).unwrap();
+        let answered: Value = serde_json::from_str(answered).unwrap();
+        assert_eq!(answered["message"], "answered");
+        for field in ["method", "request_id", "status", "ms"] {
+            assert!(!answered[field].is_null(), "{field}: {answered}");
+        }
+        // Nobody is signed in before they have signed up.
+        assert_eq!(answered["user_id"].is_null(), server == 0, "{answered}");
         for probe in ["/readyz", "/metrics"] {
             assert!(!logged.contains(probe), "{logged}");
         }
