@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::{Timestamp, UserId, WorkspaceId};
 
-/// What a workspace shows of a person: account and membership together. A row of the view `user_objects`,
+/// A person as a workspace shows them: account and membership together. A row of the view `user_objects`,
 /// which every reader of people reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[sqlx(type_name = "user_objects")]

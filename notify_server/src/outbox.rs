@@ -49,7 +49,7 @@ pub(crate) enum End {
     Reset(ResetReason, Cursor),
 }
 
-/// What a stream has taken.
+/// The result of taking from an outbox.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Frames,

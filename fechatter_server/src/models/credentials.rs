@@ -1,4 +1,4 @@
-//! What an account is signed in to with: its password's hash.
+//! Credentials of an account: its id and the hash of its password.
 
 use fechatter_core::UserId;
 use sqlx::PgExecutor;

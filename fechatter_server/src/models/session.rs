@@ -32,23 +32,13 @@ pub(crate) async fn open(
 ) -> Result<(Session, i64)> {
     let id = SessionId(Uuid::now_v7());
     let row = sqlx::query!(
-        r#"with member as (
-               update workspace_members as m
-               set last_used_at = clock_timestamp()
-               where m.user_id = $2
-                 and m.status = 'Active'
-                 and m.workspace_id = coalesce($3, (
-                     select used.workspace_id
-                     from workspace_members as used
-                     where used.user_id = $2 and used.status = 'Active'
-                     order by used.last_used_at desc
-                     limit 1
-                 ))
-               returning m.workspace_id, m.user_id
+        r#"with used as (
+               select use_workspace($2, $3, null) as workspace_id
            ), session as (
                insert into sessions (id, user_id, workspace_id, expires_at, user_agent, ip)
-               select $1, user_id, workspace_id, clock_timestamp() + interval '30 days', $4, $5
-               from member
+               select $1, $2, workspace_id, clock_timestamp() + interval '30 days', $4, $5
+               from used
+               where workspace_id is not null
            )
            select u as "user!: User", w as "workspace!: Workspace",
                   (select count(*)
@@ -57,9 +47,9 @@ pub(crate) async fn open(
                      and s.revoked_at is null
                      and s.expires_at > clock_timestamp()
                      and s.rotated_at > clock_timestamp() - interval '14 days') as "others!"
-           from member as m
-           join user_objects as u on u.workspace_id = m.workspace_id and u.id = m.user_id
-           join workspace_objects as w on w.id = m.workspace_id"#,
+           from used
+           join user_objects as u on u.workspace_id = used.workspace_id and u.id = $2
+           join workspace_objects as w on w.id = used.workspace_id"#,
         id as _,
         user_id as _,
         workspace_id as _,
@@ -261,31 +251,20 @@ async fn speak_for(
         Choice::LastUsed(id) => (None, Some(id)),
     };
     let row = sqlx::query!(
-        r#"with member as (
-               update workspace_members as m
-               set last_used_at = clock_timestamp()
-               where m.user_id = $2
-                 and m.status = 'Active'
-                 and m.workspace_id = coalesce($4, (
-                     select used.workspace_id
-                     from workspace_members as used
-                     where used.user_id = $2 and used.status = 'Active'
-                     order by used.workspace_id = $5 desc, used.last_used_at desc
-                     limit 1
-                 ))
-               returning m.workspace_id, m.user_id
+        r#"with used as (
+               select use_workspace($2, $4, $5) as workspace_id
            ), session as (
                update sessions as s
-               set workspace_id = m.workspace_id,
+               set workspace_id = used.workspace_id,
                    generation = greatest(s.generation, $3),
                    rotated_at = case when s.generation < $3 then clock_timestamp() else s.rotated_at end
-               from member as m
-               where s.id = $1
+               from used
+               where s.id = $1 and used.workspace_id is not null
            )
            select u as "user!: User", w as "workspace!: Workspace"
-           from member as m
-           join user_objects as u on u.workspace_id = m.workspace_id and u.id = m.user_id
-           join workspace_objects as w on w.id = m.workspace_id"#,
+           from used
+           join user_objects as u on u.workspace_id = used.workspace_id and u.id = $2
+           join workspace_objects as w on w.id = used.workspace_id"#,
         token.session_id as _,
         user_id as _,
         token.generation,
@@ -304,7 +283,7 @@ async fn speak_for(
     }
 }
 
-/// Whom a refresh token's session speaks for, unless it has ended.
+/// The person, and their workspace, that a refresh token's session speaks for, unless it has ended.
 pub(crate) async fn speaker(
     db: &PgPool,
     token: RefreshToken,

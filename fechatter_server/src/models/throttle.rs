@@ -110,7 +110,7 @@ pub(crate) struct SignInAttempt<'a> {
     /// Of the client.
     pub(crate) own: Attempts<'a>,
     pub(crate) guesses: Guesses<'a>,
-    /// Whether it is one of [`Attempts::Anywhere`], too.
+    /// True if it counts among [`Attempts::Anywhere`], too.
     pub(crate) is_strange: bool,
 }
 
