@@ -1,8 +1,8 @@
 -- The way into the log, besides that of send_message. The caller holds the locks of all the workspaces it
 -- names. Positions that the caller has worked out under them are checked: a mistake in that must never
--- become a gap. Without positions the events get the next ones in their order. An item without a kind
--- is passed over: whoever has worked out which of many items make events hands over all of them, and
--- filters nothing.
+-- become a gap; and so is that an event names what its effect is about. Without positions, as write_batch
+-- calls it, the events get the next ones in their order. An item without a kind is passed over: whoever has
+-- worked out which of many items make events hands over all of them, and filters nothing.
 create or replace function append_events(
     workspaces bigint[], positions bigint[], stamp integer,
     kinds text[], effects text[], people bigint[], sessions text[],
@@ -29,6 +29,30 @@ begin
               ) is null
     ) then
         raise exception 'positions do not continue the log';
+    end if;
+    if positions is not null and exists (
+        select 1
+        from unnest(kinds, effects, people, sessions, chats, users, messages, payloads)
+            as new (kind, effect, person_id, session_ids, chat_id, user_id, message_id, payload)
+        where kind is not null
+          and not coalesce(
+              case when message_id is null then payload is not null else chat_id is not null end
+              and case effect
+                  when 'none' then true
+                  when 'joins' then chat_id is not null
+                  when 'leaves' then chat_id is not null and user_id is not null
+                  when 'closes_chat' then chat_id is not null
+                  when 'suspends' then person_id is not null
+                  when 'removes_person' then person_id is not null
+                  when 'changes_person' then person_id is not null
+                  when 'ends_sessions' then session_ids is not null
+                  when 'changes_message' then message_id is not null
+                  when 'removes_message' then message_id is not null
+                  -- A newer version's.
+                  else effect is not null
+              end, false)
+    ) then
+        raise exception 'an event does not name what its effect is about';
     end if;
     insert into events (workspace_id, position, stamp, kind, effect, person_id, session_ids,
                         chat_id, user_id, message_id, payload)

@@ -1,10 +1,12 @@
 -- Sends one message: the short way of write_batch, for which most batches of an ordinary day are one
 -- message. The same checks in the same order, with the same outcomes, without arrays; a test sends the
--- same histories both ways.
+-- same histories both ways. It also returns the event's position, and the stamp of the event before it, so
+-- that readers who have that one can be told the message and need not read the log.
 create or replace function send_message(
     command text, workspace bigint, sender bigint, session uuid, chat bigint,
     content text, key uuid, digest bytea, stamp integer, patient boolean,
-    out outcome text, out message_id bigint, out seq bigint, out sent_at timestamptz
+    out outcome text, out message_id bigint, out seq bigint, out sent_at timestamptz,
+    out log_position bigint, out stamp_before integer
 ) language plpgsql
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -15,6 +17,8 @@ declare
     chat_state text;
     is_member boolean;
     earlier_digest bytea;
+    -- The log's newest event: its position and its stamp.
+    newest bigint[];
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'the log is written in read committed only';
@@ -39,7 +43,7 @@ begin
         (
             select w.status
             from workspace_members as w
-            where w.workspace_id = workspace and w.user_id = sender and w.left_at is null
+            where w.workspace_id = workspace and w.user_id = sender
         ),
         (
             select case
@@ -65,14 +69,22 @@ begin
             where e.chat_id = chat and e.sender_id = sender and e.idempotency_key between key and key
             order by e.idempotency_key
             limit 1
+        ),
+        (
+            select array[e.position, e.stamp]
+            from events as e
+            where e.workspace_id = workspace
+            order by e.position desc
+            limit 1
         )
-    into lives, status, chat_state, is_member, message_id;
+    into lives, status, chat_state, is_member, message_id, newest;
 
-    if session is not null and (lives is not true or status is null) then
+    if session is not null and (lives is not true or status is null or status = 'Left') then
         outcome := 'session_ended';
     elsif session is not null and status = 'Suspended' then
         outcome := 'suspended';
-    elsif chat_state is null or chat_state = 'gone' or (session is not null and is_member is not true) then
+    elsif chat_state is null or chat_state = 'gone' or status is null
+          or (session is not null and is_member is not true) then
         outcome := 'not_found';
     elsif message_id is not null then
         select e.digest into earlier_digest from messages as e where e.chat_id = chat and e.id = message_id;
@@ -81,6 +93,8 @@ begin
         outcome := 'archived';
     else
         outcome := 'written';
+        log_position := coalesce(newest[1], 0) + 1;
+        stamp_before := newest[2];
         insert into messages
             (workspace_id, chat_id, seq, sender_id, kind, content, idempotency_key, digest, created_at)
         values (
@@ -90,9 +104,7 @@ begin
             send_message.content, key, send_message.digest, sent_at)
         returning messages.id, messages.seq into message_id, send_message.seq;
         insert into events (workspace_id, position, stamp, kind, effect, chat_id, message_id)
-        values (workspace,
-               coalesce((select max(e.position) from events as e where e.workspace_id = workspace), 0) + 1,
-               send_message.stamp, 'NewMessage', 'none', chat, message_id);
+        values (workspace, log_position, send_message.stamp, 'NewMessage', 'none', chat, message_id);
     end if;
 end;
 $$;

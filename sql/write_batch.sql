@@ -7,7 +7,8 @@
 -- moment: their commands come back as 'locked', and nothing has been done about them.
 --
 -- Kinds: add_reaction, send, send_system (a message of Fechatter itself). A command without a session is
--- the server's own: whom it names as its actor need not be active, nor a member of the chat.
+-- the server's own: whom it names as its actor is of the workspace, or was, and need not be a member of the
+-- chat.
 --
 -- Outcomes: written, locked, session_ended, suspended, not_found, archived; of sends also replayed
 -- (message_ids has the message of the earlier time) and mismatch (the key was used for something else); of
@@ -55,10 +56,11 @@ begin
         select earlier.id as earlier, i.target,
                case when i.workspace_id <> all(held) then 'locked'
                     when i.session_id is not null
-                         and (session.lives is not true or person.status is null)
+                         and (session.lives is not true or person.status is null or person.status = 'Left')
                         then 'session_ended'
                     when i.session_id is not null and person.status = 'Suspended' then 'suspended'
                     when chat.is_there is not true
+                         or person.status is null
                          or (i.session_id is not null and membership.is_open is not true)
                          or (i.target is not null and message.is_there is not true)
                         then 'not_found'
@@ -82,7 +84,6 @@ begin
             from workspace_members as w
             where w.workspace_id = i.workspace_id
               and w.user_id = i.actor_id
-              and w.left_at is null
             limit 1
         ) as person on true
         left join lateral (

@@ -159,9 +159,10 @@ fn checking_before_locking(definition: &str) -> Option<String> {
     let (lock, rest) = rest.split_at(rest.find("_at := clock_timestamp();")?);
     // The line of the time begins with its name.
     let (lock, name) = lock.split_at(lock.rfind('\n')? + 1);
-    let end = [") as checked;\n", "into lives, status, chat_state, is_member, message_id;\n"]
-        .iter()
-        .find_map(|end| rest.find(end).map(|at| at + end.len()))?;
+    let end =
+        [") as checked;\n", "into lives, status, chat_state, is_member, message_id, newest;\n"]
+            .iter()
+            .find_map(|end| rest.find(end).map(|at| at + end.len()))?;
     let (check, rest) = rest.split_at(end);
     Some(format!("{before}{name}{check}    if patient then\n{lock}{rest}"))
 }

@@ -234,8 +234,8 @@ async fn the_database_refuses_an_event_that_does_not_say_what_it_does_or_to_whom
                 array[{effect}], null, null, null, null, null, array['{{}}'::json])"
         );
         let refused = sqlx::query(AssertSqlSafe(append)).execute(&world.db).await.unwrap_err();
-        let constraint = refused.to_string();
-        assert!(constraint.contains("constraint"), "{effect}: {constraint}");
+        let reason = refused.to_string();
+        assert!(reason.contains("does not name what its effect is about"), "{effect}: {reason}");
     }
 }
 

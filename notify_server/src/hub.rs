@@ -4,6 +4,7 @@
 //! of all of them is taken first where both are needed, and held for moments.
 
 use std::collections::HashMap;
+use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -197,6 +198,11 @@ impl Hub {
         drop(deserted);
     }
 
+    /// The newest event of a workspace that is here.
+    pub(crate) fn head(&self, workspace_id: WorkspaceId) -> Option<Cursor> {
+        self.slot(workspace_id)?.room().as_ref().map(Room::head)
+    }
+
     /// Hands on what the log says from `from` on, which was the workspace's own position.
     pub(crate) fn advance(
         &self,
@@ -204,13 +210,32 @@ impl Hub {
         from: Cursor,
         entries: &[log::Entry],
     ) -> Advance {
+        self.change(workspace_id, from, |room| room.advance(entries))
+    }
+
+    /// Hands on the event that comes after `from`, if that is the workspace's newest one.
+    pub(crate) fn go_on(
+        &self,
+        workspace_id: WorkspaceId,
+        from: Cursor,
+        next: &log::Entry,
+    ) -> Advance {
+        self.change(workspace_id, from, |room| room.go_on(slice::from_ref(next)))
+    }
+
+    fn change(
+        &self,
+        workspace_id: WorkspaceId,
+        from: Cursor,
+        advance: impl FnOnce(&mut Room) -> Result<(), Obstacle>,
+    ) -> Advance {
         let share = self.limits.bytes / self.rooms().len().max(1);
         let Some(slot) = self.slot(workspace_id) else { return Advance::Outdated };
         let mut room = slot.room();
         let Some(room) = room.as_mut().filter(|room| room.head() == from) else {
             return Advance::Outdated;
         };
-        if let Err(obstacle) = room.advance(entries) {
+        if let Err(obstacle) = advance(room) {
             return Advance::Stopped(obstacle);
         }
         room.trim(self.limits.events, share);

@@ -58,7 +58,7 @@ use tail::Tail;
 const APPLICATION: &str = "notify_server";
 const COUNTERS: [Countable; 7] = [
     (metrics::DOORBELLS_HEARD, None),
-    (metrics::EVENTS_READ, Some(("found_by", &["doorbell", "poll"]))),
+    (metrics::EVENTS_READ, Some(("found_by", &["announcement", "doorbell", "poll"]))),
     (metrics::LOG_BREAKS, None),
     (metrics::STREAMS_CLOSED, Some(("reason", &stream::REASONS))),
     (metrics::RESETS, Some(("reason", &frame::RESET_REASONS))),

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use ::metrics::counter;
 use anyhow::Context;
-use fechatter_core::log::{DOORBELL_CHANNEL, EPHEMERAL_CHANNEL, Ephemeral};
+use fechatter_core::log::{DOORBELL_CHANNEL, EPHEMERAL_CHANNEL, Ephemeral, Ring};
+use fechatter_core::metrics;
 use fechatter_core::sabotage::{self, Sabotage};
-use fechatter_core::{WorkspaceId, ids::NotAnId, metrics};
 use sqlx::Executor;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::hub::Hub;
-use crate::tail::{News, Tail};
+use crate::tail::Tail;
 
 /// Between two tries to reach the database.
 const RETRY: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ pub(crate) async fn run(options: PgConnectOptions, hub: Arc<Hub>, tail: Arc<Tail
 
 fn wake(tail: &Tail) {
     if !sabotage::is(Sabotage::NoRescan) {
-        tail.wake(News::Anywhere);
+        tail.hear(Ring::default());
     }
 }
 
@@ -89,31 +89,11 @@ fn act_on(notification: &PgNotification, hub: &Hub, tail: &Tail) {
     let payload = notification.payload();
     if notification.channel() == DOORBELL_CHANNEL {
         counter!(metrics::DOORBELLS_HEARD).increment(1);
-        tail.wake(news(payload));
+        tail.hear(Ring::parse(payload));
         return;
     }
     match serde_json::from_str::<Ephemeral>(payload) {
         Ok(ephemeral) => hub.send(&ephemeral),
         Err(error) => warn!(%error, "an ephemeral event cannot be read"),
-    }
-}
-
-/// The workspaces that a doorbell names; anything unreadable may be about any.
-fn news(payload: &str) -> News {
-    let ids: Result<_, NotAnId> = payload.split(',').map(str::parse::<WorkspaceId>).collect();
-    ids.map_or(News::Anywhere, News::In)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_doorbell_names_workspaces_or_none() {
-        assert_eq!(news("7"), News::In([WorkspaceId(7)].into()));
-        assert_eq!(news("7,12"), News::In([WorkspaceId(7), WorkspaceId(12)].into()));
-        for payload in ["", "x", "7,", "7,-1"] {
-            assert_eq!(news(payload), News::Anywhere, "{payload:?}");
-        }
     }
 }

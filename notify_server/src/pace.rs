@@ -47,12 +47,17 @@ impl Paces {
         self.of(workspace_id).resumes = Some(until);
     }
 
+    /// True if a workspace is put off.
+    pub(crate) fn is_put_off(&self, workspace_id: WorkspaceId) -> bool {
+        self.paces.get(&workspace_id).is_some_and(|pace| pace.resumes.is_some())
+    }
+
     /// Those of the workspaces that are not put off.
     pub(crate) fn ready(
         &self,
         mut heads: Vec<(WorkspaceId, Cursor)>,
     ) -> Vec<(WorkspaceId, Cursor)> {
-        heads.retain(|(id, _)| self.paces.get(id).is_none_or(|pace| pace.resumes.is_none()));
+        heads.retain(|(id, _)| !self.is_put_off(*id));
         heads
     }
 

@@ -191,12 +191,16 @@ impl Room {
 
     /// Takes what the log says from its own newest event on, which must still be there.
     pub(crate) fn advance(&mut self, entries: &[Entry]) -> Result<(), Obstacle> {
-        let (first, rest) = entries.split_first().ok_or(Obstacle::Diverged)?;
-        let mut takers = Takers::default();
-        if first.cursor != self.head() {
-            return Err(Obstacle::Diverged);
+        match entries.split_first() {
+            Some((first, rest)) if first.cursor == self.head() => self.go_on(rest),
+            _ => Err(Obstacle::Diverged),
         }
-        for entry in rest {
+    }
+
+    /// Takes the events that come next in the log.
+    pub(crate) fn go_on(&mut self, entries: &[Entry]) -> Result<(), Obstacle> {
+        let mut takers = Takers::default();
+        for entry in entries {
             if entry.cursor.position != self.head().position.next() {
                 return Err(Obstacle::Diverged);
             }

@@ -1,17 +1,18 @@
 //! Reads what is new in the logs of the workspaces here and hands it on in order.
 //!
 //! The doorbell, a listener that lost its connection, and a poll all mean the same: look. What is
-//! found decides, so that nothing announced can be missed and nothing lost can be passed over.
+//! found decides, so that nothing announced can be missed and nothing lost can be passed over. A message
+//! that the doorbell shows is handed on unread if its event comes right after the workspace's newest one.
 
 use std::collections::BTreeSet;
 use std::future::pending;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::metrics::counter;
 use anyhow::Context;
 use bytes::Bytes;
-use fechatter_core::log::{self, Cursor, Entry, Range};
+use fechatter_core::log::{self, Announcement, Cursor, Entry, Range, Ring};
 use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::{Position, WorkspaceId, db, metrics};
 use sqlx::postgres::PgConnectOptions;
@@ -43,6 +44,8 @@ const MAX_ENTRIES: usize = 256;
 /// on in the meantime.
 const STEP: usize = 512 * 1024;
 const PAUSE: Duration = Duration::from_millis(10);
+/// Announcements that wait while the logs are read; more are read, too.
+const MAX_ANNOUNCED: usize = 1_000;
 
 /// Where to look.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,12 +70,19 @@ impl News {
     }
 }
 
+/// What there is to do since the last scan.
+#[derive(Debug, Default)]
+struct Heard {
+    news: News,
+    announced: Vec<Announcement>,
+}
+
 /// The one reader of the logs.
 #[derive(Debug)]
 pub(crate) struct Tail {
     hub: Arc<Hub>,
     options: PgConnectOptions,
-    news: Mutex<News>,
+    heard: Mutex<Heard>,
     woken: Notify,
     began: Instant,
     scanned: Mutex<Option<Instant>>,
@@ -80,13 +90,28 @@ pub(crate) struct Tail {
 
 impl Tail {
     pub(crate) fn new(hub: Arc<Hub>, options: PgConnectOptions) -> Self {
-        let (news, woken, scanned) = Default::default();
-        Self { hub, options, news, woken, began: Instant::now(), scanned }
+        let (heard, woken, scanned) = Default::default();
+        Self { hub, options, heard, woken, began: Instant::now(), scanned }
     }
 
     /// Asks for a scan; one that is under way is followed by another.
     pub(crate) fn wake(&self, news: News) {
         self.note(news);
+        self.woken.notify_one();
+    }
+
+    /// Takes what the doorbell says.
+    pub(crate) fn hear(&self, Ring { workspaces, announcements }: Ring) {
+        self.note(workspaces.map_or(News::Anywhere, News::In));
+        let mut heard = self.heard();
+        for announcement in announcements {
+            if heard.announced.len() < MAX_ANNOUNCED {
+                heard.announced.push(announcement);
+            } else {
+                heard.news.add(News::In([announcement.workspace_id].into()));
+            }
+        }
+        drop(heard);
         self.woken.notify_one();
     }
 
@@ -124,8 +149,9 @@ impl Tail {
                 }
             };
             self.note(News::In(paces.resume(Instant::now())));
-            let news =
-                std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner));
+            let Heard { mut news, announced } = std::mem::take(&mut *self.heard());
+            let handed_on = self.hand_on_announced(&mut paces, announced, &mut news);
+            counter!(metrics::EVENTS_READ, "found_by" => "announcement").increment(handed_on);
             let heads = paces.ready(self.hub.heads(&news));
             match self.scan(&mut connection, &mut paces, &heads, at_once).await {
                 Ok(found) => {
@@ -152,7 +178,37 @@ impl Tail {
     }
 
     fn note(&self, news: News) {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner).add(news);
+        self.heard().news.add(news);
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands on the announced messages that come next in their logs, and says how many. The logs of others
+    /// are added to those that are to be read.
+    fn hand_on_announced(
+        &self,
+        paces: &mut Paces,
+        announced: Vec<Announcement>,
+        news: &mut News,
+    ) -> u64 {
+        let mut handed_on = 0;
+        for announcement in announced {
+            let (id, after) = (announcement.workspace_id, announcement.after);
+            let Some(head) = self.hub.head(id).filter(|_| !paces.is_put_off(id)) else { continue };
+            if head.position > after.position {
+                continue;
+            }
+            match self.hub.go_on(id, after, &announcement.into_entry()) {
+                Advance::To(_) => handed_on += 1,
+                Advance::Outdated | Advance::Stopped(_) => news.add(News::In([id].into())),
+            }
+            if self.hub.is_crowded(id) {
+                paces.put_off(id, Instant::now() + PAUSE);
+            }
+        }
+        handed_on
     }
 
     /// Reads each of these workspaces once, and says how many events were new. Where that was not
@@ -333,6 +389,66 @@ mod tests {
         // Without anything new there is no reason to look again.
         tail.hand_on(&mut paces, CROWDED, at(56), &log[55..56]);
         assert_eq!(paces.next(), None);
+    }
+
+    /// A message of a workspace, announced to those who are at `after`.
+    fn announced(workspace_id: WorkspaceId, after: Cursor, position: i64) -> Vec<Announcement> {
+        let cursor = at(position);
+        let line = format!(
+            r#"{{"workspace_id":{workspace_id},"after":"{after}","cursor":"{cursor}","chat_id":3,"message_id":9,"data":{{}}}}"#
+        );
+        Ring::parse(&format!("\n{line}")).announcements
+    }
+
+    #[tokio::test]
+    async fn a_message_is_handed_on_unread_only_by_those_who_have_all_before_it() {
+        let (hub, _streams) = followed();
+        let tail = Tail::new(hub, PgConnectOptions::new());
+        let mut paces = Paces::new(MAX_ENTRIES - 1);
+        let head = || tail.hub.head(QUIET).unwrap().position.0;
+        let mut announce = |id, after, position| {
+            let mut news = News::default();
+            let announced = announced(id, after, position);
+            assert_eq!(announced.len(), 1);
+            (tail.hand_on_announced(&mut paces, announced, &mut news), news)
+        };
+        let (nothing, to_read) = (News::default(), News::In([QUIET].into()));
+
+        assert_eq!(announce(QUIET, at(1), 2), (1, nothing.clone()));
+        assert_eq!(head(), 2);
+        assert_eq!(announce(QUIET, at(1), 2), (0, nothing.clone()), "it is there");
+        assert_eq!(announce(QUIET, at(3), 4), (0, to_read.clone()), "something is missing");
+        let other = "0000ffff-2".parse().unwrap();
+        assert_eq!(announce(QUIET, other, 3), (0, to_read.clone()), "it is of another log");
+        assert_eq!(announce(QUIET, at(2), 4), (0, to_read), "it leaves a gap");
+        assert_eq!(announce(WorkspaceId(99), at(1), 2), (0, nothing.clone()), "it is of elsewhere");
+        assert_eq!(head(), 2);
+        assert_eq!(announce(QUIET, at(2), 3), (1, nothing));
+        assert_eq!(head(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_workspace_that_is_put_off_is_told_nothing() {
+        let (hub, _streams) = followed();
+        let tail = Tail::new(hub, PgConnectOptions::new());
+        let mut paces = Paces::new(MAX_ENTRIES - 1);
+        paces.put_off(QUIET, Instant::now() + PAUSE);
+        let mut news = News::default();
+        let told = tail.hand_on_announced(&mut paces, announced(QUIET, at(1), 2), &mut news);
+        assert_eq!((told, tail.hub.head(QUIET)), (0, Some(at(1))));
+    }
+
+    #[test]
+    fn announcements_beyond_a_limit_are_read_in_the_log() {
+        let (hub, _streams) = followed();
+        let tail = Tail::new(hub, PgConnectOptions::new());
+        for position in 1..1_002 {
+            let announcements = announced(QUIET, at(position), position + 1);
+            tail.hear(Ring { workspaces: Some([CROWDED].into()), announcements });
+        }
+        let heard = tail.heard();
+        assert_eq!(heard.announced.len(), 1_000);
+        assert_eq!(heard.news, News::In([CROWDED, QUIET].into()));
     }
 
     #[test]

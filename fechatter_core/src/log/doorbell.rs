@@ -1,4 +1,4 @@
-//! The doorbell: a NOTIFY that says "look".
+//! The doorbell: a NOTIFY that says "look", and shows messages that were committed alone.
 //!
 //! It rings after the commit, in a transaction of its own, many commits in one ring: inside the
 //! writing transaction it would serialise all writers and fail them when the queue is full. A lost
@@ -16,16 +16,20 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::Announcement;
 use crate::event::EphemeralEvent;
+use crate::ids::NotAnId;
 use crate::{UserId, WorkspaceId, metrics};
 
-/// Its payload is the ids of workspaces with news, separated by commas; empty means any.
+/// Its payload is a [`Ring`].
 pub const DOORBELL_CHANNEL: &str = "fechatter_doorbell";
 /// Its payload is an [`Ephemeral`] as JSON.
 pub const EPHEMERAL_CHANNEL: &str = "fechatter_ephemeral";
 
 /// PostgreSQL refuses payloads of 8,000 bytes.
 pub(super) const MAX_PAYLOAD: usize = 7_500;
+/// The part of it that announcements may take: the rest is for the ids of some hundred workspaces.
+const MAX_ANNOUNCED: usize = 6_500;
 /// For how long a connection is kept that has nothing to ring.
 const KEEP: Duration = Duration::from_secs(1);
 /// Ephemeral events waiting for the database; more are dropped, as they may be.
@@ -38,6 +42,34 @@ pub struct Ephemeral {
     pub workspace_id: WorkspaceId,
     pub user_id: UserId,
     pub event: EphemeralEvent,
+}
+
+/// What the doorbell says. As text: the ids of the workspaces, separated by commas, and a line of JSON for each
+/// announcement. Empty means any workspace.
+#[derive(Debug, Default)]
+pub struct Ring {
+    /// Those with news; none where they may be in any.
+    pub workspaces: Option<BTreeSet<WorkspaceId>>,
+    /// New messages, besides.
+    pub announcements: Vec<Announcement>,
+}
+
+impl Ring {
+    /// Reads a payload; anything unreadable may be about any workspace.
+    #[must_use]
+    pub fn parse(payload: &str) -> Self {
+        let (ids, lines) = payload.split_once('\n').unwrap_or((payload, ""));
+        let announcements: Result<_, _> = lines.lines().map(serde_json::from_str).collect();
+        let is_any = ids.is_empty() && lines.is_empty();
+        let ids = ids.split(',').filter(|_| !ids.is_empty()).map(str::parse::<WorkspaceId>);
+        let workspaces: Result<_, NotAnId> = ids.collect();
+        match (workspaces, announcements) {
+            (Ok(workspaces), Ok(announcements)) if !is_any => {
+                Self { workspaces: Some(workspaces), announcements }
+            }
+            _ => Self::default(),
+        }
+    }
 }
 
 /// Rings for the process; clones share one task.
@@ -53,6 +85,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Pending {
     workspaces: BTreeSet<WorkspaceId>,
+    /// Announcements as lines of text, each with the line break before it.
+    announced: String,
     ephemeral: Vec<String>,
 }
 
@@ -66,6 +100,18 @@ impl Doorbell {
 
     pub(super) fn ring(&self, workspaces: impl IntoIterator<Item = WorkspaceId>) {
         self.0.update(|pending| pending.workspaces.extend(workspaces));
+    }
+
+    /// Rings with the message itself, or for its workspace alone where it finds no room.
+    pub(super) fn announce(&self, announcement: &Announcement) {
+        let line = serde_json::to_string(announcement).unwrap_or_default();
+        self.0.update(|pending| {
+            if !line.is_empty() && pending.announced.len() + line.len() < MAX_ANNOUNCED {
+                pending.announced.extend(["\n", &line]);
+            } else {
+                pending.workspaces.insert(announcement.workspace_id);
+            }
+        });
     }
 
     pub(super) fn send_ephemeral(&self, text: String) {
@@ -123,11 +169,11 @@ async fn notify(
 ) -> sqlx::Result<()> {
     let mut channels = vec![EPHEMERAL_CHANNEL; pending.ephemeral.len()];
     let mut payloads = pending.ephemeral.clone();
-    if !pending.workspaces.is_empty() {
+    if !pending.workspaces.is_empty() || !pending.announced.is_empty() {
         let ids: Vec<_> = pending.workspaces.iter().map(ToString::to_string).collect();
-        let ids = ids.join(",");
+        let payload = ids.join(",") + &pending.announced;
         channels.push(DOORBELL_CHANNEL);
-        payloads.push(if ids.len() < MAX_PAYLOAD { ids } else { String::new() });
+        payloads.push(if payload.len() < MAX_PAYLOAD { payload } else { String::new() });
     }
     let mut connection = match kept.take() {
         Some(connection) => connection,
@@ -142,4 +188,32 @@ async fn notify(
     .await?;
     *kept = Some(connection);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = r#"{"workspace_id":7,"after":"00000001-4","cursor":"00000002-5","chat_id":3,"message_id":9,"data":{"id":9}}"#;
+
+    fn heard(payload: &str) -> (Option<Vec<i64>>, usize) {
+        let Ring { workspaces, announcements } = Ring::parse(payload);
+        let ids = workspaces.map(|ids| ids.into_iter().map(|id| id.0).collect());
+        (ids, announcements.len())
+    }
+
+    #[test]
+    fn a_ring_names_workspaces_and_shows_messages() {
+        assert_eq!(heard("7"), (Some(vec![7]), 0));
+        assert_eq!(heard("7,12"), (Some(vec![7, 12]), 0));
+        assert_eq!(heard(&format!("\n{LINE}\n{LINE}")), (Some(vec![]), 2));
+        assert_eq!(heard(&format!("7,12\n{LINE}")), (Some(vec![7, 12]), 1));
+    }
+
+    #[test]
+    fn what_cannot_be_read_may_be_about_any_workspace() {
+        for payload in ["", "x", "7,", "7,-1", "\n", "7\nx", &format!("x\n{LINE}"), &LINE[1..]] {
+            assert_eq!(heard(payload), (None, 0), "{payload:?}");
+        }
+    }
 }

@@ -1,12 +1,14 @@
 //! The log of a workspace: written under its lock, read by position, announced by a doorbell.
 
+mod announcement;
 mod cursor;
 mod doorbell;
 mod read;
 mod writer;
 
+pub use announcement::Announcement;
 pub use cursor::{BadCursor, Cursor, Stamp};
-pub use doorbell::{DOORBELL_CHANNEL, EPHEMERAL_CHANNEL, Ephemeral};
+pub use doorbell::{DOORBELL_CHANNEL, EPHEMERAL_CHANNEL, Ephemeral, Ring};
 pub use read::{Entry, Found, Head, PLAN_ONCE, Range, count_for, head, look_again, read};
 pub use writer::LogWriter;
 
@@ -55,6 +57,12 @@ impl Log {
             counter!(metrics::EVENTS_WRITTEN).increment(written);
             self.doorbell.ring(workspaces);
         }
+    }
+
+    /// The same for one message, committed alone: readers who have everything before it need not look.
+    pub fn announce_message(&self, announcement: &Announcement) {
+        counter!(metrics::EVENTS_WRITTEN).increment(1);
+        self.doorbell.announce(announcement);
     }
 
     /// The database that holds the logs.

@@ -24,7 +24,7 @@ pub struct Range {
 pub type Head = Cursor;
 
 /// One event as it stands in the log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Entry {
     pub workspace_id: WorkspaceId,
@@ -220,10 +220,10 @@ struct Row {
 
 /// An event about a message, of whatever kind, as clients receive it.
 #[derive(Serialize)]
-struct MessageEvent<'a> {
-    event: &'a str,
+pub(super) struct MessageEvent<'a> {
+    pub(super) event: &'a str,
     #[serde(flatten)]
-    message: Message,
+    pub(super) message: Message,
 }
 
 fn json(value: &impl Serialize) -> sqlx::Result<Bytes> {

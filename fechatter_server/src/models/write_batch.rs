@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use fechatter_core::commit::durably;
-use fechatter_core::log::{Log, Stamp};
+use fechatter_core::log::{Announcement, Cursor, Log, Stamp};
 use fechatter_core::message::MessageKind;
-use fechatter_core::{ChatId, MessageId, Seq, Timestamp, UserId};
+use fechatter_core::{ChatId, MessageId, Position, Seq, Timestamp, UserId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -196,12 +196,20 @@ pub(crate) async fn write(
     batch: &[Arc<Command>],
     locking: Locking,
 ) -> Result<Vec<Outcome>> {
-    let outcomes = match batch {
-        [command] if let Command::Send(message) = &**command => {
-            vec![send_one(db, command, message, locking).await?]
+    if let [command] = batch
+        && let Command::Send(message) = &**command
+    {
+        let (outcome, announcement) = send_one(db, command, message, locking).await?;
+        match announcement {
+            Some(announcement) => log.announce_message(&announcement),
+            None if matches!(outcome, Outcome::Sent { .. }) => {
+                log.announce(vec![message.actor.workspace_id()]);
+            }
+            None => {}
         }
-        _ => write_many(db, batch, locking).await?,
-    };
+        return Ok(vec![outcome]);
+    }
+    let outcomes = write_many(db, batch, locking).await?;
     let makes_event =
         |outcome: &Outcome| matches!(outcome, Outcome::Sent { .. } | Outcome::ReactionAdded { .. });
     let written = batch.iter().zip(&outcomes).filter(|(_, outcome)| makes_event(outcome));
@@ -209,33 +217,44 @@ pub(crate) async fn write(
     Ok(outcomes)
 }
 
-/// The short way of [`write_many`] for one message, with the same outcomes.
+/// The short way for one message, with the same outcomes, and what readers can be told of it.
 async fn send_one(
     db: &mut PgConnection,
     command: &Command,
     message: &Outgoing,
     locking: Locking,
-) -> Result<Outcome> {
+) -> Result<(Outcome, Option<Announcement>)> {
+    let (workspace_id, stamp) = (message.actor.workspace_id(), Stamp::random());
     // All of the answer is read before any of it is believed: it comes before the commit.
     let answer = sqlx::query!(
         r#"select outcome as "outcome!", message_id as "id: MessageId", seq,
-                  coalesce(sent_at, clock_timestamp()) as "created_at!: Timestamp"
+                  coalesce(sent_at, clock_timestamp()) as "created_at!: Timestamp",
+                  log_position as "position: Position", stamp_before as "stamp_before: Stamp"
            from send_message($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"#,
         command.kind(),
-        message.actor.workspace_id() as _,
+        workspace_id as _,
         message.actor.user_id() as _,
         message.actor.session_id() as _,
         message.chat_id as _,
         message.content,
         message.idempotency_key,
         message.digest.as_ref(),
-        Stamp::random() as _,
+        stamp as _,
         locking == Locking::Wait
     )
     .fetch_all(db);
     let answer = durably(answer).await?.pop().ok_or(sqlx::Error::RowNotFound)?;
     let numbers = (answer.id, answer.seq);
-    command.outcome(&answer.outcome, numbers, answer.created_at).ok_or_else(unknown_outcome)
+    let outcome = command.outcome(&answer.outcome, numbers, answer.created_at);
+    let outcome = outcome.ok_or_else(unknown_outcome)?;
+    let Outcome::Sent { id, seq, created_at } = outcome else { return Ok((outcome, None)) };
+    let (stamp_before, position) =
+        answer.stamp_before.zip(answer.position).ok_or_else(unknown_outcome)?;
+    let before = Cursor { stamp: stamp_before, position: Position(position.0 - 1) };
+    let message = message.clone().into_message(id, seq, created_at);
+    let announcement =
+        Announcement::new(workspace_id, [before, Cursor { stamp, position }], message);
+    Ok((outcome, announcement.ok()))
 }
 
 /// Carries out any number of commands.

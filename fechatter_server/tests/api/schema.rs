@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use reqwest::StatusCode;
 use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, PgPool};
+use uuid::Uuid;
 
 use crate::harness::{NOTHING, TestApp};
 
@@ -106,18 +107,7 @@ async fn the_database_holds_the_rules_of_messages() {
     };
     let refused = [
         ("a seq twice", message(1, 1, 1, 1, "''"), "messages_seq_key"),
-        ("seq 0", message(1, 1, 0, 1, "''"), "messages_seq_check"),
         ("too long", message(1, 1, 2, 1, "repeat('x', 10001)"), "messages_content_check"),
-        (
-            "another workspace's sender",
-            message(1, 3, 2, 1, "''"),
-            "messages_workspace_id_sender_id_fkey",
-        ),
-        (
-            "another workspace's chat",
-            message(2, 3, 2, 1, "''"),
-            "messages_workspace_id_chat_id_fkey",
-        ),
         (
             "a key twice",
             format!("{}; {}", message(1, 1, 2, 1, "''"), message(1, 1, 3, 1, "''")),
@@ -127,6 +117,26 @@ async fn the_database_holds_the_rules_of_messages() {
     for (what, statements, constraint) in refused {
         let by = refused_by(&app.db, statements).await;
         assert_eq!(by.as_deref(), Some(constraint), "{what}");
+    }
+    for (what, workspace, sender) in
+        [("another workspace's sender", 1, 3), ("another workspace's chat", 2, 3)]
+    {
+        for outcome in [
+            "select outcome from send_message('send_system', $1, $2, null, $3, 'hello', $4, '', 7, true)",
+            "select outcomes[1] from write_batch(array['send_system'], array[$1::bigint], array[$2::bigint],
+                 array[null::uuid], array[$3::bigint], array[null::bigint], array['hello'],
+                 array[$4::uuid], array[''::bytea], 7, true)",
+        ] {
+            let outcome: String = sqlx::query_scalar(outcome)
+                .bind::<i64>(workspace)
+                .bind::<i64>(sender)
+                .bind(single.id)
+                .bind(Uuid::now_v7())
+                .fetch_one(&app.db)
+                .await
+                .unwrap();
+            assert_eq!(outcome, "not_found", "{what}");
+        }
     }
     let leaves = format!(
         "update chat_members set left_position = 99 where chat_id = {} and user_id = 1",

@@ -11,7 +11,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -83,6 +83,16 @@ async fn left(db: &PgPool) -> Left {
     [rows(messages).await, rows(events).await]
 }
 
+/// The newest event of the log is the one that was announced.
+async fn expect_announced(db: &mut PgConnection, announcement: Announcement) {
+    let (workspace_id, after) = (announcement.workspace_id, announcement.after);
+    let to = log::head(&mut *db, workspace_id).await.unwrap().position;
+    let range = Range { workspace_id, from: after.position, to };
+    let entries = log::read(db, &[range], None, 10).await.unwrap();
+    assert_eq!(entries[0].cursor, after);
+    assert_eq!(entries[1..], [announcement.into_entry()]);
+}
+
 /// Plays a history that is gone afterwards; what each message came to, and what is left of them.
 async fn play(world: &World, steps: &[Step], is_alone: bool) -> (Vec<String>, Left) {
     let mut outcomes = Vec::new();
@@ -103,20 +113,18 @@ async fn play(world: &World, steps: &[Step], is_alone: bool) -> (Vec<String>, Le
                 }
                 let command = Command::Send(message.clone());
                 let outcome = if is_alone {
-                    send_one(&mut db, &command, &message, Locking::Wait).await
+                    let sent = send_one(&mut db, &command, &message, Locking::Wait).await;
+                    let (outcome, announcement) = sent.unwrap();
+                    if let Some(announcement) = announcement {
+                        expect_announced(&mut db, announcement).await;
+                    }
+                    outcome
                 } else {
-                    write_many(&mut db, &[Arc::new(command)], Locking::Wait)
-                        .await
-                        .map(|outcomes| outcomes[0])
+                    write_many(&mut db, &[Arc::new(command)], Locking::Wait).await.unwrap()[0]
                 };
                 outcomes.push(match outcome {
-                    Ok(Outcome::Sent { id, seq, .. }) => format!("sent {id} {seq}"),
-                    Ok(outcome) => format!("{outcome:?}"),
-                    // Fechatter acts in the name of people of the workspace only.
-                    Err(AppError::Database(error)) => {
-                        error.into_database_error().unwrap().constraint().unwrap().to_owned()
-                    }
-                    Err(error) => panic!("{error:?}"),
+                    Outcome::Sent { id, seq, .. } => format!("sent {id} {seq}"),
+                    outcome => format!("{outcome:?}"),
                 });
             }
             Step::Change(statement, of, person) => {
@@ -152,7 +160,7 @@ async fn a_log_that_somebody_holds_is_left_out_in_either_way() {
     let message = outgoing(1, 1, "hello", Uuid::from_u128(1));
     let command = Command::Send(message.clone());
 
-    let alone = send_one(&mut db, &command, &message, Locking::Skip).await.unwrap();
+    let (alone, _) = send_one(&mut db, &command, &message, Locking::Skip).await.unwrap();
     let in_batch = write_many(&mut db, &[Arc::new(command)], Locking::Skip).await.unwrap();
 
     assert_eq!(alone, Outcome::Locked);
