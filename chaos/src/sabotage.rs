@@ -42,7 +42,7 @@ enum Place {
 }
 
 /// The broken ones: by name, where, the fault that shows it, and as what.
-const BROKEN: [(&str, Place, Fault, &str); 6] = [
+const BROKEN: [(&str, Place, Fault, &str); 7] = [
     // Writers do not lock the log. (The database then refuses what two of them write at once.)
     ("no_lock", Place::Functions(without_locks), Fault::T6, "lost"),
     // Rights are checked before the lock is waited for, and so as they were then.
@@ -60,6 +60,8 @@ const BROKEN: [(&str, Place, Fault, &str); 6] = [
     ),
     // Nobody has a share: the callers who ask for most take most.
     ("no_shares", Place::Programs, Fault::T18, "slowed"),
+    // The memory of recent events keeps messages as they were.
+    ("old_frames", Place::Programs, Fault::T19, "leaked"),
 ];
 
 /// The functions that write batches.

@@ -12,6 +12,8 @@ pub enum Sabotage {
     NoRescan,
     /// `no_shares`: nobody's part of anything scarce is bounded, and requests all cost the same.
     NoShares,
+    /// `old_frames`: the memory of recent events keeps messages as they were before a change.
+    OldFrames,
 }
 
 #[cfg(all(feature = "sabotage", not(debug_assertions)))]
@@ -28,6 +30,7 @@ pub fn is(sabotage: Sabotage) -> bool {
             "no_catch_up" => Sabotage::NoCatchUp,
             "no_rescan" => Sabotage::NoRescan,
             "no_shares" => Sabotage::NoShares,
+            "old_frames" => Sabotage::OldFrames,
             _ => return None,
         };
         tracing::error!(?chosen, "sabotaged: this process is for testing tests");

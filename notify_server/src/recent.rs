@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use fechatter_core::event::Effect;
 use fechatter_core::log::{Cursor, Entry};
+use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::{ChatId, MessageId, Position, UserId};
 
 use crate::ending::Ending;
@@ -112,7 +113,11 @@ impl Recent {
         match entry.effect {
             // Its messages are gone with it.
             Some(Effect::ClosesChat) => self.blank(entry.chat_id),
-            Some(Effect::ChangesMessage | Effect::RemovesMessage) => self.renew(entry),
+            Some(Effect::ChangesMessage | Effect::RemovesMessage)
+                if !sabotage::is(Sabotage::OldFrames) =>
+            {
+                self.renew(entry);
+            }
             _ => {}
         }
         self.bytes += event.bytes();

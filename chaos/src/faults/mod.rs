@@ -2,6 +2,7 @@
 
 mod clocks;
 mod doorbell;
+mod edits;
 mod failover;
 mod frozen;
 mod greedy;
@@ -63,6 +64,8 @@ pub enum Fault {
     T16,
     /// Five people of one workspace ask for all that they can get.
     T18,
+    /// Messages are edited and deleted.
+    T19,
 }
 
 impl Fault {
@@ -77,6 +80,7 @@ impl Fault {
         Self::T13,
         Self::T16,
         Self::T18,
+        Self::T19,
     ];
     /// The full schedule.
     pub const ALL: &[Self] = &[
@@ -97,6 +101,7 @@ impl Fault {
         Self::T14,
         Self::T16,
         Self::T18,
+        Self::T19,
     ];
 
     /// In the table.
@@ -120,6 +125,7 @@ impl Fault {
             Self::T13 => ["T13", "refresh tokens"],
             Self::T16 => ["T16", "overload"],
             Self::T18 => ["T18", "a greedy tenant"],
+            Self::T19 => ["T19", "edits and deletions"],
         }
     }
 
@@ -162,6 +168,7 @@ impl Fault {
             Self::T13 => refresh::raced(options).await,
             Self::T16 => overload::flooded(options).await,
             Self::T18 => greedy::shared(options).await,
+            Self::T19 => edits::changed(options).await,
         }
     }
 }

@@ -1,0 +1,140 @@
+//! T19: messages are edited and deleted, and clients come back to where they had not seen them yet.
+//!
+//! The API has no way to change a message yet: each change is made here in the database, as a server would.
+
+use std::{cell::Cell, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use fechatter_core::{
+    ChatId, MessageId,
+    log::{Cursor, Log, LogWriter, head},
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use rig::{Answer, Cluster, Connection, Frame, Person, Target};
+use sqlx::query;
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use crate::{checker::Verdict, delays::Delays, report::Row, stage::Options};
+
+/// No stream that begins later than this after a change is told what was there before.
+const KNOWN: Duration = Duration::from_secs(2);
+/// How long a replay may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Messages between two visits, all of which are changed.
+const MESSAGES: usize = 20;
+
+pub(super) async fn changed(options: &Options) -> Result<Row> {
+    let mut cluster = options.cluster(1, 2).await?;
+    let workspace = cluster.town.workspace("edits", 2).await?;
+    let [author, reader] = &workspace.people[..] else { anyhow::bail!("two people") };
+    let chat = cluster.town.channel("edited", &[author, reader]).await?;
+    // The servers keep the newest events of the workspaces that somebody follows.
+    let mut followers = Vec::new();
+    for index in 0..cluster.events.len() {
+        followers.push(open(&cluster, index, author, None).await?);
+    }
+    let log = Log::new(cluster.db.clone());
+    let mut rng = StdRng::seed_from_u64(options.seed);
+    let mut verdict = Verdict::default();
+    let visits = options.either(2, 20);
+    for _ in 0..visits {
+        let before = head(&cluster.db, workspace.id).await?;
+        for _ in 0..MESSAGES {
+            let id = send(author, chat).await?;
+            change(&log, author, chat, id, rng.random()).await?;
+            verdict.acknowledged += 1;
+        }
+        let after = head(&cluster.db, workspace.id).await?;
+        sleep(KNOWN).await;
+        for index in 0..cluster.events.len() {
+            let told = visit(&cluster, index, reader, [before, after]).await?;
+            verdict.leaked.extend(told);
+        }
+    }
+    cluster.check()?;
+    Ok(Row { times: visits, verdict, delays: Delays::default() })
+}
+
+async fn send(author: &Person, chat: ChatId) -> Result<MessageId> {
+    let content = format!("before {}", Uuid::new_v4());
+    match author.send(chat, &content, Uuid::new_v4()).await {
+        Answer::Ok { body, .. } => Ok(MessageId(body["id"].as_i64().context("an id")?)),
+        answer => anyhow::bail!("sending failed: {answer:?}"),
+    }
+}
+
+/// Edits a message, or deletes it.
+async fn change(
+    log: &Log,
+    author: &Person,
+    chat: ChatId,
+    id: MessageId,
+    deletes: bool,
+) -> Result<()> {
+    let workspace_id = author.workspace_id;
+    let (statement, kind, effect) = if deletes {
+        ("content = '', deleted_at = clock_timestamp()", "MessageDeleted", "removes_message")
+    } else {
+        ("content = 'after', edited_at = clock_timestamp()", "MessageUpdated", "changes_message")
+    };
+    let mut writer = LogWriter::lock(log, &[workspace_id]).await?;
+    let position = writer.next_position(workspace_id)?;
+    let update = format!("update messages set {statement} where chat_id = $1 and id = $2");
+    query(sqlx::AssertSqlSafe(update)).bind(chat).bind(id).execute(writer.db()).await?;
+    query(
+        "select append_events(array[$1::bigint], array[$2::bigint], 1, array[$3], array[$4], null, null,
+                              array[$5::bigint], null, array[$6::bigint], array[null::json])",
+    )
+    .bind(workspace_id)
+    .bind(position)
+    .bind(kind)
+    .bind(effect)
+    .bind(chat)
+    .bind(id)
+    .execute(writer.db())
+    .await?;
+    writer.commit().await?;
+    log.announce(vec![workspace_id]);
+    Ok(())
+}
+
+/// Comes back to before all of them and hears everything up to now: the frames that still tell what was there before.
+async fn visit(
+    cluster: &Cluster,
+    index: usize,
+    reader: &Person,
+    [before, after]: [Cursor; 2],
+) -> Result<Vec<String>> {
+    let mut connection = open(cluster, index, reader, Some(before)).await?;
+    let mut told = Vec::new();
+    let reached = Cell::new(false);
+    let mut hear = |frame: Frame<'_>| {
+        let data = String::from_utf8_lossy(frame.data);
+        if data.contains("before ") {
+            told.push(format!("server {index}: {} {data}", frame.event));
+        }
+        if frame.id.and_then(|id| id.parse().ok()) == Some(after) {
+            reached.set(true);
+        }
+    };
+    let replay = async {
+        while !reached.get() && connection.read(&mut hear).await? {}
+        anyhow::Ok(())
+    };
+    timeout(PATIENCE, replay).await.context("the replay does not end")??;
+    ensure!(reached.get(), "the stream ended before the replay did");
+    Ok(told)
+}
+
+async fn open(
+    cluster: &Cluster,
+    index: usize,
+    person: &Person,
+    cursor: Option<Cursor>,
+) -> Result<Connection> {
+    let cursor = cursor.map(|cursor| cursor.to_string());
+    let (address, token) = (cluster.events[index], &*person.token);
+    let target = Target { address, token, cursor: cursor.as_deref(), receive_buffer: None };
+    Connection::open(target).await.map_err(|error| anyhow::anyhow!("no stream: {error:?}"))
+}
