@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use fechatter_core::ChatId;
-use rig::Person;
+use rig::{Cluster, Person};
 use tokio::{task::JoinSet, time::sleep};
 use uuid::Uuid;
 
@@ -16,7 +16,11 @@ use crate::{
     pace,
     pool::Pool,
     processes::{self, Usage},
-    report::{Report, Section, Target::Most, Targets},
+    report::{
+        Report, Section,
+        Target::{Most, MostOfLimit},
+        Targets,
+    },
     stage::Stage,
     timed::Timed,
 };
@@ -26,10 +30,14 @@ const TARGETS: Targets = &[
     ("500_a_second_receipt_p99", Most(8.0)),
     ("500_a_second_postgresql_cpu", Most(0.4)),
     ("most_cpu", Most(0.25)),
+    ("5000_streams_notifier_cpu", MostOfLimit(1.1)),
 ];
 
 const STREAMS: usize = 1_000;
 const ROOM: usize = 20;
+/// Those of another workspace who hear, and those besides who are in no room and hear nothing.
+const HEARING: usize = 500;
+const SILENT: usize = 4_500;
 const SENDERS: usize = 64;
 const PACE: u32 = 500;
 const SECONDS: u32 = 10;
@@ -60,7 +68,8 @@ struct Run {
 
 pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     let streams = stage.count(STREAMS);
-    processes::ensure_files_for(2 * streams)?;
+    let (hearing, silent) = (stage.count(HEARING / ROOM) * ROOM, stage.count(SILENT));
+    processes::ensure_files_for(2 * (streams + hearing + silent))?;
     let cluster = stage.start(&[]).await?;
     let people = cluster.town.workspace("rooms", streams).await?.people;
     let seats = Rooms::new(&cluster, "room", &people, ROOM).await?.seats(SENDERS);
@@ -68,35 +77,64 @@ pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     let senders = Senders { clock, pool: Pool::of(&cluster), seats };
     let (repetitions, each) = stage.repetitions(REPETITIONS, Duration::from_secs(SECONDS.into()));
     let conditions = format!(
-        "{streams} streams in rooms of {ROOM}, {SENDERS} senders; {PACE} messages a second and as many as they can send, \
-         {repetitions} × {each:?} each"
+        "{streams} streams in rooms of {ROOM}, {SENDERS} senders; {PACE} messages a second and as many as they can send; \
+         then {hearing} streams in rooms of {ROOM} of another workspace at {PACE} messages a second, alone and with \
+         {silent} more that hear nothing; {repetitions} × {each:?} each"
     );
     let mut rows = report.under("mixed", TARGETS, &conditions);
     let crowd = Crowd::gather(clock, &cluster.events, &people).await?;
     for name in ["500_a_second", "most"] {
         let is_paced = name != "most";
-        let warm_up = senders.send(is_paced, WARM_UP).await?;
-        crowd.receipts(warm_up * ROOM).await?;
-        let mut runs = Vec::new();
-        for _ in 0..repetitions {
-            let (before, began) = (Usage::of(&cluster)?, Instant::now());
-            let messages = senders.send(is_paced, each).await?;
-            let took = began.elapsed();
-            let receipts = crowd.receipts(messages * ROOM).await?;
-            let spent = Usage::of(&cluster)?.since(before);
-            let a_message = |spent: Duration| spent.as_secs_f64() * 1000.0 / as_f64(messages);
-            runs.push(Run {
-                rate: as_f64(messages) / took.as_secs_f64(),
-                receipts: Receipt::latencies(&receipts).context("nothing was received")?,
-                cpu: a_message(spent.fechatter()),
-                postgresql_cpu: a_message(spent.postgres),
-                notifier_cpu: a_message(spent.notifiers),
-            });
-        }
+        let runs = runs(&cluster, &senders, &crowd, is_paced, (repetitions, each)).await?;
         add(&mut rows, name, &runs);
     }
     rows.count("lost_streams", crowd.lost(), "streams");
+    crowd.leave().await;
+
+    let people = cluster.town.workspace("silent", hearing + silent).await?.people;
+    let (hearing, silent) = people.split_at(hearing);
+    let seats = Rooms::new(&cluster, "loud", hearing, ROOM).await?.seats(SENDERS);
+    let senders = Senders { seats, ..senders };
+    let crowd = Crowd::gather(clock, &cluster.events, hearing).await?;
+    let paced = async || runs(&cluster, &senders, &crowd, true, (repetitions, each)).await;
+    let cpu = |runs: &[Run]| Figure::over(runs, |run| run.notifier_cpu);
+    let alone = cpu(&paced().await?);
+    rows.add(format!("{}_streams_notifier_cpu", hearing.len()), alone, "CPU-ms a message");
+    let others = Crowd::gather(clock, &cluster.events, silent).await?;
+    let beside = cpu(&paced().await?);
+    let name = format!("{}_streams_notifier_cpu", people.len());
+    rows.add(name, beside, "CPU-ms a message").against(alone);
+    rows.count("lost_silent_streams", others.lost(), "streams");
     Ok(())
+}
+
+/// Lets them send for a while, so many times, and measures each time.
+async fn runs(
+    cluster: &Cluster,
+    senders: &Senders,
+    crowd: &Crowd,
+    is_paced: bool,
+    (repetitions, each): (usize, Duration),
+) -> Result<Vec<Run>> {
+    let warm_up = senders.send(is_paced, WARM_UP).await?;
+    crowd.receipts(warm_up * ROOM).await?;
+    let mut runs = Vec::new();
+    for _ in 0..repetitions {
+        let (before, began) = (Usage::of(cluster)?, Instant::now());
+        let messages = senders.send(is_paced, each).await?;
+        let took = began.elapsed();
+        let receipts = crowd.receipts(messages * ROOM).await?;
+        let spent = Usage::of(cluster)?.since(before);
+        let a_message = |spent: Duration| spent.as_secs_f64() * 1000.0 / as_f64(messages);
+        runs.push(Run {
+            rate: as_f64(messages) / took.as_secs_f64(),
+            receipts: Receipt::latencies(&receipts).context("nothing was received")?,
+            cpu: a_message(spent.fechatter()),
+            postgresql_cpu: a_message(spent.postgres),
+            notifier_cpu: a_message(spent.notifiers),
+        });
+    }
+    Ok(runs)
 }
 
 fn add(rows: &mut Section<'_>, name: &str, runs: &[Run]) {
