@@ -84,7 +84,7 @@ impl Town {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn again(&self, person: &Person) -> Result<Person> {
+    pub async fn sign_in_again(&self, person: &Person) -> Result<Person> {
         let user = user(person.id, person.workspace_id, UserId(0));
         let mut people = self.sign_in(&[user]).await?;
         people.pop().context("one person in, one out")

@@ -14,11 +14,11 @@ use tokio::{
     time::sleep,
 };
 
-/// The workspace's root: cargo names our own folder in it.
+/// The workspace's root: two folders above this crate's, which cargo names.
 pub(crate) fn root() -> PathBuf {
     let xtask = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let xtask = xtask.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    xtask.parent().map_or_else(|| xtask.clone(), Path::to_owned)
+    xtask.ancestors().nth(2).map_or_else(|| xtask.clone(), Path::to_owned)
 }
 
 /// The cargo that started us, without what it said about xtask's own build.

@@ -131,7 +131,7 @@ impl Crowd {
         let person = self.take(stage);
         let answer = person.log_out().await;
         self.expect_cut(stage, &person);
-        let again = stage.cluster.town.again(&person).await?;
+        let again = stage.cluster.town.sign_in_again(&person).await?;
         self.come_back(stage, again);
         done("logging out", answer)
     }
@@ -139,7 +139,7 @@ impl Crowd {
     /// From another session of the same person.
     async fn end_session(&mut self, stage: &mut Stage) -> Result<()> {
         let person = self.take(stage);
-        let again = stage.cluster.town.again(&person).await?;
+        let again = stage.cluster.town.sign_in_again(&person).await?;
         let path = format!("/api/sessions/{}", person.session_id);
         let answer = again.call(Method::DELETE, &path, None).await;
         self.expect_cut(stage, &person);

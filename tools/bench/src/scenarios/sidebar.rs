@@ -85,9 +85,9 @@ fn add(rows: &mut Section<'_>, name: &str, lists: Lists, few: Option<Lists>) {
 
 async fn lists(large: &Large, caller: &Person) -> Result<Lists> {
     // Tokens are good for a quarter of an hour, and it may have taken longer to come here.
-    let caller = large.cluster.town.again(caller).await?;
+    let caller = large.cluster.town.sign_in_again(caller).await?;
     let (chat, others) = large.chats.first().context("a chat")?;
-    let sender = large.cluster.town.again(&others[0]).await?;
+    let sender = large.cluster.town.sign_in_again(&others[0]).await?;
     let mut connection = KeepAlive::connect(large.cluster.servers[0].address()).await?;
     let request = caller.request("GET /api/chat", "");
     let mut lists = Lists::default();

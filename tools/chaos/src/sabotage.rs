@@ -186,8 +186,10 @@ impl Broken {
 mod tests {
     use super::*;
 
-    const DEFINITIONS: [&str; 2] =
-        [include_str!("../../sql/write_batch.sql"), include_str!("../../sql/send_message.sql")];
+    const DEFINITIONS: [&str; 2] = [
+        include_str!("../../../sql/write_batch.sql"),
+        include_str!("../../../sql/send_message.sql"),
+    ];
 
     #[test]
     fn the_functions_can_be_broken() {

@@ -124,7 +124,7 @@ impl Setup {
         devdb::create_database_if_absent(&url).await?;
 
         let config = self.logs.join("app.yml");
-        fs::write(&config, include_str!("../../app.yml.example"))?;
+        fs::write(&config, include_str!("../../../app.yml.example"))?;
         let keys = keygen(&self.programs.fechatter_server)?;
         let mut shared: Vec<_> = NO_LIMITS
             .map(|(name, value)| (format!("FECHATTER__{name}"), value.to_owned()))

@@ -119,7 +119,7 @@ impl Greedy {
         }
         let mut ended_sessions = Vec::new();
         for _ in 0..ENDED_SESSIONS {
-            ended_sessions.push(cluster.town.again(&person).await?);
+            ended_sessions.push(cluster.town.sign_in_again(&person).await?);
         }
         let mut chats = Vec::new();
         for chat in 0..CHATS {

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The configuration as it is shipped, whose limits this is about.
-const SHIPPED: &str = include_str!("../../../app.yml.example");
+const SHIPPED: &str = include_str!("../../../../app.yml.example");
 /// Keys of other sections than `limits`.
 const LIMITS: [(&str, &str); 8] = [
     ("notify", "streams_per_user"),

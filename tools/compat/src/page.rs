@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 /// A file of this checkout.
 pub(crate) fn checkout(file: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(file)
 }
 
 /// The one code block of this language in `docs/proxies.md`.

@@ -56,7 +56,7 @@ impl Senders {
         let address = cluster.servers[0].address();
         let mut senders = Vec::new();
         for (person, chat) in seats {
-            let person = cluster.town.again(person).await?;
+            let person = cluster.town.sign_in_again(person).await?;
             let connection = KeepAlive::connect(address).await?;
             senders.push(Sender { connection, address, person, chat: *chat });
         }
