@@ -3,7 +3,7 @@
 //! Read in this order: [`ids`] (one newtype an id), the objects that clients receive ([`user`],
 //! [`workspace`], [`chat`], [`message`]), [`event`] (what the log holds of them), [`log`] (how
 //! events are written, read and announced), [`token`] (who is calling), [`randomness`] (whether its
-//! keys are any good), [`clock`] (by which it is judged), [`http`] (what every request to either server shares), [`turns`] and [`rate`]
+//! keys are any good), [`clock`] (by which it is judged), [`http`] (what every request to either server shares), [`permits`] and [`rate`]
 //! (fair shares), [`finish`], [`config`], [`db`], [`schema`], [`telemetry`], [`metrics`],
 //! [`startup`] and [`shutdown`].
 //! [`sabotage`] is for tests of the tests.
@@ -20,6 +20,7 @@ pub mod ids;
 pub mod log;
 pub mod message;
 pub mod metrics;
+pub mod permits;
 pub mod randomness;
 pub mod rate;
 pub mod sabotage;
@@ -29,7 +30,6 @@ pub mod startup;
 pub mod telemetry;
 pub mod time;
 pub mod token;
-pub mod turns;
 pub mod user;
 pub mod workspace;
 

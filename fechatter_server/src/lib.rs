@@ -37,11 +37,11 @@ use tower_http::timeout::TimeoutLayer;
 use tracing::{info, warn};
 
 use crate::middlewares::admission;
-use crate::middlewares::limits::RequestLimits;
 use crate::middlewares::parameters::KnownParameters;
 use crate::services::batch_writer::BatchWriter;
 use crate::services::chat_lists::ChatLists;
 use crate::services::departures::Departures;
+use crate::services::limits::RequestLimits;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
@@ -49,8 +49,6 @@ use crate::state::{App, AppState};
 
 pub use keygen::{keygen, write_keys};
 
-/// The largest body of a request, in bytes.
-const MAX_BODY: usize = 1024 * 1024;
 /// The longest that a request may take.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last connections may take to close at the end.
@@ -150,6 +148,7 @@ pub async fn serve(
     let retention = config.retention;
     let passwords = Passwords::new(config.limits.hashes_per_address)?;
     tokio::spawn(passwords.forget_idle(shutdown.clone()));
+    let document = openapi();
     let state = AppState::from(App {
         purge: purge.clone(),
         departures: departures.clone(),
@@ -158,7 +157,8 @@ pub async fn serve(
         passwords,
         config: Arc::new(config),
         limits: limits.clone(),
-        parameters: KnownParameters::of(&openapi()),
+        parameters: KnownParameters::of(&document),
+        document: serde_json::to_vec(&document)?.into(),
         db: db.clone(),
         log: log.clone(),
         verifier,
@@ -241,7 +241,7 @@ fn router(state: AppState) -> Router {
     let (router, _) = handlers::routes().split_for_parts();
     let router = router
         .fallback(async || StatusCode::NOT_FOUND)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(DefaultBodyLimit::max(admission::MAX_BODY))
         .layer(middleware::from_fn_with_state(state.clone(), admission::admit))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, HANDLER_TIMEOUT));
     shared(router, &layers).with_state(state)

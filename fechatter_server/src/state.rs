@@ -3,17 +3,19 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::FromRef;
 use fechatter_core::config::Config;
 use fechatter_core::log::Log;
 use fechatter_core::token::{Signer, Verifier};
 use sqlx::PgPool;
 
-use crate::middlewares::limits::RequestLimits;
 use crate::middlewares::parameters::KnownParameters;
+use crate::models::entrance::Entrance;
 use crate::services::batch_writer::BatchWriter;
 use crate::services::chat_lists::ChatLists;
 use crate::services::departures::Departures;
+use crate::services::limits::RequestLimits;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
@@ -33,6 +35,8 @@ pub(crate) struct App {
     pub(crate) departures: Departures,
     pub(crate) limits: RequestLimits,
     pub(crate) parameters: KnownParameters,
+    /// The OpenAPI document as JSON.
+    pub(crate) document: Bytes,
     pub(crate) verifier: Verifier,
     pub(crate) signer: Signer,
     pub(crate) refresh_key: RefreshKey,
@@ -72,4 +76,17 @@ parts! {
     departures: Departures,
     limits: RequestLimits,
     verifier: Verifier,
+}
+
+impl FromRef<AppState> for Entrance {
+    fn from_ref(state: &AppState) -> Self {
+        Self {
+            db: state.db.clone(),
+            log: state.log.clone(),
+            config: Arc::clone(&state.config),
+            device_key: state.refresh_key.device_key(),
+            passwords: state.passwords.clone(),
+            limits: state.limits.clone(),
+        }
+    }
 }

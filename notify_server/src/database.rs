@@ -1,10 +1,10 @@
-//! The database, shared out in fair turns: a crowd in one workspace waits for itself, and others do
+//! The database, shared out in fair permits: a crowd in one workspace waits for itself, and others do
 //! not wait for it.
 
 use fechatter_core::config::Config;
 use fechatter_core::finish::Finish;
+use fechatter_core::permits::{Permit, Permits, Shares};
 use fechatter_core::token::AuthUser;
-use fechatter_core::turns::{Shares, Turn, Turns};
 use fechatter_core::{UserId, WorkspaceId};
 use sqlx::pool::PoolConnection;
 use sqlx::{PgPool, Postgres};
@@ -14,15 +14,15 @@ const RESERVE: usize = 2;
 /// Queries that read much of a log and run at the same time.
 const REPLAYS: usize = 4;
 
-pub(crate) type WorkspaceTurn = Turn<WorkspaceId, UserId>;
-pub(crate) type WorkspaceTurns = Turns<WorkspaceId, UserId>;
+pub(crate) type WorkspacePermit = Permit<WorkspaceId, UserId>;
+pub(crate) type WorkspacePermits = Permits<WorkspaceId, UserId>;
 
 /// The pool for all that streams ask. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
     pool: PgPool,
-    connections: WorkspaceTurns,
-    replays: WorkspaceTurns,
+    connections: WorkspacePermits,
+    replays: WorkspacePermits,
 }
 
 /// How much of a log some work reads.
@@ -38,13 +38,13 @@ impl Database {
         let limits = &config.limits;
         let all = usize::try_from(config.database.max_connections).unwrap_or(usize::MAX);
         let of_all = |percent: u32| (all * percent as usize / 100).max(1);
-        let connections = Turns::new(Shares {
+        let connections = Permits::new(Shares {
             in_all: all.saturating_sub(RESERVE).max(1),
             per_group: of_all(limits.database_percent_per_workspace),
             per_member: of_all(limits.database_percent_per_person),
             waiting_per_group: config.notify.streams,
         });
-        let replays = Turns::new(Shares {
+        let replays = Permits::new(Shares {
             in_all: REPLAYS,
             per_group: limits.replays_per_workspace,
             per_member: limits.replays_per_person,
@@ -53,10 +53,10 @@ impl Database {
         Self { pool, connections, replays }
     }
 
-    /// Does some work on a connection, once it is the person's turn.
+    /// Does some work on a connection, once it is the person's permit.
     ///
     /// Work that has begun is finished also if nobody waits for it any more: the database goes on with a
-    /// query whose client has left, and the turns must last as long.
+    /// query whose client has left, and the permits must last as long.
     pub(crate) async fn work<T, E, Work>(
         &self,
         user: &AuthUser,
@@ -72,24 +72,24 @@ impl Database {
             Reads::Little => None,
             Reads::Much => Some(acquire(&self.replays, user).await?),
         };
-        let turns = (replay, acquire(&self.connections, user).await?);
+        let permits = (replay, acquire(&self.connections, user).await?);
         let work = work(self.pool.acquire().await?);
         let done = Finish::new(async move {
             let done = work.await;
-            drop(turns);
+            drop(permits);
             done
         });
         done.await
     }
 }
 
-/// Waits for the person's turn. As many may wait as there may be streams, so nobody is refused.
+/// Waits for the person's permit. As many may wait as there may be streams, so nobody is refused.
 pub(crate) async fn acquire(
-    turns: &WorkspaceTurns,
+    permits: &WorkspacePermits,
     user: &AuthUser,
-) -> sqlx::Result<WorkspaceTurn> {
-    let turn = turns.acquire(user.workspace_id, user.id).await;
-    turn.map_err(|_| sqlx::Error::PoolTimedOut)
+) -> sqlx::Result<WorkspacePermit> {
+    let permit = permits.acquire(user.workspace_id, user.id).await;
+    permit.map_err(|_| sqlx::Error::PoolTimedOut)
 }
 
 #[cfg(test)]
@@ -108,41 +108,41 @@ mod tests {
         Database::new(pool, &config)
     }
 
-    /// How many turns these people of a workspace get at once, and keep.
-    fn taken(turns: &WorkspaceTurns, workspace: i64, people: i64) -> Vec<WorkspaceTurn> {
+    /// How many permits these people of a workspace get at once, and keep.
+    fn taken(permits: &WorkspacePermits, workspace: i64, people: i64) -> Vec<WorkspacePermit> {
         let user = |id| AuthUser {
             id: UserId(id),
             workspace_id: WorkspaceId(workspace),
             session_id: SessionId(uuid::Uuid::nil()),
             expires_at: 0,
         };
-        let now = |id| acquire(turns, &user(id)).now_or_never().map(Result::unwrap);
+        let now = |id| acquire(permits, &user(id)).now_or_never().map(Result::unwrap);
         (0..people).flat_map(|id| std::iter::from_fn(move || now(id))).collect()
     }
 
     #[tokio::test]
     async fn one_workspace_never_has_all_connections() {
-        let turns = database(20).connections;
-        let one_person = taken(&turns, 1, 1);
+        let permits = database(20).connections;
+        let one_person = taken(&permits, 1, 1);
         assert_eq!(one_person.len(), 4);
         drop(one_person);
-        let crowd = taken(&turns, 1, 100);
-        let others = taken(&turns, 2, 100);
+        let crowd = taken(&permits, 1, 100);
+        let others = taken(&permits, 2, 100);
         assert_eq!((crowd.len(), others.len()), (10, 8));
     }
 
     #[tokio::test]
     async fn the_smallest_pool_serves_everybody_in_turn() {
-        let turns = database(2).connections;
-        assert_eq!(taken(&turns, 1, 1).len(), 1);
-        assert_eq!(taken(&turns, 2, 1).len(), 1);
+        let permits = database(2).connections;
+        assert_eq!(taken(&permits, 1, 1).len(), 1);
+        assert_eq!(taken(&permits, 2, 1).len(), 1);
     }
 
     #[tokio::test]
     async fn one_workspace_never_has_all_replays() {
-        let turns = database(20).replays;
-        let crowd = taken(&turns, 1, 100);
-        let others = [taken(&turns, 2, 1), taken(&turns, 3, 1)];
-        assert_eq!((crowd.len(), others.map(|turns| turns.len())), (2, [1, 1]));
+        let permits = database(20).replays;
+        let crowd = taken(&permits, 1, 100);
+        let others = [taken(&permits, 2, 1), taken(&permits, 3, 1)];
+        assert_eq!((crowd.len(), others.map(|permits| permits.len())), (2, [1, 1]));
     }
 }

@@ -1,33 +1,20 @@
-//! Turns the logs of workspaces into one stream of server-sent events a person.
+//! Permits the logs of workspaces into one stream of server-sent events a person.
 //!
-//! In reading order: `listener` hears the doorbell, `tail` reads the logs and hands on what is new (at
-//! each workspace's `pace`), `hub` gives it to the streams of those it is for. `room` holds the rules of one workspace:
-//! `memberships` who is in which chat, `recent` its newest events, `ending` which of them end
-//! streams, `outbox` what one stream has yet to take, `snapshot` how a workspace begins. `sse`
-//! answers `GET /events`, `start` decides where a stream begins, `catch_up` tells it what it has
-//! missed, for which `replay` reads what memory no longer has, `stream` is its life until it ends,
-//! `frame` is what is written to it, and `writer` how. `database` gives all of them their turns. `measure` is for those who watch.
+//! In reading order: `read::listener` hears the doorbell, `read::tail` reads the logs and hands on what is new (at each
+//! workspace's `read::pace`), `workspace::hub` gives it to the streams that it is for. `workspace::state` holds the rules of
+//! one workspace: `memberships` has its chats' members, `recent` its newest events, `endings` the reasons for which an
+//! event ends a stream, `outbox` the frames that a stream has yet to take; `read::loader` reads how it begins.
+//! `stream::request` answers `GET /events`, `start` decides where a stream begins, `catch_up` sends what it has missed,
+//! for which `replay` reads what memory no longer has, `life` runs it until it ends, and `writer` writes it. `frame` is
+//! the text of a stream, `database` shares out connections among workspaces, `measure` sets the gauges.
 
-mod admissions;
-mod catch_up;
+mod app;
 mod database;
-mod ending;
 mod frame;
-mod hub;
-mod listener;
 mod measure;
-mod memberships;
-mod outbox;
-mod pace;
-mod recent;
-mod replay;
-mod room;
-mod snapshot;
-mod sse;
-mod start;
+mod read;
 mod stream;
-mod tail;
-mod writer;
+mod workspace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,19 +35,21 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use admissions::Admissions;
+use app::App;
 use database::Database;
-use hub::{Hub, RecentLimits};
-use snapshot::Loader;
-use sse::App;
-use tail::Tail;
+use read::listener;
+use read::loader::Loader;
+use read::tail::Tail;
+use stream::limits::StreamLimits;
+use stream::{life, request};
+use workspace::hub::{Hub, RecentLimits};
 
 const APPLICATION: &str = "notify_server";
 const COUNTERS: [Countable; 7] = [
     (metrics::DOORBELLS_HEARD, None),
     (metrics::EVENTS_READ, Some(("found_by", &["announcement", "doorbell", "poll"]))),
     (metrics::LOG_BREAKS, None),
-    (metrics::STREAMS_CLOSED, Some(("reason", &stream::REASONS))),
+    (metrics::STREAMS_CLOSED, Some(("reason", &life::REASONS))),
     (metrics::RESETS, Some(("reason", &frame::RESET_REASONS))),
     (metrics::DELIVERIES, None),
     (metrics::CLOCKS_AHEAD, None),
@@ -121,7 +110,7 @@ pub async fn serve(
         loader: Arc::new(loader),
         tail: Arc::clone(&tail),
         rates: rates.clone(),
-        admissions: Arc::new(Admissions::new(&config.notify)),
+        limits: Arc::new(StreamLimits::new(&config.notify)),
         shutdown: shutdown.clone(),
     };
     if let (Ok(public), Ok(operations)) =
@@ -186,7 +175,7 @@ fn router(app: App, config: &Config) -> Router {
         hsts: config.http.hsts(&config.notify.public_url),
         is_for_probes: false,
     };
-    let router = Router::new().route("/events", get(sse::events)).with_state(app);
+    let router = Router::new().route("/events", get(request::events)).with_state(app);
     http::shared(router, &shared)
 }
 

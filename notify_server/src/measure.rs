@@ -12,8 +12,9 @@ use sqlx::PgPool;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::hub::Hub;
-use crate::tail::{News, Tail};
+use crate::read::tail::Tail;
+use crate::workspace::hub::Hub;
+use crate::workspace::news::News;
 
 /// An operator waits no longer for the database.
 const PATIENCE: Duration = Duration::from_secs(1);

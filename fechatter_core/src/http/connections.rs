@@ -10,7 +10,8 @@ use axum::http::StatusCode;
 use ipnet::IpNet;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{ApiError, network};
+use super::address::network;
+use super::error::ApiError;
 use crate::config::DEFAULT_KEEP_ALIVE;
 use crate::metrics;
 

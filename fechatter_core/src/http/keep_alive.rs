@@ -15,7 +15,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Watched;
+use super::socket::Watched;
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]

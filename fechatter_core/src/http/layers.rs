@@ -17,7 +17,7 @@ use tower_http::cors::CorsLayer;
 use tracing::{Instrument, debug, error, info, info_span};
 use uuid::Uuid;
 
-use super::ApiError;
+use super::error::ApiError;
 use super::well_formed::well_formed;
 use crate::{UserId, metrics};
 

@@ -11,7 +11,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use tracing::{info, warn};
 
-use super::{ApiError, Shared, shared};
+use super::error::ApiError;
+use super::layers::{Shared, shared};
 use crate::metrics::Metrics;
 
 /// Asks something of the server when an operator does.

@@ -14,7 +14,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{ApiError, layers, takeover};
+use super::error::ApiError;
+use super::{layers, takeover};
 
 /// How long a refused client may take to read its answer and close.
 const PATIENCE: Duration = Duration::from_secs(1);

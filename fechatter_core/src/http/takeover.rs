@@ -9,7 +9,8 @@ use axum::http::{HeaderValue, Version, response};
 use axum::response::Response;
 use chrono::Utc;
 
-use super::{OpenConnection, Watched};
+use super::connections::OpenConnection;
+use super::socket::Watched;
 
 /// What goes on with the connection, in the extensions of a response: its body is not sent, but this
 /// is called with the socket. It must spawn what it does, and end that when the server does.

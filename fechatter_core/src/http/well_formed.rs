@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::ApiError;
+use super::error::ApiError;
 
 /// Headers that are read here and have one value: two readers may choose a different one of two.
 const SINGLE: [HeaderName; 6] =

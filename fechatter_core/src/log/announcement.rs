@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::read::MessageEvent;
-use super::{Cursor, Entry};
+use super::cursor::Cursor;
+use super::read::{Entry, MessageEvent};
 use crate::message::Message;
 use crate::{ChatId, MessageId, WorkspaceId, event};
 

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::Announcement;
+use super::announcement::Announcement;
 use crate::event::EphemeralEvent;
 use crate::ids::NotAnId;
 use crate::{UserId, WorkspaceId, metrics};

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use sqlx::PgExecutor;
 use sqlx::types::Json;
 
-use super::{Cursor, Stamp};
+use super::cursor::{Cursor, Stamp};
 use crate::event::Effect;
 use crate::message::{Message, MessageObject};
 use crate::{ChatId, MessageId, Position, SessionId, UserId, WorkspaceId};

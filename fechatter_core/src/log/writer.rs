@@ -7,11 +7,12 @@ use ::metrics::histogram;
 use sqlx::{PgConnection, Postgres, Transaction};
 use tokio::time::timeout_at;
 
-use super::{Log, Stamp};
+use super::access::Log;
+use super::cursor::Stamp;
 use crate::commit::durably;
 use crate::event::{self, Audience, Declaration, Event};
 use crate::finish::Finish;
-use crate::turns::Turn;
+use crate::permits::Permit;
 use crate::{ChatId, MessageId, Position, SessionId, UserId, WorkspaceId, db, metrics};
 
 /// How long a writer waits for the locks of its logs: in PostgreSQL, where each lock is waited for up to
@@ -46,7 +47,7 @@ pub struct LogWriter {
     heads: BTreeMap<WorkspaceId, Position>,
     pending: Pending,
     /// Given back after the transaction: the next writer finds the log free.
-    turns: Vec<Turn<WorkspaceId, ()>>,
+    permits: Vec<Permit<WorkspaceId, ()>>,
 }
 
 #[derive(Debug, Default)]
@@ -74,10 +75,10 @@ impl LogWriter {
         Self::begin_with(log, Vec::new()).await
     }
 
-    async fn begin_with(log: &Log, turns: Vec<Turn<WorkspaceId, ()>>) -> sqlx::Result<Self> {
-        let tx = db::begin(&log.db, "begin isolation level read committed").await?;
+    async fn begin_with(log: &Log, permits: Vec<Permit<WorkspaceId, ()>>) -> sqlx::Result<Self> {
+        let tx = db::begin(log.db(), "begin isolation level read committed").await?;
         let (heads, pending) = Default::default();
-        Ok(Self { log: log.clone(), tx, heads, pending, turns })
+        Ok(Self { log: log.clone(), tx, heads, pending, permits })
     }
 
     /// Begins a transaction and waits for the locks of these workspaces' logs: without a connection
@@ -89,20 +90,20 @@ impl LogWriter {
         let mut ascending = workspaces.to_vec();
         ascending.sort_unstable();
         ascending.dedup();
-        let turns = async {
-            let mut turns = Vec::with_capacity(ascending.len());
+        let permits = async {
+            let mut permits = Vec::with_capacity(ascending.len());
             for workspace_id in ascending {
-                turns.push(log.writers.acquire(workspace_id, ()).await.ok()?);
+                permits.push(log.writers.acquire(workspace_id, ()).await.ok()?);
             }
-            Some(turns)
+            Some(permits)
         };
         let deadline = Instant::now() + UNTIL_LOCKED;
-        let turns = timeout_at(deadline.into(), turns).await.ok().flatten();
-        let turns = turns.ok_or(sqlx::Error::PoolTimedOut)?;
-        // PostgreSQL goes on waiting when nobody here does; so long the turns last.
+        let permits = timeout_at(deadline.into(), permits).await.ok().flatten();
+        let permits = permits.ok_or(sqlx::Error::PoolTimedOut)?;
+        // PostgreSQL goes on waiting when nobody here does; so long the permits last.
         let (log, workspaces) = (log.clone(), workspaces.to_vec());
         let locking = Finish::new(async move {
-            let mut writer = Self::begin_with(&log, turns).await?;
+            let mut writer = Self::begin_with(&log, permits).await?;
             writer.add_locks(&workspaces).await?;
             Ok(writer)
         });
@@ -253,7 +254,7 @@ impl LogWriter {
             .await?;
         }
         durably(self.tx.commit()).await?;
-        drop(self.turns);
+        drop(self.permits);
         self.log.announce(pending.workspaces);
         Ok(())
     }

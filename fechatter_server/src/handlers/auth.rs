@@ -2,6 +2,7 @@
 
 use std::iter;
 
+use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
 use axum::http::header::SET_COOKIE;
 use axum::http::request::Parts;
@@ -17,19 +18,35 @@ use fechatter_core::workspace::Workspace;
 use fechatter_core::{UserId, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
-use crate::AppState;
 use crate::error::{AppError, Result};
-use crate::middlewares::auth::CurrentUser;
-use crate::middlewares::device::Device;
-use crate::middlewares::limits::Caller;
 use crate::models::account::{self, SignIn, SignUp, SignedIn};
+use crate::models::current_user::CurrentUser;
+use crate::models::device::Device;
 use crate::models::entrance::Entrance;
 use crate::models::session::{self, Session, Which};
 use crate::services::device_token;
+use crate::services::limits::Caller;
 use crate::services::refresh_token::RefreshToken;
+use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::page::{self, Params};
+
+/// The largest body of somebody who has not signed in, in bytes.
+const MAX_STRANGERS_BODY: usize = 16 * 1024;
+
+/// The routes of this module.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(sign_up).layer(DefaultBodyLimit::max(MAX_STRANGERS_BODY)))
+        .routes(routes!(sign_in).layer(DefaultBodyLimit::max(MAX_STRANGERS_BODY)))
+        .routes(routes!(refresh))
+        .routes(routes!(log_out))
+        .routes(routes!(log_out_all))
+        .routes(routes!(log_out_all_as_before))
+}
 
 const COOKIE: &str = "refresh_token";
 const DEVICE_COOKIE: &str = "device";
@@ -55,19 +72,19 @@ pub(super) struct AuthResponse {
 }
 
 #[derive(Deserialize, IntoParams)]
-pub(super) struct RefreshParams {
+struct RefreshParams {
     workspace_id: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
-pub(super) struct Said {
+struct Said {
     message: &'static str,
 }
 
 /// Creates an account, in a new workspace or an existing one.
 #[utoipa::path(post, path = "/api/signup", operation_id = "sign_up", security(()), request_body = SignUp,
     responses((status = 201, body = AuthResponse)))]
-pub(super) async fn sign_up(
+async fn sign_up(
     State(state): State<AppState>,
     State(entrance): State<Entrance>,
     device: Device,
@@ -82,7 +99,7 @@ pub(super) async fn sign_up(
 /// Opens a session.
 #[utoipa::path(post, path = "/api/signin", operation_id = "sign_in", security(()), request_body = SignIn,
     responses((status = 200, body = AuthResponse)))]
-pub(super) async fn sign_in(
+async fn sign_in(
     State(state): State<AppState>,
     State(entrance): State<Entrance>,
     device: Device,
@@ -99,7 +116,7 @@ pub(super) async fn sign_in(
 /// Exchanges a refresh token, from the cookie or else as bearer, for new tokens.
 #[utoipa::path(post, path = "/api/refresh", operation_id = "refresh", security(()), params(RefreshParams),
     responses((status = 200, body = AuthResponse)))]
-pub(super) async fn refresh(
+async fn refresh(
     State(state): State<AppState>,
     device: Device,
     jar: CookieJar,
@@ -116,7 +133,7 @@ pub(super) async fn refresh(
 /// Ends the session of the access token, or of the refresh token in cookie or bearer.
 #[utoipa::path(post, path = "/api/logout", operation_id = "log_out", security(()),
     responses((status = 200, body = Said)))]
-pub(super) async fn log_out(
+async fn log_out(
     State(state): State<AppState>,
     device: Device,
     jar: CookieJar,
@@ -133,7 +150,7 @@ pub(super) async fn log_out(
 /// Ends all sessions of the account.
 #[utoipa::path(post, path = "/api/logout-all", operation_id = "log_out_all",
     responses((status = 200, body = Said)))]
-pub(super) async fn log_out_all(
+async fn log_out_all(
     user: CurrentUser,
     State(state): State<AppState>,
     jar: CookieJar,
@@ -146,7 +163,7 @@ pub(super) async fn log_out_all(
 /// The same under the earlier Fechatter's name.
 #[utoipa::path(post, path = "/api/logout_all", operation_id = "log_out_all_as_before",
     responses((status = 200, body = Said)))]
-pub(super) async fn log_out_all_as_before(
+async fn log_out_all_as_before(
     user: CurrentUser,
     state: State<AppState>,
     jar: CookieJar,

@@ -13,42 +13,53 @@ use fechatter_core::{ChatId, metrics};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::AppState;
 use crate::error::Result;
-use crate::middlewares::auth::CurrentUser;
 use crate::models::chat::{self, ChatChanges, ChatDraft, Created};
+use crate::models::chat_lookup;
+use crate::models::current_user::CurrentUser;
 use crate::models::directory::{self, DirectoryEntry};
-use crate::models::member::Member;
+use crate::models::membership::Member;
 use crate::models::sidebar::{self, ChatSidebar};
 use crate::services::chat_lists::ChatLists;
 use crate::services::purge::Purge;
+use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::page::{self, Params};
 use crate::utils::path::Id;
 
+/// The routes of this module.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(directory))
+        .routes(routes!(show, update, delete))
+}
+
 #[derive(Deserialize, IntoParams)]
-pub(super) struct ListParams {
+struct ListParams {
     /// Only archived chats, or only those that are not.
     archived: Option<bool>,
 }
 
 #[derive(Deserialize, IntoParams)]
-pub(super) struct DirectoryParams {
+struct DirectoryParams {
     q: Option<String>,
     cursor: Option<String>,
     limit: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
-pub(super) struct Directory {
+struct Directory {
     items: Vec<DirectoryEntry>,
     next_cursor: Option<String>,
 }
 
 /// A chat, with the caller's own view of it if they are in it.
 #[derive(Serialize, ToSchema)]
-pub(super) struct ChatWithMe {
+struct ChatWithMe {
     #[serde(flatten)]
     chat: Chat,
     me: Option<ChatSidebar>,
@@ -57,7 +68,7 @@ pub(super) struct ChatWithMe {
 /// The caller's chats, latest activity first.
 #[utoipa::path(get, path = "/api/chat", operation_id = "list_chats", params(ListParams),
     responses((status = 200, body = Vec<ChatSidebar>), (status = 304)))]
-pub(super) async fn list(
+async fn list(
     caller: CurrentUser,
     State(db): State<PgPool>,
     State(lists): State<ChatLists>,
@@ -84,7 +95,7 @@ pub(super) async fn list(
 /// Creates a chat; a Single that exists is returned as it is.
 #[utoipa::path(post, path = "/api/chat", operation_id = "create_chat", request_body = ChatDraft,
     responses((status = 201, body = Chat), (status = 200, body = Chat)))]
-pub(super) async fn create(
+async fn create(
     caller: CurrentUser,
     State(state): State<AppState>,
     Json(draft): Json<ChatDraft>,
@@ -102,7 +113,7 @@ pub(super) async fn create(
 /// The workspace's public channels.
 #[utoipa::path(get, path = "/api/chat/directory", operation_id = "list_directory",
     params(DirectoryParams), responses((status = 200, body = Directory)))]
-pub(super) async fn directory(
+async fn directory(
     caller: CurrentUser,
     State(db): State<PgPool>,
     Params(params): Params<DirectoryParams>,
@@ -116,16 +127,16 @@ pub(super) async fn directory(
 /// A chat that the caller is in, or a public channel.
 #[utoipa::path(get, path = "/api/chat/{id}", operation_id = "get_chat", params(("id" = i64, Path)),
     responses((status = 200, body = ChatWithMe)))]
-pub(super) async fn show(
+async fn show(
     caller: CurrentUser,
     Id(id): Id<ChatId>,
     State(db): State<PgPool>,
 ) -> Result<Json<ChatWithMe>> {
     let me = sidebar::list(&db, &caller, Some(id), None).await?.pop();
     if me.is_none() {
-        chat::check_public(&db, caller.workspace_id, id).await?;
+        chat_lookup::check_public(&db, caller.workspace_id, id).await?;
     }
-    let chat = chat::find(&db, caller.workspace_id, id).await?;
+    let chat = chat_lookup::find(&db, caller.workspace_id, id).await?;
     Ok(Json(ChatWithMe { chat, me }))
 }
 
@@ -133,7 +144,7 @@ pub(super) async fn show(
 #[utoipa::path(patch, path = "/api/chat/{id}", operation_id = "update_chat",
     params(("id" = i64, Path)), request_body = ChatChanges,
     responses((status = 200, body = Chat)))]
-pub(super) async fn update(
+async fn update(
     member: Member,
     State(log): State<Log>,
     Json(changes): Json<ChatChanges>,
@@ -144,7 +155,7 @@ pub(super) async fn update(
 /// Deletes a chat and its messages.
 #[utoipa::path(delete, path = "/api/chat/{id}", operation_id = "delete_chat",
     params(("id" = i64, Path)), responses((status = 204)))]
-pub(super) async fn delete(
+async fn delete(
     member: Member,
     State(log): State<Log>,
     State(purge): State<Purge>,

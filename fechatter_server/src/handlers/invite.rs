@@ -6,14 +6,21 @@ use fechatter_core::InviteId;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::AppState;
 use crate::error::Result;
-use crate::middlewares::auth::CurrentUser;
+use crate::models::current_user::CurrentUser;
 use crate::models::invite::{self, Invite, InviteDraft, NewInvite};
+use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::page::{self, Params};
 use crate::utils::path::Id;
+
+/// The routes of this module.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(delete))
+}
 
 /// Which page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -23,7 +30,7 @@ pub(super) struct PageParams {
 }
 
 #[derive(Serialize, ToSchema)]
-pub(super) struct Invites {
+struct Invites {
     items: Vec<Invite>,
     next_cursor: Option<String>,
 }
@@ -31,7 +38,7 @@ pub(super) struct Invites {
 /// An owner or admin sees all invites, a member their own; newest first.
 #[utoipa::path(get, path = "/api/invites", operation_id = "list_invites", params(PageParams),
     responses((status = 200, body = Invites)))]
-pub(super) async fn list(
+async fn list(
     caller: CurrentUser,
     State(db): State<PgPool>,
     Params(params): Params<PageParams>,
@@ -44,7 +51,7 @@ pub(super) async fn list(
 /// Creates an invite; its code is shown this once.
 #[utoipa::path(post, path = "/api/invites", operation_id = "create_invite",
     request_body = InviteDraft, responses((status = 201, body = NewInvite)))]
-pub(super) async fn create(
+async fn create(
     caller: CurrentUser,
     State(state): State<AppState>,
     Json(draft): Json<InviteDraft>,
@@ -58,7 +65,7 @@ pub(super) async fn create(
 /// Withdraws an invite.
 #[utoipa::path(delete, path = "/api/invites/{id}", operation_id = "delete_invite",
     params(("id" = i64, Path)), responses((status = 204)))]
-pub(super) async fn delete(
+async fn delete(
     caller: CurrentUser,
     Id(id): Id<InviteId>,
     State(db): State<PgPool>,

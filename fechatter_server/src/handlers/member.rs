@@ -9,28 +9,40 @@ use fechatter_core::{ChatId, UserId};
 use serde::Deserialize;
 use sqlx::PgPool;
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::AppState;
 use crate::error::{AppError, Result};
 use crate::handlers::invite::PageParams;
 use crate::handlers::user::next_cursor;
-use crate::middlewares::auth::CurrentUser;
-use crate::middlewares::limits::RequestLimits;
-use crate::models::member::{self, MAX_NAMED, Member};
+use crate::models::current_user::CurrentUser;
+use crate::models::member;
 use crate::models::member_role::{self, Changed, MemberChange};
+use crate::models::membership::{MAX_NAMED, Member};
+use crate::services::limits::RequestLimits;
+use crate::state::AppState;
 use crate::utils::json::{Json, MaybeJson, MaybeList};
 use crate::utils::page::{self, Params};
 use crate::utils::path::{Id, InMember};
 
+/// The routes of this module.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(join))
+        .routes(routes!(leave))
+        .routes(routes!(list, add, remove))
+        .routes(routes!(change))
+}
+
 #[derive(Deserialize, IntoParams)]
-pub(super) struct RemoveParams {
+struct RemoveParams {
     user_ids: Option<String>,
 }
 
 /// Enters a public channel.
 #[utoipa::path(post, path = "/api/chat/{id}/join", operation_id = "join_chat",
     params(("id" = i64, Path)), responses((status = 200, body = ChatMember)))]
-pub(super) async fn join(
+async fn join(
     caller: CurrentUser,
     Id(id): Id<ChatId>,
     State(log): State<Log>,
@@ -41,7 +53,7 @@ pub(super) async fn join(
 /// Leaves a chat.
 #[utoipa::path(post, path = "/api/chat/{id}/leave", operation_id = "leave_chat",
     params(("id" = i64, Path)), responses((status = 204)))]
-pub(super) async fn leave(member: Member, State(log): State<Log>) -> Result<StatusCode> {
+async fn leave(member: Member, State(log): State<Log>) -> Result<StatusCode> {
     member::leave(&log, member).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -49,7 +61,7 @@ pub(super) async fn leave(member: Member, State(log): State<Log>) -> Result<Stat
 /// The members, oldest first.
 #[utoipa::path(get, path = "/api/chat/{id}/members", operation_id = "list_members",
     params(("id" = i64, Path), PageParams), responses((status = 200, body = Vec<ChatMember>)))]
-pub(super) async fn list(
+async fn list(
     member: Member,
     State(db): State<PgPool>,
     Params(params): Params<PageParams>,
@@ -63,7 +75,7 @@ pub(super) async fn list(
 #[utoipa::path(post, path = "/api/chat/{id}/members", operation_id = "add_members",
     params(("id" = i64, Path)), request_body = Vec<i64>,
     responses((status = 201, body = Vec<ChatMember>)))]
-pub(super) async fn add(
+async fn add(
     member: Member,
     State(log): State<Log>,
     State(limits): State<RequestLimits>,
@@ -71,7 +83,7 @@ pub(super) async fn add(
 ) -> Result<(StatusCode, Json<Vec<ChatMember>>)> {
     let people = people.ok_or(AppError::MalformedJson("missing"))?;
     limits.take_for_names(member.user.id, people.len())?;
-    let added = member::add(&log, member, few(&people)?).await?;
+    let added = member::add(&log, member, check_count(&people)?).await?;
     Ok((StatusCode::CREATED, Json(added)))
 }
 
@@ -79,7 +91,7 @@ pub(super) async fn add(
 #[utoipa::path(delete, path = "/api/chat/{id}/members", operation_id = "remove_members",
     params(("id" = i64, Path), RemoveParams), request_body = Option<Vec<i64>>,
     responses((status = 204)))]
-pub(super) async fn remove(
+async fn remove(
     member: Member,
     State(log): State<Log>,
     State(limits): State<RequestLimits>,
@@ -92,7 +104,7 @@ pub(super) async fn remove(
         _ => return Err(AppError::invalid("user_ids", "must be in the body or in the query")),
     };
     limits.take_for_names(member.user.id, people.len())?;
-    member::remove(&log, member, few(&people)?).await?;
+    member::remove(&log, member, check_count(&people)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -100,7 +112,7 @@ pub(super) async fn remove(
 #[utoipa::path(patch, path = "/api/chat/{id}/members/{member_id}", operation_id = "change_member",
     params(("id" = i64, Path), ("member_id" = i64, Path)), request_body = Option<MemberChange>,
     responses((status = 200, body = ChatMember)))]
-pub(super) async fn change(
+async fn change(
     caller: CurrentUser,
     Id(chat_id): Id<ChatId>,
     InMember(target): InMember,
@@ -115,7 +127,7 @@ pub(super) async fn change(
     Ok(response)
 }
 
-fn few(people: &[UserId]) -> Result<&[UserId]> {
-    let few = (people.len() <= MAX_NAMED).then_some(people);
-    few.ok_or_else(|| AppError::invalid("body", "must name at most 500 people"))
+fn check_count(people: &[UserId]) -> Result<&[UserId]> {
+    let checked = (people.len() <= MAX_NAMED).then_some(people);
+    checked.ok_or_else(|| AppError::invalid("body", "must name at most 500 people"))
 }

@@ -6,24 +6,32 @@ use axum::response::{IntoResponse, Response};
 use fechatter_core::ChatId;
 use fechatter_core::message::Message;
 use sqlx::PgPool;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::error::Result;
 use crate::handlers::chat::replayed;
 use crate::middlewares::auth::Caller;
-use crate::middlewares::limits::RequestLimits;
 use crate::models::history::{self, Selection};
-use crate::models::member::Member;
+use crate::models::membership::Member;
 use crate::models::message::{self, MessageDraft, Sent};
 use crate::services::batch_writer::BatchWriter;
+use crate::services::limits::RequestLimits;
+use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::page::Params;
 use crate::utils::path::{Id, InMessage};
+
+/// The routes of this module.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list, send)).routes(routes!(show))
+}
 
 /// Sends a message. Membership is checked where the message is written.
 #[utoipa::path(post, path = "/api/chat/{id}/messages", operation_id = "send_message",
     params(("id" = i64, Path)), request_body = MessageDraft,
     responses((status = 201, body = Message)))]
-pub(super) async fn send(
+async fn send(
     Caller(caller): Caller,
     Id(chat_id): Id<ChatId>,
     State(writer): State<BatchWriter>,
@@ -49,7 +57,7 @@ pub(super) async fn send(
         ("ids" = Option<String>, Query), ("limit" = Option<u8>, Query),
     ),
     responses((status = 200, body = Vec<Message>)))]
-pub(super) async fn list(
+async fn list(
     member: Member,
     State(db): State<PgPool>,
     Params(selection): Params<Selection>,
@@ -63,7 +71,7 @@ pub(super) async fn list(
 /// One message.
 #[utoipa::path(get, path = "/api/chat/{id}/messages/{mid}", operation_id = "get_message",
     params(("id" = i64, Path), ("mid" = i64, Path)), responses((status = 200, body = Message)))]
-pub(super) async fn show(
+async fn show(
     member: Member,
     InMessage(id): InMessage,
     State(db): State<PgPool>,

@@ -11,18 +11,13 @@ mod sync;
 mod user;
 mod workspace;
 
-use axum::extract::DefaultBodyLimit;
 use fechatter_core::http::{Detail, ErrorBody};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
-use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
-use utoipa_axum::routes;
+use utoipa_axum::router::OpenApiRouter;
 
-use crate::AppState;
-
-/// The largest body of somebody who has not signed in, in bytes.
-const MAX_STRANGERS_BODY: usize = 16 * 1024;
+use crate::state::AppState;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -64,35 +59,18 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
 
 /// Every route, with its description.
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(Document::openapi())
-        .routes(routes!(server::show))
-        .routes(routes!(server::document))
-        .routes(routes!(auth::sign_up).layer(DefaultBodyLimit::max(MAX_STRANGERS_BODY)))
-        .routes(routes!(auth::sign_in).layer(DefaultBodyLimit::max(MAX_STRANGERS_BODY)))
-        .routes(routes!(auth::refresh))
-        .routes(routes!(auth::log_out))
-        .routes(routes!(auth::log_out_all))
-        .routes(routes!(auth::log_out_all_as_before))
-        .routes(routes!(user::me))
-        .routes(routes!(user::list))
-        .routes(routes!(user::show, user::update, user::remove))
-        .routes(routes!(session::list))
-        .routes(routes!(session::end))
-        .routes(routes!(workspace::list, workspace::create))
-        .routes(routes!(workspace::join))
-        .routes(routes!(workspace::switch))
-        .routes(routes!(workspace::show, workspace::update))
-        .routes(routes!(workspace::leave))
-        .routes(routes!(invite::list, invite::create))
-        .routes(routes!(invite::delete))
-        .routes(routes!(sync::show))
-        .routes(routes!(chat::list, chat::create))
-        .routes(routes!(chat::directory))
-        .routes(routes!(chat::show, chat::update, chat::delete))
-        .routes(routes!(member::join))
-        .routes(routes!(member::leave))
-        .routes(routes!(member::list, member::add, member::remove))
-        .routes(routes!(member::change))
-        .routes(routes!(message::list, message::send))
-        .routes(routes!(message::show))
+    [
+        server::routes(),
+        auth::routes(),
+        user::routes(),
+        session::routes(),
+        workspace::routes(),
+        invite::routes(),
+        sync::routes(),
+        chat::routes(),
+        member::routes(),
+        message::routes(),
+    ]
+    .into_iter()
+    .fold(OpenApiRouter::with_openapi(Document::openapi()), OpenApiRouter::merge)
 }

@@ -1,17 +1,27 @@
 //! What this server is.
 
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use fechatter_core::config::WorkspaceCreation;
 use fechatter_core::message::MAX_CONTENT;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use crate::middlewares::admission::MAX_BODY;
+use crate::state::AppState;
 use crate::utils::json::Json;
-use crate::{AppState, openapi};
+
+/// The routes of this module.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(show)).routes(routes!(document))
+}
 
 /// What a client should know before it signs in.
 #[derive(Serialize, ToSchema)]
-pub(super) struct ServerInfo {
+struct ServerInfo {
     version: &'static str,
     api_level: u32,
     features: Vec<&'static str>,
@@ -31,13 +41,13 @@ struct ServerLimits {
 /// What this server is and can.
 #[utoipa::path(get, path = "/api/server", operation_id = "get_server", security(()),
     responses((status = 200, body = ServerInfo)))]
-pub(super) async fn show(State(state): State<AppState>) -> Json<ServerInfo> {
+async fn show(State(state): State<AppState>) -> Json<ServerInfo> {
     Json(ServerInfo {
         version: env!("CARGO_PKG_VERSION"),
         api_level: 1,
         features: Vec::new(),
         events_url: format!("{}/events", state.config.notify.public_url),
-        limits: ServerLimits { message_length: MAX_CONTENT, body_size: crate::MAX_BODY },
+        limits: ServerLimits { message_length: MAX_CONTENT, body_size: MAX_BODY },
         workspace_creation: state.config.accounts.workspace_creation,
     })
 }
@@ -45,6 +55,6 @@ pub(super) async fn show(State(state): State<AppState>) -> Json<ServerInfo> {
 /// This document.
 #[utoipa::path(get, path = "/api-docs/openapi.json", operation_id = "get_openapi", security(()),
     responses((status = 200, body = serde_json::Value)))]
-pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
-    Json(openapi())
+async fn document(State(state): State<AppState>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], state.document.clone())
 }

@@ -7,29 +7,37 @@ use fechatter_core::log::Log;
 use serde::Serialize;
 use sqlx::PgPool;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::error::Result;
-use crate::middlewares::auth::CurrentUser;
+use crate::models::current_user::CurrentUser;
 use crate::models::session_list::{self, SessionEntry};
+use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::path::Id;
 
+/// The routes of this module.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(end))
+}
+
 #[derive(Serialize, ToSchema)]
-pub(super) struct Sessions {
+struct Sessions {
     items: Vec<SessionEntry>,
 }
 
 /// The account's sessions that have not ended, last used first.
 #[utoipa::path(get, path = "/api/sessions", operation_id = "list_sessions",
     responses((status = 200, body = Sessions)))]
-pub(super) async fn list(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<Sessions>> {
+async fn list(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<Sessions>> {
     Ok(Json(Sessions { items: session_list::list(&db, &caller).await? }))
 }
 
 /// Ends one of the account's sessions.
 #[utoipa::path(delete, path = "/api/sessions/{id}", operation_id = "end_session",
     params(("id" = uuid::Uuid, Path)), responses((status = 204)))]
-pub(super) async fn end(
+async fn end(
     caller: CurrentUser,
     Id(id): Id<SessionId>,
     State(db): State<PgPool>,

@@ -3,16 +3,23 @@
 use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::AppState;
 use crate::error::Result;
-use crate::middlewares::auth::CurrentUser;
+use crate::models::current_user::CurrentUser;
 use crate::models::sync::{self, Sync};
+use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::page::Params;
 
+/// The routes of this module.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(show))
+}
+
 #[derive(Deserialize, IntoParams)]
-pub(super) struct SyncParams {
+struct SyncParams {
     /// Whether the people come along; they do unless this is false.
     users: Option<bool>,
 }
@@ -20,7 +27,7 @@ pub(super) struct SyncParams {
 /// The caller's view of their workspace, and the cursor from which `GET /events` continues it.
 #[utoipa::path(get, path = "/api/sync", operation_id = "sync", params(SyncParams),
     responses((status = 200, body = Sync)))]
-pub(super) async fn show(
+async fn show(
     caller: CurrentUser,
     State(state): State<AppState>,
     Params(params): Params<SyncParams>,

@@ -6,21 +6,32 @@ use fechatter_core::UserId;
 use fechatter_core::log::Log;
 use fechatter_core::user::User;
 use sqlx::PgPool;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::error::Result;
-use crate::middlewares::auth::CurrentUser;
+use crate::models::current_user::CurrentUser;
 use crate::models::departure;
 use crate::models::user::{self, Filter};
 use crate::models::workspace_role::{self, UserChanges};
 use crate::services::departures::Departures;
+use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::page::Params;
 use crate::utils::path::Id;
 
+/// The routes of this module.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(me))
+        .routes(routes!(list))
+        .routes(routes!(show, update, remove))
+}
+
 /// The caller.
 #[utoipa::path(get, path = "/api/me", operation_id = "get_me",
     responses((status = 200, body = User)))]
-pub(super) async fn me(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<User>> {
+async fn me(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<User>> {
     user::find(&db, caller.workspace_id, caller.id).await.map(Json)
 }
 
@@ -32,7 +43,7 @@ pub(super) async fn me(caller: CurrentUser, State(db): State<PgPool>) -> Result<
         ("cursor" = Option<String>, Query), ("limit" = Option<u8>, Query),
     ),
     responses((status = 200, body = Vec<User>)))]
-pub(super) async fn list(
+async fn list(
     caller: CurrentUser,
     State(db): State<PgPool>,
     Params(filter): Params<Filter>,
@@ -45,7 +56,7 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/api/users/{id}", operation_id = "get_user",
     params(("id" = i64, Path)),
     responses((status = 200, body = User)))]
-pub(super) async fn show(
+async fn show(
     caller: CurrentUser,
     Id(id): Id<UserId>,
     State(db): State<PgPool>,
@@ -57,7 +68,7 @@ pub(super) async fn show(
 #[utoipa::path(patch, path = "/api/users/{id}", operation_id = "update_user",
     params(("id" = i64, Path)), request_body = UserChanges,
     responses((status = 200, body = User)))]
-pub(super) async fn update(
+async fn update(
     caller: CurrentUser,
     Id(id): Id<UserId>,
     State(log): State<Log>,
@@ -69,7 +80,7 @@ pub(super) async fn update(
 /// Takes a person out of the workspace and all its chats.
 #[utoipa::path(delete, path = "/api/users/{id}", operation_id = "remove_user",
     params(("id" = i64, Path)), responses((status = 204)))]
-pub(super) async fn remove(
+async fn remove(
     caller: CurrentUser,
     Id(id): Id<UserId>,
     State(log): State<Log>,

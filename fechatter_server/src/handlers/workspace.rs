@@ -8,26 +8,38 @@ use fechatter_core::workspace::Workspace;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::AppState;
 use crate::error::Result;
 use crate::handlers::auth::{AuthResponse, respond};
-use crate::middlewares::auth::CurrentUser;
+use crate::models::current_user::CurrentUser;
 use crate::models::workspace::{self, JoinRequest, WorkspaceChanges, WorkspaceWithRole};
-use crate::models::{departure, session};
+use crate::models::{departure, session, workspace_lookup};
 use crate::services::departures::Departures;
+use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::path::Id;
 use crate::utils::text::WorkspaceName;
 
+/// The routes of this module.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(join))
+        .routes(routes!(switch))
+        .routes(routes!(show, update))
+        .routes(routes!(leave))
+}
+
 #[derive(Serialize, ToSchema)]
-pub(super) struct Workspaces {
+struct Workspaces {
     items: Vec<WorkspaceWithRole>,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct WorkspaceDraft {
+struct WorkspaceDraft {
     #[schema(value_type = String)]
     name: WorkspaceName,
 }
@@ -35,17 +47,14 @@ pub(super) struct WorkspaceDraft {
 /// All workspaces that the account is in.
 #[utoipa::path(get, path = "/api/workspaces", operation_id = "list_workspaces",
     responses((status = 200, body = Workspaces)))]
-pub(super) async fn list(
-    caller: CurrentUser,
-    State(db): State<PgPool>,
-) -> Result<Json<Workspaces>> {
+async fn list(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<Workspaces>> {
     Ok(Json(Workspaces { items: workspace::list(&db, caller.id).await? }))
 }
 
 /// Creates a workspace with the caller as its owner.
 #[utoipa::path(post, path = "/api/workspaces", operation_id = "create_workspace",
     request_body = WorkspaceDraft, responses((status = 201, body = Workspace)))]
-pub(super) async fn create(
+async fn create(
     caller: CurrentUser,
     State(state): State<AppState>,
     Json(draft): Json<WorkspaceDraft>,
@@ -59,7 +68,7 @@ pub(super) async fn create(
 #[utoipa::path(post, path = "/api/workspaces/join", operation_id = "join_workspace",
     request_body = JoinRequest,
     responses((status = 201, body = Workspace), (status = 200, body = Workspace)))]
-pub(super) async fn join(
+async fn join(
     caller: CurrentUser,
     State(log): State<Log>,
     Json(request): Json<JoinRequest>,
@@ -71,7 +80,7 @@ pub(super) async fn join(
 /// An access token for another workspace, in the same session.
 #[utoipa::path(post, path = "/api/workspaces/{id}/switch", operation_id = "switch_workspace",
     params(("id" = i64, Path)), responses((status = 200, body = AuthResponse)))]
-pub(super) async fn switch(
+async fn switch(
     caller: CurrentUser,
     Id(id): Id<WorkspaceId>,
     State(state): State<AppState>,
@@ -83,14 +92,14 @@ pub(super) async fn switch(
 /// The workspace that the token speaks for.
 #[utoipa::path(get, path = "/api/workspace", operation_id = "get_workspace",
     responses((status = 200, body = Workspace)))]
-pub(super) async fn show(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<Workspace>> {
-    workspace::find(&db, caller.workspace_id).await.map(Json)
+async fn show(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<Workspace>> {
+    workspace_lookup::find(&db, caller.workspace_id).await.map(Json)
 }
 
 /// Changes the workspace's name or how people get in.
 #[utoipa::path(patch, path = "/api/workspace", operation_id = "update_workspace",
     request_body = WorkspaceChanges, responses((status = 200, body = Workspace)))]
-pub(super) async fn update(
+async fn update(
     caller: CurrentUser,
     State(log): State<Log>,
     Json(changes): Json<WorkspaceChanges>,
@@ -101,7 +110,7 @@ pub(super) async fn update(
 /// Takes the caller out of the workspace and all its chats.
 #[utoipa::path(post, path = "/api/workspace/leave", operation_id = "leave_workspace",
     responses((status = 204)))]
-pub(super) async fn leave(
+async fn leave(
     caller: CurrentUser,
     State(log): State<Log>,
     State(departures): State<Departures>,

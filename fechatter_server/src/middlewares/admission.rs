@@ -19,10 +19,12 @@ use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
 use tracing::Instrument;
 
 use crate::error::{AppError, Result};
-use crate::middlewares::bytes_in_flight::{Counted, SMALL};
-use crate::middlewares::limits::{Caller, ConnectionShare, RequestLimits};
-use crate::{AppState, MAX_BODY};
+use crate::services::bytes_in_flight::{Counted, SMALL};
+use crate::services::limits::{Caller, ConnectionShare, RequestLimits};
+use crate::state::AppState;
 
+/// The largest body of a request, in bytes.
+pub(crate) const MAX_BODY: usize = 1024 * 1024;
 const SEND: &str = "/api/chat/{id}/messages";
 /// When there may be room again for a person whose clients do not take their answers.
 const RETRY: Duration = Duration::from_secs(1);

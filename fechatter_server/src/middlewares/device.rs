@@ -1,37 +1,15 @@
 //! Where a request comes from.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use axum::extract::FromRequestParts;
 use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
-use fechatter_core::http::{Peer, network};
+use fechatter_core::http::Peer;
 
-use crate::AppState;
-
-/// The client's address, and what it calls itself.
-#[derive(Debug, Clone)]
-pub(crate) struct Device {
-    pub(crate) address: IpAddr,
-    pub(crate) user_agent: Option<String>,
-}
-
-impl Device {
-    /// The address as far as it names one client: of IPv6, its network of 64 bits.
-    pub(crate) fn network(&self) -> IpAddr {
-        network(self.address)
-    }
-
-    /// The IPv6 network of 48 bits that one organisation has: whoever has one may choose among
-    /// 65,536 of 64 bits.
-    pub(crate) fn site(&self) -> Option<Ipv6Addr> {
-        match self.address {
-            IpAddr::V4(_) => None,
-            IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80))),
-        }
-    }
-}
+use crate::models::device::Device;
+use crate::state::AppState;
 
 impl FromRequestParts<AppState> for Device {
     type Rejection = Infallible;

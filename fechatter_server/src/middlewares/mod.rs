@@ -1,8 +1,7 @@
-//! The layer that admits requests, the limits, and the extractors that say who calls and from where.
+//! The layer that admits requests, and the extractors that say who calls, from where, in which chat.
 
 pub(crate) mod admission;
 pub(crate) mod auth;
-pub(crate) mod bytes_in_flight;
 pub(crate) mod device;
-pub(crate) mod limits;
+pub(crate) mod membership;
 pub(crate) mod parameters;

@@ -9,14 +9,14 @@ use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
-use crate::middlewares::device::Device;
-use crate::middlewares::limits::{Caller, ConnectionShare};
+use crate::models::device::Device;
 use crate::models::entrance::Entrance;
 use crate::models::session::{self, Session};
 use crate::models::throttle::{self, Attempts, Guesses, SignInAttempt};
-use crate::models::workspace::{self, Door};
+use crate::models::workspace::{self, JoinBy};
 use crate::models::{invite, user};
 use crate::services::device_token::{DeviceId, DeviceToken};
+use crate::services::limits::{Caller, ConnectionShare};
 use crate::services::password::Passwords;
 use crate::utils::key::key;
 use crate::utils::text::{Email, FullName, Password, WorkspaceName};
@@ -67,7 +67,7 @@ enum Account {
 
 /// The workspace that somebody signs up to.
 enum Entry {
-    Existing(WorkspaceId, Door),
+    Existing(WorkspaceId, JoinBy),
     New,
 }
 
@@ -85,7 +85,8 @@ pub(crate) async fn sign_up(
     let caller = Caller::Address(device.network());
     let (entry, account) = check(entrance, &request, device).await?;
 
-    let (mut writer, user, share) = go_in(entrance, caller, entry, &request, &account).await?;
+    let (mut writer, user, share) =
+        enter_workspace(entrance, caller, entry, &request, &account).await?;
     let owner = (user.id, Some(user.workspace_id));
     let (session, count) = session::open(writer.db(), owner, device).await?;
     let password_hash = match account {
@@ -106,7 +107,7 @@ pub(crate) async fn sign_up(
 /// Finds out where the request leads and whose account it is, and hashes the password. What refuses
 /// most is asked first: nothing that costs more is done for those it refuses.
 async fn check(entrance: &Entrance, request: &SignUp, device: &Device) -> Result<(Entry, Account)> {
-    let (turn, share) = entrance.turn(Caller::Address(device.network())).await?;
+    let (permit, share) = entrance.permit(Caller::Address(device.network())).await?;
     let attempts = [Attempts::At(device), Attempts::Anywhere];
     throttle::count_attempt(&entrance.db, entrance.policy(), attempts).await?;
     let entry = find_entry(entrance, request).await?;
@@ -114,42 +115,42 @@ async fn check(entrance: &Entrance, request: &SignUp, device: &Device) -> Result
     drop(share);
     let Some((id, password_hash)) = returning else {
         request.password.check_strength(entrance.policy().refuse_common_passwords)?;
-        return Ok((entry, Account::New { password_hash: turn.hash(&request.password).await? }));
+        return Ok((entry, Account::New { password_hash: permit.hash(&request.password).await? }));
     };
-    if turn.verify(&request.password, Some(&password_hash)).await? {
+    if permit.verify(&request.password, Some(&password_hash)).await? {
         Ok((entry, Account::Returning { id, password_hash }))
     } else {
         Err(AppError::EmailTaken)
     }
-    // The turn ends here: others hash while this caller waits for logs and for the disk.
+    // The permit ends here: other callers hash while this one waits for logs and for the disk.
 }
 
 /// Writes the person into the workspace. The rest of the transaction, and the share that it holds, are
 /// the caller's.
-async fn go_in(
+async fn enter_workspace(
     entrance: &Entrance,
     caller: Caller,
     entry: Entry,
     request: &SignUp,
     account: &Account,
 ) -> Result<(LogWriter, User, ConnectionShare)> {
-    let (id, door) = match entry {
-        Entry::Existing(id, door) => (id, door),
+    let (id, join_by) = match entry {
+        Entry::Existing(id, join_by) => (id, join_by),
         Entry::New => {
             let share = entrance.connection(caller).await?;
             let mut writer = LogWriter::begin(&entrance.log).await?;
-            if let Some(user) = found(&mut writer, entrance, request, account).await? {
+            if let Some(user) = create_workspace(&mut writer, entrance, request, account).await? {
                 return Ok((writer, user, share));
             }
             // Somebody else has just created it.
             drop(writer);
             let id = named(&entrance.db, request).await?.ok_or(AppError::Busy)?;
-            (id, Door::Open)
+            (id, JoinBy::Name)
         }
     };
     let share = entrance.connection_in(id, caller).await?;
     let mut writer = LogWriter::lock(&entrance.log, &[id]).await?;
-    let user = enter(&mut writer, (id, &door), request, account).await?;
+    let user = enter(&mut writer, (id, &join_by), request, account).await?;
     Ok((writer, user, share))
 }
 
@@ -181,7 +182,7 @@ async fn returning(entrance: &Entrance, request: &SignUp) -> Result<Option<(User
 /// outside, a workspace that takes nobody and one that nobody may create look the same.
 async fn find_entry(entrance: &Entrance, request: &SignUp) -> Result<Entry> {
     let named = named(&entrance.db, request).await?;
-    let door = match (&request.invite_code, named) {
+    let join_by = match (&request.invite_code, named) {
         (Some(code), named) => {
             let digest = invite::digest(code);
             let id = invite::workspace_of(&entrance.db, &digest).await?;
@@ -189,13 +190,13 @@ async fn find_entry(entrance: &Entrance, request: &SignUp) -> Result<Entry> {
             if request.workspace.is_some() && named != Some(id) {
                 return Err(AppError::InviteInvalid);
             }
-            Some((id, Door::Invite(digest)))
+            Some((id, JoinBy::Invite(digest)))
         }
-        (None, named) => named.map(|id| (id, Door::Open)),
+        (None, named) => named.map(|id| (id, JoinBy::Name)),
     };
-    if let Some((id, door)) = door {
-        workspace::try_door(&entrance.db, id, &door, request.email.as_str()).await?;
-        return Ok(Entry::Existing(id, door));
+    if let Some((id, join_by)) = join_by {
+        workspace::check_join(&entrance.db, id, &join_by, request.email.as_str()).await?;
+        return Ok(Entry::Existing(id, join_by));
     }
     let mut tx = begin(&entrance.db, "begin").await?;
     may_create(&mut tx, entrance).await?;
@@ -222,20 +223,20 @@ async fn may_create(db: &mut PgConnection, entrance: &Entrance) -> Result<()> {
 /// Signs up into a workspace that exists.
 async fn enter(
     writer: &mut LogWriter,
-    (id, door): (WorkspaceId, &Door),
+    (id, join_by): (WorkspaceId, &JoinBy),
     request: &SignUp,
     account: &Account,
 ) -> Result<User> {
-    // The door comes before the address, so that those outside cannot ask for addresses.
-    let admission = workspace::open(writer.db(), id, door, request.email.as_str()).await?;
-    let user_id = settle(writer.db(), request, account).await?;
-    // A person who is suspended in this very workspace does not get in by another door.
+    // The right to join is checked before the address, so that outsiders cannot ask for addresses.
+    let grant = workspace::authorize(writer.db(), id, join_by, request.email.as_str()).await?;
+    let user_id = ensure_account(writer.db(), request, account).await?;
+    // A person who is suspended in this workspace cannot join it in another way.
     workspace::is_in(writer.db(), id, user_id).await?;
-    workspace::enter(writer, id, admission, (user_id, request.fullname.as_str())).await
+    workspace::enter(writer, id, grant, (user_id, request.fullname.as_str())).await
 }
 
 /// Signs up into a workspace that does not exist yet; none if it came to exist just now.
-async fn found(
+async fn create_workspace(
     writer: &mut LogWriter,
     entrance: &Entrance,
     request: &SignUp,
@@ -243,13 +244,17 @@ async fn found(
 ) -> Result<Option<User>> {
     let name = request.workspace.as_ref().ok_or(AppError::InviteInvalid)?;
     may_create(writer.db(), entrance).await?;
-    let user_id = settle(writer.db(), request, account).await?;
+    let user_id = ensure_account(writer.db(), request, account).await?;
     let owner = (user_id, request.fullname.as_str());
     workspace::create(writer, &entrance.config, name, owner).await
 }
 
-/// The account's id, now that it exists in any case.
-async fn settle(db: &mut PgConnection, request: &SignUp, account: &Account) -> Result<UserId> {
+/// The account's id; a new one is created.
+async fn ensure_account(
+    db: &mut PgConnection,
+    request: &SignUp,
+    account: &Account,
+) -> Result<UserId> {
     let password_hash = match account {
         Account::Returning { id, .. } => return Ok(*id),
         Account::New { password_hash } => password_hash,
@@ -303,17 +308,17 @@ pub(crate) async fn sign_in(
             },
         ),
     };
-    let (turn, share) = entrance.turn(caller).await?;
+    let (permit, share) = entrance.permit(caller).await?;
     let account = attempt.count(&entrance.db, entrance.policy(), &email_key).await?;
     drop(share);
     let hash = account.as_ref().map(|account| account.password_hash.as_str());
-    let is_right = turn.verify(&request.password, hash).await?;
+    let is_right = permit.verify(&request.password, hash).await?;
     let mut account = account.filter(|_| is_right).ok_or(AppError::InvalidCredentials)?;
     if Passwords::is_outdated(&account.password_hash) {
-        let hash = turn.hash(&request.password).await?;
+        let hash = permit.hash(&request.password).await?;
         account.replace_hash(&entrance.db, hash).await?;
     }
-    drop(turn);
+    drop(permit);
 
     let share = entrance.connection(caller).await?;
     let mut db = entrance.db.acquire().await?;

@@ -13,8 +13,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::{AppError, OnConstraint, Result};
-use crate::middlewares::auth::CurrentUser;
-use crate::models::member::{self, MAX_NAMED, Member};
+use crate::models::chat_lookup;
+use crate::models::current_user::CurrentUser;
+use crate::models::membership::{self, LockedMember, MAX_NAMED, Member};
 use crate::utils::json::{Change, not_null};
 use crate::utils::key::{key, skeleton_key, unique_key};
 use crate::utils::text::{ChatName, Description};
@@ -138,7 +139,7 @@ pub(crate) async fn create(
             refuse_taken(&mut db, workspace_id, None, name).await?;
         }
         match pair {
-            None => member::check_active(&mut db, workspace_id, &others).await?,
+            None => membership::check_active(&mut db, workspace_id, &others).await?,
             // Where there is nothing to write, nobody's log is locked.
             Some(pair) => {
                 if let Some(chat) = whole_single(&mut db, workspace_id, pair).await? {
@@ -160,7 +161,7 @@ pub(crate) async fn create(
         let chat = readmit(writer, &user, id, pair).await?;
         return Ok(Created::Existing(chat));
     }
-    member::check_active(writer.db(), workspace_id, &others).await?;
+    membership::check_active(writer.db(), workspace_id, &others).await?;
     check_owned(writer.db(), workspace_id, user.id, limits).await?;
     let id = insert(&mut writer, &user, &draft, others.len() + 1, pair).await?;
     let position = writer.next_position(workspace_id)?;
@@ -176,7 +177,7 @@ pub(crate) async fn create(
     )
     .execute(writer.db())
     .await?;
-    let chat = find(writer.db(), workspace_id, id).await?;
+    let chat = chat_lookup::find(writer.db(), workspace_id, id).await?;
     writer.append(workspace_id, &Event::NewChat(chat.clone()))?;
     writer.commit().await?;
     Ok(Created::New(chat))
@@ -212,7 +213,7 @@ async fn whole_single(
     pair: (UserId, UserId),
 ) -> Result<Option<Chat>> {
     let Some(id) = find_single(&mut *db, workspace_id, pair).await? else { return Ok(None) };
-    let chat = find(db, workspace_id, id).await?;
+    let chat = chat_lookup::find(db, workspace_id, id).await?;
     Ok((chat.member_count == 2).then_some(chat))
 }
 
@@ -240,9 +241,9 @@ async fn readmit(
     .fetch_all(writer.db())
     .await?;
     if !returned.is_empty() {
-        member::admit(&mut writer, user.workspace_id, id, &returned, user.id).await?;
+        membership::add_members(&mut writer, user.workspace_id, id, &returned, user.id).await?;
     }
-    let chat = find(writer.db(), user.workspace_id, id).await?;
+    let chat = chat_lookup::find(writer.db(), user.workspace_id, id).await?;
     writer.commit().await?;
     Ok(chat)
 }
@@ -302,7 +303,7 @@ async fn replay(
         return Err(AppError::IdempotencyMismatch);
     }
     Member::find(&mut *db, *user, earlier.id).await?;
-    find(db, user.workspace_id, earlier.id).await.map(Some)
+    chat_lookup::find(db, user.workspace_id, earlier.id).await.map(Some)
 }
 
 async fn find_single(
@@ -320,42 +321,6 @@ async fn find_single(
     .fetch_optional(db)
     .await?;
     Ok(id)
-}
-
-/// A chat of the workspace; whether the caller may see it is asked elsewhere.
-pub(crate) async fn find(
-    db: impl PgExecutor<'_>,
-    workspace_id: WorkspaceId,
-    id: ChatId,
-) -> Result<Chat> {
-    let chat = sqlx::query_scalar!(
-        r#"select c as "chat!: Chat" from chat_objects as c where workspace_id = $1 and id = $2"#,
-        workspace_id as _,
-        id as _
-    )
-    .fetch_optional(db)
-    .await?;
-    chat.ok_or(AppError::NotFound)
-}
-
-/// Refuses unless anyone of the workspace may see the chat.
-pub(crate) async fn check_public(
-    db: impl PgExecutor<'_>,
-    workspace_id: WorkspaceId,
-    id: ChatId,
-) -> Result<()> {
-    let public = sqlx::query_scalar!(
-        r#"select true as "public!" from chats
-           where workspace_id = $1
-             and id = $2
-             and chat_type = 'PublicChannel'
-             and deleted_at is null"#,
-        workspace_id as _,
-        id as _
-    )
-    .fetch_optional(db)
-    .await?;
-    public.map(|_| ()).ok_or(AppError::NotFound)
 }
 
 /// Refuses a name that another public channel has, before the log is locked for it.
@@ -391,7 +356,7 @@ pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> R
         let mut db = log.db().acquire().await?;
         refuse_taken(&mut db, workspace_id, Some(member.chat_id), name).await?;
     }
-    let (mut writer, member) = member.lock(log).await?;
+    let LockedMember { mut writer, member, .. } = member.lock(log).await?;
     let chat_type = changes.check(&member)?;
     let name = changes.name.as_ref().map(ChatName::as_str);
     let (describes, description) = match &changes.description {
@@ -421,7 +386,7 @@ pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> R
     .execute(writer.db())
     .await
     .on_constraint(&UNIQUE_NAME, AppError::ChatNameTaken)?;
-    let chat = find(writer.db(), workspace_id, member.chat_id).await?;
+    let chat = chat_lookup::find(writer.db(), workspace_id, member.chat_id).await?;
     writer.append(workspace_id, &Event::ChatUpdated(chat.clone()))?;
     writer.commit().await?;
     Ok(chat)
@@ -439,7 +404,7 @@ fn can_become(from: ChatType, to: ChatType) -> bool {
 /// Deletes a chat: from here on nobody sees it, and its messages are purged.
 pub(crate) async fn delete(log: &Log, member: Member) -> Result<()> {
     member.require_role(Role::Owner)?;
-    let (mut writer, member) = member.lock(log).await?;
+    let LockedMember { mut writer, member, .. } = member.lock(log).await?;
     member.require_role(Role::Owner)?;
     let workspace_id = member.user.workspace_id;
     let event = Event::ChatDeleted { id: member.chat_id };

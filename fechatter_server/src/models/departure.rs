@@ -8,12 +8,12 @@ use std::time::Duration;
 use fechatter_core::event::{Event, LeaveReason};
 use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::{Role, User, UserStatus};
-use fechatter_core::{ChatId, Position, UserId, WorkspaceId};
+use fechatter_core::{ChatId, UserId, WorkspaceId};
 use sqlx::{PgConnection, PgExecutor};
 
 use crate::error::{AppError, Result};
-use crate::middlewares::auth::CurrentUser;
-use crate::models::{user, workspace_role};
+use crate::models::current_user::CurrentUser;
+use crate::models::{membership, user, workspace_role};
 
 /// Memberships that one transaction ends. Each takes about 0.1 ms under the log's lock, and a colleague's message
 /// should not wait longer than 50 ms for it.
@@ -160,7 +160,13 @@ pub(crate) async fn go_on(log: &Log, departure: &Departure) -> Result<()> {
     let ended_upto = chats.last().copied().unwrap_or(due.ended_upto);
     let is_last = i64::try_from(chats.len()) != Ok(BATCH);
     let memberships: Vec<_> = chats.into_iter().map(|chat_id| (chat_id, user_id)).collect();
-    end_memberships(&mut writer, workspace_id, &memberships, (due.actor_id, due.reason)).await?;
+    membership::end_memberships(
+        &mut writer,
+        workspace_id,
+        &memberships,
+        (due.actor_id, due.reason),
+    )
+    .await?;
     let ended_position = if is_last {
         let left = Event::UserLeftWorkspace { user_id, reason: due.reason };
         Some(writer.append(workspace_id, &left)?)
@@ -226,57 +232,4 @@ async fn chats_of(
     .fetch_all(db)
     .await?;
     Ok(chats)
-}
-
-/// Ends memberships, each at the position of its event. The log is held; that these are current
-/// memberships, and who may end them, the caller has checked.
-pub(crate) async fn end_memberships(
-    writer: &mut LogWriter,
-    workspace_id: WorkspaceId,
-    memberships: &[(ChatId, UserId)],
-    (actor_id, reason): (UserId, LeaveReason),
-) -> Result<()> {
-    let (chats, people): (Vec<_>, Vec<_>) = memberships.iter().copied().unzip();
-    let first = writer.next_position(workspace_id)?;
-    let positions: Vec<_> = (first.0..).take(memberships.len()).map(Position).collect();
-    let mut left = sqlx::query!(
-        "update chat_members as m
-         set left_position = leaver.position
-         from unnest($1::bigint[], $2::bigint[], $3::bigint[])
-             as leaver (chat_id, user_id, position)
-         where m.chat_id = leaver.chat_id
-           and m.user_id = leaver.user_id
-           and m.left_position is null
-         returning m.chat_id, m.user_id, m.joined_at, m.left_position",
-        &chats as _,
-        &people as _,
-        &positions as _
-    )
-    .fetch_all(writer.db())
-    .await?;
-    left.sort_by_key(|row| row.left_position);
-    sqlx::query!(
-        "update chats as c
-         set member_count = member_count - leavers.count
-         from (
-             select chat_id, count(*)::integer as count
-             from unnest($1::bigint[]) as chat_id
-             group by chat_id
-         ) as leavers
-         where c.id = leavers.chat_id",
-        &chats as _
-    )
-    .execute(writer.db())
-    .await?;
-    for row in left {
-        let event = Event::UserLeftChat {
-            chat_id: row.chat_id,
-            user_id: row.user_id,
-            joined_at: row.joined_at,
-            actor_id,
-            reason,
-        };
-        writer.append(workspace_id, &event)?;
-    }
-    Ok(())
 }

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use axum::extract::FromRef;
 use fechatter_core::WorkspaceId;
 use fechatter_core::config::{AccountsConfig, Config};
 use fechatter_core::log::Log;
@@ -11,14 +10,13 @@ use fechatter_core::user::User;
 use sqlx::{PgConnection, PgPool};
 use tracing::warn;
 
-use crate::AppState;
 use crate::error::Result;
-use crate::middlewares::limits::{Caller, ConnectionShare, RequestLimits};
 use crate::models::credentials;
 use crate::models::session::{self, Which};
 use crate::models::throttle::SignInAttempt;
 use crate::services::device_token::{DeviceId, DeviceKey, DeviceToken};
-use crate::services::password::{Passwords, Turn};
+use crate::services::limits::{Caller, ConnectionShare, RequestLimits};
+use crate::services::password::{HashPermit, Passwords};
 
 /// The parts of the server that let people in.
 #[derive(Debug, Clone)]
@@ -27,21 +25,8 @@ pub(crate) struct Entrance {
     pub(crate) log: Log,
     pub(crate) config: Arc<Config>,
     pub(crate) device_key: DeviceKey,
-    passwords: Passwords,
-    limits: RequestLimits,
-}
-
-impl FromRef<AppState> for Entrance {
-    fn from_ref(state: &AppState) -> Self {
-        Self {
-            db: state.db.clone(),
-            log: state.log.clone(),
-            config: Arc::clone(&state.config),
-            device_key: state.refresh_key.device_key(),
-            passwords: state.passwords.clone(),
-            limits: state.limits.clone(),
-        }
-    }
+    pub(crate) passwords: Passwords,
+    pub(crate) limits: RequestLimits,
 }
 
 impl Entrance {
@@ -49,13 +34,13 @@ impl Entrance {
         &self.config.accounts
     }
 
-    /// A caller's turn to have a password hashed, and a database connection of the entrance's share. The
+    /// A caller's permit to have a password hashed, and a database connection of the entrance's share. The
     /// cheapest check comes first: in memory, then for a hashing thread.
-    pub(crate) async fn turn(&self, caller: Caller) -> Result<(Turn, ConnectionShare)> {
+    pub(crate) async fn permit(&self, caller: Caller) -> Result<(HashPermit, ConnectionShare)> {
         self.limits.take(caller)?;
-        let turn = self.passwords.turn(caller)?;
+        let permit = self.passwords.permit(caller)?;
         let share = self.connection(caller).await?;
-        Ok((turn, share))
+        Ok((permit, share))
     }
 
     /// Which of the tokens that a device shows is of the account of this e-mail address.

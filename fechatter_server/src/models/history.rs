@@ -6,7 +6,7 @@ use serde::Deserialize;
 use sqlx::PgPool;
 
 use crate::error::{AppError, Result};
-use crate::models::member::Member;
+use crate::models::membership::Member;
 use crate::utils::page;
 
 /// Which messages, as in the query string: at most one of the places, or ids.

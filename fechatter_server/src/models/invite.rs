@@ -14,8 +14,8 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
-use crate::middlewares::auth::CurrentUser;
-use crate::models::member;
+use crate::models::current_user::CurrentUser;
+use crate::models::membership;
 use crate::utils::key::key;
 use crate::utils::page;
 use crate::utils::text::Email;
@@ -134,7 +134,7 @@ async fn check_inviting(
     if role > caller.role {
         return Err(AppError::Forbidden);
     }
-    let allowed = member::may_add_to(db, (caller.workspace_id, caller.id), chat_ids).await?;
+    let allowed = membership::may_add_to(db, (caller.workspace_id, caller.id), chat_ids).await?;
     let all = chat_ids.iter().all(|id| allowed.contains(id));
     if all { Ok(()) } else { Err(AppError::NotFound) }
 }
@@ -260,9 +260,10 @@ impl Redeemed {
     /// creator may still add people to.
     pub(crate) async fn join_chats(&self, writer: &mut LogWriter, user_id: UserId) -> Result<()> {
         let inviter = (self.workspace_id, self.created_by);
-        for chat_id in member::may_add_to(writer.db(), inviter, &self.chat_ids).await? {
+        for chat_id in membership::may_add_to(writer.db(), inviter, &self.chat_ids).await? {
             let newcomer = [user_id];
-            member::admit(writer, self.workspace_id, chat_id, &newcomer, self.created_by).await?;
+            membership::add_members(writer, self.workspace_id, chat_id, &newcomer, self.created_by)
+                .await?;
         }
         Ok(())
     }

@@ -11,9 +11,10 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
-use crate::middlewares::auth::CurrentUser;
-use crate::models::chat;
-use crate::models::member::{Member, check_active, one};
+use crate::models::current_user::CurrentUser;
+use crate::models::member::find_member;
+use crate::models::membership::{Member, check_active};
+use crate::models::{chat, chat_lookup};
 use crate::utils::json::not_null;
 
 /// What `PATCH …/members/{member_id}` asks for; without a body, the ownership's transfer.
@@ -96,10 +97,10 @@ async fn transfer(
     )
     .execute(writer.db())
     .await?;
-    let updated = chat::find(writer.db(), workspace_id, chat_id).await?;
+    let updated = chat_lookup::find(writer.db(), workspace_id, chat_id).await?;
     writer.append(workspace_id, &Event::ChatUpdated(updated))?;
     for person in [chat.created_by, target] {
-        if let Some(member) = one(writer.db(), chat_id, person).await? {
+        if let Some(member) = find_member(writer.db(), chat_id, person).await? {
             writer.append(workspace_id, &Event::MemberUpdated(member))?;
         }
     }
@@ -117,7 +118,7 @@ async fn to_transfer(
     if chat.chat_type == ChatType::Single {
         return Err(AppError::SingleIsFixed);
     }
-    let taker = one(&mut *db, chat_id, target).await?.ok_or(AppError::NotAChatMember)?;
+    let taker = find_member(&mut *db, chat_id, target).await?.ok_or(AppError::NotAChatMember)?;
     if check_active(db, user.workspace_id, &[target]).await.is_err() {
         return Err(AppError::NotAChatMember);
     }
@@ -129,15 +130,15 @@ async fn to_transfer(
 async fn may_transfer(db: &mut PgConnection, user: CurrentUser, chat_id: ChatId) -> Result<Chat> {
     let membership = Member::find(&mut *db, user, chat_id).await;
     if let Ok(Member { role: Role::Owner, .. }) = membership {
-        return chat::find(db, user.workspace_id, chat_id).await;
+        return chat_lookup::find(db, user.workspace_id, chat_id).await;
     }
     if user.role >= Role::Admin {
-        let chat = chat::find(&mut *db, user.workspace_id, chat_id).await?;
+        let chat = chat_lookup::find(&mut *db, user.workspace_id, chat_id).await?;
         if chat.chat_type == ChatType::Single {
             return membership.and(Err(AppError::SingleIsFixed));
         }
         let owner_is_here = check_active(&mut *db, user.workspace_id, &[chat.created_by]).await;
-        let owner_is_in = one(db, chat_id, chat.created_by).await?.is_some();
+        let owner_is_in = find_member(db, chat_id, chat.created_by).await?.is_some();
         if matches!(owner_is_here, Err(AppError::UserNotFound)) || !owner_is_in {
             return Ok(chat);
         }
@@ -197,5 +198,5 @@ async fn to_promote(
     if target == member.owner_id {
         return Err(AppError::OwnerMustTransfer);
     }
-    one(db, chat_id, target).await?.ok_or(AppError::NotAChatMember)
+    find_member(db, chat_id, target).await?.ok_or(AppError::NotAChatMember)
 }

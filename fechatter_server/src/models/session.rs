@@ -10,9 +10,9 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use crate::error::{AppError, Result};
-use crate::middlewares::device::Device;
-use crate::middlewares::limits::{Caller, RequestLimits};
+use crate::models::device::Device;
 use crate::models::user;
+use crate::services::limits::{Caller, RequestLimits};
 use crate::services::refresh_token::RefreshToken;
 
 /// A session and whom it speaks for.

@@ -11,10 +11,10 @@ use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use crate::error::Result;
-use crate::middlewares::auth::CurrentUser;
+use crate::models::current_user::CurrentUser;
 use crate::models::sidebar::{self, ChatSidebar};
 use crate::models::user::{self, Filter};
-use crate::models::workspace;
+use crate::models::workspace_lookup;
 
 /// The caller's view of their workspace at one position of its log.
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,10 +40,10 @@ pub(crate) async fn read(
     with_users: bool,
 ) -> Result<Sync> {
     let mut tx = begin(db, "begin isolation level repeatable read read only").await?;
-    let caller = caller.again(&mut *tx).await?;
+    let caller = caller.recheck(&mut *tx).await?;
     let cursor = log::head(&mut *tx, caller.workspace_id).await?;
     let me = user::find(&mut *tx, caller.workspace_id, caller.id).await?;
-    let workspace = workspace::find(&mut *tx, caller.workspace_id).await?;
+    let workspace = workspace_lookup::find(&mut *tx, caller.workspace_id).await?;
     let chats = sidebar::list(&mut *tx, &caller, None, None).await?;
     let users = if with_users {
         Some(user::list(&mut *tx, caller.workspace_id, Filter::default()).await?.0)

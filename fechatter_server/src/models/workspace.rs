@@ -12,9 +12,9 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use utoipa::ToSchema;
 
 use crate::error::{AppError, OnConstraint, Result};
-use crate::middlewares::auth::CurrentUser;
+use crate::models::current_user::CurrentUser;
 use crate::models::invite::{self, Redeemed};
-use crate::models::{departure, session, user};
+use crate::models::{departure, session, user, workspace_lookup};
 use crate::utils::json::not_null;
 use crate::utils::key::{key, skeleton_key, unique_key};
 use crate::utils::text::WorkspaceName;
@@ -48,16 +48,6 @@ pub(crate) struct JoinRequest {
     invite_code: Option<String>,
     #[schema(value_type = Option<String>)]
     name: Option<WorkspaceName>,
-}
-
-pub(crate) async fn find(db: impl PgExecutor<'_>, id: WorkspaceId) -> Result<Workspace> {
-    let workspace = sqlx::query_scalar!(
-        r#"select w as "workspace!: Workspace" from workspace_objects as w where id = $1"#,
-        id as _
-    )
-    .fetch_optional(db)
-    .await?;
-    workspace.ok_or(AppError::NotFound)
 }
 
 /// The workspace with this name. If the two keys lead to two workspaces, the one of `name_unique` is taken.
@@ -121,7 +111,7 @@ pub(crate) async fn create(
     .await?;
     let Some(id) = created else { return Ok(None) };
     writer.create_log(id).await?;
-    admit(writer, id, (owner_id, fullname), Role::Owner).await.map(Some)
+    add_person(writer, id, (owner_id, fullname), Role::Owner).await.map(Some)
 }
 
 /// Refuses where an account owns as many workspaces as one person may.
@@ -147,12 +137,12 @@ pub(crate) async fn create_another(
     name: &WorkspaceName,
 ) -> Result<Workspace> {
     let mut writer = LogWriter::begin(log).await?;
-    caller.again(writer.db()).await?;
+    caller.recheck(writer.db()).await?;
     check_creation(writer.db(), config.accounts.workspace_creation).await?;
     let fullname = user::find(writer.db(), caller.workspace_id, caller.id).await?.fullname;
     let owner = create(&mut writer, config, name, (caller.id, &fullname)).await?;
     let owner = owner.ok_or(AppError::WorkspaceTaken)?;
-    let workspace = find(writer.db(), owner.workspace_id).await?;
+    let workspace = workspace_lookup::find(writer.db(), owner.workspace_id).await?;
     writer.commit().await?;
     Ok(workspace)
 }
@@ -164,38 +154,38 @@ pub(crate) async fn join(
     caller: &CurrentUser,
     request: JoinRequest,
 ) -> Result<(Workspace, bool)> {
-    let (id, door) = find_door(log.db(), &request).await?;
+    let (id, join_by) = find_target(log.db(), &request).await?;
     let mut db = log.db().acquire().await?;
     if is_in(&mut db, id, caller.id).await? {
-        return Ok((find(&mut *db, id).await?, false));
+        return Ok((workspace_lookup::find(&mut *db, id).await?, false));
     }
     drop(db);
     let current = user::find(log.db(), caller.workspace_id, caller.id).await?;
-    try_door(log.db(), id, &door, &current.email).await?;
+    check_join(log.db(), id, &join_by, &current.email).await?;
     let mut writer = LogWriter::lock(log, &[id]).await?;
     session::lock_account(writer.db(), caller.id).await?;
-    caller.again(writer.db()).await?;
+    caller.recheck(writer.db()).await?;
     let joins = !is_in(writer.db(), id, caller.id).await?;
     if joins {
-        let admission = open(writer.db(), id, &door, &current.email).await?;
-        enter(&mut writer, id, admission, (caller.id, &current.fullname)).await?;
+        let grant = authorize(writer.db(), id, &join_by, &current.email).await?;
+        enter(&mut writer, id, grant, (caller.id, &current.fullname)).await?;
     }
-    let workspace = find(writer.db(), id).await?;
+    let workspace = workspace_lookup::find(writer.db(), id).await?;
     writer.commit().await?;
     Ok((workspace, joins))
 }
 
-async fn find_door(db: &PgPool, request: &JoinRequest) -> Result<(WorkspaceId, Door)> {
+async fn find_target(db: &PgPool, request: &JoinRequest) -> Result<(WorkspaceId, JoinBy)> {
     match (&request.invite_code, &request.name) {
         (Some(code), None) => {
             let digest = invite::digest(code);
             let id = invite::workspace_of(db, &digest).await?;
-            Ok((id.ok_or(AppError::InviteInvalid)?, Door::Invite(digest)))
+            Ok((id.ok_or(AppError::InviteInvalid)?, JoinBy::Invite(digest)))
         }
         // The same error for an unknown name: outsiders do not learn which names exist.
         (None, Some(name)) => {
             let id = find_by_name(db, name).await?;
-            Ok((id.ok_or(AppError::InviteRequired)?, Door::Open))
+            Ok((id.ok_or(AppError::InviteRequired)?, JoinBy::Name))
         }
         _ => Err(AppError::invalid("body", "needs either invite_code or name")),
     }
@@ -214,63 +204,68 @@ pub(crate) async fn is_in(db: &mut PgConnection, id: WorkspaceId, user_id: UserI
     }
 }
 
-/// How somebody gets into an existing workspace.
+/// The way to join an existing workspace.
 #[derive(Debug)]
-pub(crate) enum Door {
+pub(crate) enum JoinBy {
     /// By its name.
-    Open,
+    Name,
     /// By the digest of an invite's code.
     Invite(Vec<u8>),
 }
 
-/// What an open door gives: a role, and an invite's chats.
-pub(crate) struct Admission {
+/// The right to join a workspace: with a role, and the chats of an invite.
+pub(crate) struct JoinGrant {
     role: Role,
     invite: Option<Redeemed>,
 }
 
-/// Tries a door for a person of this address. The workspace's log is held.
-pub(crate) async fn open(
+/// Checks that the person with this e-mail address may join, and uses the invite. The workspace's log is held.
+pub(crate) async fn authorize(
     db: &mut PgConnection,
     id: WorkspaceId,
-    door: &Door,
+    join_by: &JoinBy,
     email: &str,
-) -> Result<Admission> {
-    match door {
-        Door::Open => match find(db, id).await?.join_policy {
-            JoinPolicy::Open => Ok(Admission { role: Role::Member, invite: None }),
+) -> Result<JoinGrant> {
+    match join_by {
+        JoinBy::Name => match workspace_lookup::find(db, id).await?.join_policy {
+            JoinPolicy::Open => Ok(JoinGrant { role: Role::Member, invite: None }),
             JoinPolicy::Invite => Err(AppError::InviteRequired),
         },
-        Door::Invite(digest) => {
+        JoinBy::Invite(digest) => {
             let invite = invite::redeem(db, id, digest, email).await?;
-            Ok(Admission { role: invite.role, invite: Some(invite) })
+            Ok(JoinGrant { role: invite.role, invite: Some(invite) })
         }
     }
 }
 
-/// Tries a door without going through it: nobody's log is locked for those whom it refuses.
-pub(crate) async fn try_door(db: &PgPool, id: WorkspaceId, door: &Door, email: &str) -> Result<()> {
+/// The same without using the invite or locking the log, so that refused requests hold up nobody.
+pub(crate) async fn check_join(
+    db: &PgPool,
+    id: WorkspaceId,
+    join_by: &JoinBy,
+    email: &str,
+) -> Result<()> {
     let mut tx = begin(db, "begin").await?;
-    open(&mut tx, id, door, email).await?;
+    authorize(&mut tx, id, join_by, email).await?;
     // An invite is used when everything else is done.
     Ok(tx.rollback().await?)
 }
 
-/// Lets a person in as the door said.
+/// Adds a person to the workspace, and to the chats of the invite.
 pub(crate) async fn enter(
     writer: &mut LogWriter,
     id: WorkspaceId,
-    admission: Admission,
+    grant: JoinGrant,
     person: (UserId, &str),
 ) -> Result<User> {
-    let user = admit(writer, id, person, admission.role).await?;
-    if let Some(invite) = admission.invite {
+    let user = add_person(writer, id, person, grant.role).await?;
+    if let Some(invite) = grant.invite {
         invite.join_chats(writer, user.id).await?;
     }
     Ok(user)
 }
 
-async fn admit(
+async fn add_person(
     writer: &mut LogWriter,
     id: WorkspaceId,
     (user_id, fullname): (UserId, &str),
@@ -330,7 +325,7 @@ pub(crate) async fn update(
     .execute(writer.db())
     .await
     .on_constraint(&UNIQUE_NAME, AppError::WorkspaceTaken)?;
-    let workspace = find(writer.db(), id).await?;
+    let workspace = workspace_lookup::find(writer.db(), id).await?;
     writer.append(id, &Event::WorkspaceUpdated(workspace.clone()))?;
     writer.commit().await?;
     Ok(workspace)

@@ -9,8 +9,8 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
-use crate::middlewares::auth::CurrentUser;
-use crate::models::{user, workspace};
+use crate::models::current_user::CurrentUser;
+use crate::models::{user, workspace_lookup};
 use crate::utils::json::not_null;
 
 /// What an owner may change of anybody, and an admin of members.
@@ -118,7 +118,7 @@ pub(crate) async fn keep_an_owner_besides(db: &mut PgConnection, person: &User) 
 /// Makes another owner the one whom the workspace names, if that was this person.
 pub(crate) async fn pass_on_from(writer: &mut LogWriter, person: &User) -> Result<()> {
     let workspace_id: WorkspaceId = person.workspace_id;
-    let named = workspace::find(writer.db(), workspace_id).await?;
+    let named = workspace_lookup::find(writer.db(), workspace_id).await?;
     if named.owner_id != person.id {
         return Ok(());
     }
@@ -130,7 +130,7 @@ pub(crate) async fn pass_on_from(writer: &mut LogWriter, person: &User) -> Resul
     )
     .execute(writer.db())
     .await?;
-    let workspace = workspace::find(writer.db(), workspace_id).await?;
+    let workspace = workspace_lookup::find(writer.db(), workspace_id).await?;
     writer.append(workspace_id, &Event::WorkspaceUpdated(workspace))?;
     Ok(())
 }

@@ -9,10 +9,11 @@
 //!
 //! In reading order: `queue` lets commands in, and refuses more than memory is meant to hold;
 //! `waiting` says which of them make the next batch; `delivery` writes a batch and answers everybody
-//! in it; `lanes` hold the database's connections.
+//! in it; `connections` hold the database's connections.
 
+mod connections;
 mod delivery;
-mod lanes;
+mod limits;
 mod queue;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -37,8 +38,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use self::connections::Connections;
 use self::delivery::Write;
-use self::lanes::Lanes;
+use self::limits::UNTIL_BATCH;
 use self::queue::{Item, Pace, Progress, Queue};
 use self::waiting::Waiting;
 use crate::error::{AppError, Result};
@@ -46,8 +48,6 @@ use crate::models::message::{self, Outgoing, Sent};
 use crate::models::reaction::NewReaction;
 use crate::models::write_batch::{Command, Locking, Outcome};
 
-/// The time that a command may wait for its batch.
-const UNTIL_BATCH: Duration = Duration::from_millis(2_500);
 /// How long its caller waits for what became of it: a little less than a request may take.
 const UNTIL_ANSWER: Duration = Duration::from_millis(9_800);
 
@@ -63,30 +63,30 @@ pub(crate) type Ended = oneshot::Receiver<()>;
 pub(crate) struct BatchWriter {
     queue: Arc<Queue>,
     log: Log,
-    alone: Alone,
+    direct: DirectPath,
 }
 
-/// Resolves to the command if somebody else holds its log.
-type HeldUp = Pin<Box<dyn Future<Output = Vec<Item>> + Send>>;
+/// Resolves to the command if another writer holds its log.
+type Unwritten = Pin<Box<dyn Future<Output = Vec<Item>> + Send>>;
 
-/// The way of a command that finds nothing in flight.
+/// Writes a command that finds nothing in flight, on the threads of the requests.
 #[derive(Clone)]
-struct Alone {
+struct DirectPath {
     in_flight: Arc<Semaphore>,
     /// True if the task's last batch had several commands: the next one will, too, if nobody hurries ahead.
     is_busy: Arc<AtomicBool>,
-    write: Arc<dyn Fn(Item) -> HeldUp + Send + Sync>,
+    write: Arc<dyn Fn(Item) -> Unwritten + Send + Sync>,
 }
 
-impl fmt::Debug for Alone {
+impl fmt::Debug for DirectPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Alone").field("in_flight", &self.in_flight).finish_non_exhaustive()
+        f.debug_struct("DirectPath").field("in_flight", &self.in_flight).finish_non_exhaustive()
     }
 }
 
-impl Alone {
+impl DirectPath {
     fn new(write: impl Write, pace: Pace, progress: Progress) -> Self {
-        let write = move |item| -> HeldUp {
+        let write = move |item| -> Unwritten {
             let (write, pace, progress) = (write.clone(), pace.clone(), progress.clone());
             Box::pin(async move {
                 let began = Instant::now();
@@ -100,8 +100,8 @@ impl Alone {
         Self { in_flight, is_busy: Arc::default(), write: Arc::new(write) }
     }
 
-    /// The right to write a command now, if it is to be had.
-    fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    /// The permit to write a command now, if there is one.
+    fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
         if self.is_busy.load(Ordering::Relaxed) {
             return None;
         }
@@ -127,18 +127,18 @@ impl BatchWriter {
     /// # Errors
     /// When the system has no thread to give.
     pub(crate) fn start(log: Log) -> io::Result<(Self, Ended)> {
-        let [lanes, of_requests] = [(); 2].map(|()| Lanes::new(log.clone()));
-        Self::start_with(log, lanes, of_requests)
+        let [connections, of_requests] = [(); 2].map(|()| Connections::new(log.clone()));
+        Self::start_with(log, connections, of_requests)
     }
 
     /// The same with other ways to write a batch: those of the task, and those of the requests.
-    fn start_with(log: Log, write: impl Write, alone: impl Write) -> io::Result<(Self, Ended)> {
+    fn start_with(log: Log, write: impl Write, direct: impl Write) -> io::Result<(Self, Ended)> {
         let (sender, arrivals) = unbounded_channel();
         let pace = Pace::default();
         let queue = Arc::new(Queue::new(sender, pace.clone()));
         let progress = queue.progress();
-        let alone = Alone::new(alone, pace.clone(), progress.clone());
-        let turns = alone.clone();
+        let direct = DirectPath::new(direct, pace.clone(), progress.clone());
+        let for_task = direct.clone();
         let (ends, ended) = oneshot::channel();
         let (begins, begun) = mpsc::channel();
         // A runtime can only be dropped outside of another one: it is made where it stays.
@@ -146,14 +146,14 @@ impl BatchWriter {
             match runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
                     let _ = begins.send(Ok(()));
-                    runtime.block_on(run(arrivals, write, &turns, (pace, progress)));
+                    runtime.block_on(run(arrivals, write, &for_task, (pace, progress)));
                     let _ = ends.send(());
                 }
                 Err(error) => _ = begins.send(Err(error)),
             }
         })?;
         begun.recv().map_err(io::Error::other)??;
-        Ok((Self { queue, log, alone }, ended))
+        Ok((Self { queue, log, direct }, ended))
     }
 
     /// Tells whether commands are being written, without keeping the task from ending.
@@ -206,12 +206,12 @@ impl BatchWriter {
     }
 
     async fn outcome(&self, command: &Arc<Command>) -> Result<Outcome> {
-        let Some((item, mut receipt)) = self.queue.admit(Arc::clone(command)) else {
+        let Some((item, mut receipt)) = self.queue.reserve(Arc::clone(command)) else {
             counter!(metrics::COMMANDS_REFUSED, "reason" => "full").increment(1);
             return Err(AppError::Busy);
         };
-        match self.alone.turn() {
-            Some(turn) => self.write_alone(item, turn),
+        match self.direct.try_permit() {
+            Some(permit) => self.write_directly(item, permit),
             None => self.queue.hand_over(item),
         }
         match timeout(UNTIL_BATCH, &mut receipt.answer).await {
@@ -229,16 +229,16 @@ impl BatchWriter {
     }
 
     /// Writes a command in a task of its own: a caller who goes away does not stop it.
-    fn write_alone(&self, item: Item, turn: OwnedSemaphorePermit) {
-        let (alone, queue) = (self.alone.clone(), Arc::clone(&self.queue));
+    fn write_directly(&self, item: Item, permit: OwnedSemaphorePermit) {
+        let (direct, queue) = (self.direct.clone(), Arc::clone(&self.queue));
         tokio::spawn(async move {
             if item.claim.take() {
-                for held_up in (alone.write)(item).await {
+                for held_up in (direct.write)(item).await {
                     held_up.claim.put_back();
                     queue.hand_over(held_up);
                 }
             }
-            drop(turn);
+            drop(permit);
         });
     }
 }
@@ -260,7 +260,7 @@ fn mixed_up() -> AppError {
 async fn run(
     mut arrivals: UnboundedReceiver<Item>,
     write: impl Write,
-    turns: &Alone,
+    direct: &DirectPath,
     (pace, progress): (Pace, Progress),
 ) {
     let mut waiting = Waiting::default();
@@ -268,7 +268,7 @@ async fn run(
     let mut patient: Option<JoinHandle<Vec<Item>>> = None;
     let mut closed = false;
     // Kept for as long as there is something to write.
-    let mut turn = None;
+    let mut permit = None;
     loop {
         while let Ok(item) = arrivals.try_recv() {
             waiting.push(item);
@@ -282,22 +282,22 @@ async fn run(
                 async move { delivery::deliver(&write, &progress, batch, Locking::Wait).await };
             patient = Some(tokio::spawn(deliver));
         }
-        if turn.is_none() && !waiting.is_empty() {
-            turn = turns.in_flight.acquire().await.ok();
+        if permit.is_none() && !waiting.is_empty() {
+            permit = direct.in_flight.acquire().await.ok();
             while let Ok(item) = arrivals.try_recv() {
                 waiting.push(item);
             }
         }
         let batch = waiting.batch();
         if !batch.is_empty() {
-            turns.is_busy.store(batch.len() > 1, Ordering::Relaxed);
+            direct.is_busy.store(batch.len() > 1, Ordering::Relaxed);
             let began = Instant::now();
             let held_up = delivery::deliver(&write, &progress, batch, Locking::Skip).await;
             pace.note(began.elapsed());
             waiting.put_back(held_up);
             continue;
         }
-        turn = None;
+        permit = None;
         if closed && patient.is_none() && waiting.is_empty() {
             return;
         }

@@ -16,7 +16,7 @@ use moka::sync::Cache;
 use sqlx::{PgExecutor, PgPool};
 
 use crate::error::Result;
-use crate::middlewares::auth::CurrentUser;
+use crate::models::current_user::CurrentUser;
 use crate::models::sidebar;
 
 /// What a kept list takes besides its JSON: keys, hashes, headers, the cache's own books.

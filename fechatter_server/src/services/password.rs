@@ -8,13 +8,13 @@ use std::thread::available_parallelism;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::password_hash::{self, PasswordHasher};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
+use fechatter_core::permits::{self, Permits, Shares};
 use fechatter_core::rate::Rates;
-use fechatter_core::turns::{self, Shares, Turns};
 use tokio_util::sync::CancellationToken;
 
-use self::threads::{Priority, Threads};
+use self::threads::{Class, Memory, Priority, Threads};
 use crate::error::{AppError, Result};
-use crate::middlewares::limits::Caller;
+use crate::services::limits::Caller;
 use crate::utils::text::Password;
 
 /// Callers that each worker may have at a time; more are refused.
@@ -27,17 +27,12 @@ const CALLERS_PER_CLASS: usize = 18;
 const OCCASIONAL_PER_CALLER: (u32, u32) = (1, 1);
 const OCCASIONAL_IN_ALL: (u32, u32) = (10, 10);
 
-/// A worker's, for one hash after the other. Where each hash took its own and gave it back, the
-/// allocator was left with eight times as much.
-#[derive(Default)]
-struct Memory(Vec<Block>);
-
 /// Hashes and checks passwords, on threads of their own. Clones share them.
 ///
 /// The parameters are the least that OWASP recommends: Argon2id, 19 MiB, 2 passes, 1 lane.
 #[derive(Debug, Clone)]
 pub(crate) struct Passwords {
-    callers: Turns<Class, Caller>,
+    callers: Permits<Class, Caller>,
     /// For people who sign in now and then: they do not wait behind a crowd.
     occasional: Threads,
     /// For whoever comes more often than that.
@@ -52,18 +47,11 @@ pub(crate) struct Passwords {
 /// The right to have passwords hashed, one after the other. To be had before anything else is done
 /// for a caller: whoever comes in a flood is to cost next to nothing.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct HashPermit {
     passwords: Passwords,
     class: Class,
     caller: Caller,
-    _place: turns::Turn<Class, Caller>,
-}
-
-/// Known devices and strangers, which are served in turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Class {
-    Known,
-    Stranger,
+    _place: permits::Permit<Class, Caller>,
 }
 
 impl Passwords {
@@ -74,7 +62,7 @@ impl Passwords {
     /// When the system has no randomness or no thread to give.
     pub(crate) fn new(per_address: usize) -> anyhow::Result<Self> {
         let workers = available_parallelism().map_or(1, |cores| cores.get() - 1).max(1);
-        let callers = Turns::new(Shares {
+        let callers = Permits::new(Shares {
             in_all: workers * CALLERS_PER_WORKER,
             per_group: workers * CALLERS_PER_CLASS,
             per_member: per_address,
@@ -91,17 +79,17 @@ impl Passwords {
         Ok(Self { callers, occasional, crowd, rate, rate_in_all, nobody })
     }
 
-    /// A turn, if there are not too many callers already, from this address or in all.
+    /// A permit, if there are not too many callers already, from this address or in all.
     ///
     /// # Errors
     /// [`AppError::Busy`].
-    pub(crate) fn turn(&self, caller: Caller) -> Result<Turn> {
+    pub(crate) fn permit(&self, caller: Caller) -> Result<HashPermit> {
         let class = match caller {
             Caller::Device(_) => Class::Known,
             _ => Class::Stranger,
         };
         let place = self.callers.try_acquire(class, caller).ok_or(AppError::Busy)?;
-        Ok(Turn { passwords: self.clone(), class, caller, _place: place })
+        Ok(HashPermit { passwords: self.clone(), class, caller, _place: place })
     }
 
     /// Forgets callers who have not come for a while, until the end of the server.
@@ -131,7 +119,7 @@ impl Passwords {
     }
 }
 
-impl Turn {
+impl HashPermit {
     /// The hash of a password, as a PHC string.
     pub(crate) async fn hash(&self, password: &Password) -> Result<String> {
         let password = password.clone();
@@ -231,15 +219,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_hash_verifies_its_password_only() {
-        let turn = Passwords::new(9).unwrap().turn(address(1)).unwrap();
+        let permit = Passwords::new(9).unwrap().permit(address(1)).unwrap();
         let right = Password::from("correct horse".to_owned());
         let wrong = Password::from("correct house".to_owned());
-        let hash = turn.hash(&right).await.unwrap();
+        let hash = permit.hash(&right).await.unwrap();
 
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-        assert!(turn.verify(&right, Some(&hash)).await.unwrap());
-        assert!(!turn.verify(&wrong, Some(&hash)).await.unwrap());
-        assert!(!turn.verify(&Password::from("nobody's password".to_owned()), None).await.unwrap());
+        assert!(permit.verify(&right, Some(&hash)).await.unwrap());
+        assert!(!permit.verify(&wrong, Some(&hash)).await.unwrap());
+        assert!(
+            !permit.verify(&Password::from("nobody's password".to_owned()), None).await.unwrap()
+        );
         assert!(!Passwords::is_outdated(&hash));
     }
 
@@ -259,25 +249,25 @@ mod tests {
     #[tokio::test]
     async fn one_address_has_only_so_many_turns_and_each_comes_back() {
         let passwords = Passwords::new(4).unwrap();
-        let mut turns: Vec<_> =
-            std::iter::from_fn(|| passwords.turn(address(1)).ok()).take(100).collect();
-        assert_eq!(turns.len(), 4);
-        passwords.turn(address(2)).unwrap();
-        turns.pop();
-        passwords.turn(address(1)).unwrap();
+        let mut permits: Vec<_> =
+            std::iter::from_fn(|| passwords.permit(address(1)).ok()).take(100).collect();
+        assert_eq!(permits.len(), 4);
+        passwords.permit(address(2)).unwrap();
+        permits.pop();
+        passwords.permit(address(1)).unwrap();
     }
 
     #[tokio::test]
     async fn strangers_from_everywhere_leave_room_for_known_devices() {
         let passwords = Passwords::new(4).unwrap();
         let strangers: Vec<_> =
-            (0..).map_while(|number| passwords.turn(address(number)).ok()).collect();
+            (0..).map_while(|number| passwords.permit(address(number)).ok()).collect();
         assert!(strangers.len() >= CALLERS_PER_CLASS, "{}", strangers.len());
-        passwords.turn(Caller::Device(DeviceId::random())).unwrap();
+        passwords.permit(Caller::Device(DeviceId::random())).unwrap();
     }
 
     /// Hashes for a caller while other work of the first does not end.
-    async fn hash_beside(blocking: &Turn, count: usize, turn: &Turn) {
+    async fn hash_beside(blocking: &HashPermit, count: usize, permit: &HashPermit) {
         let (ends, blocked): (Vec<_>, Vec<_>) = (0..count)
             .map(|_| {
                 let (end, ended) = mpsc::channel::<()>();
@@ -293,7 +283,7 @@ mod tests {
             tokio::select! {
                 biased;
                 _ = join_all(blocked) => panic!("nothing ends this work yet"),
-                hashed = turn.hash(&password) => hashed.unwrap(),
+                hashed = permit.hash(&password) => hashed.unwrap(),
             }
         };
         timeout(Duration::from_secs(30), hashed).await.expect("a thread is free");
@@ -303,18 +293,18 @@ mod tests {
     #[tokio::test]
     async fn those_who_come_now_and_then_do_not_wait_behind_a_crowd() {
         let passwords = Passwords::new(9).unwrap();
-        let crowd = passwords.turn(address(1)).unwrap();
+        let crowd = passwords.permit(address(1)).unwrap();
         while passwords.rate.take(address(1), 1).is_ok() {}
         let cores = available_parallelism().map_or(1, NonZero::get);
-        hash_beside(&crowd, cores, &passwords.turn(address(2)).unwrap()).await;
+        hash_beside(&crowd, cores, &passwords.permit(address(2)).unwrap()).await;
     }
 
     #[tokio::test]
     async fn a_caller_who_comes_often_is_one_of_a_crowd() {
         let passwords = Passwords::new(9).unwrap();
-        let turn = passwords.turn(address(1)).unwrap();
+        let permit = passwords.permit(address(1)).unwrap();
         let (_, at_once) = OCCASIONAL_PER_CALLER;
-        hash_beside(&turn, at_once as usize, &turn).await;
+        hash_beside(&permit, at_once as usize, &permit).await;
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::waiting;
+use super::limits::{BATCH_BYTES, BATCH_COMMANDS};
 use crate::error::Result;
 use crate::models::write_batch::{Command, Outcome};
 
@@ -28,7 +28,7 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Lets commands in as long as there is room.
 #[derive(Debug)]
 pub(super) struct Queue {
-    room: Arc<Mutex<Room>>,
+    budget: Arc<Mutex<Budget>>,
     pace: Pace,
     arrivals: UnboundedSender<Item>,
 }
@@ -39,7 +39,7 @@ pub(super) struct Pace(Arc<AtomicU64>);
 
 /// Notes that batches are written.
 #[derive(Debug, Clone)]
-pub(super) struct Progress(Arc<Mutex<Room>>);
+pub(super) struct Progress(Arc<Mutex<Budget>>);
 
 /// A command, from its admission until its answer.
 #[derive(Debug)]
@@ -69,14 +69,14 @@ const WITHDRAWN: u8 = 2;
 
 /// What those who wait take up.
 #[derive(Debug)]
-struct Room {
+struct Budget {
     all: Load,
     of_workspaces: HashMap<WorkspaceId, Load>,
     /// When the database last took a batch, or somebody began to wait where nobody had.
     progressed: Instant,
 }
 
-impl Default for Room {
+impl Default for Budget {
     fn default() -> Self {
         Self { all: Load::default(), of_workspaces: HashMap::new(), progressed: Instant::now() }
     }
@@ -91,14 +91,14 @@ struct Load {
 /// A command's part of the room; given back when dropped.
 #[derive(Debug)]
 struct Place {
-    room: Arc<Mutex<Room>>,
+    budget: Arc<Mutex<Budget>>,
     workspace_id: WorkspaceId,
     bytes: usize,
 }
 
 impl Queue {
     pub(super) fn new(arrivals: UnboundedSender<Item>, pace: Pace) -> Self {
-        Self { room: Arc::default(), pace, arrivals }
+        Self { budget: Arc::default(), pace, arrivals }
     }
 
     /// For how long nothing has been written although something waits; for ever, if nobody is there
@@ -107,19 +107,19 @@ impl Queue {
         if self.arrivals.is_closed() {
             return Duration::MAX;
         }
-        let room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        if room.all.commands == 0 { Duration::ZERO } else { room.progressed.elapsed() }
+        let budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        if budget.all.commands == 0 { Duration::ZERO } else { budget.progressed.elapsed() }
     }
 
     /// The handle with which the writer notes its progress.
     pub(super) fn progress(&self) -> Progress {
-        Progress(Arc::clone(&self.room))
+        Progress(Arc::clone(&self.budget))
     }
 
     /// Lets a command in, if there is room. It is still to be written, or [handed over](Self::hand_over).
-    pub(super) fn admit(&self, command: Arc<Command>) -> Option<(Item, Receipt)> {
+    pub(super) fn reserve(&self, command: Arc<Command>) -> Option<(Item, Receipt)> {
         let workspace_id = command.actor().workspace_id();
-        let place = Place::take(&self.room, workspace_id, command.bytes(), &self.pace)?;
+        let place = Place::take(&self.budget, workspace_id, command.bytes(), &self.pace)?;
         let (answer, answered) = oneshot::channel();
         let claim = Arc::<Claim>::default();
         let receipt = Receipt { claim: Arc::clone(&claim), answer: answered };
@@ -151,8 +151,8 @@ impl Pace {
     /// How long it will take to write whole batches of what waits. What makes no whole batch is let in
     /// in any case, and shows how fast it goes now.
     fn wait(&self, load: Load) -> Duration {
-        let batches = load.commands / waiting::MAX_COMMANDS;
-        let batches = batches.max(load.bytes / waiting::MAX_BYTES);
+        let batches = load.commands / BATCH_COMMANDS;
+        let batches = batches.max(load.bytes / BATCH_BYTES);
         let batches = u32::try_from(batches).unwrap_or(u32::MAX);
         Duration::from_micros(self.0.load(Ordering::Relaxed)).saturating_mul(batches)
     }
@@ -210,12 +210,12 @@ impl Load {
 
 impl Place {
     fn take(
-        room: &Arc<Mutex<Room>>,
+        budget: &Arc<Mutex<Budget>>,
         workspace_id: WorkspaceId,
         bytes: usize,
         pace: &Pace,
     ) -> Option<Self> {
-        let mut taken = room.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = budget.lock().unwrap_or_else(PoisonError::into_inner);
         let theirs = taken.of_workspaces.get(&workspace_id).copied().unwrap_or_default();
         let is_long = |load, share: u32| pace.wait(load) > MAX_WAIT / share;
         if is_long(taken.all, 1) || is_long(theirs, SHARE) {
@@ -227,18 +227,18 @@ impl Place {
         }
         taken.of_workspaces.insert(workspace_id, theirs.with(bytes, SHARE)?);
         taken.all = all;
-        Some(Self { room: Arc::clone(room), workspace_id, bytes })
+        Some(Self { budget: Arc::clone(budget), workspace_id, bytes })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        room.all = room.all.without(self.bytes);
-        if let Some(theirs) = room.of_workspaces.get_mut(&self.workspace_id) {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.all = budget.all.without(self.bytes);
+        if let Some(theirs) = budget.of_workspaces.get_mut(&self.workspace_id) {
             *theirs = theirs.without(self.bytes);
             if theirs.commands == 0 {
-                room.of_workspaces.remove(&self.workspace_id);
+                budget.of_workspaces.remove(&self.workspace_id);
             }
         }
     }
@@ -250,26 +250,26 @@ mod tests {
 
     #[test]
     fn nobody_is_let_in_to_wait_for_long() {
-        let room = Arc::default();
+        let budget = Arc::default();
         let pace = Pace::default();
         let places = |pace: &Pace| -> Vec<_> {
             let ids = (1..).map(WorkspaceId);
-            ids.map_while(|id| Place::take(&room, id, 10, pace)).collect()
+            ids.map_while(|id| Place::take(&budget, id, 10, pace)).collect()
         };
         assert_eq!(places(&pace).len(), MAX_COMMANDS);
 
         (0..100).for_each(|_| pace.note(Duration::from_millis(300)));
-        assert_eq!(places(&pace).len(), 4 * waiting::MAX_COMMANDS);
+        assert_eq!(places(&pace).len(), 4 * BATCH_COMMANDS);
 
         let of_one: Vec<_> =
-            std::iter::from_fn(|| Place::take(&room, WorkspaceId(1), 10, &pace)).collect();
-        assert_eq!(of_one.len(), 2 * waiting::MAX_COMMANDS);
-        assert!(Place::take(&room, WorkspaceId(2), 10, &pace).is_some(), "one shuts out all");
+            std::iter::from_fn(|| Place::take(&budget, WorkspaceId(1), 10, &pace)).collect();
+        assert_eq!(of_one.len(), 2 * BATCH_COMMANDS);
+        assert!(Place::take(&budget, WorkspaceId(2), 10, &pace).is_some(), "one shuts out all");
         drop(of_one);
 
         // However slow it was, there is always somebody who finds out that it is no more.
         pace.note(Duration::from_mins(1));
-        assert_eq!(places(&pace).len(), waiting::MAX_COMMANDS);
+        assert_eq!(places(&pace).len(), BATCH_COMMANDS);
         (0..100).for_each(|_| pace.note(Duration::from_millis(1)));
         assert_eq!(places(&pace).len(), MAX_COMMANDS);
     }

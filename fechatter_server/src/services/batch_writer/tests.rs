@@ -75,7 +75,7 @@ enum Fault {
 /// The real way to write, with faults.
 #[derive(Debug, Clone)]
 struct Faulty {
-    lanes: Lanes,
+    connections: Connections,
     faults: Arc<Mutex<VecDeque<Fault>>>,
 }
 
@@ -89,14 +89,14 @@ impl Write for Faulty {
             Fault::Delay => sleep(Duration::from_millis(5)).await,
             Fault::PanicBefore => panic!("before"),
             Fault::LostAnswer | Fault::PanicAfter => {
-                self.lanes.write(batch, locking).await?;
+                self.connections.write(batch, locking).await?;
                 if matches!(fault, Fault::PanicAfter) {
                     panic!("after");
                 }
                 return lost();
             }
         }
-        self.lanes.write(batch, locking).await
+        self.connections.write(batch, locking).await
     }
 }
 
@@ -162,8 +162,10 @@ impl World {
 
     fn writer(&self, faults: &[Fault]) -> (BatchWriter, Ended) {
         let faults = Arc::new(Mutex::new(faults.iter().copied().collect()));
-        let ways = [(); 2]
-            .map(|()| Faulty { lanes: Lanes::new(self.log.clone()), faults: Arc::clone(&faults) });
+        let ways = [(); 2].map(|()| Faulty {
+            connections: Connections::new(self.log.clone()),
+            faults: Arc::clone(&faults),
+        });
         let [write, alone] = ways;
         BatchWriter::start_with(self.log.clone(), write, alone).unwrap()
     }
@@ -576,7 +578,7 @@ async fn stalls(write: impl Write, alone: impl Write, for_as_long_as: Duration) 
     assert!(writer.health().is_good());
 
     let message = outgoing(1, 1, "hello", Uuid::new_v4());
-    let (item, _receipt) = writer.queue.admit(Arc::new(Command::Send(message))).unwrap();
+    let (item, _receipt) = writer.queue.reserve(Arc::new(Command::Send(message))).unwrap();
     writer.queue.hand_over(item);
     let stalled = async {
         while writer.queue.stalled() < for_as_long_as {

@@ -6,14 +6,11 @@ use std::time::Duration;
 use fechatter_core::WorkspaceId;
 use tokio::time::Instant;
 
-use super::UNTIL_BATCH;
+use super::limits::{BATCH_BYTES, BATCH_COMMANDS, UNTIL_BATCH};
 use super::queue::Item;
 use crate::error::AppError;
 use crate::models::write_batch::Key;
 
-/// The most that a batch holds.
-pub(super) const MAX_COMMANDS: usize = 256;
-pub(super) const MAX_BYTES: usize = 1024 * 1024;
 /// The pause before a log is tried again that somebody else held.
 const RETRY: Duration = Duration::from_millis(2);
 /// For how long a log is only tried, before a batch waits for it.
@@ -149,12 +146,12 @@ impl Waiting {
 
 impl Batch {
     fn is_full(&self) -> bool {
-        self.items.len() == MAX_COMMANDS || self.bytes >= MAX_BYTES
+        self.items.len() == BATCH_COMMANDS || self.bytes >= BATCH_BYTES
     }
 
     /// A repeat of something in this batch has to wait for what becomes of that.
     fn has_room_for(&self, item: &Item) -> bool {
-        let fits = self.items.is_empty() || self.bytes + item.command.bytes() <= MAX_BYTES;
+        let fits = self.items.is_empty() || self.bytes + item.command.bytes() <= BATCH_BYTES;
         fits && !self.keys.contains(&item.command.key())
     }
 

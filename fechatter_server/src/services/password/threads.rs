@@ -5,12 +5,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use fechatter_core::turns::{Shares, Turns};
+use argon2::Block;
+use fechatter_core::permits::{Permits, Shares};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use super::{Class, Memory};
-use crate::middlewares::limits::Caller;
+use crate::services::limits::Caller;
+
+/// The memory of a thread, for one hash after the other. Where each hash took its own and gave it back, the
+/// allocator was left with eight times as much.
+#[derive(Default)]
+pub(super) struct Memory(pub(super) Vec<Block>);
+
+/// Known devices and strangers, which are served in turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Class {
+    Known,
+    Stranger,
+}
 
 type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 
@@ -19,7 +31,7 @@ type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 pub(super) struct Threads {
     jobs: mpsc::UnboundedSender<Job>,
     /// Callers are served in turn: first the classes, then the addresses or devices of each.
-    running: Turns<Class, Caller>,
+    running: Permits<Class, Caller>,
 }
 
 /// How much of the processors a thread gets where others want them, too.
@@ -34,7 +46,7 @@ pub(super) enum Priority {
 impl Threads {
     pub(super) fn start(count: usize, priority: Priority) -> io::Result<Self> {
         let (jobs, queue) = mpsc::unbounded_channel();
-        let running = Turns::new(Shares {
+        let running = Permits::new(Shares {
             in_all: count,
             per_group: count,
             per_member: count,

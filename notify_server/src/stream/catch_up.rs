@@ -1,4 +1,4 @@
-//! What a stream is told before it is live: all that its reader has missed.
+//! The events that a reader has missed, which come before live ones.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::{Position, metrics};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::app::App;
 use crate::frame::{Frame, GoodbyeReason};
-use crate::hub::{Attachment, Follow};
-use crate::recent::Event;
-use crate::replay::{self, Appetite, RETRY, Stop, Tries};
-use crate::room::Reader;
-use crate::sse::App;
-use crate::tail::News;
+use crate::stream::replay::{self, PageSize, RETRY, Stop, Tries};
+use crate::workspace::hub::{Attachment, Follow};
+use crate::workspace::news::News;
+use crate::workspace::recent::Event;
+use crate::workspace::state::Reader;
 
 /// A reader on their way to the present.
 pub(crate) struct CatchUp {
@@ -23,7 +23,7 @@ pub(crate) struct CatchUp {
     reached: Cursor,
     /// Up to where the log is read, since it is not in memory.
     unread: Option<Position>,
-    appetite: Appetite,
+    page_size: PageSize,
     tries: Tries,
     began: Instant,
     source: &'static str,
@@ -38,7 +38,7 @@ const LONG: i64 = 10_000;
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 
 /// Some of what a reader has missed, and what comes behind it.
-pub(crate) struct Told {
+pub(crate) struct Chunk {
     pub(crate) frames: Vec<Frame>,
     pub(crate) then: Then,
 }
@@ -58,7 +58,7 @@ impl CatchUp {
             reader,
             reached: from,
             unread: None,
-            appetite: Appetite::default(),
+            page_size: PageSize::default(),
             tries: Tries::default(),
             began: Instant::now(),
             source: "memory",
@@ -69,20 +69,20 @@ impl CatchUp {
     }
 
     /// The next of what the reader has missed.
-    pub(crate) async fn next(&mut self) -> Result<Told, Stop> {
-        let told = loop {
+    pub(crate) async fn next(&mut self) -> Result<Chunk, Stop> {
+        let chunk = loop {
             if let Some(upto) = self.unread {
                 break self.replay(upto).await?;
             }
-            if let Some(told) = self.follow().await? {
-                break told;
+            if let Some(chunk) = self.follow().await? {
+                break chunk;
             }
         };
-        self.events += told.frames.len();
-        Ok(told)
+        self.events += chunk.frames.len();
+        Ok(chunk)
     }
 
-    /// Counts what was told to a reader who had been away.
+    /// Records how much a returning reader had missed.
     pub(crate) fn record(&self) {
         let events = u32::try_from(self.events).unwrap_or(u32::MAX);
         histogram!(metrics::REPLAY_EVENTS).record(events);
@@ -90,22 +90,22 @@ impl CatchUp {
     }
 
     /// What memory says, or nothing until something else was done about it.
-    async fn follow(&mut self) -> Result<Option<Told>, Stop> {
+    async fn follow(&mut self) -> Result<Option<Chunk>, Stop> {
         let workspace_id = self.reader.user.workspace_id;
         match self.app.hub.follow(&self.reader, self.reached) {
             Follow::Missed(missed) => {
                 self.reached = missed.reached;
                 let then = missed.end.map_or(Then::More, Then::End);
-                return Ok(Some(Told { frames: missed.frames, then }));
+                return Ok(Some(Chunk { frames: missed.frames, then }));
             }
             Follow::Attached(missed, attachment) => {
                 let then = Then::Live(attachment);
-                return Ok(Some(Told { frames: missed.frames, then }));
+                return Ok(Some(Chunk { frames: missed.frames, then }));
             }
             Follow::Forgotten(upto) => {
                 self.source = "database";
                 self.unread = Some(upto);
-                self.appetite = Appetite::default();
+                self.page_size = PageSize::default();
             }
             Follow::Behind(mut place) => {
                 self.app.tail.wake(News::In([workspace_id].into()));
@@ -136,11 +136,11 @@ impl CatchUp {
     }
 
     /// What the log says next, on the way to a position.
-    async fn replay(&mut self, upto: Position) -> Result<Told, Stop> {
-        let mut told = Told { frames: Vec::new(), then: Then::More };
+    async fn replay(&mut self, upto: Position) -> Result<Chunk, Stop> {
+        let mut chunk = Chunk { frames: Vec::new(), then: Then::More };
         if self.reached.position >= upto {
             self.unread = None;
-            return Ok(told);
+            return Ok(chunk);
         }
         if let Some(pause) = self.pause() {
             sleep(pause).await;
@@ -148,17 +148,17 @@ impl CatchUp {
         let (began, from) = (Instant::now(), self.reached.position);
         let place = (self.reached, upto);
         let (entries, reached) =
-            replay::read_on(&self.app, &self.reader, place, &mut self.appetite).await?;
+            replay::read_on(&self.app, &self.reader, place, &mut self.page_size).await?;
         self.reached = reached;
         self.read += reached.position.0 - from.0;
         self.took = began.elapsed();
         for event in entries.iter().map(Event::new) {
-            told.frames.extend(event.frame.clone());
+            chunk.frames.extend(event.frame.clone());
             if let Some(reason) = self.reader.ended_by(&event) {
-                told.then = Then::End(reason);
+                chunk.then = Then::End(reason);
                 break;
             }
         }
-        Ok(told)
+        Ok(chunk)
     }
 }

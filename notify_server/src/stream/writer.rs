@@ -10,7 +10,7 @@ use fechatter_core::http::Watched;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::frame::Frame;
-use crate::outbox::{Next, Outbox};
+use crate::workspace::outbox::{Next, Outbox};
 
 /// What one write takes.
 const MAX_SLICES: usize = 64;

@@ -12,10 +12,9 @@ use fechatter_core::{ChatId, Position, Timestamp, UserId, metrics};
 use tokio::sync::watch;
 
 use crate::frame::{Control, Frame, GoodbyeReason};
-use crate::hub::Load;
-use crate::memberships::{Membership, Memberships};
-use crate::outbox::{CrowdedOutboxes, End, Outbox, Takers};
-use crate::recent::{After, Event, Recent};
+use crate::workspace::memberships::{Membership, Memberships};
+use crate::workspace::outbox::{CrowdedOutboxes, End, Outbox, Wakers};
+use crate::workspace::recent::{After, Event, Recent};
 
 /// What a stream is told at once of what it has missed, and how many events are looked at for it.
 const MAX_FRAMES: usize = 256;
@@ -33,7 +32,7 @@ pub(crate) struct Snapshot {
 
 /// A workspace with open streams; changed by the entries of its log only, in order.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct WorkspaceState {
     recent: Recent,
     memberships: Memberships,
     streams: HashMap<UserId, Vec<Stream>>,
@@ -51,6 +50,17 @@ struct Stream {
     beat: u64,
     reader: Reader,
     outbox: Arc<Outbox>,
+}
+
+/// What is held for streams.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    pub(crate) workspaces: usize,
+    /// The size of the recent events.
+    pub(crate) recent_bytes: usize,
+    /// Frames that wait in outboxes, and in the one with the most.
+    pub(crate) waiting: usize,
+    pub(crate) longest: usize,
 }
 
 /// Why a workspace cannot go on with what was read of its log.
@@ -101,7 +111,7 @@ impl Reader {
     }
 }
 
-impl Room {
+impl WorkspaceState {
     pub(crate) fn new(Snapshot { recent, memberships }: Snapshot) -> Self {
         let place = watch::Sender::new(recent.head().position);
         let memberships = Memberships::new(memberships);
@@ -199,7 +209,7 @@ impl Room {
 
     /// Takes the events that come next in the log.
     pub(crate) fn go_on(&mut self, entries: &[Entry]) -> Result<(), Obstacle> {
-        let mut takers = Takers::default();
+        let mut wakers = Wakers::default();
         for entry in entries {
             if entry.cursor.position != self.head().position.next() {
                 return Err(Obstacle::Diverged);
@@ -209,7 +219,7 @@ impl Room {
             }
             let event = Event::new(entry);
             self.memberships.begin(entry);
-            self.deliver(&event, &mut takers);
+            self.deliver(&event, &mut wakers);
             self.memberships.end(entry);
             self.recent.push(entry, event);
         }
@@ -228,9 +238,9 @@ impl Room {
 
     /// Hands a frame past the log to one person's streams.
     pub(crate) fn send(&self, user_id: UserId, frame: &Frame) {
-        let mut takers = Takers::default();
+        let mut wakers = Wakers::default();
         for stream in self.streams.get(&user_id).into_iter().flatten() {
-            stream.outbox.push(frame.clone(), &mut takers);
+            stream.outbox.push(frame.clone(), &mut wakers);
         }
     }
 
@@ -251,22 +261,22 @@ impl Room {
 
     /// Ends all streams.
     pub(crate) fn end(&self, end: End) {
-        let mut takers = Takers::default();
-        self.streams.values().flatten().for_each(|stream| stream.outbox.end(end, &mut takers));
+        let mut wakers = Wakers::default();
+        self.streams.values().flatten().for_each(|stream| stream.outbox.end(end, &mut wakers));
     }
 
     /// A heartbeat for those whose turn it is, behind everything at or below its cursor, and the end
     /// for those whose token has expired by now.
     pub(crate) fn beat(&self, number: u64, now: Timestamp) {
-        let mut takers = Takers::default();
+        let mut wakers = Wakers::default();
         let expired = End::Goodbye(GoodbyeReason::TokenExpired);
         let mut heartbeat = None;
         for Stream { beat, reader, outbox, .. } in self.streams.values().flatten() {
             if reader.user.expires_at <= now.0.timestamp() {
-                outbox.end(expired, &mut takers);
+                outbox.end(expired, &mut wakers);
             } else if (number - beat).is_multiple_of(HEARTBEAT) {
                 let frame = heartbeat.get_or_insert_with(|| self.heartbeat(now));
-                outbox.push(frame.clone(), &mut takers);
+                outbox.push(frame.clone(), &mut wakers);
             }
         }
     }
@@ -275,16 +285,16 @@ impl Room {
         Control::Heartbeat { cursor: self.head(), server_time: now }.frame()
     }
 
-    fn deliver(&self, event: &Event, takers: &mut Takers) {
+    fn deliver(&self, event: &Event, wakers: &mut Wakers) {
         let mut delivered = 0;
         let mut tell = |streams: &[Stream]| {
             for stream in streams {
                 if let Some(frame) = &event.frame {
-                    stream.outbox.push(frame.clone(), takers);
+                    stream.outbox.push(frame.clone(), wakers);
                     delivered += 1;
                 }
                 if let Some(reason) = stream.reader.ended_by(event) {
-                    stream.outbox.end(End::Goodbye(reason), takers);
+                    stream.outbox.end(End::Goodbye(reason), wakers);
                 }
             }
         };

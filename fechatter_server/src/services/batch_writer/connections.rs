@@ -27,7 +27,7 @@ const DEAD: Duration = Duration::from_secs(6);
 
 /// Connections to write on: one for the batch in flight, one for the batch that waits for a log.
 #[derive(Debug, Clone)]
-pub(super) struct Lanes {
+pub(super) struct Connections {
     log: Log,
     kept: Arc<Mutex<Vec<Kept>>>,
 }
@@ -35,7 +35,7 @@ pub(super) struct Lanes {
 /// A connection, and when it was last used.
 type Kept = (Instant, PgConnection);
 
-impl Lanes {
+impl Connections {
     pub(super) fn new(log: Log) -> Self {
         Self { log, kept: Arc::default() }
     }
@@ -99,7 +99,7 @@ async fn in_time<T>(step: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result
     timeout(CONNECTING, step).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
-impl Write for Lanes {
+impl Write for Connections {
     async fn write(&self, batch: Vec<Arc<Command>>, locking: Locking) -> Result<Vec<Outcome>> {
         let mut connection = self.take().await?;
         let writing = write_batch::write(&self.log, &mut connection, &batch, locking);

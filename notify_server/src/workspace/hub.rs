@@ -16,9 +16,9 @@ use fechatter_core::{Position, UserId, WorkspaceId};
 use tokio::sync::watch;
 
 use crate::frame::{self, GoodbyeReason};
-use crate::outbox::{End, Outbox, Takers};
-use crate::room::{Answer, Missed, Obstacle, Reader, Room, Snapshot};
-use crate::tail::News;
+use crate::workspace::news::News;
+use crate::workspace::outbox::{End, Outbox, Wakers};
+use crate::workspace::state::{Answer, Load, Missed, Obstacle, Reader, Snapshot, WorkspaceState};
 
 /// How long a workspace stays once its last stream has gone.
 const LINGER: Duration = Duration::from_secs(30);
@@ -27,17 +27,17 @@ const DRAINING: End = End::Goodbye(GoodbyeReason::Draining);
 /// All that is shared between the tail and the streams.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    rooms: Mutex<HashMap<WorkspaceId, Arc<Slot>>>,
+    workspaces: Mutex<HashMap<WorkspaceId, Arc<Slot>>>,
     streams_so_far: AtomicU64,
-    // Read under a room's lock, and changed before any of these is taken: who comes later knows.
+    // Read under a workspace's lock, and changed before any of these is taken: who comes later knows.
     draining: AtomicBool,
     beat: AtomicU64,
     limits: RecentLimits,
 }
 
-/// A workspace's place in the hub: without a room once that was forgotten.
+/// A workspace's place in the hub: empty once the workspace was forgotten.
 #[derive(Debug)]
-struct Slot(Mutex<Option<Room>>);
+struct Slot(Mutex<Option<WorkspaceState>>);
 
 /// How much of the newest events is kept: so many of each workspace, and so many bytes in all, of
 /// which each workspace here has the same share.
@@ -68,17 +68,6 @@ pub(crate) struct Attachment {
     user_id: UserId,
 }
 
-/// What is held for streams.
-#[derive(Debug, Default)]
-pub(crate) struct Load {
-    pub(crate) workspaces: usize,
-    /// The size of the recent events.
-    pub(crate) recent_bytes: usize,
-    /// Frames that wait in outboxes, and in the one with the most.
-    pub(crate) waiting: usize,
-    pub(crate) longest: usize,
-}
-
 /// What the hub can do for a reader who has everything up to a cursor.
 #[derive(Debug)]
 pub(crate) enum Follow {
@@ -98,13 +87,13 @@ pub(crate) enum Follow {
 
 impl Hub {
     pub(crate) fn new(limits: RecentLimits) -> Self {
-        let (rooms, streams_so_far, draining, beat) = Default::default();
-        Self { rooms, streams_so_far, draining, beat, limits }
+        let (all, streams_so_far, draining, beat) = Default::default();
+        Self { workspaces: all, streams_so_far, draining, beat, limits }
     }
 
     /// How much of its newest events a workspace may keep that is about to come.
     pub(crate) fn limits(&self) -> RecentLimits {
-        let bytes = self.limits.bytes / (self.rooms().len() + 1);
+        let bytes = self.limits.bytes / (self.workspaces().len() + 1);
         RecentLimits { bytes, ..self.limits }
     }
 
@@ -113,15 +102,14 @@ impl Hub {
         let slots = match news {
             News::Anywhere => self.slots(),
             News::In(workspaces) => {
-                let rooms = self.rooms();
-                let here =
-                    workspaces.iter().filter_map(|id| Some((*id, Arc::clone(rooms.get(id)?))));
+                let all = self.workspaces();
+                let here = workspaces.iter().filter_map(|id| Some((*id, Arc::clone(all.get(id)?))));
                 here.collect()
             }
         };
         slots
             .into_iter()
-            .filter_map(|(id, slot)| Some((id, slot.room().as_ref()?.head())))
+            .filter_map(|(id, slot)| Some((id, slot.state().as_ref()?.head())))
             .collect()
     }
 
@@ -129,27 +117,27 @@ impl Hub {
     /// all, their place among the streams, with nothing in between.
     pub(crate) fn follow(self: &Arc<Self>, reader: &Reader, reached: Cursor) -> Follow {
         let Some(slot) = self.slot(reader.user.workspace_id) else { return Follow::Absent };
-        let Some(room) = &mut *slot.room() else { return Follow::Absent };
-        match room.missed(reader, reached) {
+        let Some(state) = &mut *slot.state() else { return Follow::Absent };
+        match state.missed(reader, reached) {
             Answer::Missed(missed) => {
-                if missed.reached != room.head() || missed.end.is_some() {
+                if missed.reached != state.head() || missed.end.is_some() {
                     return Follow::Missed(missed);
                 }
-                let attachment = self.attach(room, *reader);
+                let attachment = self.attach(state, *reader);
                 Follow::Attached(missed, attachment)
             }
             Answer::Forgotten(upto) => Follow::Forgotten(upto),
-            Answer::Behind => Follow::Behind(room.place()),
+            Answer::Behind => Follow::Behind(state.place()),
             Answer::Diverged => Follow::Diverged,
         }
     }
 
-    fn attach(self: &Arc<Self>, room: &mut Room, reader: Reader) -> Attachment {
+    fn attach(self: &Arc<Self>, state: &mut WorkspaceState, reader: Reader) -> Attachment {
         let id = self.streams_so_far.fetch_add(1, Ordering::Relaxed);
         let beat = self.beat.load(Ordering::Relaxed);
-        let outbox = room.attach([id, beat], reader);
+        let outbox = state.attach([id, beat], reader);
         if self.draining.load(Ordering::Relaxed) {
-            outbox.end(DRAINING, &mut Takers::default());
+            outbox.end(DRAINING, &mut Wakers::default());
         }
         let AuthUser { workspace_id, id: user_id, .. } = reader.user;
         Attachment { outbox, hub: Arc::clone(self), id, workspace_id, user_id }
@@ -158,13 +146,13 @@ impl Hub {
     /// Begins a workspace, unless it is there by now; whoever does so is about to follow it.
     pub(crate) fn begin(&self, workspace_id: WorkspaceId, snapshot: Snapshot) {
         // Large ones take their time, so they are built before the lock.
-        let slot = Arc::new(Slot(Mutex::new(Some(Room::new(snapshot)))));
-        self.rooms().entry(workspace_id).or_insert(slot);
+        let slot = Arc::new(Slot(Mutex::new(Some(WorkspaceState::new(snapshot)))));
+        self.workspaces().entry(workspace_id).or_insert(slot);
         let slots = self.slots();
         let share = self.limits.bytes / slots.len().max(1);
         for (_, slot) in slots {
-            if let Some(room) = &mut *slot.room() {
-                room.trim(self.limits.events, share);
+            if let Some(state) = &mut *slot.state() {
+                state.trim(self.limits.events, share);
             }
         }
     }
@@ -174,8 +162,8 @@ impl Hub {
         let slots = self.slots();
         let mut load = Load { workspaces: slots.len(), ..Load::default() };
         for (_, slot) in slots {
-            if let Some(room) = &*slot.room() {
-                room.add_to(&mut load);
+            if let Some(state) = &*slot.state() {
+                state.add_to(&mut load);
             }
         }
         load
@@ -183,16 +171,16 @@ impl Hub {
 
     /// Whether a workspace is here.
     pub(crate) fn has(&self, workspace_id: WorkspaceId) -> bool {
-        self.rooms().contains_key(&workspace_id)
+        self.workspaces().contains_key(&workspace_id)
     }
 
     /// Forgets the workspaces that nobody has followed for a while. Not at once: whoever was alone
     /// there and comes back soon would have it loaded anew.
     pub(crate) fn forget_deserted(&self) {
         let mut deserted = Vec::new();
-        self.rooms().retain(|_, slot| {
-            deserted.extend(slot.room().take_if(|room| room.is_deserted(LINGER)));
-            slot.room().is_some()
+        self.workspaces().retain(|_, slot| {
+            deserted.extend(slot.state().take_if(|state| state.is_deserted(LINGER)));
+            slot.state().is_some()
         });
         // Outside the lock: large ones take their time.
         drop(deserted);
@@ -200,7 +188,7 @@ impl Hub {
 
     /// The newest event of a workspace that is here.
     pub(crate) fn head(&self, workspace_id: WorkspaceId) -> Option<Cursor> {
-        self.slot(workspace_id)?.room().as_ref().map(Room::head)
+        self.slot(workspace_id)?.state().as_ref().map(WorkspaceState::head)
     }
 
     /// Hands on what the log says from `from` on, which was the workspace's own position.
@@ -210,7 +198,7 @@ impl Hub {
         from: Cursor,
         entries: &[log::Entry],
     ) -> Advance {
-        self.change(workspace_id, from, |room| room.advance(entries))
+        self.change(workspace_id, from, |state| state.advance(entries))
     }
 
     /// Hands on the event that comes after `from`, if that is the workspace's newest one.
@@ -220,54 +208,54 @@ impl Hub {
         from: Cursor,
         next: &log::Entry,
     ) -> Advance {
-        self.change(workspace_id, from, |room| room.go_on(slice::from_ref(next)))
+        self.change(workspace_id, from, |state| state.go_on(slice::from_ref(next)))
     }
 
     fn change(
         &self,
         workspace_id: WorkspaceId,
         from: Cursor,
-        advance: impl FnOnce(&mut Room) -> Result<(), Obstacle>,
+        advance: impl FnOnce(&mut WorkspaceState) -> Result<(), Obstacle>,
     ) -> Advance {
-        let share = self.limits.bytes / self.rooms().len().max(1);
+        let share = self.limits.bytes / self.workspaces().len().max(1);
         let Some(slot) = self.slot(workspace_id) else { return Advance::Outdated };
-        let mut room = slot.room();
-        let Some(room) = room.as_mut().filter(|room| room.head() == from) else {
+        let mut state = slot.state();
+        let Some(state) = state.as_mut().filter(|state| state.head() == from) else {
             return Advance::Outdated;
         };
-        if let Err(obstacle) = advance(room) {
+        if let Err(obstacle) = advance(state) {
             return Advance::Stopped(obstacle);
         }
-        room.trim(self.limits.events, share);
-        Advance::To(room.head())
+        state.trim(self.limits.events, share);
+        Advance::To(state.head())
     }
 
     /// Whether one of the workspace's streams still has much to take.
     pub(crate) fn is_crowded(&self, workspace_id: WorkspaceId) -> bool {
         let slot = self.slot(workspace_id);
-        slot.is_some_and(|slot| slot.room().as_ref().is_some_and(Room::is_crowded))
+        slot.is_some_and(|slot| slot.state().as_ref().is_some_and(WorkspaceState::is_crowded))
     }
 
     /// Ends all streams of a workspace and forgets it; its next stream loads it anew.
     pub(crate) fn forget(&self, workspace_id: WorkspaceId, end: End) {
-        let slot = self.rooms().remove(&workspace_id);
-        let room = slot.and_then(|slot| slot.room().take());
-        if let Some(room) = room {
-            room.end(end);
+        let slot = self.workspaces().remove(&workspace_id);
+        let state = slot.and_then(|slot| slot.state().take());
+        if let Some(state) = state {
+            state.end(end);
         }
     }
 
     /// Hands on an event past the log.
     pub(crate) fn send(&self, ephemeral: &Ephemeral) {
         let Some(slot) = self.slot(ephemeral.workspace_id) else { return };
-        if let Some(room) = &*slot.room() {
-            room.send(ephemeral.user_id, &frame::ephemeral(&ephemeral.event));
+        if let Some(state) = &*slot.state() {
+            state.send(ephemeral.user_id, &frame::ephemeral(&ephemeral.event));
         }
     }
 
     /// Sends every stream a heartbeat each 15 beats, and ends those whose token has expired by now.
     pub(crate) fn beat(&self, number: u64, now: Timestamp) {
-        self.each_room(|room| room.beat(number, now));
+        self.each_workspace(|state| state.beat(number, now));
         // Last, so that a stream that comes meanwhile has its first one no sooner than others.
         self.beat.store(number, Ordering::Relaxed);
     }
@@ -275,30 +263,30 @@ impl Hub {
     /// Ends all streams, and those that are still on their way here.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
-        self.each_room(|room| room.end(DRAINING));
+        self.each_workspace(|state| state.end(DRAINING));
     }
 
-    fn each_room(&self, work: impl Fn(&Room)) {
+    fn each_workspace(&self, work: impl Fn(&WorkspaceState)) {
         for (_, slot) in self.slots() {
-            slot.room().as_ref().inspect(|room| work(room));
+            slot.state().as_ref().inspect(|state| work(state));
         }
     }
 
     fn slots(&self) -> Vec<(WorkspaceId, Arc<Slot>)> {
-        self.rooms().iter().map(|(id, slot)| (*id, Arc::clone(slot))).collect()
+        self.workspaces().iter().map(|(id, slot)| (*id, Arc::clone(slot))).collect()
     }
 
     fn slot(&self, workspace_id: WorkspaceId) -> Option<Arc<Slot>> {
-        self.rooms().get(&workspace_id).cloned()
+        self.workspaces().get(&workspace_id).cloned()
     }
 
-    fn rooms(&self) -> MutexGuard<'_, HashMap<WorkspaceId, Arc<Slot>>> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    fn workspaces(&self) -> MutexGuard<'_, HashMap<WorkspaceId, Arc<Slot>>> {
+        self.workspaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Slot {
-    fn room(&self) -> MutexGuard<'_, Option<Room>> {
+    fn state(&self) -> MutexGuard<'_, Option<WorkspaceState>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -306,8 +294,8 @@ impl Slot {
 impl Drop for Attachment {
     fn drop(&mut self) {
         let Some(slot) = self.hub.slot(self.workspace_id) else { return };
-        if let Some(room) = &mut *slot.room() {
-            room.detach(self.id, self.user_id);
+        if let Some(state) = &mut *slot.state() {
+            state.detach(self.id, self.user_id);
         }
     }
 }
@@ -322,7 +310,7 @@ pub(crate) mod tests {
     use fechatter_core::log::Entry;
 
     use super::*;
-    use crate::recent::Recent;
+    use crate::workspace::recent::Recent;
 
     pub(crate) const CROWDED: WorkspaceId = WorkspaceId(1);
     pub(crate) const QUIET: WorkspaceId = WorkspaceId(2);
@@ -372,7 +360,7 @@ pub(crate) mod tests {
     fn who_is_busy_with_one_workspace_keeps_nobody_waiting_in_another() {
         let (hub, [_crowded, quiet]) = followed();
         let busy = hub.slot(CROWDED).unwrap();
-        let _busy = busy.room();
+        let _busy = busy.state();
         let (done, is_done) = mpsc::channel();
         let others = Arc::clone(&hub);
         thread::spawn(move || {
@@ -392,7 +380,7 @@ pub(crate) mod tests {
         let (hub, [crowded, _quiet]) = followed();
         let late = hub.slot(CROWDED).unwrap();
         hub.forget(CROWDED, DRAINING);
-        assert!(late.room().is_none());
+        assert!(late.state().is_none());
         assert!(matches!(hub.follow(&reader(CROWDED), at(1)), Follow::Absent));
         let recent = Recent::new(&[entry(CROWDED, 7, 1)]).unwrap();
         hub.begin(CROWDED, Snapshot { recent, memberships: Vec::new() });

@@ -11,11 +11,12 @@ use sqlx::PgConnection;
 use tokio::time::timeout;
 use tracing::{error, warn};
 
+use crate::app::App;
 use crate::database::Reads;
 use crate::frame::ResetReason;
-use crate::sse::{self, App};
+use crate::stream::refusals::{later, rate_limited};
 
-/// So long may each of the two questions take, most of it to wait for a turn.
+/// So long may each of the two questions take, most of it to wait for a permit.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Further behind than this, a snapshot is cheaper than a replay: in positions of the log, and in
 /// events for this reader.
@@ -152,7 +153,7 @@ async fn limit(app: &App, user: AuthUser, start: Start) -> Result<Start, ApiErro
     let Start::At { from, head, .. } = start else { return Ok(start) };
     let behind = head.position.0 - from.position.0;
     let units = u32::try_from(behind / POSITIONS_PER_UNIT).unwrap_or(u32::MAX);
-    app.rates.take(user.id, units).map_err(sse::too_often)?;
+    app.rates.take(user.id, units).map_err(rate_limited)?;
     if behind <= TOO_MUCH_MISSED {
         return Ok(start);
     }
@@ -174,7 +175,7 @@ async fn in_time<T>(asking: impl Future<Output = sqlx::Result<T>>) -> Result<T, 
         Ok(Err(error)) => error!(%error, "a stream could not be started"),
         Err(_) => warn!("a stream could not be started in time"),
     }
-    Err(sse::later(ApiError::unavailable("try again in a moment")))
+    Err(later(ApiError::unavailable("try again in a moment")))
 }
 
 /// A cursor is good only if the event at its position is there with its stamp, which excludes those

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fechatter_core::log::{self, Cursor, Entry, Range};
+use fechatter_core::permits::{Permits, Shares};
 use fechatter_core::token::AuthUser;
-use fechatter_core::turns::{Shares, Turns};
 use fechatter_core::{ChatId, Position, UserId, WorkspaceId};
 use sqlx::{Connection, PgConnection};
 
-use crate::database::{self, Database, Reads, WorkspaceTurns};
-use crate::hub::{Hub, RecentLimits};
-use crate::memberships::Membership;
-use crate::recent::Recent;
-use crate::room::Snapshot;
-use crate::tail::{News, Tail};
+use crate::database::{self, Database, Reads, WorkspacePermits};
+use crate::read::tail::Tail;
+use crate::workspace::hub::{Hub, RecentLimits};
+use crate::workspace::memberships::Membership;
+use crate::workspace::news::News;
+use crate::workspace::recent::Recent;
+use crate::workspace::state::Snapshot;
 
 /// Workspaces that may be loaded side by side.
 const LOADS: usize = 8;
@@ -28,12 +29,12 @@ pub(crate) struct Loader {
     hub: Arc<Hub>,
     tail: Arc<Tail>,
     /// Each workspace is loaded once at a time.
-    loads: WorkspaceTurns,
+    loads: WorkspacePermits,
 }
 
 impl Loader {
     pub(crate) fn new(db: Database, hub: Arc<Hub>, tail: Arc<Tail>, streams: usize) -> Self {
-        let loads = Turns::new(Shares {
+        let loads = Permits::new(Shares {
             in_all: LOADS,
             per_group: 1,
             per_member: 1,
@@ -44,7 +45,7 @@ impl Loader {
 
     /// Makes the person's workspace be here.
     pub(crate) async fn load(&self, user: &AuthUser) -> sqlx::Result<()> {
-        let turn = database::acquire(&self.loads, user).await?;
+        let permit = database::acquire(&self.loads, user).await?;
         let workspace_id = user.workspace_id;
         if self.hub.has(workspace_id) {
             return Ok(());
@@ -55,7 +56,7 @@ impl Loader {
             hub.begin(workspace_id, snapshot);
             // Whatever was announced since the snapshot found nobody here.
             tail.wake(News::In([workspace_id].into()));
-            drop(turn);
+            drop(permit);
             Ok(())
         });
         load.await

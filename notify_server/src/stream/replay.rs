@@ -9,12 +9,12 @@ use sqlx::PgConnection;
 use tokio::time::sleep;
 use tracing::debug;
 
+use crate::app::App;
 use crate::database::Reads;
 use crate::frame::ResetReason;
-use crate::outbox::End;
-use crate::room::Reader;
-use crate::sse::App;
-use crate::writer::Gone;
+use crate::stream::writer::Gone;
+use crate::workspace::outbox::End;
+use crate::workspace::state::Reader;
 
 /// One query looks at so many positions, so that a log of other people's events does not make it
 /// slow.
@@ -51,15 +51,15 @@ impl From<sqlx::Error> for Stop {
 
 /// How many events the next query takes: few after long ones.
 #[derive(Debug)]
-pub(crate) struct Appetite(usize);
+pub(crate) struct PageSize(usize);
 
-impl Default for Appetite {
+impl Default for PageSize {
     fn default() -> Self {
         Self(MAX_ENTRIES)
     }
 }
 
-impl Appetite {
+impl PageSize {
     /// Leaves as many entries as a reader may hold, and says whether they were more.
     fn cut(&mut self, entries: &mut Vec<Entry>) -> bool {
         let mut bytes = 0;
@@ -83,7 +83,7 @@ pub(crate) async fn read_on(
     app: &App,
     reader: &Reader,
     (reached, upto): (Cursor, Position),
-    appetite: &mut Appetite,
+    page_size: &mut PageSize,
 ) -> Result<(Vec<Entry>, Cursor), Stop> {
     let workspace_id = reader.user.workspace_id;
     let to = Position(reached.position.0 + MAX_SPAN).min(upto);
@@ -91,7 +91,7 @@ pub(crate) async fn read_on(
     let user_id = reader.user.id;
     let mut tries = Tries::default();
     loop {
-        let mut then = Appetite(appetite.0);
+        let mut then = PageSize(page_size.0);
         let read = app.db.work(&reader.user, Reads::Much, |mut db| async move {
             let wanted = then.0;
             let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
@@ -109,7 +109,7 @@ pub(crate) async fn read_on(
             Err(Stop::Failed(error)) => tries.wait(error).await?,
             Err(stop) => return Err(stop),
             Ok((entries, reached, then)) => {
-                *appetite = then;
+                *page_size = then;
                 return Ok((entries, reached));
             }
         }

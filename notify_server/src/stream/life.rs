@@ -11,23 +11,23 @@ use fechatter_core::token::AuthUser;
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::admissions::Admission;
-use crate::catch_up::{CatchUp, Then, Told};
+use crate::app::App;
 use crate::frame::{self, Control, GoodbyeReason};
-use crate::hub::Attachment;
-use crate::outbox::{End, Next};
-use crate::replay::Stop;
-use crate::room::Reader;
-use crate::sse::App;
-use crate::start::Start;
-use crate::writer::Writer;
+use crate::stream::catch_up::{CatchUp, Chunk, Then};
+use crate::stream::limits::StreamPermit;
+use crate::stream::replay::Stop;
+use crate::stream::start::Start;
+use crate::stream::writer::Writer;
+use crate::workspace::hub::Attachment;
+use crate::workspace::outbox::{End, Next};
+use crate::workspace::state::Reader;
 
 /// One caller's stream.
 pub(crate) struct Stream {
     pub(crate) app: App,
     pub(crate) user: AuthUser,
     pub(crate) start: Start,
-    pub(crate) admission: Admission,
+    pub(crate) permit: StreamPermit,
 }
 
 impl Stream {
@@ -37,7 +37,7 @@ impl Stream {
     }
 
     fn live(self, taken: Taken) -> impl Future<Output = ()> + Send {
-        let Self { app, user, start, admission } = self;
+        let Self { app, user, start, permit } = self;
         let (Taken { socket, head, is_chunked, open }, user_id) = (taken, user.id);
         // Boxed, so that its memory is free again for as long as the stream lives.
         let begins = Box::pin(async move {
@@ -46,7 +46,7 @@ impl Stream {
             (writer, begun)
         });
         async move {
-            let _held = (open, admission);
+            let _held = (open, permit);
             let mut closing = Closing::of_opened();
             let (mut writer, begun) = begins.await;
             let stop = match begun {
@@ -87,10 +87,10 @@ async fn begin(
     let catch_up = async {
         loop {
             writer.flush().await?;
-            let Told { frames, then } = tokio::select! {
+            let Chunk { frames, then } = tokio::select! {
                 biased;
                 gone = poll_fn(|context| writer.poll_gone(context)) => return Err(gone.into()),
-                told = missed.next() => told?,
+                chunk = missed.next() => chunk?,
             };
             writer.take(frames.into());
             match then {

@@ -7,7 +7,7 @@ use super::*;
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
-use crate::outbox::Next;
+use crate::workspace::outbox::Next;
 
 const LUNCH: ChatId = ChatId(1);
 const PHONE: SessionId = SessionId(uuid::Uuid::from_u128(1));
@@ -16,7 +16,7 @@ const LAPTOP: SessionId = SessionId(uuid::Uuid::from_u128(2));
 const TABLET: SessionId = SessionId(uuid::Uuid::from_u128(3));
 
 /// A workspace at position 10 where users 1 and 2 are in one chat.
-fn room() -> Room {
+fn state() -> WorkspaceState {
     let member = |user| Membership {
         chat_id: LUNCH,
         user_id: UserId(user),
@@ -24,7 +24,7 @@ fn room() -> Room {
         left: None,
     };
     let recent = Recent::new(&[entry(10, Nothing, None, None)]).unwrap();
-    Room::new(Snapshot { recent, memberships: vec![member(1), member(2)] })
+    WorkspaceState::new(Snapshot { recent, memberships: vec![member(1), member(2)] })
 }
 
 fn at(position: i64) -> Cursor {
@@ -54,9 +54,9 @@ fn reader(user: i64, session_id: SessionId) -> AuthUser {
 }
 
 /// The positions that a person missed who was last here at another one, and what ends them.
-fn missed(room: &Room, user: i64, since: i64) -> (Vec<i64>, Option<GoodbyeReason>) {
+fn missed(state: &WorkspaceState, user: i64, since: i64) -> (Vec<i64>, Option<GoodbyeReason>) {
     let reader = Reader { user: reader(user, PHONE), checked_at: at(10).position };
-    let Answer::Missed(missed) = room.missed(&reader, at(since)) else {
+    let Answer::Missed(missed) = state.missed(&reader, at(since)) else {
         panic!("{since} is not known here")
     };
     let positions = missed.frames.iter().map(position).collect();
@@ -70,7 +70,7 @@ fn position(frame: &Frame) -> i64 {
     id.parse::<Cursor>().unwrap().position.0
 }
 
-impl Room {
+impl WorkspaceState {
     fn joins(&mut self, user: i64, session_id: SessionId) -> Arc<Outbox> {
         let reader = Reader { user: reader(user, session_id), checked_at: at(10).position };
         self.attach([0, 0], reader)
@@ -110,82 +110,82 @@ fn assert_received<const N: usize>(streams: &[Arc<Outbox>; N], expected: [&[i64]
 
 #[test]
 fn the_columns_decide_the_audience() {
-    let mut room = room();
-    let streams = room.here([1, 2, 3]);
+    let mut state = state();
+    let streams = state.here([1, 2, 3]);
 
-    room.takes(Nothing, None, None);
-    room.takes(Nothing, None, Some(3));
-    room.takes(Nothing, Some(LUNCH), None);
-    room.takes(Nothing, Some(LUNCH), Some(3));
-    room.takes(Nothing, Some(ChatId(2)), None);
-    room.takes(Nothing, Some(LUNCH), Some(2));
+    state.takes(Nothing, None, None);
+    state.takes(Nothing, None, Some(3));
+    state.takes(Nothing, Some(LUNCH), None);
+    state.takes(Nothing, Some(LUNCH), Some(3));
+    state.takes(Nothing, Some(ChatId(2)), None);
+    state.takes(Nothing, Some(LUNCH), Some(2));
 
     assert_received(&streams, [&[11, 13, 14, 16], &[11, 13, 14, 16], &[11, 12, 14]]);
 }
 
 #[test]
 fn the_audience_is_the_same_however_few_are_here() {
-    let mut room = room();
-    let streams = room.here([2]);
+    let mut state = state();
+    let streams = state.here([2]);
 
-    room.takes(Nothing, Some(LUNCH), None);
-    room.takes(Leaves, Some(LUNCH), Some(2));
-    room.takes(Nothing, Some(LUNCH), None);
-    room.takes(Joins, Some(LUNCH), Some(2));
+    state.takes(Nothing, Some(LUNCH), None);
+    state.takes(Leaves, Some(LUNCH), Some(2));
+    state.takes(Nothing, Some(LUNCH), None);
+    state.takes(Joins, Some(LUNCH), Some(2));
 
     assert_received(&streams, [&[11, 12, 14]]);
 }
 
 #[test]
 fn both_ends_of_a_membership_are_part_of_it() {
-    let mut room = room();
-    let streams = room.here([1, 2, 3]);
+    let mut state = state();
+    let streams = state.here([1, 2, 3]);
 
-    room.takes(Joins, Some(LUNCH), Some(3));
-    room.takes(Nothing, Some(LUNCH), None);
-    room.takes(Leaves, Some(LUNCH), Some(2));
-    room.takes(Nothing, Some(LUNCH), None);
+    state.takes(Joins, Some(LUNCH), Some(3));
+    state.takes(Nothing, Some(LUNCH), None);
+    state.takes(Leaves, Some(LUNCH), Some(2));
+    state.takes(Nothing, Some(LUNCH), None);
 
     assert_received(&streams, [&[11, 12, 13, 14], &[11, 12, 13], &[11, 12, 13, 14]]);
 }
 
 #[test]
 fn a_chat_begins_and_ends_with_its_events() {
-    let mut room = room();
-    let streams = room.here([1, 3]);
+    let mut state = state();
+    let streams = state.here([1, 3]);
     let dinner = Some(ChatId(2));
 
     let joined = [2, 3].map(UserId).into();
     let begins = Entry { joined, ..entry(11, Joins, dinner, None) };
-    room.advance(&[entry(10, Nothing, None, None), begins]).unwrap();
-    room.takes(Nothing, dinner, None);
-    room.takes(ClosesChat, dinner, None);
-    room.takes(Nothing, dinner, None);
+    state.advance(&[entry(10, Nothing, None, None), begins]).unwrap();
+    state.takes(Nothing, dinner, None);
+    state.takes(ClosesChat, dinner, None);
+    state.takes(Nothing, dinner, None);
 
     assert_received(&streams, [&[], &[11, 12, 13]]);
 }
 
 #[test]
 fn an_event_with_nothing_to_tell_only_moves_the_position() {
-    let mut room = room();
-    let streams = room.here([1]);
+    let mut state = state();
+    let streams = state.here([1]);
 
     let gone = Entry { data: None, ..entry(11, Nothing, Some(LUNCH), None) };
-    room.advance(&[entry(10, Nothing, None, None), gone]).unwrap();
-    room.takes(Nothing, Some(LUNCH), None);
+    state.advance(&[entry(10, Nothing, None, None), gone]).unwrap();
+    state.takes(Nothing, Some(LUNCH), None);
 
     assert_received(&streams, [&[12]]);
-    assert_eq!(room.head(), at(12));
+    assert_eq!(state.head(), at(12));
 }
 
 #[test]
 fn a_revoked_session_hears_of_it_and_no_more() {
-    let mut room = room();
-    let (phone, laptop) = (room.joins(1, PHONE), room.joins(1, LAPTOP));
-    let other = room.joins(2, PHONE);
+    let mut state = state();
+    let (phone, laptop) = (state.joins(1, PHONE), state.joins(1, LAPTOP));
+    let other = state.joins(2, PHONE);
 
-    room.takes(Effect::EndsSessions(vec![TABLET, PHONE]), None, Some(1));
-    room.takes(Nothing, Some(LUNCH), None);
+    state.takes(Effect::EndsSessions(vec![TABLET, PHONE]), None, Some(1));
+    state.takes(Nothing, Some(LUNCH), None);
 
     let revoked = End::Goodbye(GoodbyeReason::SessionRevoked);
     assert_eq!(received(&phone), (vec![11], Some(revoked)));
@@ -203,27 +203,27 @@ fn a_log_that_does_not_go_on_is_noticed() {
         vec![entry(other_stamp), entry(at(11))],
         vec![entry(at(10)), entry(at(12))],
     ] {
-        let mut room = room();
-        let streams = room.here([1]);
-        assert_eq!(room.advance(&log), Err(Obstacle::Diverged), "{log:?}");
+        let mut state = state();
+        let streams = state.here([1]);
+        assert_eq!(state.advance(&log), Err(Obstacle::Diverged), "{log:?}");
         assert_received(&streams, [&[]]);
     }
 }
 
 #[test]
 fn an_effect_of_a_newer_version_stops_the_workspace_before_anything_is_told() {
-    let mut room = room();
-    let streams = room.here([1]);
+    let mut state = state();
+    let streams = state.here([1]);
     let unknown = Entry { effect: None, ..entry(11, Nothing, Some(LUNCH), None) };
 
-    let advanced = room.advance(&[entry(10, Nothing, None, None), unknown.clone()]);
+    let advanced = state.advance(&[entry(10, Nothing, None, None), unknown.clone()]);
 
     assert_eq!(advanced, Err(Obstacle::UnknownEffect));
     assert_received(&streams, [&[]]);
     // A workspace that is loaded later has it among its newest events, and ends who comes to it.
     let recent = Recent::new(&[entry(10, Nothing, None, None), unknown]).unwrap();
     let member = Membership { chat_id: LUNCH, user_id: UserId(1), joined: Position(1), left: None };
-    let loaded = Room::new(Snapshot { recent, memberships: vec![member] });
+    let loaded = WorkspaceState::new(Snapshot { recent, memberships: vec![member] });
     assert_eq!(missed(&loaded, 1, 10), (vec![11], Some(GoodbyeReason::Draining)));
     // But not who was checked after it.
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(11) };
@@ -233,39 +233,39 @@ fn an_effect_of_a_newer_version_stops_the_workspace_before_anything_is_told() {
 
 #[test]
 fn an_event_about_a_message_that_does_not_change_it_leaves_what_is_remembered() {
-    let mut room = room();
+    let mut state = state();
     let about = |position| Entry {
         message_id: Some(MESSAGE),
         ..entry(position, Nothing, Some(LUNCH), None)
     };
     for position in 11..1_011 {
-        room.advance(&[about(position - 1), about(position)]).unwrap();
+        state.advance(&[about(position - 1), about(position)]).unwrap();
     }
 
-    assert_eq!(missed(&room, 1, 10).0.len(), MAX_FRAMES);
-    assert_eq!(missed(&room, 1, 1_000).0, (1_001..=1_010).collect::<Vec<_>>());
+    assert_eq!(missed(&state, 1, 10).0.len(), MAX_FRAMES);
+    assert_eq!(missed(&state, 1, 1_000).0, (1_001..=1_010).collect::<Vec<_>>());
 }
 
 #[test]
 fn who_was_away_gets_what_they_would_have_got_live() {
-    let mut room = room();
-    let live = room.here([1, 2, 3]);
+    let mut state = state();
+    let live = state.here([1, 2, 3]);
 
-    room.takes(Nothing, Some(LUNCH), None);
-    room.takes(Joins, Some(LUNCH), Some(3));
-    room.takes(Nothing, Some(LUNCH), None);
-    room.takes(Leaves, Some(LUNCH), Some(2));
-    room.takes(Nothing, Some(LUNCH), None);
-    room.takes(Nothing, None, None);
-    room.takes(Joins, Some(LUNCH), Some(2));
-    room.takes(Nothing, None, Some(1));
-    room.takes(ClosesChat, Some(LUNCH), None);
+    state.takes(Nothing, Some(LUNCH), None);
+    state.takes(Joins, Some(LUNCH), Some(3));
+    state.takes(Nothing, Some(LUNCH), None);
+    state.takes(Leaves, Some(LUNCH), Some(2));
+    state.takes(Nothing, Some(LUNCH), None);
+    state.takes(Nothing, None, None);
+    state.takes(Joins, Some(LUNCH), Some(2));
+    state.takes(Nothing, None, Some(1));
+    state.takes(ClosesChat, Some(LUNCH), None);
 
     for (outbox, user) in live.iter().zip([1, 2, 3]) {
         let (all, _) = received(outbox);
         for since in 10..=19 {
             let later: Vec<_> = all.iter().copied().filter(|at| *at > since).collect();
-            assert_eq!(missed(&room, user, since), (later, None), "{user} since {since}");
+            assert_eq!(missed(&state, user, since), (later, None), "{user} since {since}");
         }
     }
 }
@@ -281,21 +281,21 @@ fn what_was_said_in_a_deleted_chat_is_not_told_again() {
         joined: Position(1),
         left: Some(Position(10)),
     };
-    let loaded = Room::new(Snapshot { recent, memberships: vec![bob] });
+    let loaded = WorkspaceState::new(Snapshot { recent, memberships: vec![bob] });
     assert_eq!(missed(&loaded, 1, 8), (vec![10], None));
 
-    let mut room = room();
+    let mut state = state();
     let said = Entry { message_id: Some(MESSAGE), ..entry(11, Nothing, Some(LUNCH), None) };
-    room.advance(&[entry(10, Nothing, None, None), said]).unwrap();
-    assert_eq!(missed(&room, 1, 10), (vec![11], None));
+    state.advance(&[entry(10, Nothing, None, None), said]).unwrap();
+    assert_eq!(missed(&state, 1, 10), (vec![11], None));
 
-    room.takes(ClosesChat, Some(LUNCH), None);
+    state.takes(ClosesChat, Some(LUNCH), None);
 
-    assert_eq!(missed(&room, 1, 10), (vec![12], None));
+    assert_eq!(missed(&state, 1, 10), (vec![12], None));
 }
 
 /// Events about messages: the second shows another one, the third tells something of the first.
-fn a_conversation(room: &mut Room) {
+fn a_conversation(state: &mut WorkspaceState) {
     let sent = |position, id| Entry {
         message_id: Some(MessageId(id)),
         data: Some(format!(r#"{{"event":"OfTheFuture","content":"before {id}"}}"#).into()),
@@ -303,21 +303,21 @@ fn a_conversation(room: &mut Room) {
     };
     let told = Entry { shows_message: false, ..sent(13, 1) };
     let log = [entry(10, Nothing, None, None), sent(11, 1), sent(12, 2), told];
-    room.advance(&log).unwrap();
+    state.advance(&log).unwrap();
 }
 
-fn texts(room: &Room, since: i64) -> Vec<String> {
+fn texts(state: &WorkspaceState, since: i64) -> Vec<String> {
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
-    let Answer::Missed(missed) = room.missed(&reader, at(since)) else { panic!("not known") };
+    let Answer::Missed(missed) = state.missed(&reader, at(since)) else { panic!("not known") };
     let text = |frame: &Frame| str::from_utf8(frame.text().as_ref()).unwrap().to_owned();
     missed.frames.iter().map(text).collect()
 }
 
 #[test]
 fn a_message_that_has_changed_is_told_again_as_it_is_now() {
-    let mut room = room();
-    a_conversation(&mut room);
-    let before = texts(&room, 10);
+    let mut state = state();
+    a_conversation(&mut state);
+    let before = texts(&state, 10);
     let changes = Entry {
         message_id: Some(MessageId(1)),
         data: Some(r#"{"event":"Changed","content":"after 1"}"#.into()),
@@ -325,9 +325,9 @@ fn a_message_that_has_changed_is_told_again_as_it_is_now() {
         kind: "Changed".into(),
         ..entry(14, Effect::ChangesMessage, Some(LUNCH), None)
     };
-    room.advance(&[entry(13, Nothing, None, None), changes.clone()]).unwrap();
+    state.advance(&[entry(13, Nothing, None, None), changes.clone()]).unwrap();
 
-    let after = texts(&room, 10);
+    let after = texts(&state, 10);
     assert_eq!(after[0], before[0].replace("before", "after"));
     assert_eq!(after[1..3], before[1..]);
     assert!(after[3].contains("event: Changed") && after[3].contains("after 1"), "{after:?}");
@@ -335,25 +335,25 @@ fn a_message_that_has_changed_is_told_again_as_it_is_now() {
     // And what has changed once is told anew when it changes again.
     let again = Entry { message: Some(r#"{"content":"at last"}"#.into()), ..changes };
     let again = Entry { cursor: at(15), ..again };
-    room.advance(&[entry(14, Nothing, None, None), again]).unwrap();
-    let last = texts(&room, 10);
+    state.advance(&[entry(14, Nothing, None, None), again]).unwrap();
+    let last = texts(&state, 10);
     assert_eq!(last[0], before[0].replace("before 1", "at last"));
     assert_eq!(last[3], after[3].replace("after 1", "at last"));
 }
 
 #[test]
 fn of_a_message_that_is_removed_nothing_is_told_but_that() {
-    let mut room = room();
-    a_conversation(&mut room);
+    let mut state = state();
+    a_conversation(&mut state);
     let removes = Entry {
         message_id: Some(MessageId(1)),
         shows_message: false,
         message: Some(r#"{"content":""}"#.into()),
         ..entry(14, Effect::RemovesMessage, Some(LUNCH), None)
     };
-    room.advance(&[entry(13, Nothing, None, None), removes]).unwrap();
+    state.advance(&[entry(13, Nothing, None, None), removes]).unwrap();
 
-    let after = texts(&room, 10);
+    let after = texts(&state, 10);
     assert_eq!(after.len(), 3);
     assert!(
         after[0].ends_with("data: {\"event\":\"OfTheFuture\",\"content\":\"\"}\n\n"),
@@ -364,8 +364,8 @@ fn of_a_message_that_is_removed_nothing_is_told_but_that() {
 
 #[test]
 fn what_is_remembered_is_measured_as_it_changes() {
-    let mut room = room();
-    a_conversation(&mut room);
+    let mut state = state();
+    a_conversation(&mut state);
     let grows = |position, content: &str| Entry {
         message_id: Some(MessageId(1)),
         message: Some(format!(r#"{{"content":"{content}"}}"#).into()),
@@ -374,29 +374,29 @@ fn what_is_remembered_is_measured_as_it_changes() {
     let long = "x".repeat(1_000);
     for (position, content) in [(14, long.as_str()), (15, ""), (16, long.as_str())] {
         let last = position - 1;
-        room.advance(&[entry(last, Nothing, None, None), grows(position, content)]).unwrap();
+        state.advance(&[entry(last, Nothing, None, None), grows(position, content)]).unwrap();
     }
-    room.takes(ClosesChat, Some(LUNCH), None);
-    room.trim(1, usize::MAX);
+    state.takes(ClosesChat, Some(LUNCH), None);
+    state.trim(1, usize::MAX);
 
-    let frame = room.recent.after(at(17));
+    let frame = state.recent.after(at(17));
     assert!(matches!(frame, After::Events(_)));
     let alone = Recent::new(&[entry(17, ClosesChat, Some(LUNCH), None)]).unwrap();
-    assert_eq!(room.recent.bytes(), alone.bytes());
+    assert_eq!(state.recent.bytes(), alone.bytes());
 }
 
 #[test]
 fn an_ending_that_was_missed_is_the_last_thing_told() {
-    let mut room = room();
-    room.takes(Effect::ChangesPerson(UserId(1)), None, None);
-    room.takes(Effect::Suspends(UserId(1)), None, None);
-    room.takes(Nothing, Some(LUNCH), None);
+    let mut state = state();
+    state.takes(Effect::ChangesPerson(UserId(1)), None, None);
+    state.takes(Effect::Suspends(UserId(1)), None, None);
+    state.takes(Nothing, Some(LUNCH), None);
 
-    assert_eq!(missed(&room, 1, 10), (vec![11, 12], Some(GoodbyeReason::Suspended)));
-    assert_eq!(missed(&room, 2, 10), (vec![11, 12, 13], None));
+    assert_eq!(missed(&state, 1, 10), (vec![11, 12], Some(GoodbyeReason::Suspended)));
+    assert_eq!(missed(&state, 2, 10), (vec![11, 12, 13], None));
     // Where the database has said so later, it was about an earlier suspension.
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(12) };
-    let Answer::Missed(missed) = room.missed(&reader, at(10)) else {
+    let Answer::Missed(missed) = state.missed(&reader, at(10)) else {
         panic!("10 is not known here")
     };
     assert_eq!((missed.end, missed.reached), (None, at(13)));
@@ -404,12 +404,12 @@ fn an_ending_that_was_missed_is_the_last_thing_told() {
 
 #[test]
 fn the_suspended_and_the_removed_hear_of_it_and_no_more() {
-    let mut room = room();
-    let [alice, bob, carol] = room.here([1, 2, 3]);
+    let mut state = state();
+    let [alice, bob, carol] = state.here([1, 2, 3]);
 
-    room.takes(Effect::Suspends(UserId(1)), None, None);
-    room.takes(Effect::RemovesPerson(UserId(2)), None, None);
-    room.takes(Nothing, None, None);
+    state.takes(Effect::Suspends(UserId(1)), None, None);
+    state.takes(Effect::RemovesPerson(UserId(2)), None, None);
+    state.takes(Nothing, None, None);
 
     let goodbye = |reason| Some(End::Goodbye(reason));
     assert_eq!(received(&alice), (vec![11], goodbye(GoodbyeReason::Suspended)));
@@ -419,13 +419,13 @@ fn the_suspended_and_the_removed_hear_of_it_and_no_more() {
 
 #[test]
 fn a_stream_outlives_an_ending_that_was_over_when_it_was_checked() {
-    let mut room = room();
+    let mut state = state();
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(12) };
-    let outbox = room.attach([0, 0], reader);
+    let outbox = state.attach([0, 0], reader);
 
     let (suspends, changes) = (Effect::Suspends(UserId(1)), Effect::ChangesPerson(UserId(1)));
     for effect in [suspends.clone(), changes, suspends] {
-        room.takes(effect, None, None);
+        state.takes(effect, None, None);
     }
 
     let goodbye = Some(End::Goodbye(GoodbyeReason::Suspended));
@@ -434,34 +434,34 @@ fn a_stream_outlives_an_ending_that_was_over_when_it_was_checked() {
 
 #[test]
 fn only_so_much_is_kept_and_told_at_once() {
-    let mut room = room();
+    let mut state = state();
     for _ in 0..1_000 {
-        room.takes(Nothing, Some(LUNCH), None);
+        state.takes(Nothing, Some(LUNCH), None);
     }
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
-    let Answer::Missed(first) = room.missed(&reader, at(500)) else { panic!("not known") };
+    let Answer::Missed(first) = state.missed(&reader, at(500)) else { panic!("not known") };
     assert_eq!((first.frames.len(), first.reached), (MAX_FRAMES, at(756)));
 
-    room.trim(100, usize::MAX);
-    let forgotten = room.missed(&reader, at(910));
+    state.trim(100, usize::MAX);
+    let forgotten = state.missed(&reader, at(910));
     assert!(matches!(forgotten, Answer::Forgotten(Position(911))), "{forgotten:?}");
-    assert_eq!(missed(&room, 1, 911).0.len(), 99);
-    room.trim(usize::MAX, 0);
-    assert_eq!(missed(&room, 1, 1_010), (vec![], None));
-    assert_eq!(room.head(), at(1_010));
+    assert_eq!(missed(&state, 1, 911).0.len(), 99);
+    state.trim(usize::MAX, 0);
+    assert_eq!(missed(&state, 1, 1_010), (vec![], None));
+    assert_eq!(state.head(), at(1_010));
 }
 
 #[test]
 fn a_cursor_that_is_not_here_is_noticed() {
-    let mut room = room();
+    let mut state = state();
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
     let other = Cursor { position: Position(10), .."0000000f-1".parse().unwrap() };
-    assert!(matches!(room.missed(&reader, other), Answer::Diverged));
-    assert!(matches!(room.missed(&reader, at(11)), Answer::Behind));
-    let place = room.place();
+    assert!(matches!(state.missed(&reader, other), Answer::Diverged));
+    assert!(matches!(state.missed(&reader, at(11)), Answer::Behind));
+    let place = state.place();
 
-    room.takes(Nothing, Some(LUNCH), None);
+    state.takes(Nothing, Some(LUNCH), None);
 
     assert_eq!(*place.borrow(), Position(11));
-    assert_eq!(missed(&room, 1, 11), (vec![], None));
+    assert_eq!(missed(&state, 1, 11), (vec![], None));
 }

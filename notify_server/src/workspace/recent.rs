@@ -7,8 +7,8 @@ use fechatter_core::log::{Cursor, Entry};
 use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::{ChatId, MessageId, Position, UserId};
 
-use crate::ending::Ending;
 use crate::frame::{self, Frame};
+use crate::workspace::endings::Ending;
 
 /// Events without a gap, the newest one last; there is always at least that one.
 #[derive(Debug)]

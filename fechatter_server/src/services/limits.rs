@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use fechatter_core::config::Config;
+use fechatter_core::permits::{Permit, Permits, Shares};
 use fechatter_core::rate::Rates;
-use fechatter_core::turns::{Shares, Turn, Turns};
 use fechatter_core::{SessionId, UserId, WorkspaceId};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{AppError, Result};
-use crate::middlewares::bytes_in_flight::{BytesInFlight, MiB};
+use crate::services::bytes_in_flight::{BytesInFlight, MiB};
 use crate::services::device_token::DeviceId;
 
 /// People that a request may name for one unit of the caller's rate.
@@ -30,7 +30,7 @@ const WAITING: usize = 1_000;
 #[derive(Debug, Clone)]
 pub(crate) struct RequestLimits {
     rates: Rates<Caller>,
-    connections: Turns<Group, Caller>,
+    connections: Permits<Group, Caller>,
     pub(crate) requests: BytesInFlight,
     pub(crate) answers: BytesInFlight,
 }
@@ -58,7 +58,7 @@ enum Group {
 /// The right to use one database connection at a time, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionShare(
-    #[expect(dead_code, reason = "held, not read")] Turn<Group, Caller>,
+    #[expect(dead_code, reason = "held, not read")] Permit<Group, Caller>,
 );
 
 impl RequestLimits {
@@ -70,7 +70,7 @@ impl RequestLimits {
         let share = |percent: u32| (in_all * percent).div_ceil(100).clamp(1, in_all) as usize;
         Self {
             rates: Rates::new(config.http.requests_per_second, config.http.burst),
-            connections: Turns::new(Shares {
+            connections: Permits::new(Shares {
                 in_all: in_all as usize,
                 per_group: share(limits.database_percent_per_workspace),
                 per_member: share(limits.database_percent_per_person),
@@ -151,7 +151,7 @@ impl RequestLimits {
 
     async fn connection(&self, group: Group, caller: Caller) -> Result<ConnectionShare> {
         match timeout(UNTIL_CONNECTION, self.connections.acquire(group, caller)).await {
-            Ok(Ok(turn)) => Ok(ConnectionShare(turn)),
+            Ok(Ok(permit)) => Ok(ConnectionShare(permit)),
             Ok(Err(_)) | Err(_) => Err(AppError::Busy),
         }
     }

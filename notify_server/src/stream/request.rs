@@ -1,44 +1,23 @@
 //! `GET /events`: who asks, whether they may, and the answer's headers.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, Query, State};
+use axum::http::HeaderName;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use fechatter_core::UserId;
 use fechatter_core::http::{ApiError, Requester};
-use fechatter_core::rate::Rates;
-use fechatter_core::token::{self, AuthUser, Verifier};
+use fechatter_core::token::{self, AuthUser};
 use futures_util::stream;
 use serde::Deserialize;
-use tokio_util::sync::CancellationToken;
 
-use crate::admissions::{Admissions, Full};
-use crate::database::Database;
-use crate::hub::Hub;
-use crate::snapshot::Loader;
-use crate::start::{self, Asked};
-use crate::stream::Stream;
-use crate::tail::Tail;
-
-/// What streams are made of.
-#[derive(Clone)]
-pub(crate) struct App {
-    pub(crate) verifier: Verifier,
-    pub(crate) db: Database,
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) loader: Arc<Loader>,
-    pub(crate) tail: Arc<Tail>,
-    pub(crate) rates: Rates<UserId>,
-    pub(crate) admissions: Arc<Admissions>,
-    pub(crate) shutdown: CancellationToken,
-}
+use super::life::Stream;
+use super::refusals::{rate_limited, refuse};
+use super::start::{self, Asked};
+use crate::app::App;
 
 /// Who asks for which stream.
 pub(crate) struct Request {
@@ -100,10 +79,10 @@ async fn open(app: App, user: AuthUser, asked: Asked) -> Result<Response, ApiErr
     if app.shutdown.is_cancelled() {
         return Err(ApiError::unavailable("the server is about to stop"));
     }
-    app.rates.take(user.id, 1).map_err(too_often)?;
-    let admission = app.admissions.admit(user.id).map_err(refuse)?;
+    app.rates.take(user.id, 1).map_err(rate_limited)?;
+    let permit = app.limits.acquire(user.id).map_err(refuse)?;
     let start = start::find(&app, user, asked).await?;
-    let stream = Stream { app, user, start, admission };
+    let stream = Stream { app, user, start, permit };
     // It is not sent: it says that there is no length.
     let body = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
     let headers = [
@@ -113,24 +92,4 @@ async fn open(app: App, user: AuthUser, asked: Asked) -> Result<Response, ApiErr
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     Ok((headers, Extension(stream.takeover()), body).into_response())
-}
-
-pub(crate) fn too_often(wait: Duration) -> ApiError {
-    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests")
-        .retry_after(wait)
-}
-
-fn refuse(full: Full) -> ApiError {
-    let error = match full {
-        Full::OfTheirs => {
-            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many open streams")
-        }
-        Full::OfAll => ApiError::unavailable("too many open streams on this server"),
-    };
-    later(error)
-}
-
-/// Those who are refused come back at different times.
-pub(crate) fn later(error: ApiError) -> ApiError {
-    error.retry_after(Duration::from_secs(rand::random_range(3..=10)))
 }

@@ -4,7 +4,6 @@
 //! found decides, so that nothing announced can be missed and nothing lost can be passed over. A message
 //! that the doorbell shows is handed on unread if its event comes right after the workspace's newest one.
 
-use std::collections::BTreeSet;
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,10 +21,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use crate::frame::{GoodbyeReason, ResetReason};
-use crate::hub::{Advance, Hub};
-use crate::outbox::End;
-use crate::pace::Paces;
-use crate::room::Obstacle;
+use crate::read::pace::Paces;
+use crate::workspace::hub::{Advance, Hub};
+use crate::workspace::news::News;
+use crate::workspace::outbox::End;
+use crate::workspace::state::Obstacle;
 
 /// Of the tail's connection.
 const SETTINGS: [(&str, &str); 2] = [("statement_timeout", "2s"), ("jit", "off")];
@@ -46,29 +46,6 @@ const STEP: usize = 512 * 1024;
 const PAUSE: Duration = Duration::from_millis(10);
 /// Announcements that wait while the logs are read; more are read, too.
 const MAX_ANNOUNCED: usize = 1_000;
-
-/// Where to look.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum News {
-    Anywhere,
-    In(BTreeSet<WorkspaceId>),
-}
-
-impl Default for News {
-    fn default() -> Self {
-        Self::In(BTreeSet::new())
-    }
-}
-
-impl News {
-    fn add(&mut self, other: Self) {
-        match (&mut *self, other) {
-            (Self::In(workspaces), Self::In(more)) => workspaces.extend(more),
-            (Self::In(_), Self::Anywhere) => *self = Self::Anywhere,
-            (Self::Anywhere, _) => {}
-        }
-    }
-}
 
 /// What there is to do since the last scan.
 #[derive(Debug, Default)]
@@ -358,7 +335,7 @@ fn step(entries: &[Entry]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::tests::{CROWDED, QUIET, at, entry, followed};
+    use crate::workspace::hub::tests::{CROWDED, QUIET, at, entry, followed};
 
     #[tokio::test]
     async fn a_crowded_workspace_does_not_hold_up_another_ones_events() {
@@ -459,17 +436,5 @@ mod tests {
         assert_eq!(step(&[entry(STEP), entry(STEP), entry(1)]), 2);
         assert_eq!(step(&[entry(STEP), entry(1), entry(STEP), entry(1)]), 3);
         assert_eq!(step(&[entry(STEP), entry(1), entry(1), entry(1)]), 4);
-    }
-
-    #[test]
-    fn news_of_anywhere_outweighs_news_of_some() {
-        let mut news = News::default();
-        news.add(News::In([WorkspaceId(1)].into()));
-        news.add(News::In([WorkspaceId(2)].into()));
-        assert_eq!(news, News::In([WorkspaceId(1), WorkspaceId(2)].into()));
-
-        news.add(News::Anywhere);
-        news.add(News::In([WorkspaceId(3)].into()));
-        assert_eq!(news, News::Anywhere);
     }
 }

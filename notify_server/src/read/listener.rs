@@ -13,8 +13,8 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::hub::Hub;
-use crate::tail::Tail;
+use crate::read::tail::Tail;
+use crate::workspace::hub::Hub;
 
 /// Between two tries to reach the database.
 const RETRY: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! How many streams are open here, one person's and all.
+//! The limits on open streams: of one person, and of this server.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use fechatter_core::config::NotifyConfig;
 
 /// Counts streams by person, from before they start until they are gone.
 #[derive(Debug)]
-pub(crate) struct Admissions {
+pub(crate) struct StreamLimits {
     per_user: usize,
     in_all: usize,
     open: Mutex<Open>,
@@ -20,46 +20,49 @@ struct Open {
     in_all: usize,
 }
 
-/// Why there is no place for another stream.
+/// The limit that refuses another stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Full {
-    /// The person has all that one person may have.
-    OfTheirs,
-    /// The server has all that it may have.
-    OfAll,
+pub(crate) enum LimitReached {
+    /// A person's.
+    Person,
+    /// This server's.
+    Server,
 }
 
-/// A stream's place among its person's; given back when dropped.
+/// The right to one open stream; ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Admission {
-    admissions: Arc<Admissions>,
+pub(crate) struct StreamPermit {
+    limits: Arc<StreamLimits>,
     user_id: UserId,
 }
 
-impl Admissions {
+impl StreamLimits {
     pub(crate) fn new(config: &NotifyConfig) -> Self {
         Self { per_user: config.streams_per_user, in_all: config.streams, open: Mutex::default() }
     }
 
-    /// A place for one more stream, if there is one.
-    pub(crate) fn admit(self: &Arc<Self>, user_id: UserId) -> Result<Admission, Full> {
+    /// Counts one more stream of a person.
+    ///
+    /// # Errors
+    /// When a limit is reached.
+    pub(crate) fn acquire(self: &Arc<Self>, user_id: UserId) -> Result<StreamPermit, LimitReached> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let theirs = open.by_user.get(&user_id).copied().unwrap_or_default();
         if theirs >= self.per_user {
-            return Err(Full::OfTheirs);
+            return Err(LimitReached::Person);
         }
         if open.in_all >= self.in_all {
-            return Err(Full::OfAll);
+            return Err(LimitReached::Server);
         }
         open.by_user.insert(user_id, theirs + 1);
         open.in_all += 1;
-        Ok(Admission { admissions: Arc::clone(self), user_id })
+        Ok(StreamPermit { limits: Arc::clone(self), user_id })
     }
 }
 
-impl Drop for Admission {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut open = self.admissions.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.limits.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.in_all -= 1;
         if let Some(count) = open.by_user.get_mut(&self.user_id) {
             *count -= 1;
@@ -76,17 +79,17 @@ mod tests {
 
     #[test]
     fn a_closed_stream_makes_room_for_another() {
-        let admissions = Arc::new(Admissions { per_user: 2, in_all: 3, open: Mutex::default() });
-        let (one, two) = (admissions.admit(UserId(1)), admissions.admit(UserId(1)));
+        let limits = Arc::new(StreamLimits { per_user: 2, in_all: 3, open: Mutex::default() });
+        let (one, two) = (limits.acquire(UserId(1)), limits.acquire(UserId(1)));
         assert!(one.is_ok() && two.is_ok());
-        assert_eq!(admissions.admit(UserId(1)).unwrap_err(), Full::OfTheirs);
-        let other = admissions.admit(UserId(2));
-        assert_eq!(admissions.admit(UserId(3)).unwrap_err(), Full::OfAll);
+        assert_eq!(limits.acquire(UserId(1)).unwrap_err(), LimitReached::Person);
+        let other = limits.acquire(UserId(2));
+        assert_eq!(limits.acquire(UserId(3)).unwrap_err(), LimitReached::Server);
 
         drop(one);
-        assert!(admissions.admit(UserId(1)).is_ok());
+        assert!(limits.acquire(UserId(1)).is_ok());
         drop((two, other));
-        let open = admissions.open.lock().unwrap();
+        let open = limits.open.lock().unwrap();
         assert_eq!((open.by_user.len(), open.in_all), (0, 0));
     }
 }

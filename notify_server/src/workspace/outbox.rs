@@ -59,9 +59,9 @@ pub(crate) enum Next {
 /// Streams that have something to take. Dropping this wakes them: once what belongs together has
 /// been queued, so that it is taken together.
 #[derive(Debug, Default)]
-pub(crate) struct Takers(Vec<Waker>);
+pub(crate) struct Wakers(Vec<Waker>);
 
-impl Drop for Takers {
+impl Drop for Wakers {
     fn drop(&mut self) {
         self.0.drain(..).for_each(Waker::wake);
     }
@@ -97,7 +97,7 @@ impl Outbox {
 
     /// Adds a frame. When there is no room, the stream ends instead, and what it had not taken yet
     /// is for its next one to resume with.
-    pub(crate) fn push(&self, frame: Frame, takers: &mut Takers) {
+    pub(crate) fn push(&self, frame: Frame, wakers: &mut Wakers) {
         let queue = &mut *self.queue();
         if queue.end.is_some() {
             return;
@@ -113,15 +113,15 @@ impl Outbox {
         }
         queue.count_among(&self.crowded);
         if queue.wants_frames {
-            takers.0.extend(queue.taker.take());
+            wakers.0.extend(queue.taker.take());
         }
     }
 
     /// Ends the stream behind what is queued; the first end counts.
-    pub(crate) fn end(&self, end: End, takers: &mut Takers) {
+    pub(crate) fn end(&self, end: End, wakers: &mut Wakers) {
         let queue = &mut *self.queue();
         queue.end.get_or_insert(end);
-        takers.0.extend(queue.taker.take());
+        wakers.0.extend(queue.taker.take());
     }
 
     /// How many frames wait.
@@ -226,11 +226,11 @@ mod tests {
 
     impl Outbox {
         fn takes(&self, frame: Frame) {
-            self.push(frame, &mut Takers::default());
+            self.push(frame, &mut Wakers::default());
         }
 
         fn ends(&self, end: End) {
-            self.end(end, &mut Takers::default());
+            self.end(end, &mut Wakers::default());
         }
 
         fn next(&self) -> Poll<Taken> {

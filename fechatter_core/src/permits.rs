@@ -1,4 +1,4 @@
-//! Turns at a scarce resource, shared out fairly: so many at a time in all, for one group (a
+//! Permits for a scarce resource, shared out fairly: so many at a time in all, for one group (a
 //! workspace, say) and for one member of it. Groups that wait are served in turn, and so are the
 //! members of a group, however many of them wait: a crowd delays itself first.
 
@@ -11,15 +11,15 @@ use tokio::sync::oneshot;
 
 use crate::sabotage::{self, Sabotage};
 
-/// Turns for members `M` of groups `G`. Clones share them.
-pub struct Turns<G: Key, M: Key>(Arc<Shared<G, M>>);
+/// Permits for members `M` of groups `G`. Clones share them.
+pub struct Permits<G: Key, M: Key>(Arc<Shared<G, M>>);
 
 /// The key of a group or of a member.
 pub trait Key: Copy + Eq + Hash + Send + 'static {}
 
 impl<T: Copy + Eq + Hash + Send + 'static> Key for T {}
 
-/// How many turns there are at a time.
+/// How many permits there are at a time.
 #[derive(Debug, Clone, Copy)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Shares {
@@ -31,7 +31,7 @@ pub struct Shares {
 }
 
 /// The right to use the resource; it ends when this is dropped.
-pub struct Turn<G: Key, M: Key> {
+pub struct Permit<G: Key, M: Key> {
     shared: Arc<Shared<G, M>>,
     group: G,
     member: M,
@@ -70,8 +70,8 @@ struct Member {
     waiting: VecDeque<oneshot::Sender<()>>,
 }
 
-impl<G: Key, M: Key> Turns<G, M> {
-    /// Turns in these numbers.
+impl<G: Key, M: Key> Permits<G, M> {
+    /// Permits in these numbers.
     #[must_use]
     pub fn new(shares: Shares) -> Self {
         let shares = if sabotage::is(Sabotage::NoShares) {
@@ -89,21 +89,21 @@ impl<G: Key, M: Key> Turns<G, M> {
         Self(Arc::new(Shared { shares, state: Mutex::new(state) }))
     }
 
-    /// A turn, if there is one now.
+    /// A permit, if there is one now.
     #[must_use]
-    pub fn try_acquire(&self, group: G, member: M) -> Option<Turn<G, M>> {
+    pub fn try_acquire(&self, group: G, member: M) -> Option<Permit<G, M>> {
         let mut state = self.0.lock();
         state.has_room(self.0.shares, group, member).then(|| {
             state.take(group, member);
-            Turn { shared: Arc::clone(&self.0), group, member }
+            Permit { shared: Arc::clone(&self.0), group, member }
         })
     }
 
-    /// Waits for a turn. A caller who no longer waits for this future has left the queue.
+    /// Waits for a permit. A caller who no longer waits for this future has left the queue.
     ///
     /// # Errors
     /// When too many of the group wait already.
-    pub async fn acquire(&self, group: G, member: M) -> Result<Turn<G, M>, Crowded> {
+    pub async fn acquire(&self, group: G, member: M) -> Result<Permit<G, M>, Crowded> {
         let waits = {
             let mut state = self.0.lock();
             if state.has_room(self.0.shares, group, member) {
@@ -116,11 +116,11 @@ impl<G: Key, M: Key> Turns<G, M> {
         if let Some(granted) = waits {
             Waiting { shared: &self.0, group, member, receipt: Some(granted) }.wait().await;
         }
-        Ok(Turn { shared: Arc::clone(&self.0), group, member })
+        Ok(Permit { shared: Arc::clone(&self.0), group, member })
     }
 }
 
-/// A caller that waits. A turn that is granted to one who no longer does goes to the next.
+/// A caller that waits. A permit that is granted to one who no longer does goes to the next.
 struct Waiting<'a, G: Key, M: Key> {
     shared: &'a Shared<G, M>,
     group: G,
@@ -149,7 +149,7 @@ impl<G: Key, M: Key> Drop for Waiting<'_, G, M> {
     }
 }
 
-impl<G: Key, M: Key> Drop for Turn<G, M> {
+impl<G: Key, M: Key> Drop for Permit<G, M> {
     fn drop(&mut self) {
         self.shared.give_back(self.group, self.member);
     }
@@ -168,7 +168,7 @@ impl<G: Key, M: Key> Shared<G, M> {
 }
 
 impl<G: Key, M: Key> State<G, M> {
-    /// Returns true if a caller of this member gets a turn now without overtaking another one.
+    /// Returns true if a caller of this member gets a permit now without overtaking another one.
     fn has_room(&self, shares: Shares, group: G, member: M) -> bool {
         let Some(group) = self.groups.get(&group) else { return self.taken < shares.in_all };
         let is_theirs = group
@@ -226,7 +226,7 @@ impl<G: Key, M: Key> State<G, M> {
         }
     }
 
-    /// Gives free turns to those who wait: to one group after the other, as long as one of them may
+    /// Gives free permits to those who wait: to one group after the other, as long as one of them may
     /// have another.
     fn serve(&mut self, shares: Shares) {
         let mut passed_over = 0;
@@ -260,7 +260,7 @@ impl<M: Key> Group<M> {
         }
     }
 
-    /// Gives a turn to the next member that may have one, if there is one.
+    /// Gives a permit to the next member that may have one, if there is one.
     fn serve(&mut self, per_member: usize) -> bool {
         for _ in 0..self.order.len() {
             let Some(key) = self.order.pop_front() else { return false };
@@ -301,24 +301,24 @@ impl<M: Key> Group<M> {
     }
 }
 
-impl<G: Key, M: Key> Clone for Turns<G, M> {
+impl<G: Key, M: Key> Clone for Permits<G, M> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<G: Key, M: Key> fmt::Debug for Turns<G, M> {
+impl<G: Key, M: Key> fmt::Debug for Permits<G, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turns")
+        f.debug_struct("Permits")
             .field("shares", &self.0.shares)
             .field("taken", &self.0.lock().taken)
             .finish_non_exhaustive()
     }
 }
 
-impl<G: Key, M: Key> fmt::Debug for Turn<G, M> {
+impl<G: Key, M: Key> fmt::Debug for Permit<G, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Turn")
+        f.write_str("Permit")
     }
 }
 
@@ -328,71 +328,71 @@ mod tests {
 
     use super::*;
 
-    fn turns(in_all: usize, per_group: usize, per_member: usize) -> Turns<char, u8> {
-        Turns::new(Shares { in_all, per_group, per_member, waiting_per_group: 3 })
+    fn permits(in_all: usize, per_group: usize, per_member: usize) -> Permits<char, u8> {
+        Permits::new(Shares { in_all, per_group, per_member, waiting_per_group: 3 })
     }
 
-    fn now(turns: &Turns<char, u8>, group: char, member: u8) -> Option<Turn<char, u8>> {
-        turns.try_acquire(group, member)
+    fn now(permits: &Permits<char, u8>, group: char, member: u8) -> Option<Permit<char, u8>> {
+        permits.try_acquire(group, member)
     }
 
     #[test]
     fn no_group_and_no_member_takes_more_than_its_share() {
-        let turns = turns(4, 3, 2);
-        let mine = (now(&turns, 'a', 1).unwrap(), now(&turns, 'a', 1).unwrap());
-        assert!(now(&turns, 'a', 1).is_none(), "a member has two");
-        let other = now(&turns, 'a', 2).unwrap();
-        assert!(now(&turns, 'a', 3).is_none(), "a group has three");
-        let another = now(&turns, 'b', 1).unwrap();
-        assert!(now(&turns, 'c', 1).is_none(), "there are four");
+        let permits = permits(4, 3, 2);
+        let mine = (now(&permits, 'a', 1).unwrap(), now(&permits, 'a', 1).unwrap());
+        assert!(now(&permits, 'a', 1).is_none(), "a member has two");
+        let other = now(&permits, 'a', 2).unwrap();
+        assert!(now(&permits, 'a', 3).is_none(), "a group has three");
+        let another = now(&permits, 'b', 1).unwrap();
+        assert!(now(&permits, 'c', 1).is_none(), "there are four");
         drop((mine, other, another));
-        let state = turns.0.lock();
+        let state = permits.0.lock();
         assert_eq!((state.taken, state.groups.len()), (0, 0));
     }
 
     #[test]
     fn groups_are_served_in_turn_however_many_of_one_wait() {
-        let turns = turns(1, 1, 1);
-        let first = now(&turns, 'a', 1).unwrap();
+        let permits = permits(1, 1, 1);
+        let first = now(&permits, 'a', 1).unwrap();
         let mut waiting: Vec<_> = [('a', 1), ('a', 2), ('a', 1), ('b', 1), ('c', 1)]
-            .map(|(group, member)| (group, member, Box::pin(turns.acquire(group, member))))
+            .map(|(group, member)| (group, member, Box::pin(permits.acquire(group, member))))
             .into();
-        assert!(waiting.iter_mut().all(|(_, _, turn)| turn.now_or_never().is_none()));
+        assert!(waiting.iter_mut().all(|(_, _, permit)| permit.now_or_never().is_none()));
         drop(first);
         let mut served = Vec::new();
         while !waiting.is_empty() {
-            let next = waiting.iter_mut().position(|(group, member, turn)| {
-                let turn = turn.now_or_never();
-                served.extend(turn.is_some().then_some((*group, *member)));
-                turn.is_some()
+            let next = waiting.iter_mut().position(|(group, member, permit)| {
+                let permit = permit.now_or_never();
+                served.extend(permit.is_some().then_some((*group, *member)));
+                permit.is_some()
             });
-            drop(waiting.remove(next.expect("one of them has a turn")));
+            drop(waiting.remove(next.expect("one of them has a permit")));
         }
         assert_eq!(served, [('a', 1), ('b', 1), ('c', 1), ('a', 2), ('a', 1)]);
     }
 
     #[test]
     fn a_group_with_too_many_that_wait_is_refused_and_others_are_not() {
-        let turns = turns(1, 1, 1);
-        let _held = now(&turns, 'a', 1);
-        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(turns.acquire('a', 1))).collect();
-        assert!(waiting.iter_mut().all(|turn| turn.now_or_never().is_none()));
-        assert_eq!(turns.acquire('a', 2).now_or_never().unwrap().unwrap_err(), Crowded);
-        assert!(turns.acquire('b', 1).now_or_never().is_none());
+        let permits = permits(1, 1, 1);
+        let _held = now(&permits, 'a', 1);
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(permits.acquire('a', 1))).collect();
+        assert!(waiting.iter_mut().all(|permit| permit.now_or_never().is_none()));
+        assert_eq!(permits.acquire('a', 2).now_or_never().unwrap().unwrap_err(), Crowded);
+        assert!(permits.acquire('b', 1).now_or_never().is_none());
         // Those who have gone make room.
         waiting.pop();
-        assert!(turns.acquire('a', 2).now_or_never().is_none());
+        assert!(permits.acquire('a', 2).now_or_never().is_none());
     }
 
     #[test]
     fn a_turn_that_was_granted_to_somebody_who_has_gone_is_not_lost() {
-        let turns = turns(1, 1, 1);
-        let held = now(&turns, 'a', 1).unwrap();
-        let mut gone = Box::pin(turns.acquire('a', 2));
+        let permits = permits(1, 1, 1);
+        let held = now(&permits, 'a', 1).unwrap();
+        let mut gone = Box::pin(permits.acquire('a', 2));
         assert!((&mut gone).now_or_never().is_none());
         drop(held);
-        assert!(now(&turns, 'b', 1).is_none(), "the turn is granted");
+        assert!(now(&permits, 'b', 1).is_none(), "the permit is granted");
         drop(gone);
-        assert!(now(&turns, 'b', 1).is_some());
+        assert!(now(&permits, 'b', 1).is_some());
     }
 }

@@ -1,0 +1,285 @@
+//! Memberships of chats: what they allow, how they begin and how they end.
+
+use fechatter_core::chat::{Chat, ChatMember, ChatType};
+use fechatter_core::event::{Event, LeaveReason};
+use fechatter_core::log::{Log, LogWriter};
+use fechatter_core::user::{Role, UserStatus};
+use fechatter_core::{ChatId, Position, UserId, WorkspaceId};
+use sqlx::{PgConnection, PgExecutor};
+
+use crate::error::{AppError, Result};
+use crate::models::chat_lookup;
+use crate::models::current_user::CurrentUser;
+
+/// The most people that one call may name.
+pub(crate) const MAX_NAMED: usize = 500;
+
+/// The caller's membership of the chat in the path. A chat they are not in does not exist.
+///
+/// What it allows may change at any time: only a [`LockedMember`] changes anything.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) user: CurrentUser,
+    pub(crate) chat_id: ChatId,
+    pub(crate) chat_type: ChatType,
+    pub(crate) owner_id: UserId,
+    pub(crate) role: Role,
+}
+
+/// A membership that was looked up under the lock of the workspace's log, and the writer that holds the lock:
+/// what it allows stays so until the commit.
+#[derive(Debug)]
+pub(crate) struct LockedMember {
+    pub(crate) writer: LogWriter,
+    pub(crate) member: Member,
+    _made_by_lock: (),
+}
+
+impl LockedMember {
+    /// Ends memberships of the chat, each at the position of its event. That these are current memberships, and
+    /// that the caller may end them, has been checked under the lock.
+    pub(crate) async fn end(&mut self, people: &[UserId], reason: LeaveReason) -> Result<()> {
+        let Member { user, chat_id, .. } = self.member;
+        let memberships: Vec<_> = people.iter().map(|person| (chat_id, *person)).collect();
+        let by = (user.id, reason);
+        end_memberships(&mut self.writer, user.workspace_id, &memberships, by).await
+    }
+
+    /// Writes the events and commits.
+    pub(crate) async fn commit(self) -> Result<()> {
+        Ok(self.writer.commit().await?)
+    }
+}
+
+impl Member {
+    pub(crate) async fn find(
+        db: impl PgExecutor<'_>,
+        user: CurrentUser,
+        chat_id: ChatId,
+    ) -> Result<Self> {
+        let found = sqlx::query!(
+            "select c.chat_type, c.owner_id, m.role
+             from chats as c
+             join chat_members as m on m.chat_id = c.id
+             where c.workspace_id = $1
+               and c.id = $2
+               and c.deleted_at is null
+               and m.user_id = $3
+               and m.left_position is null",
+            user.workspace_id as _,
+            chat_id as _,
+            user.id as _
+        )
+        .fetch_optional(db)
+        .await?
+        .ok_or(AppError::NotFound)?;
+        let role = if found.owner_id == user.id { Role::Owner } else { found.role };
+        Ok(Self { user, chat_id, chat_type: found.chat_type, owner_id: found.owner_id, role })
+    }
+
+    /// Locks the log and looks the membership up again: it may have changed since the request came.
+    pub(crate) async fn lock(self, log: &Log) -> Result<LockedMember> {
+        let (mut writer, user) = self.user.lock(log).await?;
+        let member = Self::find(writer.db(), user, self.chat_id).await?;
+        Ok(LockedMember { writer, member, _made_by_lock: () })
+    }
+
+    pub(crate) fn require_role(&self, role: Role) -> Result<()> {
+        if self.role >= role { Ok(()) } else { Err(AppError::Forbidden) }
+    }
+
+    pub(crate) fn require_may_leave(&self) -> Result<()> {
+        self.require_not_single()?;
+        if self.role == Role::Owner { Err(AppError::OwnerMustTransfer) } else { Ok(()) }
+    }
+
+    pub(crate) fn require_not_single(&self) -> Result<()> {
+        if self.chat_type == ChatType::Single { Err(AppError::SingleIsFixed) } else { Ok(()) }
+    }
+}
+
+/// Begins the memberships of those who are not in the chat, each at the position of its event. The
+/// log is held; who may do so, the caller has checked.
+pub(crate) async fn add_members(
+    writer: &mut LogWriter,
+    workspace_id: WorkspaceId,
+    chat_id: ChatId,
+    people: &[UserId],
+    actor_id: UserId,
+) -> Result<Vec<ChatMember>> {
+    let chat = chat_lookup::find(writer.db(), workspace_id, chat_id).await?;
+    let newcomers = newcomers(writer.db(), chat_id, people).await?;
+    let first = writer.next_position(workspace_id)?;
+    let positions: Vec<_> = (first.0..).take(newcomers.len()).map(Position).collect();
+    // Nobody's unread messages begin with what was said before they came.
+    let joined = sqlx::query!(
+        "insert into chat_members (workspace_id, chat_id, user_id, joined_position, last_read_seq)
+         select $1, $2, newcomer.user_id, newcomer.position,
+                coalesce((select max(seq) from messages where chat_id = $2), 0)
+         from unnest($3::bigint[], $4::bigint[]) as newcomer (user_id, position)
+         order by newcomer.position
+         returning user_id, joined_at, joined_position",
+        workspace_id as _,
+        chat_id as _,
+        &newcomers as _,
+        &positions as _
+    )
+    .fetch_all(writer.db())
+    .await?;
+    let change = i32::try_from(joined.len()).unwrap_or(i32::MAX);
+    resize(writer.db(), chat_id, change).await?;
+    let member_count = chat.member_count + change;
+    let chat = Chat { chat_members: Vec::new(), member_count, ..chat };
+    let mut members = Vec::with_capacity(joined.len());
+    for row in joined {
+        // Whoever owns the chat still, although they had left the workspace.
+        let is_owner = row.user_id == chat.created_by;
+        let role = if is_owner { Role::Owner } else { Role::Member };
+        let event = Event::UserJoinedChat {
+            chat_id,
+            user_id: row.user_id,
+            joined_at: row.joined_at,
+            role,
+            actor_id,
+            chat: chat.clone(),
+        };
+        writer.append(workspace_id, &event)?;
+        members.push(ChatMember { chat_id, user_id: row.user_id, joined_at: row.joined_at, role });
+    }
+    Ok(members)
+}
+
+/// Those of these people who are not in the chat, in the order in which they are named.
+pub(crate) async fn newcomers(
+    db: impl PgExecutor<'_>,
+    chat_id: ChatId,
+    people: &[UserId],
+) -> Result<Vec<UserId>> {
+    let newcomers = sqlx::query_scalar!(
+        r#"select user_id as "user_id!: UserId"
+           from unnest($2::bigint[]) with ordinality as named (user_id, place)
+           where not exists (
+               select 1 from chat_members as m
+               where m.chat_id = $1 and m.user_id = named.user_id and m.left_position is null)
+           group by user_id
+           order by min(place)"#,
+        chat_id as _,
+        people as _
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(newcomers)
+}
+
+async fn resize(db: &mut PgConnection, chat_id: ChatId, change: i32) -> Result<()> {
+    sqlx::query!(
+        "update chats set member_count = member_count + $2 where id = $1",
+        chat_id as _,
+        change
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Ends memberships, each at the position of its event. The log is held; that these are current
+/// memberships, and who may end them, the caller has checked.
+pub(crate) async fn end_memberships(
+    writer: &mut LogWriter,
+    workspace_id: WorkspaceId,
+    memberships: &[(ChatId, UserId)],
+    (actor_id, reason): (UserId, LeaveReason),
+) -> Result<()> {
+    let (chats, people): (Vec<_>, Vec<_>) = memberships.iter().copied().unzip();
+    let first = writer.next_position(workspace_id)?;
+    let positions: Vec<_> = (first.0..).take(memberships.len()).map(Position).collect();
+    let mut left = sqlx::query!(
+        "update chat_members as m
+         set left_position = leaver.position
+         from unnest($1::bigint[], $2::bigint[], $3::bigint[])
+             as leaver (chat_id, user_id, position)
+         where m.chat_id = leaver.chat_id
+           and m.user_id = leaver.user_id
+           and m.left_position is null
+         returning m.chat_id, m.user_id, m.joined_at, m.left_position",
+        &chats as _,
+        &people as _,
+        &positions as _
+    )
+    .fetch_all(writer.db())
+    .await?;
+    left.sort_by_key(|row| row.left_position);
+    sqlx::query!(
+        "update chats as c
+         set member_count = member_count - leavers.count
+         from (
+             select chat_id, count(*)::integer as count
+             from unnest($1::bigint[]) as chat_id
+             group by chat_id
+         ) as leavers
+         where c.id = leavers.chat_id",
+        &chats as _
+    )
+    .execute(writer.db())
+    .await?;
+    for row in left {
+        let event = Event::UserLeftChat {
+            chat_id: row.chat_id,
+            user_id: row.user_id,
+            joined_at: row.joined_at,
+            actor_id,
+            reason,
+        };
+        writer.append(workspace_id, &event)?;
+    }
+    Ok(())
+}
+
+/// Refuses unless all of these people are active in the workspace.
+pub(crate) async fn check_active(
+    db: &mut PgConnection,
+    workspace_id: WorkspaceId,
+    people: &[UserId],
+) -> Result<()> {
+    let missing = sqlx::query_scalar!(
+        r#"select exists (
+               select 1 from unnest($2::bigint[]) as named (user_id)
+               where not exists (
+                   select 1 from workspace_members as m
+                   where m.workspace_id = $1 and m.user_id = named.user_id and m.status = $3)
+           ) as "missing!""#,
+        workspace_id as _,
+        people as _,
+        UserStatus::Active as _
+    )
+    .fetch_one(db)
+    .await?;
+    if missing { Err(AppError::UserNotFound) } else { Ok(()) }
+}
+
+/// Which of these chats somebody may add people to.
+pub(crate) async fn may_add_to(
+    db: &mut PgConnection,
+    (workspace_id, user_id): (WorkspaceId, UserId),
+    chats: &[ChatId],
+) -> Result<Vec<ChatId>> {
+    let allowed = sqlx::query_scalar!(
+        "select c.id
+         from chats as c
+         join chat_members as m on m.chat_id = c.id
+         where c.workspace_id = $1
+           and c.id = any($3)
+           and c.deleted_at is null
+           and c.chat_type <> 'Single'
+           and m.user_id = $2
+           and m.left_position is null
+           and (c.owner_id = $2 or m.role = 'admin')
+         order by c.id",
+        workspace_id as _,
+        user_id as _,
+        chats as _
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(allowed)
+}

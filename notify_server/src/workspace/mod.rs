@@ -1,0 +1,9 @@
+//! The workspaces that have streams here: their state, and its way to the streams.
+
+pub(crate) mod endings;
+pub(crate) mod hub;
+pub(crate) mod memberships;
+pub(crate) mod news;
+pub(crate) mod outbox;
+pub(crate) mod recent;
+pub(crate) mod state;
