@@ -1,4 +1,4 @@
-//! What both servers count and measure, for Prometheus.
+//! The metrics of both servers, for Prometheus.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -54,7 +54,7 @@ names! {
     describe_counter DOORBELLS_HEARD "fechatter_doorbells_heard_total"
         "Notifications received.";
     describe_counter EVENTS_READ "fechatter_events_read_total"
-        "Events read from the logs, by what made the tail look (doorbell, poll).";
+        "New events of workspaces with streams here, by how they were found (announcement, doorbell, poll).";
     describe_counter LOG_BREAKS "fechatter_log_breaks_total"
         "Times that a log did not go on from where it was: a hole, a failover or a restore.";
     describe_gauge TAIL_LAG_POSITIONS "fechatter_tail_lag_positions"
@@ -83,11 +83,11 @@ names! {
         "Events waiting for slow readers, by which (all, longest).";
 }
 
-/// A counter and one of its labels with all values that this may have, or none for a counter without.
+/// A counter, and one of its labels with all possible values of the label, if it has one.
 pub type Countable = (&'static str, Option<(&'static str, &'static [&'static str])>);
 
-/// Makes counters be there from the start: what appears only with its first count has not increased, for
-/// those who watch it.
+/// Creates counters with the value 0, because monitoring sees no increase in a counter that appears
+/// only with its first count.
 pub fn begin_at_zero(counters: &[Countable]) {
     for (name, labels) in counters {
         let Some((label, values)) = labels else {
@@ -102,33 +102,33 @@ pub fn begin_at_zero(counters: &[Countable]) {
 
 const SECONDS: [f64; 13] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
-const MESSAGES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+const COMMANDS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 const EVENTS: [f64; 7] = [0.0, 1.0, 10.0, 100.0, 1_000.0, 5_000.0, 100_000.0];
-/// Histograms keep every value until somebody looks.
+/// The interval between upkeeps, because histograms keep every value until an upkeep or a scrape.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// What has been counted in this process.
+/// The metrics of this process.
 #[derive(Debug, Clone)]
 pub struct Metrics(PrometheusHandle);
 
 impl Metrics {
-    /// Starts counting, once for the process however often it is called.
+    /// Installs the recorder, once per process. Later calls return the same metrics.
     ///
     /// # Errors
-    /// When something else counts already.
+    /// When another recorder is already installed.
     pub fn start() -> anyhow::Result<Self> {
         static STARTED: OnceLock<Result<Metrics, String>> = OnceLock::new();
         let started = STARTED.get_or_init(|| install().map_err(|error| format!("{error:#}")));
         started.clone().map_err(anyhow::Error::msg)
     }
 
-    /// Everything in Prometheus' text format.
+    /// Returns all metrics in Prometheus' text format.
     #[must_use]
     pub fn render(&self) -> String {
         self.0.render()
     }
 
-    /// Keeps the memory of what is measured in bounds, for ever.
+    /// Limits the memory of the histograms periodically, for ever.
     pub async fn upkeep(self) {
         let mut upkeep = tokio::time::interval(UPKEEP);
         loop {
@@ -145,7 +145,7 @@ fn install() -> anyhow::Result<Metrics> {
             builder.set_buckets_for_metric(Matcher::Suffix("_events".into()), &EVENTS)
         })
         .and_then(|builder| {
-            builder.set_buckets_for_metric(Matcher::Suffix("_messages".into()), &MESSAGES)
+            builder.set_buckets_for_metric(Matcher::Suffix("_commands".into()), &COMMANDS)
         })
         .context("the buckets of the metrics are wrong")?
         .build_recorder();

@@ -1,8 +1,9 @@
-//! The doorbell: a NOTIFY that says "look", and shows messages that were committed alone.
+//! The doorbell: a NOTIFY that tells readers to read the log, and carries messages that were
+//! committed alone.
 //!
-//! It rings after the commit, in a transaction of its own, many commits in one ring: inside the
-//! writing transaction it would serialise all writers and fail them when the queue is full. A lost
-//! ring costs readers one poll, never an event.
+//! It is sent after the commit, in a separate transaction that covers many commits: a NOTIFY inside
+//! the writing transaction would serialise all writers and make them fail when the queue is full. A
+//! lost notification delays readers until their next poll; it never loses an event.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -21,21 +22,23 @@ use crate::event::EphemeralEvent;
 use crate::ids::NotAnId;
 use crate::{UserId, WorkspaceId, metrics};
 
-/// Its payload is a [`Ring`].
+/// The channel of the doorbell. Its payload is a [`Ring`].
 pub const DOORBELL_CHANNEL: &str = "fechatter_doorbell";
-/// Its payload is an [`Ephemeral`] as JSON.
+/// The channel of ephemeral events. Its payload is an [`Ephemeral`] as JSON.
 pub const EPHEMERAL_CHANNEL: &str = "fechatter_ephemeral";
 
-/// PostgreSQL refuses payloads of 8,000 bytes.
+/// The payload limit in bytes. PostgreSQL refuses payloads of 8,000 bytes.
 pub(super) const MAX_PAYLOAD: usize = 7_500;
-/// The part of it that announcements may take: the rest is for the ids of some hundred workspaces.
+/// The part of [`MAX_PAYLOAD`] for announcements. The rest is for the ids of some hundred
+/// workspaces.
 const MAX_ANNOUNCED: usize = 6_500;
-/// For how long a connection is kept that has nothing to ring.
+/// The time for which an idle connection is kept.
 const KEEP: Duration = Duration::from_secs(1);
-/// Ephemeral events waiting for the database; more are dropped, as they may be.
+/// The maximum number of queued ephemeral events. Further ones are dropped; their delivery is best
+/// effort.
 const MAX_WAITING: usize = 1_000;
 
-/// An event past the log, on its way between the servers.
+/// An event that is not in the log, sent from one server to the others.
 #[derive(Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Ephemeral {
@@ -44,18 +47,19 @@ pub struct Ephemeral {
     pub event: EphemeralEvent,
 }
 
-/// What the doorbell says. As text: the ids of the workspaces, separated by commas, and a line of JSON for each
-/// announcement. Empty means any workspace.
+/// The content of a doorbell notification. Its text consists of the ids of the workspaces,
+/// separated by commas, and a line of JSON for each announcement. An empty text means any
+/// workspace.
 #[derive(Debug, Default)]
 pub struct Ring {
-    /// Those with news; none where they may be in any.
+    /// The workspaces with new events; `None` if any workspace may have new events.
     pub workspaces: Option<BTreeSet<WorkspaceId>>,
-    /// New messages, besides.
+    /// New messages of these or other workspaces.
     pub announcements: Vec<Announcement>,
 }
 
 impl Ring {
-    /// Reads a payload; anything unreadable may be about any workspace.
+    /// Parses a payload. An invalid payload means that any workspace may have new events.
     #[must_use]
     pub fn parse(payload: &str) -> Self {
         let (ids, lines) = payload.split_once('\n').unwrap_or((payload, ""));
@@ -72,7 +76,7 @@ impl Ring {
     }
 }
 
-/// Rings for the process; clones share one task.
+/// Sends the notifications of this process. Clones share one task.
 #[derive(Debug, Clone)]
 pub(super) struct Doorbell(Arc<Shared>);
 
@@ -86,7 +90,7 @@ struct Shared {
 struct Pending {
     workspaces: BTreeSet<WorkspaceId>,
     /// Announcements as lines of text, each with the line break before it.
-    announced: String,
+    announced: Vec<(WorkspaceId, String)>,
     ephemeral: Vec<String>,
 }
 
@@ -102,12 +106,13 @@ impl Doorbell {
         self.0.update(|pending| pending.workspaces.extend(workspaces));
     }
 
-    /// Rings with the message itself, or for its workspace alone where it finds no room.
+    /// Queues the announcement, or only its workspace id if there is no room for the message.
     pub(super) fn announce(&self, announcement: &Announcement) {
         let line = serde_json::to_string(announcement).unwrap_or_default();
         self.0.update(|pending| {
-            if !line.is_empty() && pending.announced.len() + line.len() < MAX_ANNOUNCED {
-                pending.announced.extend(["\n", &line]);
+            let bytes: usize = pending.announced.iter().map(|(_, line)| line.len()).sum();
+            if !line.is_empty() && bytes + line.len() < MAX_ANNOUNCED {
+                pending.announced.push((announcement.workspace_id, format!("\n{line}")));
             } else {
                 pending.workspaces.insert(announcement.workspace_id);
             }
@@ -141,7 +146,8 @@ impl Drop for Shared {
 }
 
 async fn ring_for(shared: Weak<Shared>, changed: Arc<Notify>, db: PgPool) {
-    // Kept while it rings often: the pool tries each connection when it is taken and given back.
+    // Kept between frequent notifications, because the pool tests a connection when it is taken and
+    // when it is given back.
     let mut kept: Option<PoolConnection<Postgres>> = None;
     loop {
         if timeout(KEEP, changed.notified()).await.is_err() {
@@ -162,6 +168,23 @@ async fn ring_for(shared: Weak<Shared>, changed: Arc<Notify>, db: PgPool) {
     }
 }
 
+/// Returns the text of a [`Ring`]: with the announcements if they fit, else with the ids of their
+/// workspaces; empty if not all ids fit.
+fn payload(pending: &Pending) -> String {
+    let ids = |workspaces: &BTreeSet<WorkspaceId>| {
+        let ids: Vec<_> = workspaces.iter().map(ToString::to_string).collect();
+        ids.join(",")
+    };
+    let lines: String = pending.announced.iter().map(|(_, line)| line.as_str()).collect();
+    let with_announcements = ids(&pending.workspaces) + &lines;
+    if with_announcements.len() < MAX_PAYLOAD {
+        return with_announcements;
+    }
+    let announced = pending.announced.iter().map(|(id, _)| *id);
+    let all = ids(&pending.workspaces.iter().copied().chain(announced).collect());
+    if all.len() < MAX_PAYLOAD { all } else { String::new() }
+}
+
 async fn notify(
     db: &PgPool,
     kept: &mut Option<PoolConnection<Postgres>>,
@@ -170,10 +193,8 @@ async fn notify(
     let mut channels = vec![EPHEMERAL_CHANNEL; pending.ephemeral.len()];
     let mut payloads = pending.ephemeral.clone();
     if !pending.workspaces.is_empty() || !pending.announced.is_empty() {
-        let ids: Vec<_> = pending.workspaces.iter().map(ToString::to_string).collect();
-        let payload = ids.join(",") + &pending.announced;
         channels.push(DOORBELL_CHANNEL);
-        payloads.push(if payload.len() < MAX_PAYLOAD { payload } else { String::new() });
+        payloads.push(payload(pending));
     }
     let mut connection = match kept.take() {
         Some(connection) => connection,
@@ -194,7 +215,7 @@ async fn notify(
 mod tests {
     use super::*;
 
-    const LINE: &str = r#"{"workspace_id":7,"after":"00000001-4","cursor":"00000002-5","chat_id":3,"message_id":9,"data":{"id":9}}"#;
+    const LINE: &str = r#"{"workspace_id":7,"after":"00000001-4","cursor":"00000002-5","kind":"NewMessage","effect":"none","chat_id":3,"message_id":9,"data":{"id":9}}"#;
 
     fn heard(payload: &str) -> (Option<Vec<i64>>, usize) {
         let Ring { workspaces, announcements } = Ring::parse(payload);
@@ -211,8 +232,23 @@ mod tests {
     }
 
     #[test]
+    fn announcements_give_way_to_the_ids_of_all_workspaces() {
+        let pending = |ids: i64, lines: i64| Pending {
+            workspaces: (100_000..100_000 + ids).map(WorkspaceId).collect(),
+            announced: (1..=lines).map(|id| (WorkspaceId(id), format!("\n{LINE}"))).collect(),
+            ephemeral: Vec::new(),
+        };
+        assert_eq!(heard(&payload(&pending(0, 3))), (Some(vec![]), 3));
+        assert_eq!(heard(&payload(&pending(2, 3))), (Some(vec![100_000, 100_001]), 3));
+        let (ids, announcements) = heard(&payload(&pending(1_050, 3)));
+        assert_eq!((ids.unwrap()[..4].to_vec(), announcements), (vec![1, 2, 3, 100_000], 0));
+        assert_eq!(payload(&pending(1_100, 3)), "");
+    }
+
+    #[test]
     fn what_cannot_be_read_may_be_about_any_workspace() {
-        for payload in ["", "x", "7,", "7,-1", "\n", "7\nx", &format!("x\n{LINE}"), &LINE[1..]] {
+        let newer = format!("7\n{}", LINE.replace("{\"id\"", "0,\"new\":{\"id\""));
+        for payload in ["", "x", "7,", "7,-1", "\n", "7\nx", &format!("x\n{LINE}"), &newer] {
             assert_eq!(heard(payload), (None, 0), "{payload:?}");
         }
     }

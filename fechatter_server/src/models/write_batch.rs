@@ -1,4 +1,4 @@
-//! Many small changes in one statement, which is also their one commit.
+//! A batch: many small changes in one statement, which is also their one commit.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::models::actor::Actor;
 use crate::models::message::Outgoing;
 use crate::models::reaction::NewReaction;
 
-/// A small change, in the order in which a batch makes them.
+/// A small change. A batch makes its changes in the order of these variants.
 #[derive(Debug, Clone)]
 pub(crate) enum Command {
     AddReaction(NewReaction),
     Send(Outgoing),
 }
 
-/// The thing that a command is about: a batch has no two commands about the same.
+/// The subject of a command. A batch must not have two commands with the same key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     Reaction(ChatId, MessageId, String, UserId),
@@ -38,7 +38,7 @@ pub(crate) enum Outcome {
     },
     /// It was sent before, under the same key.
     Replayed(MessageId),
-    /// So many people have added this emoji now.
+    /// The number of people who have now added this emoji.
     ReactionAdded {
         count: i64,
     },
@@ -47,14 +47,14 @@ pub(crate) enum Outcome {
         count: i64,
     },
     Refused(Refusal),
-    /// Somebody else held the workspace's log: nothing was done about this command.
+    /// Another writer held the lock of the workspace's log, so the command was not tried.
     Locked,
 }
 
-/// The reason why a command is not carried out, now or ever.
+/// The reason why a command is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The message's key was used for something else.
+    /// The idempotency key was used for another message.
     Mismatch,
     SessionEnded,
     Suspended,
@@ -63,7 +63,7 @@ pub(crate) enum Refusal {
     TooManyReactions,
 }
 
-/// The treatment of logs that somebody else holds.
+/// The treatment of logs that another writer has locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Locking {
     /// Leave their commands out.
@@ -103,12 +103,12 @@ impl Command {
         }
     }
 
-    /// The bytes that it takes up besides its columns of fixed size.
+    /// Returns the size in bytes of its text, besides its columns of fixed size.
     pub(crate) fn bytes(&self) -> usize {
         self.text().len()
     }
 
-    /// Its kind in SQL.
+    /// Returns its kind in SQL.
     fn kind(&self) -> &'static str {
         match self {
             Self::AddReaction(_) => "add_reaction",
@@ -126,7 +126,7 @@ impl Command {
         }
     }
 
-    /// The message that it changes.
+    /// Returns the message that it changes.
     fn target(&self) -> Option<MessageId> {
         match self {
             Self::AddReaction(reaction) => Some(reaction.message_id),
@@ -148,7 +148,7 @@ impl Command {
         }
     }
 
-    /// Its place among the kinds of a batch.
+    /// Returns its place in the order of kinds in a batch.
     fn rank(&self) -> u8 {
         match self {
             Self::AddReaction(_) => 0,
@@ -183,13 +183,14 @@ impl Command {
     }
 }
 
-/// Carries out a batch and commits. The outcomes are in its order. No [`Key`] may be twice in it.
+/// Carries out a batch and commits it. The outcomes are in the order of the batch. Each [`Key`] may
+/// occur only once.
 ///
-/// That sessions live, and that people are active and members, is asked under the locks of the logs:
-/// nobody removed has a later message.
+/// The statement checks sessions, active people and memberships under the locks of the logs, so
+/// that no message of a person comes after their removal.
 ///
 /// # Errors
-/// When nothing was written, or nobody knows.
+/// Fails if nothing was written, or if it is unknown whether the batch was written.
 pub(crate) async fn write(
     log: &Log,
     db: &mut PgConnection,
@@ -217,7 +218,8 @@ pub(crate) async fn write(
     Ok(outcomes)
 }
 
-/// The short way for one message, with the same outcomes, and what readers can be told of it.
+/// Writes one message by a shorter statement with the same outcomes. Also returns the announcement
+/// for readers.
 async fn send_one(
     db: &mut PgConnection,
     command: &Command,
@@ -225,7 +227,7 @@ async fn send_one(
     locking: Locking,
 ) -> Result<(Outcome, Option<Announcement>)> {
     let (workspace_id, stamp) = (message.actor.workspace_id(), Stamp::random());
-    // All of the answer is read before any of it is believed: it comes before the commit.
+    // The whole answer is read before it is used, because it arrives before the commit.
     let answer = sqlx::query!(
         r#"select outcome as "outcome!", message_id as "id: MessageId", seq,
                   coalesce(sent_at, clock_timestamp()) as "created_at!: Timestamp",
@@ -248,8 +250,9 @@ async fn send_one(
     let outcome = command.outcome(&answer.outcome, numbers, answer.created_at);
     let outcome = outcome.ok_or_else(unknown_outcome)?;
     let Outcome::Sent { id, seq, created_at } = outcome else { return Ok((outcome, None)) };
-    let (stamp_before, position) =
-        answer.stamp_before.zip(answer.position).ok_or_else(unknown_outcome)?;
+    let Some((stamp_before, position)) = answer.stamp_before.zip(answer.position) else {
+        return Ok((outcome, None));
+    };
     let before = Cursor { stamp: stamp_before, position: Position(position.0 - 1) };
     let message = message.clone().into_message(id, seq, created_at);
     let announcement =

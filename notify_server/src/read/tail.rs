@@ -1,8 +1,9 @@
-//! Reads what is new in the logs of the workspaces here and hands it on in order.
+//! Reads the new events of the logs of loaded workspaces and delivers them in order.
 //!
-//! The doorbell, a listener that lost its connection, and a poll all mean the same: look. What is
-//! found decides, so that nothing announced can be missed and nothing lost can be passed over. A message
-//! that the doorbell shows is handed on unread if its event comes right after the workspace's newest one.
+//! A doorbell, a lost listener connection and a poll all cause a scan. Only the contents of the log
+//! decide what is delivered, so a lost notification cannot cause a lost event. A message in the
+//! doorbell is delivered without reading the log if its event directly follows the workspace's
+//! head.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,34 +28,34 @@ use crate::workspace::news::News;
 use crate::workspace::outbox::End;
 use crate::workspace::state::Obstacle;
 
-/// Of the tail's connection.
+/// The settings of the tail's connection.
 const SETTINGS: [(&str, &str); 2] = [("statement_timeout", "2s"), ("jit", "off")];
-/// How late an event is when its doorbell was lost.
+/// The poll interval, and so the maximum delay of an event whose doorbell was lost.
 const POLL: Duration = Duration::from_secs(1);
-/// After this a query is given up, and its connection with it: nothing else notices a network that
-/// went silent.
+/// The time limit of a query. After it, the connection is dropped too, because nothing else detects
+/// a silent network.
 const QUERY_LIMIT: Duration = Duration::from_secs(1);
-/// Without a scan for so long, the streams here are stale.
+/// The age of the last full scan at which the streams here count as stale.
 const CURRENT: Duration = Duration::from_secs(5);
-/// What one query reads: at most so many workspaces, and events in all.
+/// The maximum number of workspaces (ranges), and of events in total, that one query reads.
 const MAX_RANGES: usize = 32;
 const MAX_ENTRIES: usize = 256;
-/// What streams are handed at once, and how long those who still have much to take are given before
-/// the next: a burst alone must not overflow the queue of a reader who keeps up. Other workspaces go
-/// on in the meantime.
+/// The maximum number of bytes delivered to a workspace's streams in one step, and the pause before
+/// the next step while an outbox is more than half full. The pause keeps a burst from overflowing
+/// the outbox of a client that reads fast enough. Other workspaces are not paused.
 const STEP: usize = 512 * 1024;
 const PAUSE: Duration = Duration::from_millis(10);
-/// Announcements that wait while the logs are read; more are read, too.
+/// The maximum number of queued announcements during a scan; further ones are read from the log.
 const MAX_ANNOUNCED: usize = 1_000;
 
-/// What there is to do since the last scan.
+/// The notifications since the last scan.
 #[derive(Debug, Default)]
 struct Heard {
     news: News,
     announced: Vec<Announcement>,
 }
 
-/// The one reader of the logs.
+/// The only reader of the logs for live streams.
 #[derive(Debug)]
 pub(crate) struct Tail {
     hub: Arc<Hub>,
@@ -71,13 +72,13 @@ impl Tail {
         Self { hub, options, heard, woken, began: Instant::now(), scanned }
     }
 
-    /// Asks for a scan; one that is under way is followed by another.
+    /// Requests a scan. If one is running, another follows it.
     pub(crate) fn wake(&self, news: News) {
         self.note(news);
         self.woken.notify_one();
     }
 
-    /// Takes what the doorbell says.
+    /// Queues the content of a doorbell notification.
     pub(crate) fn hear(&self, Ring { workspaces, announcements }: Ring) {
         self.note(workspaces.map_or(News::Anywhere, News::In));
         let mut heard = self.heard();
@@ -92,13 +93,13 @@ impl Tail {
         self.woken.notify_one();
     }
 
-    /// Whether the logs have been read lately.
+    /// Returns true if all logs were read within [`CURRENT`].
     pub(crate) fn is_current(&self) -> bool {
         let scanned = *self.scanned.lock().unwrap_or_else(PoisonError::into_inner);
         scanned.is_some_and(|scanned| scanned.elapsed() < CURRENT)
     }
 
-    /// How long ago the logs were read; since the start, if they never were.
+    /// Returns the time since the last scan of all logs, or since the start if there was none.
     pub(crate) fn scan_age(&self) -> Duration {
         let scanned = *self.scanned.lock().unwrap_or_else(PoisonError::into_inner);
         scanned.unwrap_or(self.began).elapsed()
@@ -130,20 +131,22 @@ impl Tail {
             let handed_on = self.hand_on_announced(&mut paces, announced, &mut news);
             counter!(metrics::EVENTS_READ, "found_by" => "announcement").increment(handed_on);
             let heads = paces.ready(self.hub.heads(&news));
+            if heads.is_empty() {
+                // No query was needed, so the failing state of the database stays as it is.
+                self.note_scan(found_by);
+                continue;
+            }
             match self.scan(&mut connection, &mut paces, &heads, at_once).await {
                 Ok(found) => {
                     counter!(metrics::EVENTS_READ, "found_by" => found_by).increment(found);
                     at_once = (at_once + MAX_RANGES).min(MAX_ENTRIES);
-                    // A poll reads all of them; a doorbell may have named one.
-                    if found_by == "poll" {
-                        let now = Some(Instant::now());
-                        *self.scanned.lock().unwrap_or_else(PoisonError::into_inner) = now;
-                    }
+                    self.note_scan(found_by);
                     if std::mem::take(&mut failing) {
                         info!("the logs can be read again");
                     }
                 }
-                // The poll looks at everything again, with smaller queries if it was for their size.
+                // The next poll reads all logs again, with smaller queries in case this one was too
+                // large.
                 Err(error) => {
                     at_once = (at_once / 2).max(2 * MAX_RANGES);
                     if !std::mem::replace(&mut failing, true) {
@@ -151,6 +154,15 @@ impl Tail {
                     }
                 }
             }
+        }
+    }
+
+    /// Records the time of a scan of all workspaces, which only a poll causes. A doorbell may have
+    /// named only some.
+    fn note_scan(&self, found_by: &str) {
+        if found_by == "poll" {
+            let now = Some(Instant::now());
+            *self.scanned.lock().unwrap_or_else(PoisonError::into_inner) = now;
         }
     }
 
@@ -162,8 +174,8 @@ impl Tail {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands on the announced messages that come next in their logs, and says how many. The logs of others
-    /// are added to those that are to be read.
+    /// Delivers the announced messages that come next in their logs, and returns their number. The
+    /// logs of the others are added to `news`, to be read.
     fn hand_on_announced(
         &self,
         paces: &mut Paces,
@@ -173,23 +185,26 @@ impl Tail {
         let mut handed_on = 0;
         for announcement in announced {
             let (id, after) = (announcement.workspace_id, announcement.after);
-            let Some(head) = self.hub.head(id).filter(|_| !paces.is_put_off(id)) else { continue };
-            if head.position > after.position {
+            if paces.is_put_off(id) || self.hub.has_event(id, announcement.cursor) {
                 continue;
             }
             match self.hub.go_on(id, after, &announcement.into_entry()) {
-                Advance::To(_) => handed_on += 1,
+                Advance::To(_) => {
+                    handed_on += 1;
+                    // Only after progress, because otherwise a workspace that is behind would never
+                    // be read.
+                    if self.hub.is_crowded(id) {
+                        paces.put_off(id, Instant::now() + PAUSE);
+                    }
+                }
                 Advance::Outdated | Advance::Stopped(_) => news.add(News::In([id].into())),
-            }
-            if self.hub.is_crowded(id) {
-                paces.put_off(id, Instant::now() + PAUSE);
             }
         }
         handed_on
     }
 
-    /// Reads each of these workspaces once, and says how many events were new. Where that was not
-    /// all, another scan follows, so that a busy workspace keeps no other waiting.
+    /// Reads each of these workspaces once, and returns the number of new events. If a read was
+    /// incomplete, another scan follows, so that a busy workspace does not delay others.
     async fn scan(
         &self,
         connection: &mut Option<PgConnection>,
@@ -227,8 +242,8 @@ impl Tail {
         Ok(found)
     }
 
-    /// Hands on what was read of a workspace, or as much as its streams can take now: the rest is
-    /// read again after a pause.
+    /// Delivers the entries that were read of a workspace, until one of its outboxes is crowded:
+    /// the rest is read again after a pause.
     fn hand_on(
         &self,
         paces: &mut Paces,
@@ -268,8 +283,9 @@ impl Tail {
         Ok(entries)
     }
 
-    /// The database is not the one that the streams have seen: it failed over or was restored.
-    /// Their clients start from a snapshot; events are never passed over.
+    /// Resets the streams of a workspace whose log does not contain their events: the database
+    /// failed over or was restored. Their clients start from a snapshot; events are never skipped
+    /// silently.
     async fn start_over(
         &self,
         connection: &mut Option<PgConnection>,
@@ -282,7 +298,7 @@ impl Tail {
         let head = timeout(QUERY_LIMIT, log::head(&mut open, workspace_id)).await;
         let end = match head.context("reading takes too long")? {
             Ok(head) => End::Reset(ResetReason::CursorUnknown, head),
-            // The workspace is gone, and its people's sessions with it.
+            // The workspace was deleted, and its people's sessions with it.
             Err(sqlx::Error::RowNotFound) => End::Goodbye(GoodbyeReason::SessionRevoked),
             Err(error) => return Err(error.into()),
         };
@@ -291,7 +307,8 @@ impl Tail {
         Ok(())
     }
 
-    /// Takes the connection, or opens one; whoever has used it with success puts it back.
+    /// Takes the connection, or opens one. The caller puts it back after a successful query, so
+    /// that a failed connection is dropped.
     async fn open(&self, connection: &mut Option<PgConnection>) -> anyhow::Result<PgConnection> {
         if let Some(open) = connection.take() {
             return Ok(open);
@@ -306,8 +323,9 @@ impl Tail {
     }
 }
 
-/// What is read of a workspace: from its own newest event on, to see that it is still there, and as
-/// many new ones as its pace and the limit allow.
+/// Returns the range to read for a workspace. The range begins with the workspace's known head, to
+/// verify that the log still contains it, and adds as many new events as the pace and the limit
+/// allow.
 fn range(paces: &Paces, (workspace_id, head): (WorkspaceId, Cursor), limit: usize) -> Range {
     let events = paces.events(workspace_id).min(limit - 1);
     let events = i64::try_from(events).unwrap_or(i64::MAX);
@@ -321,7 +339,7 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-/// How many entries make a step: the workspace's own newest event, at least one more if there is
+/// Returns the number of entries in a step: the workspace's own head, at least one more if there is
 /// one, and then as many as fit.
 fn step(entries: &[Entry]) -> usize {
     let mut bytes = 0;
@@ -342,7 +360,7 @@ mod tests {
         let (hub, [crowded, quiet]) = followed();
         let tail = Tail::new(hub, PgConnectOptions::new());
         let mut paces = Paces::new(MAX_ENTRIES - 1);
-        // A step is 11 of them; with the fourth, an outbox is half full.
+        // A step is 11 of them; with the fourth step, an outbox is half full.
         let log: Vec<_> = (1..=80).map(|position| entry(CROWDED, position, 50_000)).collect();
         let heads = |paces: &Paces| paces.ready(tail.hub.heads(&News::Anywhere));
 
@@ -353,7 +371,7 @@ mod tests {
         assert_eq!(tail.hand_on(&mut paces, QUIET, at(1), &news), Advance::To(at(2)));
         assert_eq!(quiet.outbox.len(), 1);
 
-        // It goes on where it was, by one step, also if nothing was taken.
+        // It continues where it was, by one step, even if nothing was taken.
         let due = paces.next().unwrap();
         assert_eq!(paces.resume(due), [CROWDED].into());
         assert!(heads(&paces).contains(&(CROWDED, at(45))));
@@ -363,18 +381,21 @@ mod tests {
         assert_eq!(crowded.outbox.len(), 55);
         let due = paces.next().unwrap();
         assert_eq!(paces.resume(due), [CROWDED].into());
-        // Without anything new there is no reason to look again.
+        // Without new events there is no reason to pause.
         tail.hand_on(&mut paces, CROWDED, at(56), &log[55..56]);
         assert_eq!(paces.next(), None);
     }
 
-    /// A message of a workspace, announced to those who are at `after`.
+    /// Returns a message of a workspace, announced to readers that are at `after`.
     fn announced(workspace_id: WorkspaceId, after: Cursor, position: i64) -> Vec<Announcement> {
-        let cursor = at(position);
-        let line = format!(
-            r#"{{"workspace_id":{workspace_id},"after":"{after}","cursor":"{cursor}","chat_id":3,"message_id":9,"data":{{}}}}"#
-        );
-        Ring::parse(&format!("\n{line}")).announcements
+        Ring::parse(&line(workspace_id, after, at(position))).announcements
+    }
+
+    fn line(workspace_id: WorkspaceId, after: Cursor, cursor: Cursor) -> String {
+        format!(
+            "\n{{\"workspace_id\":{workspace_id},\"after\":\"{after}\",\"cursor\":\"{cursor}\",\
+             \"kind\":\"NewMessage\",\"effect\":\"none\",\"chat_id\":3,\"message_id\":9,\"data\":{{}}}}"
+        )
     }
 
     #[tokio::test]
@@ -382,7 +403,7 @@ mod tests {
         let (hub, _streams) = followed();
         let tail = Tail::new(hub, PgConnectOptions::new());
         let mut paces = Paces::new(MAX_ENTRIES - 1);
-        let head = || tail.hub.head(QUIET).unwrap().position.0;
+        let head = || tail.hub.heads(&News::In([QUIET].into()))[0].1.position.0;
         let mut announce = |id, after, position| {
             let mut news = News::default();
             let announced = announced(id, after, position);
@@ -398,7 +419,9 @@ mod tests {
         let other = "0000ffff-2".parse().unwrap();
         assert_eq!(announce(QUIET, other, 3), (0, to_read.clone()), "it is of another log");
         assert_eq!(announce(QUIET, at(2), 4), (0, to_read), "it leaves a gap");
-        assert_eq!(announce(WorkspaceId(99), at(1), 2), (0, nothing.clone()), "it is of elsewhere");
+        let elsewhere = WorkspaceId(99);
+        let read = News::In([elsewhere].into());
+        assert_eq!(announce(elsewhere, at(1), 2), (0, read), "it is not here, so nothing is read");
         assert_eq!(head(), 2);
         assert_eq!(announce(QUIET, at(2), 3), (1, nothing));
         assert_eq!(head(), 3);
@@ -412,7 +435,40 @@ mod tests {
         paces.put_off(QUIET, Instant::now() + PAUSE);
         let mut news = News::default();
         let told = tail.hand_on_announced(&mut paces, announced(QUIET, at(1), 2), &mut news);
-        assert_eq!((told, tail.hub.head(QUIET)), (0, Some(at(1))));
+        assert_eq!((told, tail.hub.heads(&News::Anywhere)[1].1), (0, at(1)));
+    }
+
+    #[tokio::test]
+    async fn a_crowded_workspace_that_is_behind_is_read_all_the_same() {
+        let (hub, _streams) = followed();
+        let tail = Tail::new(hub, PgConnectOptions::new());
+        let mut paces = Paces::new(MAX_ENTRIES - 1);
+        let log: Vec<_> = (1..=60).map(|position| entry(CROWDED, position, 50_000)).collect();
+        tail.hand_on(&mut paces, CROWDED, at(1), &log);
+        let due = paces.next().unwrap();
+        assert_eq!(paces.resume(due), [CROWDED].into());
+
+        let mut news = News::In([CROWDED].into());
+        tail.hand_on_announced(&mut paces, announced(CROWDED, at(98), 99), &mut news);
+        let ready = paces.ready(tail.hub.heads(&news));
+        assert_eq!(ready.len(), 1, "it waits for its next pause and is never read");
+    }
+
+    #[tokio::test]
+    async fn an_event_of_another_log_at_a_known_position_is_looked_at() {
+        let (hub, _streams) = followed();
+        let tail = Tail::new(hub, PgConnectOptions::new());
+        let mut paces = Paces::new(MAX_ENTRIES - 1);
+        let log = [1, 2, 3].map(|position| entry(QUIET, position, 1));
+        tail.hand_on(&mut paces, QUIET, at(1), &log);
+        for (announced, is_known) in [
+            (announced(QUIET, at(1), 2), true),
+            (Ring::parse(&line(QUIET, at(1), "0000ffff-2".parse().unwrap())).announcements, false),
+        ] {
+            let mut news = News::default();
+            assert_eq!(tail.hand_on_announced(&mut paces, announced, &mut news), 0);
+            assert_eq!(news == News::default(), is_known, "{news:?}");
+        }
     }
 
     #[test]

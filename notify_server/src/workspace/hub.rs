@@ -1,7 +1,7 @@
-//! The workspaces with open streams here, and the way from the tail to the streams.
+//! The workspaces with open streams on this server, which receive the tail's events.
 //!
-//! A lock for each workspace, so that what many do in one keeps nobody waiting in another. The lock
-//! of all of them is taken first where both are needed, and held for moments.
+//! Each workspace has its own lock, so that load in one workspace does not block another. Lock
+//! order: first the lock of the map, which is held only briefly, then a workspace lock.
 
 use std::collections::HashMap;
 use std::slice;
@@ -20,45 +20,47 @@ use crate::workspace::news::News;
 use crate::workspace::outbox::{End, Outbox, Wakers};
 use crate::workspace::state::{Answer, Load, Missed, Obstacle, Reader, Snapshot, WorkspaceState};
 
-/// How long a workspace stays once its last stream has gone.
+/// The time for which a workspace stays in memory after its last stream ended.
 const LINGER: Duration = Duration::from_secs(30);
 const DRAINING: End = End::Goodbye(GoodbyeReason::Draining);
 
-/// All that is shared between the tail and the streams.
+/// The state that the tail and the streams share.
 #[derive(Debug)]
 pub(crate) struct Hub {
     workspaces: Mutex<HashMap<WorkspaceId, Arc<Slot>>>,
     streams_so_far: AtomicU64,
-    // Read under a workspace's lock, and changed before any of these is taken: who comes later knows.
+    // Set before `drain` locks any workspace and read under the workspace lock, so that a stream
+    // attached later also sees it.
     draining: AtomicBool,
     beat: AtomicU64,
     limits: RecentLimits,
 }
 
-/// A workspace's place in the hub: empty once the workspace was forgotten.
+/// A workspace's place in the hub: empty after the workspace was removed.
 #[derive(Debug)]
 struct Slot(Mutex<Option<WorkspaceState>>);
 
-/// How much of the newest events is kept: so many of each workspace, and so many bytes in all, of
-/// which each workspace here has the same share.
+/// The limits of the recent events in memory: a number of events per workspace, and a number of
+/// bytes in total, shared equally among the workspaces here.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RecentLimits {
     pub(crate) events: usize,
     pub(crate) bytes: usize,
 }
 
-/// What became of entries that the tail has read.
+/// The result of applying entries that the tail has read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Advance {
-    /// The workspace has taken them and stands here.
+    /// The workspace has applied them; this is its new head.
     To(Cursor),
-    /// The workspace has left and come back since: what was read is not about the one here now.
+    /// The workspace is not loaded, or its head is no longer `from` (it was reloaded or has
+    /// advanced since the read). The entries are not applied.
     Outdated,
-    /// The workspace cannot go on.
+    /// The workspace cannot apply them.
     Stopped(Obstacle),
 }
 
-/// A stream's end of the hub. Dropping it detaches the stream.
+/// A stream's registration in the hub. Dropping it detaches the stream.
 #[derive(Debug)]
 pub(crate) struct Attachment {
     pub(crate) outbox: Arc<Outbox>,
@@ -68,20 +70,21 @@ pub(crate) struct Attachment {
     user_id: UserId,
 }
 
-/// What the hub can do for a reader who has everything up to a cursor.
+/// The next step for a reader who has everything up to a cursor.
 #[derive(Debug)]
 pub(crate) enum Follow {
-    /// Tell what they missed, and ask again.
+    /// Send these missed events, and call `follow` again.
     Missed(Missed),
-    /// Tell what they missed; from there on, everything queues for them.
+    /// Send these missed events; later events are queued in the attachment's outbox.
     Attached(Missed, Attachment),
-    /// Nothing until the log is read up to this position: it is not kept here.
+    /// The events up to this position are no longer in memory. Read them from the database first.
     Forgotten(Position),
-    /// Nothing until the workspace, whose place this tells, has come to theirs.
+    /// The workspace has not reached the reader's cursor yet. Wait until the received position
+    /// reaches it.
     Behind(watch::Receiver<Position>),
-    /// Nothing: the workspace here has another event at their place.
+    /// The workspace has another event at the cursor's position.
     Diverged,
-    /// Nothing until the workspace is loaded.
+    /// The workspace is not loaded.
     Absent,
 }
 
@@ -91,13 +94,13 @@ impl Hub {
         Self { workspaces: all, streams_so_far, draining, beat, limits }
     }
 
-    /// How much of its newest events a workspace may keep that is about to come.
+    /// Returns the limits of the recent events for a workspace that is about to be loaded.
     pub(crate) fn limits(&self) -> RecentLimits {
         let bytes = self.limits.bytes / (self.workspaces().len() + 1);
         RecentLimits { bytes, ..self.limits }
     }
 
-    /// The workspaces here that may have news, and where they are.
+    /// Returns the workspaces here that may have new events, with their heads.
     pub(crate) fn heads(&self, news: &News) -> Vec<(WorkspaceId, Cursor)> {
         let slots = match news {
             News::Anywhere => self.slots(),
@@ -113,8 +116,8 @@ impl Hub {
             .collect()
     }
 
-    /// Goes on with a reader who has everything up to `reached`: what they missed, and once that is
-    /// all, their place among the streams, with nothing in between.
+    /// Continues a reader who has everything up to `reached`: returns the events that they missed,
+    /// and attaches their stream once they have all, without a gap in between.
     pub(crate) fn follow(self: &Arc<Self>, reader: &Reader, reached: Cursor) -> Follow {
         let Some(slot) = self.slot(reader.user.workspace_id) else { return Follow::Absent };
         let Some(state) = &mut *slot.state() else { return Follow::Absent };
@@ -143,9 +146,10 @@ impl Hub {
         Attachment { outbox, hub: Arc::clone(self), id, workspace_id, user_id }
     }
 
-    /// Begins a workspace, unless it is there by now; whoever does so is about to follow it.
+    /// Inserts a loaded workspace, unless another task has inserted it. The caller is expected to
+    /// call `follow` next.
     pub(crate) fn begin(&self, workspace_id: WorkspaceId, snapshot: Snapshot) {
-        // Large ones take their time, so they are built before the lock.
+        // Built before the lock, because large workspaces take long.
         let slot = Arc::new(Slot(Mutex::new(Some(WorkspaceState::new(snapshot)))));
         self.workspaces().entry(workspace_id).or_insert(slot);
         let slots = self.slots();
@@ -157,7 +161,7 @@ impl Hub {
         }
     }
 
-    /// What is held here.
+    /// Returns the memory use and queue lengths of all workspaces here.
     pub(crate) fn load(&self) -> Load {
         let slots = self.slots();
         let mut load = Load { workspaces: slots.len(), ..Load::default() };
@@ -169,29 +173,30 @@ impl Hub {
         load
     }
 
-    /// Whether a workspace is here.
+    /// Returns true if a workspace is loaded here.
     pub(crate) fn has(&self, workspace_id: WorkspaceId) -> bool {
         self.workspaces().contains_key(&workspace_id)
     }
 
-    /// Forgets the workspaces that nobody has followed for a while. Not at once: whoever was alone
-    /// there and comes back soon would have it loaded anew.
+    /// Removes the workspaces that have had no stream for `LINGER`. The delay avoids a reload when
+    /// the only client reconnects soon.
     pub(crate) fn forget_deserted(&self) {
         let mut deserted = Vec::new();
         self.workspaces().retain(|_, slot| {
             deserted.extend(slot.state().take_if(|state| state.is_deserted(LINGER)));
             slot.state().is_some()
         });
-        // Outside the lock: large ones take their time.
+        // Dropped outside the lock, because large workspaces take long.
         drop(deserted);
     }
 
-    /// The newest event of a workspace that is here.
-    pub(crate) fn head(&self, workspace_id: WorkspaceId) -> Option<Cursor> {
-        self.slot(workspace_id)?.state().as_ref().map(WorkspaceState::head)
+    /// Returns true if a workspace is loaded here and this event is among its recent ones.
+    pub(crate) fn has_event(&self, workspace_id: WorkspaceId, cursor: Cursor) -> bool {
+        let slot = self.slot(workspace_id);
+        slot.is_some_and(|slot| slot.state().as_ref().is_some_and(|state| state.has(cursor)))
     }
 
-    /// Hands on what the log says from `from` on, which was the workspace's own position.
+    /// Delivers entries of the log from `from` on, which must be the workspace's head.
     pub(crate) fn advance(
         &self,
         workspace_id: WorkspaceId,
@@ -201,7 +206,7 @@ impl Hub {
         self.change(workspace_id, from, |state| state.advance(entries))
     }
 
-    /// Hands on the event that comes after `from`, if that is the workspace's newest one.
+    /// Delivers the event after `from`, if `from` is the workspace's head.
     pub(crate) fn go_on(
         &self,
         workspace_id: WorkspaceId,
@@ -230,13 +235,13 @@ impl Hub {
         Advance::To(state.head())
     }
 
-    /// Whether one of the workspace's streams still has much to take.
+    /// Returns true if an outbox of the workspace is more than half full.
     pub(crate) fn is_crowded(&self, workspace_id: WorkspaceId) -> bool {
         let slot = self.slot(workspace_id);
         slot.is_some_and(|slot| slot.state().as_ref().is_some_and(WorkspaceState::is_crowded))
     }
 
-    /// Ends all streams of a workspace and forgets it; its next stream loads it anew.
+    /// Ends all streams of a workspace and removes it; its next stream loads it again.
     pub(crate) fn forget(&self, workspace_id: WorkspaceId, end: End) {
         let slot = self.workspaces().remove(&workspace_id);
         let state = slot.and_then(|slot| slot.state().take());
@@ -245,7 +250,7 @@ impl Hub {
         }
     }
 
-    /// Hands on an event past the log.
+    /// Delivers an event that is not in the log.
     pub(crate) fn send(&self, ephemeral: &Ephemeral) {
         let Some(slot) = self.slot(ephemeral.workspace_id) else { return };
         if let Some(state) = &*slot.state() {
@@ -253,14 +258,14 @@ impl Hub {
         }
     }
 
-    /// Sends every stream a heartbeat each 15 beats, and ends those whose token has expired by now.
+    /// Sends every stream a heartbeat every 15 beats, and ends streams whose token has expired.
     pub(crate) fn beat(&self, number: u64, now: Timestamp) {
         self.each_workspace(|state| state.beat(number, now));
-        // Last, so that a stream that comes meanwhile has its first one no sooner than others.
+        // Stored last, so that a stream attached meanwhile does not get its first heartbeat early.
         self.beat.store(number, Ordering::Relaxed);
     }
 
-    /// Ends all streams, and those that are still on their way here.
+    /// Ends all streams, including those that attach later.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.each_workspace(|state| state.end(DRAINING));
@@ -319,7 +324,7 @@ pub(crate) mod tests {
         Cursor { position: Position(position), .."00000001-1".parse().unwrap() }
     }
 
-    /// An event for all of a workspace.
+    /// Returns an event for all members of a workspace.
     pub(crate) fn entry(workspace_id: WorkspaceId, position: i64, bytes: usize) -> Entry {
         Entry {
             workspace_id,
@@ -342,7 +347,7 @@ pub(crate) mod tests {
         Reader { user, checked_at: Position(1) }
     }
 
-    /// Two workspaces at position 1, with a stream in each that takes nothing.
+    /// Returns two workspaces at position 1, each with a stream that reads nothing.
     pub(crate) fn followed() -> (Arc<Hub>, [Attachment; 2]) {
         let hub = Arc::new(Hub::new(RecentLimits { events: 10, bytes: 1024 * 1024 }));
         let attachments = [CROWDED, QUIET].map(|workspace_id| {

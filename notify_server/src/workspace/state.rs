@@ -1,4 +1,4 @@
-//! The rules of one workspace: who is in which chat, and which open streams an event is for.
+//! The state of one workspace: the members of its chats, and the delivery of its events to streams.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,95 +16,95 @@ use crate::workspace::memberships::{Membership, Memberships};
 use crate::workspace::outbox::{CrowdedOutboxes, End, Outbox, Wakers};
 use crate::workspace::recent::{After, Event, Recent};
 
-/// What a stream is told at once of what it has missed, and how many events are looked at for it.
+/// The maximum number of frames in one chunk of missed events, and of events examined to build it.
 const MAX_FRAMES: usize = 256;
 const MAX_EVENTS: usize = 2_000;
-/// Beats from one heartbeat of a stream to its next.
+/// The number of beats between two heartbeats of a stream.
 const HEARTBEAT: u64 = 15;
 
-/// A workspace as it is at one position of its log.
+/// The state of a workspace at one position of its log.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) recent: Recent,
-    /// Those that did not end before the oldest of the recent events.
+    /// The memberships that did not end before the oldest of the recent events.
     pub(crate) memberships: Vec<Membership>,
 }
 
-/// A workspace with open streams; changed by the entries of its log only, in order.
+/// A workspace with open streams. Only the entries of its log change it, in order.
 #[derive(Debug)]
 pub(crate) struct WorkspaceState {
     recent: Recent,
     memberships: Memberships,
     streams: HashMap<UserId, Vec<Stream>>,
     crowded: CrowdedOutboxes,
-    // Since when there have been none.
+    // The time since which there have been no streams.
     deserted: Option<Instant>,
     place: watch::Sender<Position>,
 }
 
-/// A stream as its workspace knows it.
+/// A stream's entry in its workspace.
 #[derive(Debug)]
 struct Stream {
     id: u64,
-    /// The last one before it came.
+    /// The number of the last tick before the stream was attached; heartbeats are counted from it.
     beat: u64,
     reader: Reader,
     outbox: Arc<Outbox>,
 }
 
-/// What is held for streams.
+/// The memory use and queue lengths for streams.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     pub(crate) workspaces: usize,
     /// The size of the recent events.
     pub(crate) recent_bytes: usize,
-    /// Frames that wait in outboxes, and in the one with the most.
+    /// The number of frames queued in all outboxes, and in the longest one.
     pub(crate) waiting: usize,
     pub(crate) longest: usize,
 }
 
-/// Why a workspace cannot go on with what was read of its log.
+/// The reason why a workspace cannot apply entries of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Obstacle {
-    /// The log does not go on from where this workspace is.
+    /// The log does not continue from this workspace's head.
     Diverged,
-    /// An event has an effect that this version does not know: what it changes is to be loaded.
+    /// An event has an effect that this version does not know: the workspace must be reloaded.
     UnknownEffect,
 }
 
-/// Who reads, and up to where nothing can end their stream: there the database has just said that
-/// they may.
+/// The user of a stream, and the log position at which the database confirmed that the user may
+/// read. Events up to that position cannot end the stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader {
     pub(crate) user: AuthUser,
     pub(crate) checked_at: Position,
 }
 
-/// What a reader missed, as far as it is known here.
+/// The events that a reader missed, as far as they are in memory.
 #[derive(Debug)]
 pub(crate) struct Missed {
     pub(crate) frames: Vec<Frame>,
-    /// The newest event that the frames take the reader to.
+    /// The cursor that the reader has reached after these frames.
     pub(crate) reached: Cursor,
-    /// What ends the stream behind the frames.
+    /// The reason to end the stream after the frames, if there is one.
     pub(crate) end: Option<GoodbyeReason>,
 }
 
-/// What a workspace can say to somebody who has everything up to a cursor.
+/// The answer to a reader who has everything up to a cursor.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// This is what they missed.
+    /// The missed events.
     Missed(Missed),
-    /// What they missed up to this position is not kept here.
+    /// The events up to this position are no longer in memory.
     Forgotten(Position),
-    /// This workspace has not come to their position yet.
+    /// The workspace has not reached the reader's position yet.
     Behind,
-    /// This workspace has another event at their position.
+    /// The workspace has another event at the reader's position.
     Diverged,
 }
 
 impl Reader {
-    /// Why an event ends this reader's stream, if it does.
+    /// Returns the reason if an event ends this reader's stream.
     pub(crate) fn ended_by(&self, event: &Event) -> Option<GoodbyeReason> {
         let later = event.cursor.position > self.checked_at;
         event.ending.as_ref().filter(|_| later)?.reason_for(&self.user)
@@ -119,17 +119,17 @@ impl WorkspaceState {
         Self { recent, memberships, streams, crowded, deserted: Some(Instant::now()), place }
     }
 
-    /// The newest event that it has seen.
+    /// Returns the newest event that has been applied.
     pub(crate) fn head(&self) -> Cursor {
         self.recent.head()
     }
 
-    /// Whether nobody has been here for so long.
+    /// Returns true if there has been no stream for longer than `time`.
     pub(crate) fn is_deserted(&self, time: Duration) -> bool {
         self.deserted.is_some_and(|since| since.elapsed() > time)
     }
 
-    /// What a reader who has everything up to `reached` has missed since.
+    /// Returns the next events that a reader who has everything up to `reached` has missed.
     pub(crate) fn missed(&self, reader: &Reader, reached: Cursor) -> Answer {
         let mut missed = Missed { frames: Vec::new(), reached, end: None };
         if sabotage::is(Sabotage::NoCatchUp) {
@@ -171,17 +171,23 @@ impl WorkspaceState {
         }
     }
 
-    /// Tells where the workspace is, and when it is no longer here.
+    /// Returns a receiver of the head position. The channel closes when the workspace is removed
+    /// from the hub.
     pub(crate) fn place(&self) -> watch::Receiver<Position> {
         self.place.subscribe()
     }
 
-    /// Adds a stream whose reader has everything up to the head. From now on, everything queues in the
-    /// outbox that this returns.
+    /// Returns true if this event is among the recent ones.
+    pub(crate) fn has(&self, cursor: Cursor) -> bool {
+        matches!(self.recent.after(cursor), After::Events(_))
+    }
+
+    /// Adds a stream whose reader has everything up to the head. Later events are queued in the
+    /// returned outbox.
     pub(crate) fn attach(&mut self, [id, beat]: [u64; 2], reader: Reader) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox::new(self.crowded.clone()));
         let stream = Stream { id, beat, reader, outbox: Arc::clone(&outbox) };
-        // Most people have one.
+        // Most people have one stream.
         self.streams.entry(reader.user.id).or_insert_with(|| Vec::with_capacity(1)).push(stream);
         self.deserted = None;
         outbox
@@ -199,7 +205,8 @@ impl WorkspaceState {
         }
     }
 
-    /// Takes what the log says from its own newest event on, which must still be there.
+    /// Applies entries of the log. The first must be the current head, which proves that the log
+    /// still contains it.
     pub(crate) fn advance(&mut self, entries: &[Entry]) -> Result<(), Obstacle> {
         match entries.split_first() {
             Some((first, rest)) if first.cursor == self.head() => self.go_on(rest),
@@ -207,7 +214,7 @@ impl WorkspaceState {
         }
     }
 
-    /// Takes the events that come next in the log.
+    /// Applies the next events of the log.
     pub(crate) fn go_on(&mut self, entries: &[Entry]) -> Result<(), Obstacle> {
         let mut wakers = Wakers::default();
         for entry in entries {
@@ -227,7 +234,7 @@ impl WorkspaceState {
         Ok(())
     }
 
-    /// Forgets the oldest of the recent events beyond these limits.
+    /// Removes the oldest recent events beyond these limits.
     pub(crate) fn trim(&mut self, max_events: usize, max_bytes: usize) {
         let floor = self.recent.floor();
         let kept = self.recent.trim(max_events, max_bytes);
@@ -236,7 +243,7 @@ impl WorkspaceState {
         }
     }
 
-    /// Hands a frame past the log to one person's streams.
+    /// Queues a frame that is not in the log for one person's streams.
     pub(crate) fn send(&self, user_id: UserId, frame: &Frame) {
         let mut wakers = Wakers::default();
         for stream in self.streams.get(&user_id).into_iter().flatten() {
@@ -244,7 +251,7 @@ impl WorkspaceState {
         }
     }
 
-    /// Adds what is held here.
+    /// Adds the memory use and queue lengths of this workspace.
     pub(crate) fn add_to(&self, load: &mut Load) {
         load.recent_bytes += self.recent.bytes();
         for stream in self.streams.values().flatten() {
@@ -254,7 +261,7 @@ impl WorkspaceState {
         }
     }
 
-    /// Whether a stream still has much to take.
+    /// Returns true if an outbox is more than half full.
     pub(crate) fn is_crowded(&self) -> bool {
         self.crowded.any()
     }
@@ -265,8 +272,8 @@ impl WorkspaceState {
         self.streams.values().flatten().for_each(|stream| stream.outbox.end(end, &mut wakers));
     }
 
-    /// A heartbeat for those whose turn it is, behind everything at or below its cursor, and the end
-    /// for those whose token has expired by now.
+    /// Queues a heartbeat, after all events up to its cursor, for streams that are due, and ends
+    /// streams whose token has expired.
     pub(crate) fn beat(&self, number: u64, now: Timestamp) {
         let mut wakers = Wakers::default();
         let expired = End::Goodbye(GoodbyeReason::TokenExpired);
@@ -312,11 +319,11 @@ impl WorkspaceState {
         }
     }
 
-    /// Its members, and one more person.
+    /// Calls `tell` with the streams of the chat's members, and of one more person.
     fn tell_chat(&self, chat_id: ChatId, user_id: Option<UserId>, mut tell: impl FnMut(&[Stream])) {
         let nobody = HashMap::new();
         let members = self.memberships.of(chat_id).unwrap_or(&nobody);
-        // Whichever are fewer: the members or the people who are here.
+        // Iterates over the smaller set: the members, or the people with streams.
         if members.len() <= self.streams.len() {
             for user_id in members.keys() {
                 self.tell_user(*user_id, &mut tell);
