@@ -1,4 +1,4 @@
-//! `.env` files, whose lines are secrets: no error of ours shows one.
+//! Reads `.env` files. Their lines are secrets, so no error shows one.
 
 use std::cell::Cell;
 use std::fs;
@@ -7,24 +7,24 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 
-/// Stands for `$` while `dotenvy` reads a file, so that it puts in no variables. Unicode keeps this
-/// character free for such uses.
+/// Replaces `$` while `dotenvy` reads a file, so that it substitutes no variables. Unicode reserves
+/// this character for internal use.
 const DOLLAR: &str = "\u{ffff}";
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Sets what the nearest `.env` says, of this folder or one above it, unless the environment already
-/// says something else. No such file is fine.
+/// Sets the variables of the nearest `.env` in this folder or one above it, except those that are
+/// already set in the environment. A missing file is no error.
 ///
 /// # Errors
-/// Names the line that makes no sense; nothing is set then.
+/// Names the line that is not valid; no variable is set then.
 pub fn load_nearest() -> Result<()> {
     nearest()?.map_or(Ok(()), |file| load(&file))
 }
 
-/// The names and values of the nearest `.env`, of this folder or one above it.
+/// Returns the names and values of the nearest `.env`, in this folder or one above it.
 ///
 /// # Errors
-/// Names the line that makes no sense.
+/// Names the line that is not valid.
 pub fn read_nearest() -> Result<Vec<(String, String)>> {
     nearest()?.map_or(Ok(Vec::new()), |file| read(&file))
 }
@@ -35,7 +35,7 @@ fn nearest() -> Result<Option<PathBuf>> {
     Ok(files.find(|file| file.is_file()))
 }
 
-/// The same for this file, which need not be there either.
+/// Sets the variables of this file, like [`load_nearest`]. A missing file is no error.
 ///
 /// # Errors
 /// As for [`load_nearest`].
@@ -44,12 +44,13 @@ pub fn load(file: &Path) -> Result<()> {
         return Ok(());
     }
     let lines: String = read(file)?.iter().map(|(name, value)| line(name, value)).collect();
-    // Nothing else may change the environment: that is unsafe code, which is forbidden here.
+    // Only `dotenvy` may change the environment, because that is unsafe code, which is forbidden
+    // here.
     let loaded = dotenvy::from_read(lines.as_bytes());
     loaded.map_err(|_| anyhow!("{} cannot be read", file.display()))
 }
 
-/// A line that says this to `dotenvy`, which puts in variables for a `$` that nothing escapes.
+/// Formats a variable as a line for `dotenvy`, which substitutes variables at each unescaped `$`.
 fn line(name: &str, value: &str) -> String {
     let mut line = format!("{name}=\"");
     for c in value.chars() {
@@ -61,10 +62,10 @@ fn line(name: &str, value: &str) -> String {
     line + "\"\n"
 }
 
-/// The names and values of a file, in its order.
+/// Returns the names and values of a file, in its order.
 ///
 /// # Errors
-/// Names the line that makes no sense.
+/// Names the line that is not valid.
 pub fn read(file: &Path) -> Result<Vec<(String, String)>> {
     parse(&read_bytes(file)?).with_context(|| file.display().to_string())
 }
@@ -73,11 +74,11 @@ fn read_bytes(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
-/// The names and values of a file's content, in its order. A `$` is a character like others: passwords
-/// have it, and nobody expects a part of one to be taken for a variable.
+/// Parses the names and values of a file's content, in its order. A `$` is an ordinary character,
+/// because passwords may contain it and must not be subject to substitution.
 ///
 /// # Errors
-/// Names the line that makes no sense.
+/// Names the line that is not valid.
 pub fn parse(bytes: &[u8]) -> Result<Vec<(String, String)>> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
@@ -90,7 +91,8 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<(String, String)>> {
     let entries = dotenvy::from_read_iter(lines).map(|entry| {
         let entry = entry.map(|(name, value)| (name, value.replace(DOLLAR, "$")));
         entry.map_err(|error| match error {
-            // Its own text has the line. A value in quotes that are not closed has several.
+            // The error's own text contains the line. A value with unclosed quotes has several
+            // lines.
             dotenvy::Error::LineParse(text, _) => {
                 let first = read.get() + 1 - text.lines().count().clamp(1, read.get().max(1));
                 anyhow!("line {first} is not NAME=value; a value with spaces or # needs quotes, and $ no \
@@ -106,7 +108,7 @@ fn replace(bytes: &[u8], from: u8, to: &[u8]) -> Vec<u8> {
     bytes.split(|byte| *byte == from).collect::<Vec<_>>().join(to)
 }
 
-/// Gives a line at a time, so that it is known how many have been read.
+/// Yields one line at a time, to count the lines that have been read.
 struct Lines<'a> {
     rest: &'a [u8],
     at_start: bool,

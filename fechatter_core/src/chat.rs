@@ -1,4 +1,4 @@
-//! A chat and its members as REST answers and events show them.
+//! A chat and its members, as REST responses and events show them.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,13 +14,13 @@ pub enum ChatType {
     Single,
     /// At least three people at its creation.
     Group,
-    /// The creator and whoever is invited.
+    /// The creator and the people who are invited.
     PrivateChannel,
-    /// Anybody of the workspace may find and join it.
+    /// Each member of the workspace can find and join it.
     PublicChannel,
 }
 
-/// A chat. A row of the view `chat_objects`, which every reader of chats reads.
+/// A chat. A row of the view `chat_objects`, which every query for chats reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[sqlx(type_name = "chat_objects")]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]

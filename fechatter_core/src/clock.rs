@@ -1,4 +1,4 @@
-//! The database's clock, by which every server judges what has expired: those of hosts differ.
+//! The database's clock. All servers judge expiry by it, because the clocks of hosts differ.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,26 +15,27 @@ use crate::{Timestamp, metrics};
 
 const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// An answer that takes longer says little about the time.
+/// Slower answers are ignored, because they do not show the time precisely.
 const SLOW: Duration = Duration::from_secs(1);
-/// A difference that operators are told of, in milliseconds.
+/// The difference in milliseconds above which a warning is logged.
 const MUCH: i64 = 1_000;
-/// How far ahead another server's clock may be, in seconds.
+/// The accepted lead of another server's clock, in seconds.
 const MOST_AHEAD: i64 = 60;
-/// For how long a server is not ready after it met a clock that is further ahead.
+/// The time for which a server is not ready after it has seen a clock that is too far ahead.
 const DISTRUST: Duration = Duration::from_mins(1);
 
-/// The database's time, as this server last saw it. Clones share it. Until the first look it is this host's.
+/// The database's time, as this server last read it. Clones share it. Until the first read, it is
+/// the host's time.
 #[derive(Debug, Clone)]
 pub struct Clock(Arc<State>);
 
 #[derive(Debug)]
 struct State {
     began: Instant,
-    /// The database's time at `began`, in Unix milliseconds. From there on a monotonic clock counts,
-    /// which nobody sets.
+    /// The database's time at `began`, in Unix milliseconds. A monotonic clock, which cannot be
+    /// set, adds the time since then.
     base: AtomicI64,
-    /// When a clock was last met that is too far ahead.
+    /// The last time at which a clock too far ahead was seen.
     distrusted_at: Mutex<Option<Instant>>,
 }
 
@@ -46,7 +47,7 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// The time by the database's clock.
+    /// Returns the time of the database's clock.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         let base = self.0.base.load(Ordering::Relaxed);
@@ -54,20 +55,21 @@ impl Clock {
         DateTime::from_timestamp_millis(now).unwrap_or_else(Utc::now)
     }
 
-    /// The same as clients see it.
+    /// Returns the same time in the form for clients.
     #[must_use]
     pub fn timestamp(&self) -> Timestamp {
         Timestamp(self.now())
     }
 
-    /// The same in Unix seconds.
+    /// Returns the same time in Unix seconds.
     #[must_use]
     pub fn seconds(&self) -> i64 {
         self.now().timestamp()
     }
 
-    /// Returns true if another server can have stamped something at this time, in Unix seconds: its
-    /// clock may be a minute ahead. A clock that is further ahead is an error that operators are told.
+    /// Returns true if another server can have issued this timestamp, in Unix seconds: its clock
+    /// may be a minute ahead. If it is further ahead, logs an error, counts it, and makes this
+    /// server not ready for a minute.
     pub(crate) fn is_plausible(&self, stamped_at: i64) -> bool {
         let ahead = stamped_at.saturating_sub(self.seconds());
         if ahead <= MOST_AHEAD {
@@ -79,7 +81,7 @@ impl Clock {
         false
     }
 
-    /// Refuses while another server's clock has lately been too far ahead.
+    /// Returns an error if another server's clock was too far ahead within the last minute.
     ///
     /// # Errors
     /// The reason, for operators.
@@ -88,7 +90,7 @@ impl Clock {
         if is_trusted { Ok(()) } else { Err("another server's clock is ahead of the database's") }
     }
 
-    /// Looks at the database's clock again and again, until the end of the server.
+    /// Reads the database's clock periodically until shutdown.
     pub async fn follow(self, db: PgPool, shutdown: CancellationToken) {
         let looks = async {
             loop {
@@ -105,7 +107,7 @@ impl Clock {
         shutdown.run_until_cancelled(looks).await;
     }
 
-    /// Takes over the database's time.
+    /// Reads the database's time and adjusts this clock to it.
     ///
     /// # Errors
     /// When the database fails.

@@ -1,9 +1,9 @@
-//! Commits that are as durable as they say.
+//! Detects commits that a synchronous standby has not confirmed.
 //!
-//! Where commits wait for a synchronous standby, PostgreSQL answers a wait that was cancelled with
-//! success and a warning: the transaction is kept here, and may be lost in a failover. sqlx tells its
-//! callers of no warning, but logs it. A layer among those that listen to the log notes it for the
-//! task whose commit it is about.
+//! If commits wait for a synchronous standby and such a wait is cancelled, PostgreSQL reports
+//! success with a warning: the transaction is stored locally, and may be lost in a failover. sqlx
+//! does not return warnings to its callers, but logs them. A layer of the subscriber records the
+//! warning for the task that commits.
 
 use std::cell::Cell;
 use std::io;
@@ -12,19 +12,19 @@ use tokio::task_local;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter, Layer};
 
-/// Under which sqlx logs what PostgreSQL says besides its answers.
+/// The log target of the notices that sqlx receives from PostgreSQL.
 const NOTICES: &str = "sqlx::postgres::notice";
 
 task_local! {
     static WARNED: Cell<bool>;
 }
 
-/// Notes warnings for the commits that they are about.
+/// Records warnings for the tasks that commit.
 pub(crate) struct CommitWarnings;
 
 impl<S: Subscriber> Layer<S> for CommitWarnings {
     fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
-        // Not every warning is about a commit.
+        // Fails outside of a commit, because not every warning is about one.
         let _ = WARNED.try_with(|warned| warned.set(true));
     }
 }
@@ -38,11 +38,11 @@ impl<S> Filter<S> for Warnings {
     }
 }
 
-/// Awaits something that commits, and takes a warning for a failure: what was written is there, but
-/// perhaps not for good.
+/// Awaits a commit, and treats a warning as an error: the data was written, but may be lost in a
+/// failover.
 ///
 /// # Errors
-/// Those of the commit, and one when it came with a warning.
+/// The commit's errors, and an error when it came with a warning.
 pub async fn durably<T>(commit: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
     let watched = async {
         let committed = commit.await?;

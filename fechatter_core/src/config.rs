@@ -1,7 +1,8 @@
-//! The one configuration, `app.yml`, read by both servers.
+//! The configuration file `app.yml`, read by both servers.
 //!
-//! Every key must be there and no other; each can be overridden by `FECHATTER__SECTION__KEY`, the
-//! database's address also by `DATABASE_URL`. Lists are separated by commas in the environment.
+//! Unknown keys are errors, and so are missing keys that are not optional and have no default.
+//! `FECHATTER__SECTION__KEY` overrides each key, and `DATABASE_URL` also overrides the address of
+//! the database. Lists are separated by commas in the environment.
 
 mod address;
 mod limits;
@@ -68,7 +69,7 @@ pub struct NotifyConfig {
     pub recent_mebibytes: usize,
 }
 
-/// `http`: what requests to either server meet.
+/// `http`: the rules for requests to either server.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
@@ -85,15 +86,15 @@ pub struct HttpConfig {
     pub hsts_seconds: u32,
 }
 
-/// What `http.keep_alive_seconds` is where it is not there: longer than proxies keep idle connections
-/// (nginx 60 s, `HAProxy` and Apache less, Caddy 120 s).
+/// The default of `http.keep_alive_seconds`: longer than most proxies keep idle connections (nginx
+/// 60 s, `HAProxy` and Apache less, Caddy 120 s).
 pub(crate) const DEFAULT_KEEP_ALIVE: u32 = 150;
 
 fn keep_alive_seconds() -> u32 {
     DEFAULT_KEEP_ALIVE
 }
 
-/// A year.
+/// The default of `http.hsts_seconds`: one year.
 fn hsts_seconds() -> u32 {
     31_536_000
 }
@@ -123,7 +124,7 @@ pub struct AuthConfig {
     pub secure_cookie: bool,
 }
 
-/// `accounts`: who gets in, and how often they may try.
+/// `accounts`: the rules for sign-up and sign-in, and their rate limits.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
@@ -142,19 +143,19 @@ fn attempts_per_minute_per_site() -> i32 {
     120
 }
 
-/// Who may create workspaces.
+/// The people who may create workspaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkspaceCreation {
-    /// Anyone who signs up.
+    /// Any person who signs up.
     Anyone,
-    /// Whoever comes first, and nobody after that.
+    /// Only the first person who signs up.
     FirstOnly,
-    /// Nobody.
+    /// No one.
     Nobody,
 }
 
-/// `retention`: how long things are kept.
+/// `retention`: the time for which data is kept.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
@@ -162,7 +163,7 @@ pub struct RetentionConfig {
     pub events_days: u32,
 }
 
-/// `log`: what the servers say of themselves.
+/// `log`: the log output of the servers.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
@@ -175,9 +176,9 @@ pub struct LogConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For reading.
+    /// Text for people.
     Human,
-    /// For machines: one object a line.
+    /// JSON for machines, one object per line.
     Json,
 }
 
@@ -185,7 +186,7 @@ impl Config {
     /// Reads `.env`, then the file (`app.yml` unless named), then the environment's overrides.
     ///
     /// # Errors
-    /// Names the key that is unknown, missing or of the wrong type, and no value of any.
+    /// Names the key that is unknown, missing or of the wrong type, but never shows a value.
     pub fn load(path: Option<&Path>) -> anyhow::Result<Self> {
         env_file::load_nearest()?;
         let path = path
@@ -261,14 +262,14 @@ impl Config {
     }
 }
 
-/// Names the wrong key and the fault, without the value that was found: it may be a secret, also where
-/// another key or a whole section belongs.
+/// Names the wrong key and the fault, without the value that was found, because the value may be a
+/// secret even where another key or a whole section belongs.
 fn without_values(error: &ConfigError) -> String {
     let key_of = |key: &Option<String>| key.as_deref().unwrap_or("the whole").to_owned();
     match error {
         ConfigError::NotFound(key) => format!("{key} is missing"),
         ConfigError::Type { unexpected, expected, key, origin } => {
-            // Before the first quote stands its kind.
+            // The text before the first quote is the kind of the value.
             let found = unexpected.to_string();
             let found = found.split(['`', '"']).next().unwrap_or_default().trim_end();
             let origin = origin.as_ref().map(|origin| format!(" in {origin}")).unwrap_or_default();
@@ -290,7 +291,7 @@ fn without_values(error: &ConfigError) -> String {
     }
 }
 
-/// The parts of a message that are known to quote no value.
+/// Returns the parts of a message that are known to quote no value.
 fn without_value(text: &str) -> String {
     let is_key = |name: &&str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
     let unknown = text.strip_prefix("unknown field `").and_then(|text| text.split('`').next());
@@ -305,8 +306,8 @@ fn without_value(text: &str) -> String {
 }
 
 impl HttpConfig {
-    /// The address that a request really comes from: the connection's, or what the nearest
-    /// untrusted hop of `X-Forwarded-For` says when the connection is a trusted proxy's.
+    /// Returns the address of the client: the connection's own address, or, if the connection comes
+    /// from a trusted proxy, the nearest untrusted hop of `X-Forwarded-For`.
     #[must_use]
     pub fn client_address(&self, peer: IpAddr, forwarded_for: &[&str]) -> IpAddr {
         let trusted =
@@ -322,14 +323,15 @@ impl HttpConfig {
         client
     }
 
-    /// The header that keeps browsers on https, if there is to be one.
+    /// Returns the `max-age` of the HSTS header in seconds, if the header is to be sent.
     #[must_use]
     pub fn hsts(&self, public_url: &str) -> Option<u32> {
         Some(self.hsts_seconds).filter(|seconds| *seconds > 0 && public_url.starts_with("https://"))
     }
 }
 
-/// The address of a hop in `X-Forwarded-For`: some proxies add the port, or brackets, or both.
+/// Parses the address of a hop in `X-Forwarded-For`, with an optional port and optional brackets,
+/// because some proxies add them.
 fn hop_address(hop: &str) -> Option<IpAddr> {
     let hop = hop.trim();
     let without_port = || Some(hop.parse::<SocketAddr>().ok()?.ip());
@@ -343,7 +345,7 @@ fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D:
     Ok(origins.into_iter().map(|origin| origin.0).collect())
 }
 
-/// A list; an empty text, as the environment has it for an empty list, is no member.
+/// Reads a list. Empty texts are not members: the environment has an empty text for an empty list.
 fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -464,7 +466,7 @@ mod tests {
             (" [2001:db8::7]:443 ", "2001:db8::7"),
             ("::ffff:203.0.113.7", "203.0.113.7"),
             ("[::ffff:203.0.113.7]:1", "203.0.113.7"),
-            // Anything else is nobody's: the proxy's own counts.
+            // Anything else is not an address: the proxy's own address is used.
             ("203.0.113.7:", "10.0.0.1"),
             ("203.0.113.7:66000", "10.0.0.1"),
             ("[203.0.113.7]", "10.0.0.1"),

@@ -1,4 +1,4 @@
-//! The pool of database connections that a server works with.
+//! The pool of database connections of a server.
 
 use std::str::FromStr;
 use std::sync::LazyLock;
@@ -18,7 +18,8 @@ use crate::config::DatabaseConfig;
 use crate::finish::Finish;
 use crate::{metrics, schema};
 
-/// The address of the database, without the limits of [`connect`]: for migrations.
+/// Returns the connection options of the database, without the limits of [`connect`]: for
+/// migrations.
 ///
 /// # Errors
 /// When `database.url` is no PostgreSQL URL.
@@ -26,7 +27,7 @@ pub fn options(config: &DatabaseConfig, application: &str) -> anyhow::Result<PgC
     read_url("database.url", &config.url, application)
 }
 
-/// The address of the database for LISTEN, which needs a session of its own.
+/// Returns the connection options for LISTEN, which needs an exclusive session.
 ///
 /// # Errors
 /// When `database.listen_url`, or else `database.url`, is no PostgreSQL URL.
@@ -46,7 +47,8 @@ fn read_url(key: &str, url: &SecretString, application: &str) -> anyhow::Result<
         url.starts_with("postgres://") || url.starts_with("postgresql://"),
         "{key} is no PostgreSQL URL, which begins with postgres://"
     );
-    // sqlx would log what it does not know together with its value, which may be a password; so do its errors.
+    // sqlx would log unknown parameters with their values, which may be passwords; its errors
+    // contain values too.
     let options = with_default(NoSubscriber::new(), || PgConnectOptions::from_str(url));
     let options = options.ok().with_context(|| {
         format!(
@@ -54,7 +56,8 @@ fn read_url(key: &str, url: &SecretString, application: &str) -> anyhow::Result<
              : / ? # @ and % in the password are percent-encoded (%3A %2F %3F %23 %40 %25)"
         )
     })?;
-    // PostgreSQL repeats the name of a database that is not there.
+    // PostgreSQL's error repeats the name of a missing database, which here may contain the
+    // password.
     let is_database = options.get_database().is_none_or(|name| !name.contains('@'));
     ensure!(
         is_database,
@@ -67,14 +70,14 @@ fn read_url(key: &str, url: &SecretString, application: &str) -> anyhow::Result<
             warn!("{key} has a parameter that is not known and has no effect");
         }
     }
-    // sqlx takes the brackets of an IPv6 address for a part of a host's name.
+    // sqlx treats the brackets of an IPv6 address as a part of a host name.
     let host = options.get_host().to_owned();
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let options = match address {
         Some(address) => options.host(address),
         None => options,
     };
-    // PgBouncer refuses the one setting that sqlx would send besides.
+    // PgBouncer refuses `extra_float_digits`, which sqlx sends by default.
     Ok(options.application_name(application).extra_float_digits(None))
 }
 
@@ -99,27 +102,28 @@ const PARAMETERS: [&str; 17] = [
     "user",
 ];
 
-/// A pool that opens so many connections now, one after the other, and the others when they are first
-/// used: a crowd that comes all at once does not also wait for PostgreSQL to start them all.
+/// Creates a pool that opens `now` connections at once, one after the other, and further ones on
+/// demand, so that a burst of requests does not also wait for PostgreSQL to start connections.
 ///
-/// Its connections let nobody wait long for anything: a transaction that stands idle (its process
-/// is frozen) loses the log's lock after 1 s, a lock is waited for 2 s, a statement runs 5 s.
+/// The limits of its connections bound all waits: an idle transaction (of a frozen process) is
+/// ended and loses its locks after 1 s, waiting for a lock fails after 2 s, and a statement after 5
+/// s.
 pub async fn connect(options: PgConnectOptions, config: &DatabaseConfig, now: u32) -> PgPool {
     let pool = PgPoolOptions::new()
         .max_connections(config.max_connections)
         .min_connections(now)
         .acquire_timeout(Duration::from_secs(3))
-        // After a failover, those that lead nowhere good are gone in minutes.
+        // After a failover, connections to the old primary are replaced within minutes.
         .max_lifetime(LIFETIME)
         .after_connect(|connection, _| Box::pin(limit(connection)))
         .before_acquire(|_, met| Box::pin(async move { Ok(!is_suspect(met.age)) }))
         .connect_lazy_with(options);
-    // A database that does not answer is not waited for.
+    // The start does not wait for a database that does not answer.
     let _ = timeout(UNTIL_OPEN, open(&pool, now)).await;
     pool
 }
 
-/// Opens so many connections, as far as the database lets it.
+/// Opens up to `count` connections and stops at the first error.
 async fn open(pool: &PgPool, count: u32) {
     let mut opened = Vec::new();
     for _ in 0..count {
@@ -130,9 +134,9 @@ async fn open(pool: &PgPool, count: u32) {
     }
 }
 
-/// How long the first connections may take.
+/// The time limit for opening the first connections.
 const UNTIL_OPEN: Duration = Duration::from_secs(1);
-/// How long a connection is used.
+/// The maximum age of a connection.
 const LIFETIME: Duration = Duration::from_mins(5);
 const LIMITS: [(&str, &str); 5] = [
     ("idle_in_transaction_session_timeout", "1s"),
@@ -150,7 +154,8 @@ pub async fn limit(connection: &mut PgConnection) -> sqlx::Result<()> {
     set(connection, &LIMITS).await
 }
 
-/// Gives a new connection its settings: by statement, since poolers take none when connecting.
+/// Applies settings to a new connection. It uses a statement, because poolers accept no settings
+/// during connection start.
 ///
 /// # Errors
 /// When the database fails.
@@ -164,25 +169,28 @@ pub async fn set(connection: &mut PgConnection, settings: &[(&str, &str)]) -> sq
     Ok(())
 }
 
-/// Milliseconds from the first look at this clock to when the database was last found read-only, plus one; 0 is never.
+/// The time at which the database was last found read-only: milliseconds since the first use of
+/// `CLOCK`, plus one; 0 means never.
 static READ_ONLY_AT: AtomicU64 = AtomicU64::new(0);
 static CLOCK: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Notes that the database is read-only. The connections of today are closed instead of being used
-/// again: once there is a writable one at the same address, they would still lead to the other.
+/// Records that the database is read-only. Existing connections are then closed instead of reused,
+/// because they would still lead to the read-only server after a writable one has taken over its
+/// address.
 pub fn note_read_only() {
     let now = u64::try_from(CLOCK.elapsed().as_millis()).unwrap_or(u64::MAX);
     READ_ONLY_AT.store(now.saturating_add(1), Ordering::Relaxed);
 }
 
-/// Returns true if a connection of this age was there when the database was last found read-only.
+/// Returns true if a connection of this age already existed when the database was last found
+/// read-only.
 fn is_suspect(age: Duration) -> bool {
     let Some(at) = READ_ONLY_AT.load(Ordering::Relaxed).checked_sub(1) else { return false };
     CLOCK.elapsed().saturating_sub(age) <= Duration::from_millis(at)
 }
 
-/// Returns true if an error says that the database is read-only (SQLSTATE 25006), which is
-/// [noted](note_read_only).
+/// Returns true if an error says that the database is read-only (SQLSTATE 25006), and
+/// [records](note_read_only) that.
 #[must_use]
 pub fn is_read_only(error: &sqlx::Error) -> bool {
     let is_read_only =
@@ -193,11 +201,11 @@ pub fn is_read_only(error: &sqlx::Error) -> bool {
     is_read_only
 }
 
-/// True from a check that found the database read-only to the next one that finds it writable.
+/// True after a check that found the database read-only, until the next one that finds it writable.
 static WAS_READ_ONLY: AtomicBool = AtomicBool::new(false);
 
-/// Checks that the database answers, has a schema for this version, and can be written to. Once it can be again,
-/// no connection from before is used any more.
+/// Checks that the database answers, has a schema for this version, and is writable. When it
+/// becomes writable again, older connections are no longer used.
 ///
 /// # Errors
 /// The reason, for operators.
@@ -217,7 +225,8 @@ pub async fn check(db: &PgPool) -> Result<(), &'static str> {
             Err(READ_ONLY)
         }
         Ok(Ok(_)) => {
-            // A connection may have been opened after the last check that found it read-only.
+            // A connection may have been opened after the last check that found the database
+            // read-only.
             if WAS_READ_ONLY.swap(false, Ordering::Relaxed) {
                 note_read_only();
             }
@@ -227,10 +236,10 @@ pub async fn check(db: &PgPool) -> Result<(), &'static str> {
     }
 }
 
-/// The reason where only writing is impossible.
+/// The reason when only writing is impossible.
 pub const READ_ONLY: &str = "the database is read-only";
 
-/// Measures how many connections there are, and how many of them nobody uses.
+/// Sets the gauges of busy and idle connections.
 pub fn measure(db: &PgPool) {
     let (all, idle) = (f64::from(db.size()), u32::try_from(db.num_idle()).unwrap_or(u32::MAX));
     let idle = f64::from(idle).min(all);
@@ -238,11 +247,11 @@ pub fn measure(db: &PgPool) {
     gauge!(metrics::DATABASE_CONNECTIONS, "state" => "busy").set(all - idle);
 }
 
-/// Begins a transaction with this statement, in a way that may be cancelled.
+/// Begins a transaction with this statement. The call is safe to cancel.
 ///
-/// sqlx gives a connection whose `begin` was cancelled half-way back to the pool inside the open
-/// transaction: whoever gets it next reads an old snapshot, and what they write is rolled back. Here
-/// the `begin` always ends, and a transaction that nobody waits for any more is rolled back.
+/// If a `begin` is cancelled half-way, sqlx returns the connection to the pool with the transaction
+/// open: its next user reads an old snapshot, and their writes are rolled back. Here the `begin`
+/// always completes, and the transaction of a cancelled call is rolled back.
 ///
 /// # Errors
 /// When the database fails.

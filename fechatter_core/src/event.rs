@@ -1,5 +1,5 @@
-//! The events of a workspace: one enum, one serialisation, and one table of the audience and the effect
-//! of each.
+//! The events of a workspace: one enum, one serialisation, and one table with the audience and the
+//! effect of each event.
 
 mod effect;
 
@@ -13,10 +13,10 @@ use crate::{ChatId, MessageId, SessionId, Timestamp, UserId};
 
 pub use effect::Effect;
 
-/// A durable event; its JSON is the `data` of a frame: `{"event": "<Name>", …fields…}`. Those that show
-/// messages are not among them: the log names messages and never copies them.
+/// A durable event; its JSON is the `data` of a frame: `{"event": "<Name>", …fields…}`. Events that
+/// show messages are not included, because the log names messages and never copies them.
 ///
-/// A reader meets kinds that a newer build has written: those pass through it unparsed.
+/// Readers pass on kinds that a newer build has written without parsing them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event")]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
@@ -48,7 +48,7 @@ pub enum Event {
         message_id: MessageId,
         user_id: UserId,
         emoji: String,
-        /// How many people have added it now.
+        /// The number of people who have added the emoji, including this one.
         count: i64,
     },
     UserJoinedWorkspace(User),
@@ -66,14 +66,14 @@ pub enum Event {
     },
 }
 
-/// Why somebody is no longer in a chat, or in the workspace.
+/// The reason why a person is no longer in a chat, or in the workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum LeaveReason {
-    /// By their own wish.
+    /// The person left.
     Left,
-    /// By somebody else's.
+    /// Another person removed them.
     Removed,
 }
 
@@ -99,7 +99,7 @@ pub struct Declaration {
     pub audience: Audience,
     /// The change that it makes.
     pub effect: Effect,
-    /// The message that it is about, or shows.
+    /// The message that it shows or refers to.
     pub message_id: Option<MessageId>,
 }
 
@@ -138,7 +138,8 @@ impl Event {
                 UserStatus::Active => declare("UserUpdated", Everyone, ChangesPerson(user.id)),
                 UserStatus::Left => declare("UserUpdated", Everyone, RemovesPerson(user.id)),
             },
-            // Nothing changes any more: the person was removed, and each of their memberships ended, before.
+            // No effect: the person was removed, and each of their memberships ended, before this
+            // event.
             Self::UserLeftWorkspace { .. } => declare("UserLeftWorkspace", Everyone, None),
             Self::WorkspaceUpdated(_) => declare("WorkspaceUpdated", Everyone, None),
             Self::SessionRevoked { user_id, session_id } => {
@@ -158,7 +159,8 @@ impl Declaration {
     }
 }
 
-/// An event past the log: lossy, without id, for the named person's streams in one workspace.
+/// An event that is not in the log: it may be lost, has no id, and is sent to the named person's
+/// streams in one workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event")]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]

@@ -1,20 +1,21 @@
-//! Work that is finished although nobody waits for it any more.
+//! Work that continues after its caller stopped waiting.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 
-/// Work that a task of its own finishes if this is dropped before its end.
+/// Work that a separate task finishes if this future is dropped before it completes.
 ///
-/// The waiting task does the work itself: a task for each piece would have to be made, and handed over
-/// between threads twice.
+/// The waiting task does the work itself, because a task for each piece of work would have to be
+/// allocated, and passed between threads twice.
 #[derive(Debug)]
 #[must_use = "work is done while it is waited for"]
 pub struct Finish<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);
 
 impl<F: Future<Output: Send> + Send + 'static> Finish<F> {
-    /// Finishes this in any case, unless it is never waited for at all.
+    /// Wraps work that runs to its end even if this is dropped before or during it, as long as it
+    /// is dropped inside a runtime.
     pub fn new(work: F) -> Self {
         Self(Some(Box::pin(work)))
     }
@@ -24,7 +25,7 @@ impl<F: Future<Output: Send> + Send + 'static> Future for Finish<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        // Taken out, so that work that panics is not gone on with.
+        // Taken out, so that work that has panicked is not polled again.
         let Some(mut work) = self.0.take() else { return Poll::Pending };
         let polled = work.as_mut().poll(context);
         if polled.is_pending() {

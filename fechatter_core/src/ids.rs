@@ -1,4 +1,4 @@
-//! One newtype an id, so that a chat can never be taken for a user.
+//! One newtype per id, so that a chat's id cannot be passed as a user's.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,8 +24,8 @@ macro_rules! number {
             }
         }
 
-        /// Reads a positive 63-bit decimal without sign or leading zero: the one spelling of an
-        /// id in a path.
+        /// Parses a positive 63-bit decimal without sign or leading zero, the only accepted form of
+        /// an id in a path.
         impl FromStr for $name {
             type Err = NotAnId;
 
@@ -38,7 +38,7 @@ macro_rules! number {
     };
 }
 
-/// The text is no positive 63-bit integer.
+/// The error for a text that is not a positive 63-bit integer.
 #[derive(Debug, thiserror::Error)]
 #[error("not a positive 63-bit integer")]
 pub struct NotAnId;

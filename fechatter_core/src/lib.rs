@@ -1,12 +1,12 @@
-//! What both servers must agree on.
+//! The types, rules and infrastructure that both servers share.
 //!
-//! Read in this order: [`ids`] (one newtype an id), the objects that clients receive ([`user`],
-//! [`workspace`], [`chat`], [`message`]), [`event`] (what the log holds of them), [`log`] (how
-//! events are written, read and announced), [`token`] (who is calling), [`randomness`] (whether its
-//! keys are any good), [`clock`] (by which it is judged), [`http`] (what every request to either server shares), [`permits`] and [`rate`]
-//! (fair shares), [`finish`], [`config`], [`db`], [`schema`], [`telemetry`], [`metrics`],
-//! [`startup`] and [`shutdown`].
-//! [`sabotage`] is for tests of the tests.
+//! Read in this order: [`ids`] (one newtype per id), the objects that clients receive ([`user`],
+//! [`workspace`], [`chat`], [`message`]), [`event`] (the entries of the log about these objects),
+//! [`log`] (writing, reading and announcing events), [`token`] (access tokens and their
+//! verification), [`randomness`] (a check of its keys), [`clock`] (the time that expiry is judged
+//! by), [`http`] (the layers around every request to either server), [`permits`] and [`rate`] (fair
+//! shares), [`finish`], [`config`], [`db`], [`schema`], [`telemetry`], [`metrics`], [`startup`] and
+//! [`shutdown`]. [`sabotage`] injects faults, to test the chaos tests.
 
 pub mod chat;
 pub mod clock;

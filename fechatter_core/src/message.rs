@@ -1,4 +1,4 @@
-//! A message: one type, one JSON, for REST answers and streams alike.
+//! A message: one type with one JSON form, for REST responses and streams.
 
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use crate::{ChatId, MessageId, Seq, Timestamp, UserId};
 
-/// The longest message, in Unicode scalar values.
+/// The maximum length of a message, in Unicode scalar values.
 pub const MAX_CONTENT: usize = 10_000;
 
-/// A message as it is now; a deleted one keeps its ids and seq and has no content.
+/// A message in its present state; a deleted message keeps its ids and seq and has no content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
 pub struct Message {
@@ -31,7 +31,7 @@ pub struct Message {
     pub deleted_at: Option<Timestamp>,
 }
 
-/// Who wrote it.
+/// The author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
@@ -42,7 +42,7 @@ pub enum MessageKind {
     System,
 }
 
-/// Whom a message calls.
+/// The people that a message mentions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
 pub struct Mentions {
@@ -55,7 +55,7 @@ pub struct Mentions {
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
 pub struct Reaction {
     pub emoji: String,
-    /// How many people have added it.
+    /// The number of people who have added it.
     pub count: i64,
     /// The first twenty of them.
     pub user_ids: Vec<UserId>,

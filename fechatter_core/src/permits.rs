@@ -1,6 +1,6 @@
-//! Permits for a scarce resource, shared out fairly: so many at a time in all, for one group (a
-//! workspace, say) and for one member of it. Groups that wait are served in turn, and so are the
-//! members of a group, however many of them wait: a crowd delays itself first.
+//! Permits for a scarce resource, with limits in total, per group (a workspace, say) and per member
+//! of a group. Waiting groups are served in turn, and so are the members of a group, regardless of
+//! the number of their waiting callers, so that a crowd delays mainly itself.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -19,25 +19,25 @@ pub trait Key: Copy + Eq + Hash + Send + 'static {}
 
 impl<T: Copy + Eq + Hash + Send + 'static> Key for T {}
 
-/// How many permits there are at a time.
+/// The limits on the permits held at a time.
 #[derive(Debug, Clone, Copy)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Shares {
     pub in_all: usize,
     pub per_group: usize,
     pub per_member: usize,
-    /// Callers of one group that may wait; more are refused at once.
+    /// The maximum number of waiting callers of one group; further ones are refused at once.
     pub waiting_per_group: usize,
 }
 
-/// The right to use the resource; it ends when this is dropped.
+/// The right to use the resource; dropping it gives it back.
 pub struct Permit<G: Key, M: Key> {
     shared: Arc<Shared<G, M>>,
     group: G,
     member: M,
 }
 
-/// Too many of the caller's group wait already.
+/// The error when too many callers of a group wait already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many callers wait")]
 pub struct Crowded;
@@ -71,7 +71,7 @@ struct Member {
 }
 
 impl<G: Key, M: Key> Permits<G, M> {
-    /// Permits in these numbers.
+    /// Creates permits with these limits.
     #[must_use]
     pub fn new(shares: Shares) -> Self {
         let shares = if sabotage::is(Sabotage::NoShares) {
@@ -89,7 +89,7 @@ impl<G: Key, M: Key> Permits<G, M> {
         Self(Arc::new(Shared { shares, state: Mutex::new(state) }))
     }
 
-    /// A permit, if there is one now.
+    /// Returns a permit if one is available now.
     #[must_use]
     pub fn try_acquire(&self, group: G, member: M) -> Option<Permit<G, M>> {
         let mut state = self.0.lock();
@@ -99,7 +99,7 @@ impl<G: Key, M: Key> Permits<G, M> {
         })
     }
 
-    /// Waits for a permit. A caller who no longer waits for this future has left the queue.
+    /// Waits for a permit. Dropping the future leaves the queue.
     ///
     /// # Errors
     /// When too many of the group wait already.
@@ -120,7 +120,8 @@ impl<G: Key, M: Key> Permits<G, M> {
     }
 }
 
-/// A caller that waits. A permit that is granted to one who no longer does goes to the next.
+/// A queued caller. If it is dropped after the permit was granted, the permit passes to the next
+/// caller.
 struct Waiting<'a, G: Key, M: Key> {
     shared: &'a Shared<G, M>,
     group: G,
@@ -226,8 +227,8 @@ impl<G: Key, M: Key> State<G, M> {
         }
     }
 
-    /// Gives free permits to those who wait: to one group after the other, as long as one of them may
-    /// have another.
+    /// Gives free permits to waiting callers, one group after the other, until no group may have
+    /// another permit.
     fn serve(&mut self, shares: Shares) {
         let mut passed_over = 0;
         while self.taken < shares.in_all && passed_over < self.order.len() {
@@ -269,7 +270,7 @@ impl<M: Key> Group<M> {
             if member.taken < per_member {
                 while let Some(grant) = member.waiting.pop_front() {
                     self.waiting -= 1;
-                    // Callers that have gone are passed over.
+                    // Callers that no longer wait are skipped.
                     if grant.send(()).is_ok() {
                         member.taken += 1;
                         self.taken += 1;
@@ -379,7 +380,7 @@ mod tests {
         assert!(waiting.iter_mut().all(|permit| permit.now_or_never().is_none()));
         assert_eq!(permits.acquire('a', 2).now_or_never().unwrap().unwrap_err(), Crowded);
         assert!(permits.acquire('b', 1).now_or_never().is_none());
-        // Those who have gone make room.
+        // Callers that no longer wait make room.
         waiting.pop();
         assert!(permits.acquire('a', 2).now_or_never().is_none());
     }

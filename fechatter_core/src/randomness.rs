@@ -1,14 +1,16 @@
-//! Keys that somebody made up.
+//! A check for keys that were not generated at random.
 
 use std::collections::HashSet;
 
-/// Returns true if bytes look like the output of a random generator: not zeros, a pattern, a count or text.
+/// Returns true if bytes look like the output of a random generator: not zeros, a pattern, a
+/// sequence or text.
 ///
-/// At least 32 of them, with 16 different values, 16 different steps from one to the next and 16
-/// different steps between these, not the same again after at most half of them, and no text. Of 32
-/// random bytes these are 32, 31 and 30 independent values of 256, about 30 of them different; that
-/// fewer than 16 are happens once in 10^14 times. Text is the likeliest mistake, once in 10^10 times.
-/// It cannot tell whether anybody else knows the bytes.
+/// The check requires at least 32 bytes, with 16 different values, 16 different differences between
+/// neighbours and 16 different differences between these; no repetition with a period of at most
+/// half the length; and no valid text. 32 random bytes have 32, 31 and 30 independent values of
+/// 256, about 30 of them different; fewer than 16 occur once in 10^14 times. Random bytes are
+/// mistaken for text most often, once in 10^10 times. The check cannot detect that the bytes are
+/// known to others.
 #[must_use]
 pub fn looks_random(bytes: &[u8]) -> bool {
     const VARIETY: usize = 16;

@@ -1,8 +1,8 @@
-//! How much somebody may ask of this server: a token bucket for each, in memory.
+//! Rate limits for requests to this server: one token bucket per key, in memory.
 //!
-//! Kept as the time at which a bucket will be full again (the generic cell rate algorithm, ITU-T
-//! I.371). Unlike the crates for this, a bucket here can go into debt: the size of an answer is only
-//! known once it has been made.
+//! A bucket is stored as the time at which it will be full again (the generic cell rate algorithm,
+//! ITU-T I.371). Unlike in the existing crates, a bucket can go into debt, because the size of a
+//! response is known only after it has been made.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::sabotage::{self, Sabotage};
 
-/// The buckets of everybody who has called lately. Clones share them.
+/// The buckets of the keys that were used lately. Clones share them.
 #[derive(Debug)]
 pub struct Rates<K> {
-    /// How long it takes for one unit to come back.
+    /// The time in which one unit comes back.
     unit: Duration,
     burst: u32,
     full_at: Arc<Mutex<HashMap<K, Instant>>>,
@@ -30,28 +30,29 @@ impl<K> Clone for Rates<K> {
 }
 
 impl<K: Eq + Hash + Send + 'static> Rates<K> {
-    /// Buckets of `burst` units, of which so many come back each second; of both at least one.
+    /// Creates buckets of `burst` units, of which `per_second` come back each second. Both are at
+    /// least 1.
     #[must_use]
     pub fn new(per_second: u32, burst: u32) -> Self {
         let unit = Duration::from_secs(1) / per_second.max(1);
         Self { unit, burst: burst.max(1), full_at: Arc::default() }
     }
 
-    /// Takes so many units from a bucket, or as many as it holds if that is less.
+    /// Takes `units` from a bucket, or `burst` units if that is less.
     ///
     /// # Errors
-    /// When there are not so many in it: how long it takes until there are.
+    /// When the bucket has fewer units: the time until it has enough.
     pub fn take(&self, key: K, units: u32) -> Result<(), Duration> {
         self.take_at(Instant::now(), key, units)
     }
 
-    /// Takes so many units from a bucket, also where it has to go into debt for them: for at most as
-    /// much as it holds.
+    /// Takes `units` from a bucket, or `burst` units if that is less, even if the bucket goes into
+    /// debt. The debt is at most `burst` units.
     pub fn charge(&self, key: K, units: u32) {
         self.charge_at(Instant::now(), key, units);
     }
 
-    /// Forgets full buckets now and then, until the end of the server.
+    /// Removes full buckets once a minute, until shutdown.
     pub async fn forget_idle(self, shutdown: CancellationToken) {
         let mut minutes = interval(Duration::from_mins(1));
         loop {

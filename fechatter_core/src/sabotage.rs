@@ -1,18 +1,18 @@
-//! Deliberate faults, so that the chaos tests can show that they would notice each of them.
+//! Deliberate faults, to test that the chaos tests detect each of them.
 //!
-//! They exist with the feature `sabotage` only, which no release build can have, and there only in a process
+//! They exist only with the feature `sabotage`, which release builds reject, and only in a process
 //! whose environment names one in `FECHATTER_SABOTAGE`.
 
-/// A rule of the design that a sabotaged process breaks.
+/// A rule of the design that a process with the fault breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sabotage {
-    /// `no_catch_up`: what came between a stream's own reading and its attachment is not read.
+    /// `no_catch_up`: events between a stream's first query and its attachment are not sent.
     NoCatchUp,
-    /// `no_rescan`: nothing but a heard doorbell makes the tail look.
+    /// `no_rescan`: the tail reads the logs only after a received doorbell.
     NoRescan,
-    /// `no_shares`: nobody's part of anything scarce is bounded, and requests all cost the same.
+    /// `no_shares`: no group's or member's share is limited, and all requests cost the same.
     NoShares,
-    /// `old_frames`: the memory of recent events keeps messages as they were before a change.
+    /// `old_frames`: the recent events in memory keep messages in their state before a change.
     OldFrames,
 }
 

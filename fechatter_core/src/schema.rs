@@ -1,8 +1,9 @@
-//! The database's schema. Numbered migrations make what holds data; the functions and views of `sql/` are created
-//! again whenever one has changed. One that has left `sql/` stays until a migration drops it.
+//! The database's schema. Numbered migrations create the tables; the functions and views of `sql/`
+//! are recreated whenever one has changed. One that was removed from `sql/` stays until a migration
+//! drops it.
 //!
-//! A server also works with a schema that is newer than itself, as long as that says so: so a version
-//! can be rolled back without its migrations.
+//! A server also works with a newer schema if that schema declares that it serves this version, so
+//! that a version can be rolled back without its migrations.
 
 use anyhow::{Context, bail};
 use aws_lc_rs::digest::{Context as Hasher, SHA256};
@@ -19,7 +20,8 @@ macro_rules! code {
     };
 }
 
-/// Functions with their triggers, and before them the views that they name: the name and text of each file.
+/// The name and text of each file of `sql/`: functions with their triggers, after the views that
+/// they name.
 pub static CODE: &[(&str, &str)] = &[
     code!("chat_objects"),
     code!("message_objects"),
@@ -42,20 +44,21 @@ pub static CODE: &[(&str, &str)] = &[
     code!("write_batch"),
 ];
 
-/// Counts the changes of [`CODE`], so that an older server does not put its own back.
+/// The version of [`CODE`], increased with each change, so that an older server does not restore
+/// its own.
 const CODE_VERSION: i64 = 4;
 
-/// The advisory lock of whoever migrates. The number is arbitrary, and the same in every server.
+/// The advisory lock of migrations. The number is arbitrary, but the same in every server.
 const LOCK: i64 = 0x6665_6368_636f_6465;
 
-/// Brings a database to the schema of this version, unless it has a newer one that serves this version,
-/// too.
+/// Migrates a database to the schema of this version, unless it has a newer one that also serves
+/// this version.
 ///
 /// # Errors
-/// When the database cannot be reached, holds something else, or has a schema that does not serve this
-/// version.
+/// When the database cannot be reached, contains tables of another application, or has a schema
+/// that does not serve this version.
 pub async fn migrate(db: &mut PgConnection) -> anyhow::Result<()> {
-    // Of several servers that start together, one migrates and the others find it done.
+    // If several servers start together, one migrates and the others find it done.
     sqlx::query!("select pg_advisory_lock($1)", LOCK).fetch_one(&mut *db).await?;
     let migrated = migrate_alone(db).await;
     sqlx::query!("select pg_advisory_unlock($1)", LOCK).fetch_one(&mut *db).await?;
@@ -76,14 +79,15 @@ async fn migrate_alone(db: &mut PgConnection) -> anyhow::Result<()> {
         info!("the schema is that of a newer version, and stays as it is");
         return Ok(());
     }
-    // Where nothing is missing nothing is written: the database may be read-only for a moment.
+    // If no migration is missing, nothing is written, because the database may be temporarily
+    // read-only.
     if newest != Some(newest_migration()) {
         MIGRATOR.run_direct(None, &mut *db, false).await?;
     }
     apply_code(db).await
 }
 
-/// Refuses a database that is in use for something else, before anything is left in it.
+/// Refuses a database that another application uses, before anything is written to it.
 async fn refuse_tables_of_others(db: &mut PgConnection) -> anyhow::Result<()> {
     let table = sqlx::query_scalar!(
         r#"select relname::text as "name!"
@@ -102,7 +106,7 @@ async fn refuse_tables_of_others(db: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Creates all functions and views again in one transaction, unless they are as they should be, or newer.
+/// Recreates all functions and views in one transaction, unless they are current or newer.
 async fn apply_code(db: &mut PgConnection) -> anyhow::Result<()> {
     let state = State::read(&mut *db).await?;
     let is_current = state.code_version == CODE_VERSION
@@ -112,7 +116,7 @@ async fn apply_code(db: &mut PgConnection) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut tx = db.begin().await?;
-    // They are applied by name, so one may call another that does not exist yet.
+    // They are applied in order of name, so one may call another that does not exist yet.
     sqlx::raw_sql("set local check_function_bodies = off; set local lock_timeout = '2s'")
         .execute(&mut *tx)
         .await?;
@@ -130,7 +134,7 @@ async fn apply_code(db: &mut PgConnection) -> anyhow::Result<()> {
     Ok(tx.commit().await?)
 }
 
-/// The newest migration that a database has.
+/// Returns the newest migration that a database has.
 async fn newest_of(db: &mut PgConnection) -> sqlx::Result<Option<i64>> {
     let is_new =
         sqlx::query_scalar!(r#"select to_regclass('_sqlx_migrations') is null as "is_new!""#);
@@ -148,7 +152,7 @@ struct State {
     code_version: i64,
     code_digest: Option<Vec<u8>>,
     has_all_code: bool,
-    /// True if a migration differs from this version's of the same number.
+    /// True if a migration differs from this version's migration of the same number.
     has_others: bool,
 }
 
@@ -181,7 +185,7 @@ impl State {
         .await
     }
 
-    /// Returns true if servers whose newest migration is this one can work with it.
+    /// Returns true if servers whose newest migration is this one can work with this schema.
     fn serves(&self, newest_migration: i64) -> bool {
         self.serves_from <= newest_migration
     }
@@ -190,12 +194,12 @@ impl State {
 /// Checks that this version can work with a database's schema.
 ///
 /// # Errors
-/// That of the database, or the reason why not, for operators.
+/// The outer error is the database's; the inner one is the reason why not, for operators.
 pub async fn check(db: &mut PgConnection) -> sqlx::Result<Result<(), &'static str>> {
     let state = match State::read(&mut *db).await {
         Ok(state) => state,
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(UNDEFINED_TABLE) => {
-            // A database with migrations has had this table from the first on.
+            // The first migration creates this table.
             let has_migrations = newest_of(db).await?.is_some();
             return Ok(Err(if has_migrations { OTHERS } else { TOO_OLD }));
         }

@@ -1,17 +1,18 @@
-//! The end of a server.
+//! The signals that shut a server down.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// A token that is cancelled by the first SIGTERM or SIGINT. SIGHUP, which a closed terminal sends, is ignored.
+/// Returns a token that the first SIGTERM or SIGINT cancels. SIGHUP, which a closed terminal sends,
+/// is ignored.
 ///
 /// # Errors
-/// When the signals cannot be listened to.
+/// When the signal handlers cannot be installed.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // Listening once keeps the signal from ending the process.
+    // Once a handler is installed, SIGHUP no longer ends the process.
     let _ = signal(SignalKind::hangup())?;
     let token = CancellationToken::new();
     let cancelled = token.clone();

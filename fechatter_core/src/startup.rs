@@ -1,4 +1,4 @@
-//! What is checked when a server starts, and said in words that name the cure.
+//! Checks at the start of a server, with messages that name the remedy.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::config::Config;
 use crate::schema;
 
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The time within which a notification has to be heard.
+/// The time limit for receiving a notification.
 const HEARING: Duration = Duration::from_secs(2);
-/// The oldest PostgreSQL that all of this runs on.
+/// The oldest supported version of PostgreSQL.
 const OLDEST: i32 = 150_000;
 
-/// Says what is probably a mistake in the configuration.
+/// Warns about probable mistakes in the configuration.
 pub fn doubt(config: &Config) {
     let is_https = config.server.public_url.starts_with("https://");
     if is_https && !config.auth.secure_cookie {
@@ -35,11 +35,11 @@ pub fn doubt(config: &Config) {
     }
 }
 
-/// Refuses a database that nothing would work with. One that does not answer is no reason not to start: it
-/// may be there in a moment.
+/// Refuses an unsuitable database. A database that does not answer is only logged, because it may
+/// be available in a moment.
 ///
 /// # Errors
-/// Names what is wrong with it, and how to mend that.
+/// Names the problem and its remedy.
 pub async fn check_database(options: &PgConnectOptions) -> anyhow::Result<()> {
     let examined = async {
         let [mut one, mut other] = [options.connect().await?, options.connect().await?];
@@ -56,7 +56,7 @@ pub async fn check_database(options: &PgConnectOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says what is wrong with the schema of a database that nobody is going to migrate now.
+/// Warns about the schema of a database that this server does not migrate.
 pub async fn check_schema(options: &PgConnectOptions) {
     let checked = async {
         let mut db = options.connect().await?;
@@ -69,10 +69,10 @@ pub async fn check_schema(options: &PgConnectOptions) {
     }
 }
 
-/// Refuses an address for LISTEN at which nothing is heard of what is said at the database's own address.
+/// Refuses a `database.listen_url` that does not receive notifications sent at `database.url`.
 ///
 /// # Errors
-/// When the two lead to different databases, or to sessions that are shared.
+/// When the two lead to different databases, or to a pooler that shares sessions.
 pub async fn check_listening(
     options: &PgConnectOptions,
     listen_options: &PgConnectOptions,
@@ -104,12 +104,13 @@ pub async fn check_listening(
 const SHARED: &str = "database.url leads through a pooler that shares sessions (PgBouncer's pool_mode transaction or \
                       statement): let it use pool_mode session, or connect to PostgreSQL itself";
 
-/// Behind a pooler in transaction mode, two clients share one session: settings, prepared statements and
-/// LISTEN are somebody else's a moment later. What one of them sets, the other then sees.
+/// Returns true if two clients share one session, as behind a pooler in transaction mode: settings,
+/// prepared statements and LISTEN of one client then leak to another. The check sets a value in one
+/// and looks for it in the other.
 async fn shares_sessions(one: &mut PgConnection, other: &mut PgConnection) -> sqlx::Result<bool> {
     let mark = Uuid::new_v4().simple().to_string();
     for _ in 0..3 {
-        // One message each, so that no prepared statement is needed.
+        // Simple queries, so that no prepared statement is needed.
         let set = format!("select set_config('fechatter.probe', '{mark}', false)");
         sqlx::raw_sql(sqlx::AssertSqlSafe(set)).execute(&mut *one).await?;
         let ask = "select coalesce(current_setting('fechatter.probe', true), '')";
@@ -122,7 +123,7 @@ async fn shares_sessions(one: &mut PgConnection, other: &mut PgConnection) -> sq
     Ok(false)
 }
 
-/// Looks at what a database is; the inner error is why it will not do.
+/// Checks the properties of a database; the inner error is the reason why it is unsuitable.
 async fn examine(db: &mut PgConnection) -> sqlx::Result<anyhow::Result<()>> {
     let version: i32 = setting(db, "server_version_num").await?.parse().unwrap_or_default();
     let version_text = setting(db, "server_version").await?;
@@ -173,7 +174,7 @@ async fn setting(db: &mut PgConnection, name: &str) -> sqlx::Result<String> {
     sqlx::query_scalar!(r#"select current_setting($1) as "value!""#, name).fetch_one(db).await
 }
 
-/// Raises the limit of open files to what the system allows, and says where that is too little.
+/// Raises the limit of open files to the system's maximum, and warns if that is too little.
 #[cfg(unix)]
 pub fn raise_open_files(needed: usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -1,4 +1,4 @@
-//! What the servers say of themselves.
+//! The log output of the servers.
 
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
@@ -12,10 +12,10 @@ use tracing_subscriber::{EnvFilter, fmt};
 use crate::commit::{CommitWarnings, Warnings};
 use crate::config::{LogConfig, LogFormat};
 
-/// Sends log lines of the configured form to standard error, for the rest of the process.
+/// Writes log lines in the configured format to standard error, for the rest of the process.
 ///
 /// # Errors
-/// When `log.filter` is no filter, or logging has been set up before.
+/// When `log.filter` is not valid, or logging has already been set up.
 pub fn init(config: &LogConfig) -> anyhow::Result<()> {
     let filter = filter(&config.filter)?;
     let lines = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
@@ -30,7 +30,8 @@ pub fn init(config: &LogConfig) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!(error)).context("logging was already set up")
 }
 
-/// Logs why a server ends, in one line of the configured form as all others.
+/// Logs the error that ended a server in one line of the configured format, and returns the exit
+/// code.
 #[must_use]
 pub fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
     match ended {
@@ -46,7 +47,8 @@ pub fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// A filter takes a mistyped level for the name of a module, and then lets nothing else through.
+/// Parses a filter and rejects unknown levels, because `EnvFilter` would treat a mistyped level as
+/// the name of a module and drop everything else.
 fn filter(text: &str) -> anyhow::Result<EnvFilter> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let directives: Vec<_> = text.split(',').map(str::trim).collect();

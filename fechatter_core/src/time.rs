@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 pub struct Timestamp(pub DateTime<Utc>);
 
 impl Timestamp {
-    /// The wall clock of this process; what is stored takes the database's instead.
+    /// Returns the time of this process's wall clock. Stored times come from the database instead.
     #[must_use]
     pub fn now() -> Self {
         Self(Utc::now())

@@ -1,4 +1,4 @@
-//! Access tokens: short `EdDSA` JWTs that say who is calling, from which session, for which workspace.
+//! Access tokens: short-lived `EdDSA` JWTs that name the caller, their session and their workspace.
 
 mod header;
 
@@ -29,31 +29,31 @@ use crate::randomness::looks_random;
 use crate::user::{User, UserStatus};
 use crate::{SessionId, Timestamp, UserId, WorkspaceId};
 
-/// Seconds that an access token is good for.
+/// The lifetime of an access token, in seconds.
 pub const LIFETIME: i64 = 15 * 60;
 const ISSUER: &str = "fechatter";
 const AUDIENCE: &str = "fechatter";
 
-/// Who is calling, as a valid access token says; whether the session still lives, it cannot say.
+/// The caller named by a valid access token. The token does not show if the session still exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuthUser {
     /// The account.
     pub id: UserId,
-    /// The one workspace that the token speaks for.
+    /// The workspace that the token is valid for.
     pub workspace_id: WorkspaceId,
     /// The session it was issued to.
     pub session_id: SessionId,
-    /// When it ends, in Unix seconds.
+    /// The expiry of the token, in Unix seconds.
     pub expires_at: i64,
 }
 
-/// Why a token is refused.
+/// The reason why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It was good once.
+    /// The token was valid before, or its timestamps are too far in the future.
     #[error("the access token has expired")]
     Expired,
-    /// It was never ours, or not for this.
+    /// The token was not issued by this installation, or not for this purpose.
     #[error("the access token is not valid")]
     Invalid,
 }
@@ -73,7 +73,7 @@ struct Claims {
     user: UserClaim,
 }
 
-/// What clients of the earlier Fechatter read from the token.
+/// The claims that clients of the earlier Fechatter read from the token.
 #[derive(Serialize, Deserialize)]
 struct UserClaim {
     id: UserId,
@@ -84,7 +84,7 @@ struct UserClaim {
     created_at: Timestamp,
 }
 
-/// Issues access tokens; holds the private key, so it lives in `fechatter_server` alone.
+/// Issues access tokens. It holds the private key, so only `fechatter_server` uses it.
 #[derive(Clone)]
 pub struct Signer {
     key: EncodingKey,
@@ -93,11 +93,11 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// Reads `auth.private_key`: a PKCS#8 Ed25519 key in base64 that looks random, whose public half
+    /// Reads `auth.private_key`: a PKCS#8 Ed25519 key in base64 that looks random. Its public half
     /// must be among the verifier's keys.
     ///
     /// # Errors
-    /// Names the key that is wrong and how to make a new one.
+    /// Names the configuration key that is wrong, and the command that makes a new one.
     pub fn new(private_key: Option<&SecretString>, verifier: &Verifier) -> anyhow::Result<Self> {
         const HELP: &str =
             "auth.private_key is no Ed25519 key in base64; `fechatter_server keygen` makes one";
@@ -165,11 +165,11 @@ impl Signer {
     }
 }
 
-/// Checks access tokens with the public keys alone.
+/// Verifies access tokens with the public keys.
 ///
-/// Tokens that were found good are remembered by their digests, since checking a signature takes
-/// longer than most requests. Their end is looked at each time; whether their session still lives,
-/// the database is asked in any case.
+/// The digests of valid tokens are cached, because verifying a signature takes longer than most
+/// requests. The expiry is checked each time. The state of the session is not cached: it is read
+/// from the database.
 #[derive(Clone)]
 pub struct Verifier {
     keys: Arc<HashMap<String, DecodingKey>>,
@@ -178,15 +178,15 @@ pub struct Verifier {
     clock: Clock,
 }
 
-/// How many tokens are remembered; a few MiB of them.
+/// The maximum number of cached tokens, which take a few MiB.
 const REMEMBERED: u64 = 20_000;
 
 impl Verifier {
-    /// Reads `auth.public_keys`: one or two Ed25519 public keys in base64, so that a new key can
-    /// take over while tokens of the old one are still about.
+    /// Reads `auth.public_keys`: one or two Ed25519 public keys in base64, so that a new key can be
+    /// introduced while tokens of the old one are still valid.
     ///
     /// # Errors
-    /// When there is none, more than two, or one is no key that only its owner can sign with.
+    /// When there are no keys, more than two, or one that is not a secure Ed25519 key.
     pub fn new(public_keys: &[String]) -> anyhow::Result<Self> {
         const HELP: &str = "auth.public_keys holds no Ed25519 key in base64; `fechatter_server \
                             keygen` makes one";
@@ -217,16 +217,17 @@ impl Verifier {
         Ok(Self { keys, validation, good, clock: Clock::default() })
     }
 
-    /// The clock by which tokens are judged, and signed.
+    /// Returns the clock that tokens are issued and verified by.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// The caller that a token speaks for.
+    /// Verifies a token and returns its caller.
     ///
     /// # Errors
-    /// [`TokenError::Expired`] for a token that was ours, [`TokenError::Invalid`] for any other.
+    /// [`TokenError::Expired`] for a token that is expired or from the future,
+    /// [`TokenError::Invalid`] for any other invalid token.
     pub fn verify(&self, token: &str) -> Result<AuthUser, TokenError> {
         let mut key = [0; SHA256_OUTPUT_LEN];
         key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
@@ -247,7 +248,8 @@ impl Verifier {
         let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
         let claims = claims.map_err(|_| TokenError::Invalid)?.claims;
         let id = claims.sub.parse().map_err(|_| TokenError::Invalid)?;
-        // One that is merely young is no reason to sign in again: the client fetches another one.
+        // A token from the future counts as expired, so that the client fetches another one instead
+        // of signing in again.
         let is_young = !self.clock.is_plausible(claims.iat.max(claims.nbf.unwrap_or(claims.iat)));
         if is_young || claims.exp <= self.clock.seconds() {
             return Err(TokenError::Expired);
@@ -256,10 +258,10 @@ impl Verifier {
     }
 }
 
-/// A new key pair for `auth.private_key` and `auth.public_keys`, both in base64.
+/// Generates a key pair for `auth.private_key` and `auth.public_keys`, both in base64.
 ///
 /// # Errors
-/// When the system has no randomness.
+/// When the system's random generator fails.
 pub fn generate_keys() -> anyhow::Result<(SecretString, String)> {
     let pair = Ed25519KeyPair::generate().context("no key could be generated")?;
     let der = pair.to_pkcs8v1().context("the key has no PKCS#8 form")?;
@@ -267,8 +269,9 @@ pub fn generate_keys() -> anyhow::Result<(SecretString, String)> {
     Ok((private.into(), BASE64_STANDARD.encode(pair.public_key().as_ref())))
 }
 
-/// Returns true if a public key is a point of low order, with at most eight multiples: a signature that fits it
-/// needs no private key. Two of them look random.
+/// Returns true if a public key is a point of low order, with at most eight multiples: a matching
+/// signature can then be made without a private key. This compares with the two such points that
+/// look random.
 fn has_small_order(public_key: &[u8]) -> bool {
     const ORDER_EIGHT: [[u8; 31]; 2] = [
         *b"\x26\xe8\x95\x8f\xc2\xb2\x27\xb0\x45\xc3\xf4\x89\xf2\xef\x98\xf0\
@@ -276,16 +279,16 @@ fn has_small_order(public_key: &[u8]) -> bool {
         *b"\xc7\x17\x6a\x70\x3d\x4d\xd8\x4f\xba\x3c\x0b\x76\x0d\x10\x67\x0f\
            \x2a\x20\x53\xfa\x2c\x39\xcc\xc6\x4e\xc7\xfd\x77\x92\xac\x03",
     ];
-    // The last byte has the sign; the others are those of no other point in practice.
+    // The last byte contains the sign. In practice no other point has the same first 31 bytes.
     ORDER_EIGHT.iter().any(|point| public_key.starts_with(point))
 }
 
-/// Names a public key in the tokens' headers.
+/// Returns the id of a public key for the headers of tokens.
 fn key_id(public_key: &[u8]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(&digest(&SHA256, public_key).as_ref()[..9])
 }
 
-/// The token of an `Authorization: Bearer` header.
+/// Returns the token of an `Authorization: Bearer` header.
 #[must_use]
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;

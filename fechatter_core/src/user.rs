@@ -1,12 +1,12 @@
-//! A person as one workspace sees them.
+//! A person as a member of one workspace.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{Timestamp, UserId, WorkspaceId};
 
-/// A person as a workspace shows them: account and membership together. A row of the view `user_objects`,
-/// which every reader of people reads.
+/// A person as a workspace shows them: account and membership together. A row of the view
+/// `user_objects`, which every query for people reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[sqlx(type_name = "user_objects")]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
@@ -22,15 +22,16 @@ pub struct User {
     pub avatar_url: Option<String>,
 }
 
-/// Whether a person may act in a workspace.
+/// The status of a person in a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[sqlx(type_name = "text")]
 pub enum UserStatus {
-    /// May.
+    /// The person may act.
     Active,
-    /// May not, but keeps their memberships.
+    /// The person may not act, but keeps their memberships.
     Suspended,
-    /// Has left the workspace or was removed from it. Their name stays on what they wrote.
+    /// The person has left the workspace or was removed from it. Their name stays on the messages
+    /// that they wrote.
     Left,
 }
 
@@ -41,7 +42,7 @@ pub enum UserStatus {
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Role {
-    /// Takes part.
+    /// Reads and writes messages.
     Member,
     /// Also adds and removes people.
     Admin,

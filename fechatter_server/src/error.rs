@@ -1,4 +1,4 @@
-//! Every answer other than success that a client can tell apart.
+//! The errors that clients can tell apart.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -98,7 +98,7 @@ pub(crate) enum AppError {
     Task(#[from] tokio::task::JoinError),
 }
 
-/// The SQLSTATE of a statement that ran into its time limit, or that an operator has cancelled.
+/// The SQLSTATE of a statement that exceeded its time limit, or that an operator cancelled.
 pub(crate) const STATEMENT_CANCELLED: &str = "57014";
 
 impl AppError {
@@ -106,14 +106,14 @@ impl AppError {
         Self::Invalid { field: field.into(), issue: issue.into() }
     }
 
-    /// Whether the database could not be asked, so that asking again may help.
+    /// Returns true if the database was unavailable, so that a retry may help.
     pub(crate) fn is_unavailable(&self) -> bool {
         match self {
             Self::Database(error) if db::is_read_only(error) => true,
             Self::Database(sqlx::Error::Database(error)) => {
-                // Connection trouble, no resources, cancelled or shut down by the operator, locks that
-                // were not to be had in time, and tables, columns or functions that are yet to be
-                // migrated.
+                // Connection errors, lack of resources, cancellation or shutdown by an operator,
+                // aborted or timed-out transactions and locks, and tables, columns or functions
+                // that are not migrated yet.
                 let code = error.code().unwrap_or_default();
                 ["08", "53", "57", "25P0", "40", "55P03", "42P01", "42703", "42883"]
                     .iter()
@@ -122,7 +122,7 @@ impl AppError {
             Self::Database(error) => matches!(
                 error,
                 sqlx::Error::Io(_)
-                    // Somebody else answered, such as a proxy whose database is away.
+                    // Another server answered, for example a proxy whose database is down.
                     | sqlx::Error::Protocol(_)
                     | sqlx::Error::PoolTimedOut
                     | sqlx::Error::PoolClosed
@@ -133,7 +133,7 @@ impl AppError {
         }
     }
 
-    /// Returns true if a statement took longer than it may. It has changed nothing.
+    /// Returns true if a statement was cancelled, mostly by its time limit. It has changed nothing.
     pub(crate) fn is_too_slow(&self) -> bool {
         match self {
             Self::Database(sqlx::Error::Database(error)) => {
@@ -193,7 +193,7 @@ impl IntoResponse for AppError {
         }
         let (status, kind) = self.status_and_type();
         match status {
-            // The cause stays here: clients get the request's id only.
+            // The cause is only logged: clients get the request's id.
             StatusCode::SERVICE_UNAVAILABLE => {
                 warn!(cause = %chain(&self), "unavailable");
                 ApiError::unavailable("busy; try again in a moment")
@@ -225,7 +225,7 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Gives the violation of one of these constraints its meaning.
+/// Maps the violation of one of these constraints to an error.
 pub(crate) trait OnConstraint<T> {
     fn on_constraint(self, names: &[&str], meaning: AppError) -> Result<T>;
 }

@@ -16,10 +16,10 @@ const NAMES: [&str; 3] = [
     "FECHATTER__AUTH__REFRESH_KEY",
 ];
 
-/// New keys, as lines for `.env`.
+/// Makes new keys, as lines for `.env`.
 ///
 /// # Errors
-/// When the system has no randomness.
+/// Fails if the system has no randomness.
 pub fn keygen() -> anyhow::Result<String> {
     let (private, public) = token::generate_keys()?;
     let refresh: SecretString = BASE64_STANDARD.encode(rand::random::<[u8; 32]>()).into();
@@ -28,14 +28,15 @@ pub fn keygen() -> anyhow::Result<String> {
     Ok(lines.collect())
 }
 
-/// Adds new keys to a file of environment lines, which from then on its owner alone can read.
+/// Adds new keys to a file of environment variables, and makes the file readable for its owner
+/// only.
 ///
 /// # Errors
-/// When the file has one of the keys already, is no such file or cannot be written.
+/// Fails if the file has one of the keys already, has another format, or cannot be written.
 pub fn write_keys(path: &Path) -> anyhow::Result<()> {
     let name = || path.display().to_string();
     let mut file = open(path).with_context(name)?;
-    // Nobody else adds keys between look and write.
+    // The lock keeps other processes from adding keys between reading and writing.
     file.lock().with_context(name)?;
     let mut content = Vec::new();
     file.read_to_end(&mut content).with_context(name)?;

@@ -1,8 +1,8 @@
 //! The REST API: accounts, workspaces, chats, members, messages.
 //!
-//! Two layers with the same nouns in each: `handlers` speak HTTP, `models` hold the rules and the
-//! SQL. `middlewares` say who calls from where, `services` are what models need besides
-//! PostgreSQL, `utils` parse what people type.
+//! Two layers with the same nouns in each: `handlers` contain the HTTP code, `models` the rules and
+//! the SQL. `middlewares` find the caller and the device, `services` are the needs of the models
+//! besides PostgreSQL, `utils` parse input.
 
 mod error;
 mod handlers;
@@ -49,9 +49,9 @@ use crate::state::{App, AppState};
 
 pub use keygen::{keygen, write_keys};
 
-/// The longest that a request may take.
+/// The longest time that a request may take.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the last connections may take to close at the end.
+/// The longest time that the last connections may take to close at the shutdown.
 const CLOSING: Duration = Duration::from_secs(2);
 const APPLICATION: &str = "fechatter_server";
 const COUNTERS: [Countable; 6] = [
@@ -63,27 +63,27 @@ const COUNTERS: [Countable; 6] = [
     (metrics::CLOCKS_AHEAD, None),
 ];
 
-/// Whether the database is one that all of this works on, if it answers.
+/// Checks that the server supports the database, if the database answers.
 ///
 /// # Errors
-/// Names what is wrong with it, and how to mend that.
+/// Describes the problem and its solution.
 pub async fn check_database(config: &Config) -> anyhow::Result<()> {
     startup::check_database(&db::options(&config.database, APPLICATION)?).await
 }
 
-/// Says what is wrong with the schema of a database that is not to be migrated.
+/// Logs the problems of a database schema that this process does not migrate.
 ///
 /// # Errors
-/// When there is no good address of a database.
+/// Fails if the configuration has no valid address of a database.
 pub async fn check_schema(config: &Config) -> anyhow::Result<()> {
     startup::check_schema(&db::options(&config.database, APPLICATION)?).await;
     Ok(())
 }
 
-/// Brings the database to the schema of this version.
+/// Migrates the database to the schema of this version.
 ///
 /// # Errors
-/// When the database cannot be reached or holds something else.
+/// Fails if the database cannot be reached, or has another schema.
 pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     let options = db::options(&config.database, APPLICATION)?;
     let connection = options.connect().await;
@@ -94,10 +94,10 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the configuration's keys are good, before anything is done with the rest of it.
+/// Checks the keys of the configuration, before the rest of it is used.
 ///
 /// # Errors
-/// Names the key that is missing or no key.
+/// Names the key that is missing or invalid.
 pub fn check_keys(config: &Config) -> anyhow::Result<()> {
     keys(config).map(|_| ())
 }
@@ -116,10 +116,10 @@ fn keys(config: &Config) -> anyhow::Result<(Verifier, Signer, RefreshKey)> {
     Ok((verifier, signer, refresh_key))
 }
 
-/// Serves the API until the token is cancelled; requests in hand are finished.
+/// Serves the API until the token is cancelled. Running requests are finished.
 ///
 /// # Errors
-/// When the configuration's keys are no keys.
+/// Fails if the keys of the configuration are invalid, or a part of the server cannot start.
 pub async fn serve(
     config: Config,
     listeners: Listeners,
@@ -128,7 +128,8 @@ pub async fn serve(
     let (verifier, signer, refresh_key) = keys(&config)?;
     let clock = verifier.clock().clone();
     let options = db::options(&config.database, APPLICATION)?;
-    // Half of them, with which a crowd is served until there are more.
+    // The server starts with half of the connections, which can serve many requests until more are
+    // open.
     let db = db::connect(options, &config.database, config.database.max_connections / 2).await;
     let log = Log::new(db.clone());
     let log = log.with_writers_per_log(config.limits.log_connections_per_workspace);
@@ -143,7 +144,7 @@ pub async fn serve(
     let purge = Purge::default();
     let departures = Departures::default();
     let (writer, writing) = BatchWriter::start(log.clone())?;
-    // Nothing but the requests may keep the writer from ending.
+    // Only the requests may keep the writer alive.
     let health = writer.health();
     let retention = config.retention;
     let passwords = Passwords::new(config.limits.hashes_per_address)?;
@@ -205,7 +206,8 @@ pub async fn serve(
     {
         info!(%public, %operations, "listening");
     }
-    // The operations port outlives the requests in hand, so that operators can watch them end.
+    // The operations port stays open while the last requests finish, so that operators can watch
+    // them.
     let ended = CancellationToken::new();
     let operations = tokio::spawn(serve_http(
         listeners.operations,
@@ -216,7 +218,7 @@ pub async fn serve(
     serve_http(listeners.public, router(state), connections, shutdown).await;
     ended.cancel();
     let closing = async {
-        // What was handed in is written, also for those who did not wait for it.
+        // All queued commands are written, even if their callers have stopped waiting.
         let _ = writing.await;
         tokio::join!(operations, db.close())
     };
@@ -226,7 +228,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// The document of every route.
+/// Returns the OpenAPI document of all routes.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
     handlers::document()

@@ -20,7 +20,7 @@ use crate::services::password::Passwords;
 use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
 
-/// All parts. Clones share them: each layer of each request makes one.
+/// The parts of the server. Clones share them, because each layer of each request makes a clone.
 #[derive(Clone)]
 pub(crate) struct AppState(Arc<App>);
 
@@ -56,7 +56,7 @@ impl Deref for AppState {
     }
 }
 
-/// Lets handlers and extractors ask for one part.
+/// Allows handlers and extractors to extract a single part.
 macro_rules! parts {
     ($($field:ident: $part:ty,)*) => {$(
         impl FromRef<AppState> for $part {

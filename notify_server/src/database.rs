@@ -1,5 +1,5 @@
-//! The database, shared out in fair permits: a crowd in one workspace waits for itself, and others do
-//! not wait for it.
+//! The database, with fair permits: the queries of a crowded workspace wait for each other, and
+//! those of other workspaces do not wait for them.
 
 use fechatter_core::config::Config;
 use fechatter_core::finish::Finish;
@@ -9,15 +9,15 @@ use fechatter_core::{UserId, WorkspaceId};
 use sqlx::pool::PoolConnection;
 use sqlx::{PgPool, Postgres};
 
-/// Connections that streams leave to readiness and metrics.
+/// Connections that are reserved for readiness checks and metrics.
 const RESERVE: usize = 2;
-/// Queries that read much of a log and run at the same time.
+/// The maximum number of concurrent queries that read much of a log.
 const REPLAYS: usize = 4;
 
 pub(crate) type WorkspacePermit = Permit<WorkspaceId, UserId>;
 pub(crate) type WorkspacePermits = Permits<WorkspaceId, UserId>;
 
-/// The pool for all that streams ask. Clones share it.
+/// The pool for all queries of streams. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
     pool: PgPool,
@@ -25,11 +25,11 @@ pub(crate) struct Database {
     replays: WorkspacePermits,
 }
 
-/// How much of a log some work reads.
+/// The amount of a log that a query reads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Reads {
     Little,
-    /// Up to all of it: only so many of these run at the same time.
+    /// Up to all of it: only [`REPLAYS`] of these run at the same time.
     Much,
 }
 
@@ -53,10 +53,10 @@ impl Database {
         Self { pool, connections, replays }
     }
 
-    /// Does some work on a connection, once it is the person's permit.
+    /// Waits for the person's permits, and runs work on a connection.
     ///
-    /// Work that has begun is finished also if nobody waits for it any more: the database goes on with a
-    /// query whose client has left, and the permits must last as long.
+    /// Work that has begun is finished even if the caller no longer waits, because PostgreSQL
+    /// continues a query whose client has left, and the permits must be held until it ends.
     pub(crate) async fn work<T, E, Work>(
         &self,
         user: &AuthUser,
@@ -83,7 +83,8 @@ impl Database {
     }
 }
 
-/// Waits for the person's permit. As many may wait as there may be streams, so nobody is refused.
+/// Waits for the person's permit. The queue has room for the maximum number of streams, so no
+/// caller is refused.
 pub(crate) async fn acquire(
     permits: &WorkspacePermits,
     user: &AuthUser,
@@ -108,7 +109,7 @@ mod tests {
         Database::new(pool, &config)
     }
 
-    /// How many permits these people of a workspace get at once, and keep.
+    /// Returns the permits that these people of a workspace get at once; the caller holds them.
     fn taken(permits: &WorkspacePermits, workspace: i64, people: i64) -> Vec<WorkspacePermit> {
         let user = |id| AuthUser {
             id: UserId(id),

@@ -1,5 +1,5 @@
-//! The frames of a stream: `id`, `event` and `data`, and an empty line. Each is made once for all streams,
-//! as one chunk of HTTP/1.1.
+//! The frames of a stream: `id`, `event` and `data`, and an empty line. Each frame is made once for
+//! all streams, as one chunk of HTTP/1.1.
 
 use std::io::Write;
 
@@ -11,7 +11,8 @@ use fechatter_core::{Timestamp, metrics};
 use serde::{Serialize, Serializer};
 use tracing::error;
 
-/// A frame as a chunk (RFC 9112, section 7.1): its length, itself, and a line break. Clones share it.
+/// A frame as a chunk (RFC 9112, section 7.1): its length, its text, and a line break. Clones share
+/// the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame(Bytes);
 
@@ -24,17 +25,17 @@ impl Frame {
         Self(chunk.into())
     }
 
-    /// The chunk behind the last frame.
+    /// Returns the chunk that ends the body.
     pub(crate) fn last_chunk() -> Self {
         Self(Bytes::from_static(b"0\r\n\r\n"))
     }
 
-    /// What is written as it is.
+    /// Creates a frame of bytes that are written unchanged.
     pub(crate) fn raw(bytes: Vec<u8>) -> Self {
         Self(bytes.into())
     }
 
-    /// The frame without its chunk.
+    /// Returns the frame without its chunk encoding.
     #[must_use]
     pub(crate) fn text(&self) -> Self {
         let mut text = self.0.clone();
@@ -44,19 +45,19 @@ impl Frame {
         Self(text)
     }
 
-    /// The event's name.
+    /// Returns the event's name.
     fn kind(&self) -> String {
         let mut lines = self.0.split(|byte| *byte == b'\n');
         let kind = lines.find_map(|line| line.strip_prefix(b"event: "));
         String::from_utf8_lossy(kind.unwrap_or_default()).into_owned()
     }
 
-    /// The chunk's length in bytes.
+    /// Returns the chunk's length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Leaves out so many bytes at the beginning, which have been written.
+    /// Removes bytes at the beginning that have been written.
     pub(crate) fn advance(&mut self, bytes: usize) {
         self.0.advance(bytes);
     }
@@ -68,34 +69,35 @@ impl AsRef<[u8]> for Frame {
     }
 }
 
-/// What a server says about the stream itself.
+/// The frames about the stream itself.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(tag = "event")]
 pub(crate) enum Control {
-    /// First: where the stream starts.
+    /// The first frame, with the cursor where the stream starts.
     Ready { cursor: Cursor, resumed: bool, server_time: Timestamp },
-    /// Nothing at or below the cursor is still to come.
+    /// No more events at or below the cursor follow.
     Heartbeat { cursor: Cursor, server_time: Timestamp },
-    /// The stream cannot be continued from where the client is.
+    /// The stream cannot continue from the client's cursor.
     Reset { reason: ResetReason, cursor: Cursor },
-    /// Last.
+    /// The last frame.
     Goodbye { reason: GoodbyeReason, retry_ms: u64 },
 }
 
-/// Why a cursor cannot be served.
+/// The reason why a stream cannot continue from a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ResetReason {
-    /// It is no cursor.
+    /// The text is not a cursor.
     CursorInvalid,
-    /// This log has no such event, or has another one there.
+    /// The log has no event at the cursor's position, or another one.
     CursorUnknown,
-    /// What follows it is no longer kept.
+    /// The events after the cursor are no longer stored, or the person has left the workspace since
+    /// then.
     CursorExpired,
-    /// A snapshot is cheaper than all that follows it.
+    /// A snapshot is cheaper than replaying all events after the cursor.
     TooFarBehind,
 }
 
-/// Why a stream ends.
+/// The reason why a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GoodbyeReason {
     TokenExpired,
@@ -115,7 +117,7 @@ pub(crate) const RESET_REASONS: [&str; 4] = [
 ];
 
 impl ResetReason {
-    /// Its name in frames.
+    /// Returns its name in frames.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::CursorInvalid => "cursor_invalid",
@@ -127,7 +129,7 @@ impl ResetReason {
 }
 
 impl GoodbyeReason {
-    /// Its name in frames.
+    /// Returns its name in frames.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::TokenExpired => "token_expired",
@@ -162,8 +164,8 @@ impl Control {
         Self::Goodbye { reason, retry_ms: retry_ms() }
     }
 
-    /// `Ready` and `Reset` come first in their streams, and so they also tell clients how long to wait
-    /// before they come back.
+    /// `Ready` and `Reset` are the first frames of their streams, so they also contain the delay
+    /// before a reconnect.
     pub(crate) fn frame(&self) -> Frame {
         let (retry, id, event) = match self {
             Self::Ready { cursor, .. } => (Some(retry_ms()), Some(*cursor), "Ready"),
@@ -175,18 +177,18 @@ impl Control {
     }
 }
 
-/// The first frame of a stream that begins behind this cursor.
+/// Returns the first frame of a stream that begins after this cursor.
 pub(crate) fn ready(cursor: Cursor, resumed: bool, now: Timestamp) -> Frame {
     Control::Ready { cursor, resumed, server_time: now }.frame()
 }
 
-/// An event of the log; none if there is nothing to tell of it any more.
+/// Returns the frame of an event of the log; `None` if the event has no data.
 pub(crate) fn durable(entry: &Entry) -> Option<Frame> {
     let data = entry.data.as_ref()?;
     Some(frame(None, Some(entry.cursor), &entry.kind, data))
 }
 
-/// The frame of an event that shows a message, once more with the message as it is now.
+/// Returns the frame of an event that shows a message, with the message in its present state.
 pub(crate) fn renewed(frame: &Frame, cursor: Cursor, message: &[u8]) -> Frame {
     let kind = frame.kind();
     let mut data = format!(r#"{{"event":"{kind}","#).into_bytes();
@@ -194,12 +196,14 @@ pub(crate) fn renewed(frame: &Frame, cursor: Cursor, message: &[u8]) -> Frame {
     self::frame(None, Some(cursor), &kind, &data)
 }
 
-/// An event past the log: without id, so that nobody resumes from it.
+/// Returns the frame of an event that is not in the log: without id, because a client cannot resume
+/// from it.
 pub(crate) fn ephemeral(event: &EphemeralEvent) -> Frame {
     frame(None, None, event.kind(), &json(event))
 }
 
-/// Clients come back at different times after something that happened to all of them.
+/// Returns a random delay before a reconnect, so that clients do not all come back at the same
+/// time.
 fn retry_ms() -> u64 {
     rand::random_range(1_000..3_000)
 }
@@ -223,8 +227,8 @@ fn frame(retry: Option<u64>, id: Option<Cursor>, event: &str, data: &[u8]) -> Fr
     let _ = write!(frame, "event: {event}\ndata: ");
     let start = frame.len();
     frame.extend_from_slice(data);
-    // In JSON a line break can only stand between tokens, where a space does as well; here it would
-    // end the field.
+    // In JSON, a line break can occur only between tokens, where a space is equivalent; here it
+    // would end the field.
     for byte in &mut frame[start..] {
         if matches!(byte, b'\r' | b'\n') {
             *byte = b' ';
@@ -306,7 +310,7 @@ mod tests {
         String::from_utf8(frame.text().as_ref().to_owned()).unwrap()
     }
 
-    /// What follows a good `retry`.
+    /// Returns the text after a valid `retry` line.
     fn after_retry(frame: &Frame) -> String {
         let text = text(frame);
         let (retry, rest) = text.strip_prefix("retry: ").unwrap().split_once('\n').unwrap();

@@ -1,12 +1,14 @@
-//! Permits the logs of workspaces into one stream of server-sent events a person.
+//! Delivers the events of workspace logs to clients as server-sent events (SSE).
 //!
-//! In reading order: `read::listener` hears the doorbell, `read::tail` reads the logs and hands on what is new (at each
-//! workspace's `read::pace`), `workspace::hub` gives it to the streams that it is for. `workspace::state` holds the rules of
-//! one workspace: `memberships` has its chats' members, `recent` its newest events, `endings` the reasons for which an
-//! event ends a stream, `outbox` the frames that a stream has yet to take; `read::loader` reads how it begins.
-//! `stream::request` answers `GET /events`, `start` decides where a stream begins, `catch_up` sends what it has missed,
-//! for which `replay` reads what memory no longer has, `life` runs it until it ends, and `writer` writes it. `frame` is
-//! the text of a stream, `database` shares out connections among workspaces, `measure` sets the gauges.
+//! In reading order: `read::listener` receives the doorbell, `read::tail` reads new events from the
+//! logs (at each workspace's `read::pace`), `workspace::hub` passes them to the streams.
+//! `workspace::state` holds the rules of one workspace: `memberships` has the members of its chats,
+//! `recent` its newest events, `endings` the reasons for which an event ends a stream, `outbox` the
+//! queued frames of a stream; `read::loader` loads its initial state. `stream::request` answers
+//! `GET /events`, `start` decides where a stream begins, `catch_up` sends missed events, for which
+//! `replay` reads the events that are no longer in memory, `life` runs the stream until it ends,
+//! and `writer` writes it. `frame` is the text of a stream, `database` shares connections among
+//! workspaces, `measure` sets the gauges.
 
 mod app;
 mod database;
@@ -54,17 +56,18 @@ const COUNTERS: [Countable; 7] = [
     (metrics::DELIVERIES, None),
     (metrics::CLOCKS_AHEAD, None),
 ];
-/// Connections beyond those of all streams.
+/// Connections besides those of all streams.
 const NOT_STREAMS: usize = 1_000;
-/// How late the end of a token may be noticed; fifteen of them make the time between heartbeats.
+/// The interval of the periodic tick, and so the maximum delay in detecting an expired token.
+/// Heartbeats are sent every 15 ticks.
 const BEAT: Duration = Duration::from_secs(1);
-/// How long the pool's connections may take to close at the end.
+/// The time that the pool's connections have to close at shutdown.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// Whether the database is one that all of this works on, if it answers.
+/// Checks that the database meets the server's requirements, if it can be reached.
 ///
 /// # Errors
-/// Names what is wrong with it, and how to mend that.
+/// Names the problem and its remedy.
 pub async fn check_database(config: &Config) -> anyhow::Result<()> {
     let options = db::options(&config.database, APPLICATION)?;
     let listen_options = db::listen_options(&config.database, APPLICATION)?;
@@ -76,12 +79,12 @@ pub async fn check_database(config: &Config) -> anyhow::Result<()> {
     }
 }
 
-/// Serves streams until the token is cancelled; every stream then says `Goodbye`, and all has
-/// ended within 20 s.
+/// Serves streams until the token is cancelled. Every stream then sends `Goodbye`, and the server
+/// ends within 20 s.
 ///
 /// # Errors
-/// When the configuration has no good public key or database address, or a part of the server
-/// ended before its time.
+/// When the configuration has no valid public key or database address, or a part of the server
+/// ended prematurely.
 pub async fn serve(
     config: Config,
     listeners: Listeners,
@@ -97,7 +100,8 @@ pub async fn serve(
         bytes: config.notify.recent_mebibytes * 1024 * 1024,
     }));
     let tail = Arc::new(Tail::new(Arc::clone(&hub), options));
-    // A part that fails takes the others down, but not what else the caller's token is for.
+    // A child token: a failed part stops the other parts, but not other users of the caller's
+    // token.
     let shutdown = shutdown.child_token();
     let shared = Database::new(db.clone(), &config);
     let streams = config.notify.streams;
@@ -157,7 +161,8 @@ pub async fn serve(
     result
 }
 
-/// Keeps streams alive and ends those whose time has come, at last all of them.
+/// Runs the periodic tick: sends heartbeats and ends streams whose token has expired. At shutdown
+/// it ends all streams.
 async fn beat(hub: Arc<Hub>, clock: Clock, shutdown: CancellationToken) {
     let mut beats = interval(BEAT);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -182,7 +187,7 @@ fn router(app: App, config: &Config) -> Router {
 fn connection_limits(config: &Config) -> ConnectionLimits {
     ConnectionLimits {
         port: "public",
-        // Streams may be as many as configured, and others ask for one meanwhile.
+        // In addition to the configured number of streams, clients may be requesting one.
         in_all: config.notify.streams.saturating_add(NOT_STREAMS),
         per_address: config.limits.connections_per_address,
         exempt: config.http.trusted_proxies.clone(),
@@ -201,13 +206,14 @@ async fn until(shutdown: CancellationToken, part: impl Future<Output = ()>) {
     shutdown.run_until_cancelled_owned(part).await;
 }
 
-/// Ready is a server that reaches its database and keeps up with the logs.
+/// Returns the readiness check: the server reaches its database, follows the logs, and its clock is
+/// trusted.
 fn readiness(db: PgPool, tail: Arc<Tail>, clock: Clock) -> Ask<Result<(), &'static str>> {
     Arc::new(move || {
         let (db, tail, clock) = (db.clone(), Arc::clone(&tail), clock.clone());
         Box::pin(async move {
             match db::check(&db).await {
-                // Reading is all that is done here.
+                // A read-only database is sufficient, because this server only reads.
                 Err(why) if why != db::READ_ONLY => return Err(why),
                 _ => {}
             }

@@ -1,4 +1,4 @@
-//! The event streams' server.
+//! The server of event streams.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use fechatter_core::http::Listeners;
 use fechatter_core::{shutdown, startup, telemetry};
 use tracing::info;
 
-/// Files open besides streams and the connections of the database.
+/// The number of open files besides streams and database connections.
 const OTHER_FILES: usize = 1_100;
 
 /// Sends each person, as one stream of server-sent events, what happens in their workspace.

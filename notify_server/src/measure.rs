@@ -1,4 +1,4 @@
-//! What is measured when an operator looks.
+//! The gauges that are set when an operator requests the metrics.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::read::tail::Tail;
 use crate::workspace::hub::Hub;
 use crate::workspace::news::News;
 
-/// An operator waits no longer for the database.
+/// The time limit for the database query.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Measures queues, memory, and how far the tail is behind.
+/// Sets the gauges of queues, memory, and the tail's lag.
 pub(crate) async fn all(db: &PgPool, hub: &Hub, tail: &Tail) {
     database::measure(db);
     let load = hub.load();
@@ -40,7 +40,7 @@ pub(crate) async fn all(db: &PgPool, hub: &Hub, tail: &Tail) {
     }
 }
 
-/// How far the logs are ahead of these positions, and for how long, at the most.
+/// Returns the maximum lag behind the logs, in positions and in seconds.
 async fn lag(db: &PgPool, heads: &[(WorkspaceId, Position)]) -> sqlx::Result<(f64, f64)> {
     let (workspaces, positions): (Vec<_>, Vec<_>) = heads.iter().copied().unzip();
     let lag = sqlx::query!(

@@ -1,4 +1,4 @@
-//! Addresses that browsers know a server or a page by, in the form in which browsers write them.
+//! The addresses of servers and pages, in the form in which browsers write them.
 
 use std::str::FromStr;
 
@@ -17,20 +17,21 @@ impl FromStr for PageOrigin {
                             without a path";
         let url = Url::parse(text).map_err(|_| HELP)?;
         let rest = &url[Position::BeforePath..];
-        // Browsers send no pattern; one would never match.
+        // Browsers never send a pattern, so an origin with a pattern would never match.
         let is_pattern = url.host_str().is_some_and(|host| host.contains('*'));
         if !url.has_host() || has_user(&url) || is_pattern || !matches!(rest, "" | "/") {
             return Err(HELP);
         }
         match url.origin() {
             origin @ Origin::Tuple(..) => Ok(Self(origin.ascii_serialization())),
-            // Of the schemes of apps and extensions, which write it as it is.
+            // Apps and extensions have their own schemes, whose origins are written as they are.
             Origin::Opaque(_) => Ok(Self(url[..Position::BeforePath].to_ascii_lowercase())),
         }
     }
 }
 
-/// `server.public_url`: the cookie of sessions is for `/api` there, so there is no path before that.
+/// Reads `server.public_url`, which must have no path because the session cookie is for `/api` at
+/// the root of the host.
 pub(super) fn without_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     const HELP: &str = "no such address, expected one such as https://chat.example, without a path";
     let url = http(deserializer, HELP)?;
@@ -41,7 +42,7 @@ pub(super) fn without_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     }
 }
 
-/// `notify.public_url`, which may be a path of the same host.
+/// Reads `notify.public_url`, which may have a path.
 pub(super) fn with_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     const HELP: &str = "no such address, expected one such as https://events.chat.example";
     let url = http(deserializer, HELP)?;

@@ -1,4 +1,4 @@
-//! Shares of what is scarce.
+//! The shares of scarce resources.
 
 use anyhow::bail;
 use serde::Deserialize;

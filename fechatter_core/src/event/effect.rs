@@ -2,29 +2,30 @@
 
 use crate::{SessionId, UserId};
 
-/// The change that an event makes to the state of its readers. They act on this alone, never on an event's
-/// name or payload. A new effect is read one version before it is written.
+/// The change that an event makes to the state of its readers. Readers act on the effect alone,
+/// never on an event's name or payload. A new effect must be readable one version before any
+/// version writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing.
     None,
-    /// Everybody whose membership of the chat begins at the event's position joins it: the person whom
-    /// the event names, else all of them.
+    /// All people whose membership of the chat begins at the event's position join it: only the
+    /// named person if the event names one.
     Joins,
     /// The person whom the event names leaves the chat.
     Leaves,
-    /// Everybody leaves the chat, and its messages are gone.
+    /// All people leave the chat, and its messages are deleted.
     ClosesChat,
     /// These sessions end, and with them their streams.
     EndsSessions(Vec<SessionId>),
-    /// This person may not do anything any more, until they may again.
+    /// This person is suspended, until they are active again.
     Suspends(UserId),
-    /// This person is no longer in the workspace. Each of their memberships lasts until its own event ends
-    /// it, although nobody is there any more to receive anything.
+    /// This person is no longer in the workspace. Each of their memberships lasts until the event
+    /// that ends it, although the person no longer receives events.
     RemovesPerson(UserId),
-    /// This person is shown otherwise than before.
+    /// The data shown for this person changes.
     ChangesPerson(UserId),
-    /// The message that the event names is shown otherwise than before.
+    /// The content of the message that the event names changes.
     ChangesMessage,
     /// The message that the event names is gone.
     RemovesMessage,
@@ -63,8 +64,8 @@ impl Effect {
         }
     }
 
-    /// Reads the columns of an event. None is what a newer version has written and this one does not
-    /// know.
+    /// Reads the columns of an event. Returns `None` for an effect of a newer version that this
+    /// version does not know.
     pub(crate) fn of_columns(
         name: &str,
         person: Option<UserId>,

@@ -1,9 +1,9 @@
-//! How far an address names one client.
+//! The part of an address that identifies one client.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The address as far as it names one client: of IPv6, its network of 64 bits, within which a client
-/// chooses its address freely.
+/// Returns the part of an address that identifies one client: for IPv6 the network of 64 bits,
+/// because a client chooses its addresses within that network freely.
 #[must_use]
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

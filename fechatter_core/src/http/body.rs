@@ -1,4 +1,4 @@
-//! Request bodies that nobody reads.
+//! Request bodies that the handler does not read.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,14 +9,14 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::timeout;
 
-/// How much of an unwanted body is read, and for how long.
+/// The limits for reading an unwanted body: bytes, and time.
 const MAX_DRAINED: usize = 16 * 1024 * 1024;
 const DRAIN_BODY: Duration = Duration::from_secs(5);
 
-/// A request's body that is read to its end even when nobody wants it.
+/// A request's body that is read to its end even if the handler does not read it.
 ///
-/// An answer given before the body was read would otherwise be lost: the socket is closed with
-/// bytes unread, and the kernel tells the client of a broken connection instead of the answer.
+/// Otherwise a response sent before the body was read would be lost: the socket would be closed
+/// with unread bytes, and the kernel would reset the connection before the client has the response.
 pub(super) struct Drained(Option<Incoming>);
 
 impl Drained {

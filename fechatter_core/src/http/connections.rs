@@ -1,4 +1,4 @@
-//! How many connections a port has open, in all and with each client.
+//! Counts and limits the open connections of a port, in total and per client.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,23 +15,23 @@ use super::error::ApiError;
 use crate::config::DEFAULT_KEEP_ALIVE;
 use crate::metrics;
 
-/// How many connections one port may have open.
+/// The connection limits of one port.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimits {
     /// Names the port in the metrics.
     pub port: &'static str,
-    /// Altogether.
+    /// The limit in total.
     pub in_all: usize,
-    /// With one client: an IPv4 address, or an IPv6 network of 64 bits.
+    /// The limit per client: an IPv4 address, or an IPv6 network of 64 bits.
     pub per_address: usize,
-    /// Proxies, which connect for many clients: only the limit in all is theirs.
+    /// Networks of proxies, which connect for many clients: only the total limit applies to them.
     pub exempt: Vec<IpNet>,
-    /// How long one may wait for its next request.
+    /// The time that an idle connection may wait for its next request.
     pub idle: Duration,
 }
 
 impl ConnectionLimits {
-    /// Those of an operations port.
+    /// Returns the limits of an operations port.
     #[must_use]
     pub fn operations() -> Self {
         const IN_ALL: usize = 1_000;
@@ -53,12 +53,12 @@ struct Open {
     by_client: HashMap<IpAddr, usize>,
 }
 
-/// Why a connection is refused.
+/// The reason why a connection is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// Its client has as many as it may.
+    /// The limit of the client is reached.
     Address,
-    /// So has the port.
+    /// The limit of the port is reached.
     All,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct Place {
     client: IpAddr,
 }
 
-/// A connection that counts as open, and that the server's end waits for, until this is dropped.
+/// A connection that counts as open, and that the shutdown waits for, until this is dropped.
 #[derive(Debug)]
 pub struct OpenConnection {
     _place: Place,
@@ -85,7 +85,7 @@ impl Connections {
         Arc::new(Self { limits, open: Mutex::default() })
     }
 
-    /// Gives a connection from this address its place.
+    /// Counts a connection from this address, or refuses it if a limit is reached.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Place, Refusal> {
         let address = address.to_canonical();
         let client = network(address);

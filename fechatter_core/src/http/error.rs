@@ -1,4 +1,4 @@
-//! The one form of errors.
+//! The common error format.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// An answer other than success. Its JSON is written by the [shared layers](super::shared), which
-/// know the request's id and meet the framework's own errors too.
+/// An error response. The [shared layers](super::shared) write its JSON, because they know the
+/// request's id and also handle the framework's own errors.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
@@ -21,7 +21,7 @@ pub struct ApiError {
     retry_after: Option<Duration>,
 }
 
-/// What is wrong with one field.
+/// The problem with one field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Detail {
@@ -42,7 +42,7 @@ pub struct ErrorBody<'a> {
 }
 
 impl ApiError {
-    /// An error of this status and stable type, with a text for people.
+    /// Creates an error with this status, stable type, and text for people.
     #[must_use]
     pub fn new(
         status: StatusCode,
@@ -58,7 +58,8 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, kind, message)
     }
 
-    /// Absent, not the caller's to see, or another workspace's: nobody can tell which.
+    /// The object does not exist, is not visible to the caller, or belongs to another workspace.
+    /// The response does not show which.
     #[must_use]
     pub fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
@@ -70,7 +71,7 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "invalid_input", message)
     }
 
-    /// Try again after a second.
+    /// The server cannot answer now; the client may retry after one second.
     #[must_use]
     pub fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
@@ -83,14 +84,14 @@ impl ApiError {
         Self::from_status(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Says which field is wrong.
+    /// Adds a problem with one field.
     #[must_use]
     pub fn detail(mut self, field: impl Into<String>, issue: impl Into<String>) -> Self {
         self.details.push(Detail { field: field.into(), issue: issue.into() });
         self
     }
 
-    /// Says when to come back; sent in whole seconds, at least 1.
+    /// Sets the `Retry-After` header, which is sent in whole seconds, at least 1.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);

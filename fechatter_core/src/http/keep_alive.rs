@@ -1,7 +1,8 @@
-//! How long a connection may wait for its next request, and for the rest of one.
+//! Time limits for a connection's next request, and for the rest of a request head.
 //!
-//! hyper has one time limit for both. But proxies keep idle connections for a minute or two and answer
-//! 502 for a request that meets the end of one, while half a request must not be waited for so long.
+//! hyper has one time limit for both. But proxies keep idle connections for a minute or two and
+//! answer 502 if the server closes one as a request arrives, while an incomplete request must not
+//! be waited for so long.
 
 use std::io;
 use std::pin::Pin;
@@ -17,35 +18,35 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::socket::Watched;
 
-/// How long a client may take.
+/// The time limits for a client.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     /// Between two requests.
     pub(super) idle: Duration,
-    /// For the head of a request, and for the beginning of its first one.
+    /// For the head of a request, and for the first byte of the connection's first request.
     pub(super) head: Duration,
 }
 
-/// Says if a request is in hand. Clones share it.
+/// True while a request is being answered. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct InHand(Arc<AtomicBool>);
 
-/// A request in hand, until this is dropped.
+/// A request that is being answered, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Busy(InHand);
 
-/// A socket that ends when its client waits too long with a request.
+/// A socket that reports its end when the client exceeds a time limit.
 #[derive(Debug)]
 pub(super) struct KeepAlive {
     socket: Watched,
     in_hand: InHand,
     patience: Patience,
-    /// Until when there is to be a whole head, where part of one is there.
+    /// The deadline for a complete head, once a part of one has arrived.
     head_by: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// A response's body, which has its request in hand.
+/// A response's body, which keeps its request counted as being answered.
 #[derive(Debug)]
 pub(super) struct Answering<B> {
     body: B,
@@ -79,7 +80,7 @@ impl KeepAlive {
         self.socket
     }
 
-    /// Waits until it is too late for what has not come.
+    /// Waits until the time limit for the next request or the rest of a head is exceeded.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let (head_by, idle) = (self.head_by, self.patience.idle);
         let timer = self.timer.get_or_insert_with(|| {
@@ -106,7 +107,7 @@ impl AsyncRead for KeepAlive {
             }
             return polled;
         }
-        // To the server it is as if the client had left.
+        // The server then sees the end of the input, as if the client had left.
         self.poll_late(context).map(Ok)
     }
 }

@@ -33,14 +33,14 @@ const STANDARD_METHODS: [Method; 7] = [
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIME: HeaderName = HeaderName::from_static("x-server-time");
 
-/// What the layers need to know.
+/// The settings of the layers.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// The exact origins that browsers may call from.
     pub allowed_origins: Vec<String>,
-    /// For how many seconds browsers are to come by https only, if at all.
+    /// The `max-age` of the HSTS header in seconds; `None` if the header is not sent.
     pub hsts: Option<u32>,
-    /// Its requests are probes, which come every few seconds: their log lines are at DEBUG.
+    /// True if the requests are probes, which come every few seconds: their log lines are at DEBUG.
     pub is_for_probes: bool,
 }
 
@@ -48,12 +48,13 @@ pub struct Shared {
 #[derive(Debug, Clone)]
 pub struct RequestId(pub String);
 
-/// The person whose request was answered, in the extensions of the answer: for its log line.
+/// The person who made a request. It is in the extensions of the response, for the log line.
 #[derive(Debug, Clone, Copy)]
 pub struct Requester(pub UserId);
 
-/// Puts the shared layers around a router: request id, one log line a request, errors in their one
-/// form, security headers, CORS, and refusals of what is [not well formed](super::well_formed).
+/// Adds the shared layers to a router: request id, one log line per request, the common error
+/// format, security headers, CORS, and refusal of requests that are not well
+/// formed.
 pub fn shared<S: Clone + Send + Sync + 'static>(router: Router<S>, shared: &Shared) -> Router<S> {
     let hsts = shared.hsts.map(|seconds| HeaderValue::try_from(format!("max-age={seconds}")));
     let hsts = hsts.and_then(Result::ok);
@@ -61,7 +62,7 @@ pub fn shared<S: Clone + Send + Sync + 'static>(router: Router<S>, shared: &Shar
     router
         .layer(CatchPanicLayer::custom(panicked))
         .layer(cors(&shared.allowed_origins))
-        // Outside of CORS, which answers preflights.
+        // Outside of CORS, because CORS answers preflight requests itself.
         .layer(middleware::from_fn(well_formed))
         .layer(middleware::from_fn(move |request, next| {
             envelope(request, next, hsts.clone(), is_for_probes)
@@ -69,13 +70,14 @@ pub fn shared<S: Clone + Send + Sync + 'static>(router: Router<S>, shared: &Shar
         .layer(middleware::from_fn(identify))
 }
 
-/// Gives the request its id, outermost, so that everything inside can name it.
+/// Gives the request its id. This is the outermost layer, so that all others can use the id.
 async fn identify(mut request: Request, next: Next) -> Response {
     let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let id = given.filter(|id| is_request_id(id)).map(ToOwned::to_owned);
     let id = RequestId(id.unwrap_or_else(|| Uuid::now_v7().to_string()));
     request.extensions_mut().insert(id.clone());
-    // Of the id alone: all that a span has is written out for each request, whether somebody logs or not.
+    // The span has only the id, because all its fields are formatted for each request, even if
+    // nothing is logged.
     let span = info_span!("request", request_id = id.0);
     let mut response = next.run(request).instrument(span).await;
     if let Ok(value) = HeaderValue::try_from(id.0) {
@@ -89,7 +91,7 @@ fn is_request_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// Writes errors in their one form, the headers that every answer has, and the request's one log line.
+/// Writes errors in the common format, adds the headers of every response, and logs the request.
 async fn envelope(
     request: Request,
     next: Next,
@@ -127,7 +129,7 @@ async fn envelope(
     response
 }
 
-/// Adds the security headers of every answer that it does not have yet.
+/// Adds the security headers that the response does not have yet.
 pub(super) fn protect(headers: &mut HeaderMap) {
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
@@ -139,10 +141,10 @@ pub(super) fn protect(headers: &mut HeaderMap) {
     }
 }
 
-/// By the route's pattern, not its path, so that there are only so many.
+/// Counts a request by the route's pattern, not its path, so that the number of labels is limited.
 fn count(method: &Method, route: Option<&MatchedPath>, status: StatusCode, took: Duration) {
     let route = route.map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
-    // Clients can make up methods.
+    // Clients can invent methods, which would add any number of labels.
     let method =
         if STANDARD_METHODS.contains(method) { method.to_string() } else { "other".into() };
     let answered = [
@@ -170,7 +172,7 @@ fn render(response: Response, request_id: &str) -> Response {
     Response::from_parts(parts, body.into_body())
 }
 
-/// In tenths.
+/// Returns milliseconds, rounded to tenths.
 fn milliseconds(latency: Duration) -> f64 {
     (latency.as_secs_f64() * 10_000.0).round() / 10.0
 }

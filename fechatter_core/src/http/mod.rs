@@ -1,5 +1,5 @@
-//! What every request to either server shares: the errors' one form, the layers, the accept loop
-//! and the operations port.
+//! The HTTP parts that both servers share: the error format, the layers, the accept loop and the
+//! operations port.
 
 mod address;
 mod body;

@@ -1,4 +1,4 @@
-//! The operations port: whether a server lives, whether it may be sent requests, what it counts.
+//! The operations port: liveness, readiness and metrics.
 
 use std::future::Future;
 use std::mem;
@@ -15,17 +15,17 @@ use super::error::ApiError;
 use super::layers::{Shared, shared};
 use crate::metrics::Metrics;
 
-/// Asks something of the server when an operator does.
+/// A function that queries the server when an operator asks.
 pub type Ask<T> = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = T> + Send>> + Send + Sync>;
 
-/// What the operations port tells.
+/// The functions behind the operations port.
 #[derive(Clone)]
 pub struct Operations {
-    /// Asks if the server can serve right now; the error is the reason why not.
+    /// Checks that the server can serve requests now; the error is the reason why not.
     pub ready: Ask<Result<(), &'static str>>,
-    /// Measures what is measured only when somebody looks.
+    /// Sets the gauges that are measured on demand only.
     pub measure: Ask<()>,
-    /// What has been counted.
+    /// The metrics of this process.
     pub metrics: Metrics,
 }
 

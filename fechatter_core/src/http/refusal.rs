@@ -1,4 +1,4 @@
-//! Answers to connections that are not served.
+//! Error responses for connections that are refused.
 
 use std::future;
 use std::io;
@@ -17,19 +17,20 @@ use uuid::Uuid;
 use super::error::ApiError;
 use super::{layers, takeover};
 
-/// How long a refused client may take to read its answer and close.
+/// The time that a refused client has to read its response and close.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a refused client has for the beginning of its request, before it is answered anyway.
+/// The time to wait for the first bytes of a refused client's request before the error is sent.
 const UNTIL_REQUEST: Duration = Duration::from_millis(250);
-/// How much of its request is read, for closing with bytes unread would break the connection before
-/// the client has the answer.
+/// The maximum number of bytes of the request that are read and discarded: closing a socket with
+/// unread bytes would reset the connection before the client has the response.
 const MAX_DISCARDED: usize = 256 * 1024;
 
-/// Answers with this error whatever the client asks, and closes.
+/// Sends this error without parsing the request, and closes the connection.
 pub(super) async fn refuse(socket: TcpStream, error: ApiError, _permit: OwnedSemaphorePermit) {
-    // Many clients take an answer that comes before their request for an error.
+    // Many clients treat a response that comes before their request as an error.
     let _ = timeout(UNTIL_REQUEST, socket.peek(&mut [0])).await;
-    // It is short and the first that is written, so the socket takes it whole or not at all.
+    // The response is short and the first data on the socket, so the socket accepts all of it or
+    // nothing.
     if matches!(timeout(PATIENCE, socket.writable()).await, Ok(Ok(())))
         && socket.try_write(&answer(error)).is_ok()
     {
@@ -37,12 +38,12 @@ pub(super) async fn refuse(socket: TcpStream, error: ApiError, _permit: OwnedSem
     }
 }
 
-/// Closes a connection so that the client gets what has been written to it.
+/// Closes a connection so that the client receives all data written to it.
 pub(super) async fn close(socket: TcpStream) {
     let _ = timeout(PATIENCE, finish(socket)).await;
 }
 
-/// Says that nothing more comes, and reads until the client has closed too.
+/// Shuts down the sending side, and reads until the client has closed too.
 async fn finish(mut socket: TcpStream) -> io::Result<()> {
     future::poll_fn(|context| Pin::new(&mut socket).poll_shutdown(context)).await?;
     let mut discarded = 0;

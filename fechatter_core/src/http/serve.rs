@@ -1,6 +1,6 @@
 //! The accept loop.
 //!
-//! `axum::serve` lets a half-sent header hold its connection for ever; this loop does not.
+//! `axum::serve` allows a half-sent header to hold its connection for ever; this loop does not.
 
 use std::convert::Infallible;
 use std::future;
@@ -33,7 +33,7 @@ use super::refusal;
 use super::socket::Watched;
 use super::takeover::{self, Taken, Takeover};
 
-/// The connection's other end, in each request's extensions.
+/// The address of the connection's other end, in each request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
@@ -50,7 +50,7 @@ impl Listeners {
     /// Binds both addresses.
     ///
     /// # Errors
-    /// Names the address that cannot be had.
+    /// Names the address that cannot be bound.
     pub fn bind(public: SocketAddr, operations: SocketAddr) -> anyhow::Result<Self> {
         let bind = |address: SocketAddr| {
             listen(address).with_context(|| format!("cannot listen on {address}"))
@@ -61,31 +61,31 @@ impl Listeners {
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A server that is started anew gets its address back at once.
+    // A restarted server can bind its address again at once.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Connections that wait to be accepted, as far as the system allows: when thousands of clients come
-/// back at once, each one beyond them loses seconds.
+/// The maximum number of connections that wait to be accepted, as far as the system allows: when
+/// thousands of clients reconnect at once, each one above this limit loses seconds.
 const BACKLOG: u32 = 16_384;
-/// More headers than anybody sends; their size in all is limited further in.
+/// More headers than any client sends; [`well_formed`](super::well_formed) limits their total size.
 const MAX_HEADERS: usize = 1_000;
-/// The most that is held of a request's head, or of its body before somebody wants it. A head may
-/// have 24 KiB, and what is a little larger is still answered in full.
+/// The buffer size for a request's head, and for its body until the handler reads it. A head may
+/// have 24 KiB, and slightly larger ones still get a complete error response.
 const BUFFER: usize = 32 * 1024;
-/// Connections that are being refused at a time; more are closed without an answer.
+/// The maximum number of connections being refused at a time; further ones are closed without a
+/// response.
 const REFUSALS: usize = 64;
-/// How long a client may take for the head of a request.
+/// The time that a client has to send the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
-/// How long requests in hand may take to finish once the end has come.
+/// The time that open requests have to finish after the shutdown begins.
 const DRAIN: Duration = Duration::from_secs(15);
 
-/// Serves connections, as many as the limits allow, until the token is cancelled, then lets the
-/// requests in hand finish, for at most 15 s. A connection too many is answered with an error and
-/// closed. Responses without an end, and what [takes connections over](Takeover), must themselves
-/// end on the token.
+/// Serves connections, up to the limits, until the token is cancelled, then waits up to 15 s for
+/// open requests to finish. A connection above the limits gets an error and is closed. Endless
+/// responses and [takeovers](Takeover) must themselves end when the token is cancelled.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -116,7 +116,7 @@ pub async fn serve(
                 }
             },
             Err(error) => {
-                // Out of descriptors, most likely: nothing to do but let some close.
+                // Most likely, file descriptors are exhausted: wait until some connections close.
                 warn!(%error, "a connection could not be accepted");
                 sleep(Duration::from_millis(100)).await;
             }
@@ -160,7 +160,8 @@ async fn serve_connection(
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // Of a head that came with the request before: the socket cannot tell it from that one's body.
+        // For a head that came with the previous request: the socket cannot distinguish it from
+        // that request's body.
         .header_read_timeout(idle)
         .max_headers(MAX_HEADERS)
         .max_buf_size(BUFFER)
@@ -184,9 +185,9 @@ async fn serve_connection(
     if let Err(error) = ended {
         debug!(%error, %peer, "a connection broke off");
         if error.is_parse() {
-            // hyper has answered; more of what it did not understand may be on its way.
+            // hyper has answered; the client may still be sending the rest of the invalid request.
             let socket = connection.into_parts().io.into_inner().into_inner();
-            // Boxed: its buffer would be a part of every connection.
+            // Boxed, because its buffer would else be a part of every connection.
             Box::pin(refusal::close(socket.into_inner())).await;
         }
     }
@@ -194,7 +195,7 @@ async fn serve_connection(
 
 type HandOver = Arc<Mutex<Option<oneshot::Sender<(Takeover, (Vec<u8>, bool))>>>>;
 
-/// Answers a request, or hands its connection over: nothing is then answered here any more.
+/// Answers a request, or hands its connection over; after that, this future never completes.
 async fn answer(
     router: Router,
     request: Request,

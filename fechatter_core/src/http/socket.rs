@@ -9,11 +9,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// How long a client may take nothing of what is being written to it.
+/// The longest time that a client may accept no bytes of a pending write.
 const WRITE_STALL: Duration = Duration::from_secs(30);
 
-/// A socket whose writes fail once the client has taken nothing for 30 s: a client that
-/// stopped reading, or is gone without a word, must not hold its connection for ever.
+/// A socket whose writes fail once the client has accepted no bytes for 30 s: a client that stopped
+/// reading, or is gone without closing, must not hold its connection for ever.
 #[derive(Debug)]
 pub struct Watched {
     socket: TcpStream,

@@ -1,5 +1,5 @@
-//! Connections that a response takes over: a stream needs the socket and nothing of what parsed its
-//! request.
+//! Connections that a response takes over: a stream needs only the socket, not the HTTP parser of
+//! its request.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +12,9 @@ use chrono::Utc;
 use super::connections::OpenConnection;
 use super::socket::Watched;
 
-/// What goes on with the connection, in the extensions of a response: its body is not sent, but this
-/// is called with the socket. It must spawn what it does, and end that when the server does.
+/// A callback in the extensions of a response that takes over the connection. It is called with the
+/// socket, and the body of the response is not sent. It must spawn its work, and end it when the
+/// server shuts down.
 #[derive(Clone)]
 pub struct Takeover(Arc<Mutex<Option<GoOn>>>);
 
@@ -21,23 +22,24 @@ type GoOn = Box<dyn FnOnce(Taken) + Send>;
 
 /// A connection after its last request.
 pub struct Taken {
-    /// Whatever is written to it until it is closed is the response.
+    /// The socket. All bytes written to it until it is closed form the response.
     pub socket: Watched,
-    /// The response's head, which comes first.
+    /// The response's head, which must be written first.
     pub head: Vec<u8>,
-    /// The body is to be chunked (RFC 9112, section 7.1); else it ends with the connection, as HTTP/1.0 has it.
+    /// True if the body must be chunked (RFC 9112, section 7.1); else the body ends with the
+    /// connection, as in HTTP/1.0.
     pub is_chunked: bool,
-    /// The connection counts as open, and the server's end waits for it, until this is dropped.
+    /// The connection counts as open, and the shutdown waits for it, until this is dropped.
     pub open: OpenConnection,
 }
 
 impl Takeover {
-    /// Calls this with the socket.
+    /// Creates a takeover that calls this function with the socket.
     pub fn new(go_on: impl FnOnce(Taken) + Send + 'static) -> Self {
         Self(Arc::new(Mutex::new(Some(Box::new(go_on)))))
     }
 
-    /// Takes it out of a response.
+    /// Removes the takeover from a response.
     pub(super) fn of(response: &mut Response) -> Option<Self> {
         response.extensions_mut().remove()
     }
@@ -56,7 +58,7 @@ impl fmt::Debug for Takeover {
     }
 }
 
-/// The head of a response without a length, and whether its body is chunked.
+/// Returns the head of a response without a length, and true if its body is chunked.
 pub(super) fn head(version: Version, mut parts: response::Parts) -> (Vec<u8>, bool) {
     parts.headers.remove(CONTENT_LENGTH);
     let is_chunked = version >= Version::HTTP_11;
@@ -68,7 +70,7 @@ pub(super) fn head(version: Version, mut parts: response::Parts) -> (Vec<u8>, bo
     (last_head(version, parts), is_chunked)
 }
 
-/// The head of a connection's last response.
+/// Returns the head of a connection's last response.
 pub(super) fn last_head(version: Version, parts: response::Parts) -> Vec<u8> {
     let mut headers = parts.headers;
     headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -1,5 +1,5 @@
-//! Requests beyond all reason, and such as a proxy in front of us could understand differently than
-//! we do.
+//! Refuses oversized requests, and requests that a proxy in front of the server could interpret
+//! differently.
 
 use std::net::Ipv6Addr;
 
@@ -13,16 +13,17 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 
-/// Headers that are read here and have one value: two readers may choose a different one of two.
+/// Headers that are read here and must have one value: two readers could choose different ones of
+/// two values.
 const SINGLE: [HeaderName; 6] =
     [HOST, AUTHORIZATION, CONTENT_TYPE, ORIGIN, TRANSFER_ENCODING, CONTENT_LENGTH];
 
 const MAX_URI: usize = 8 * 1024;
 const MAX_HEADERS: usize = 16 * 1024;
 
-/// Refuses a request before anything else reads it: with an address or headers that are too long,
-/// without the one valid `Host` that HTTP/1.1 asks for (RFC 9112, section 3.2), or with two values
-/// where one belongs.
+/// Refuses a request before any other layer reads it if its address or headers are too long, if it
+/// lacks the one valid `Host` that HTTP/1.1 requires (RFC 9112, section 3.2), or if it has two
+/// values for a single-valued header.
 pub(super) async fn well_formed(request: Request, next: Next) -> Response {
     let checked = check_size(request.uri(), request.headers())
         .and_then(|()| check_headers(request.version(), request.headers()));
@@ -49,7 +50,7 @@ fn check_headers(version: Version, headers: &HeaderMap) -> Result<(), ApiError> 
     if let Some(name) = SINGLE.iter().find(|name| headers.get_all(*name).iter().nth(1).is_some()) {
         return Err(ApiError::invalid_input(format!("there may be one {name} header only")));
     }
-    // We would take what is encoded in another way for the body itself.
+    // The server would treat a body in another encoding as the body itself.
     if headers.get(TRANSFER_ENCODING).is_some_and(|coding| !is_chunked(coding.as_bytes())) {
         return Err(ApiError::invalid_input("the only transfer-encoding here is chunked"));
     }

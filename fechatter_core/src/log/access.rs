@@ -1,4 +1,4 @@
-//! The way to the logs, which the parts of a server share.
+//! Access to the logs, shared by the parts of a server.
 
 use ::metrics::counter;
 use sqlx::PgPool;
@@ -10,16 +10,16 @@ use crate::event::EphemeralEvent;
 use crate::permits::{Permits, Shares};
 use crate::{UserId, WorkspaceId, metrics};
 
-/// The way to the logs: the database and the doorbell that tells readers to look.
+/// Access to the logs: the database, and the doorbell that notifies readers.
 #[derive(Debug, Clone)]
 pub struct Log {
     db: PgPool,
     doorbell: Doorbell,
-    /// For the connections that hold a workspace's log or wait for it.
+    /// Permits for the connections that hold the lock of a workspace's log or wait for it.
     pub(super) writers: Permits<WorkspaceId, ()>,
 }
 
-/// Writers of one log that may wait for a connection to wait on.
+/// The maximum number of writers of one log that wait for a permit.
 const WAITING_WRITERS: usize = 256;
 
 impl Log {
@@ -30,15 +30,15 @@ impl Log {
         Self { db, doorbell, writers: writers(usize::MAX) }
     }
 
-    /// Lets each log be held or waited for by so many connections at a time: those who wait for a
-    /// busy workspace must not take the pool from all others.
+    /// Limits the connections that hold or wait for the lock of one log, because the writers of a
+    /// busy workspace must not take all connections of the pool.
     #[must_use]
     pub fn with_writers_per_log(self, connections: usize) -> Self {
         Self { writers: writers(connections), ..self }
     }
 
-    /// Tells readers to look, and counts: a commit has added events to the logs of these workspaces,
-    /// each named once an event.
+    /// Rings the doorbell after a commit and counts the events. `workspaces` contains a workspace
+    /// once for each event that the commit has added to its log.
     pub fn announce(&self, workspaces: Vec<WorkspaceId>) {
         if !workspaces.is_empty() {
             let written = u64::try_from(workspaces.len()).unwrap_or(u64::MAX);
@@ -47,7 +47,8 @@ impl Log {
         }
     }
 
-    /// The same for one message, committed alone: readers who have everything before it need not look.
+    /// Announces one message that was committed alone, and counts it. Readers that have all events
+    /// before it need not read the log.
     pub fn announce_message(&self, announcement: &Announcement) {
         counter!(metrics::EVENTS_WRITTEN).increment(1);
         self.doorbell.announce(announcement);
@@ -59,7 +60,8 @@ impl Log {
         &self.db
     }
 
-    /// Sends an event past the log to one person's streams in a workspace; it may be lost.
+    /// Sends an event that is not in the log to one person's streams in a workspace. The event may
+    /// be lost.
     pub fn send_ephemeral(
         &self,
         workspace_id: WorkspaceId,

@@ -8,8 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Position;
 
-/// A random number stored with each event, one per commit. A cursor with another stamp than the
-/// log's belongs to another workspace, or to a database that lost its end in a failover or restore.
+/// A random number stored with each event, one per commit. A cursor whose stamp differs from the
+/// log's belongs to another workspace, or to a database that lost its newest events in a failover
+/// or restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
 #[sqlx(transparent)]
 pub struct Stamp(i32);
@@ -30,7 +31,7 @@ pub struct Cursor {
     pub position: Position,
 }
 
-/// The text is no cursor.
+/// The error for a text that is not a cursor.
 #[derive(Debug, thiserror::Error)]
 #[error("not a cursor")]
 pub struct BadCursor;

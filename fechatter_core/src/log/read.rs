@@ -1,4 +1,4 @@
-//! Reading: what stands in the log, in order, for everyone or for one person.
+//! Reads the events of the log in order, for all readers or for one person.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -23,29 +23,31 @@ pub struct Range {
 /// The newest event of a log.
 pub type Head = Cursor;
 
-/// One event as it stands in the log.
+/// One event as it is stored in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Entry {
     pub workspace_id: WorkspaceId,
     pub cursor: Cursor,
     pub kind: String,
-    /// None where a newer version has written one that this one does not know.
+    /// `None` if a newer version has written an effect that this version does not know.
     pub effect: Option<Effect>,
     pub chat_id: Option<ChatId>,
     pub user_id: Option<UserId>,
     pub message_id: Option<MessageId>,
     /// The people who join the chat.
     pub joined: Vec<UserId>,
-    /// The frame's `data`; none when the event's message is gone.
+    /// The frame's `data`; `None` if the event's message is gone.
     pub data: Option<Bytes>,
     /// True if the data is the event's message in its present state.
     pub shows_message: bool,
-    /// The message as it is now, as JSON, where the event changes or removes it and it is not gone.
+    /// The message in its present state, as JSON, if the event changes or removes the message and
+    /// the message still exists.
     pub message: Option<Bytes>,
 }
 
-/// The newest event of a workspace's log; every log has one from its workspace's creation on.
+/// Returns the newest event of a workspace's log. Every log has at least one event, because the
+/// creation of a workspace writes one.
 ///
 /// # Errors
 /// When the database fails or there is no such log.
@@ -63,22 +65,23 @@ pub async fn head(db: impl PgExecutor<'_>, workspace_id: WorkspaceId) -> sqlx::R
     Ok(Cursor { stamp: row.stamp, position: row.position })
 }
 
-/// What a log has at a cursor's place.
+/// The result of looking up a cursor in a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// That event.
+    /// The log contains the event of the cursor.
     It,
-    /// Nothing any more: the log begins later.
+    /// The event was pruned: the log begins at a later position.
     Pruned,
-    /// Another event, or nothing yet: the log is not the one that the cursor is from.
+    /// The log has another event at this position, or has not reached it: the cursor is from
+    /// another log.
     Other,
 }
 
-/// Whether an event is still in its log, and the event at a later position, if there is one.
+/// Looks up an event in its log, and the event at a later position, if there is one.
 ///
-/// A reader that asks after it has read what lies between knows that it has read all of it, and of
-/// the log that it means: logs lose events at their beginning only, and two logs that have one event
-/// in common have all earlier ones in common.
+/// A reader that calls this after reading the events in between knows that it has read all of them,
+/// and from the right log: logs lose events at their beginning only, and two logs that have one
+/// event in common have all earlier ones in common.
 ///
 /// # Errors
 /// When the database fails or there is no such log.
@@ -114,7 +117,7 @@ pub async fn look_again(
     Ok((found, row.later.map(|stamp| Cursor { stamp, position: later })))
 }
 
-/// How many events after a position a person was to receive, counted up to `limit`.
+/// Counts the events of a range that a person was to receive, up to `limit`.
 ///
 /// # Errors
 /// When the database fails.
@@ -125,8 +128,8 @@ pub async fn count_for(
     limit: i64,
 ) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
-        // Most of a long log is about chats that the reader has never been in: those are passed over
-        // without a look-up for each event.
+        // Most events of a long log belong to chats that the reader has never been in. This
+        // condition skips them without a look-up for each event.
         r#"select count(*) as "count!"
            from (
                select 1
@@ -152,15 +155,16 @@ pub async fn count_for(
     .await
 }
 
-/// Settings for a connection that [reads](read) all day: to plan that takes four times as long as to
-/// run it. One plan does for all, also if it was made when the tables were empty.
+/// Settings for a connection that [reads](read) repeatedly, because planning the query takes four
+/// times as long as running it. The one generic plan suits all ranges, even if it was made while
+/// the tables were empty.
 pub const PLAN_ONCE: [(&str, &str); 2] =
     [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
 
 /// Reads up to `limit` events of each range, in order of position.
 ///
-/// With a `reader`, only what that person was to receive: by their membership at each event's
-/// position, which is a look-up in `chat_members`.
+/// With a `reader`, returns only the events that this person was to receive, according to their
+/// membership at each event's position. This needs a look-up in `chat_members`.
 ///
 /// # Errors
 /// When the database fails or an event cannot be written as JSON.
@@ -218,7 +222,7 @@ struct Row {
     message: Option<MessageObject>,
 }
 
-/// An event about a message, of whatever kind, as clients receive it.
+/// An event that shows a message, of any kind, as clients receive it.
 #[derive(Serialize)]
 pub(super) struct MessageEvent<'a> {
     pub(super) event: &'a str,
@@ -238,7 +242,7 @@ impl Row {
         let is_changed = matches!(effect, Some(Effect::ChangesMessage | Effect::RemovesMessage));
         let changed = message.as_ref().filter(|_| is_changed).map(json).transpose()?;
         let shows_message = self.payload.is_none();
-        // Nothing is told any more of a message that is gone, but that it is.
+        // If a message is gone, only the event that removes it keeps its data.
         let is_told = self.message_id.is_none()
             || effect == Some(Effect::RemovesMessage)
             || message.as_ref().is_some_and(|message| message.deleted_at.is_none());

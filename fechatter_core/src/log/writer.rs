@@ -1,4 +1,4 @@
-//! Writing: lock the log, check, write, append, commit, ring.
+//! Writes events: lock the log, check, write, append, commit, ring the doorbell.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,8 +15,9 @@ use crate::finish::Finish;
 use crate::permits::Permit;
 use crate::{ChatId, MessageId, Position, SessionId, UserId, WorkspaceId, db, metrics};
 
-/// How long a writer waits for the locks of its logs: in PostgreSQL, where each lock is waited for up to
-/// twice 2 s if others wait, and before for a connection to wait on.
+/// The longest time that a writer waits for the locks of its logs. It includes the wait for a
+/// permit, and the wait in PostgreSQL, where the lock timeout of 2 s can apply twice to one lock if
+/// other writers wait.
 const UNTIL_LOCKED: Duration = Duration::from_millis(2_500);
 
 /// The columns of an audience.
@@ -29,7 +30,8 @@ fn columns(audience: Audience) -> (Option<ChatId>, Option<UserId>) {
     }
 }
 
-/// Session ids as an array in PostgreSQL's text: it has no arrays of arrays of different lengths.
+/// Formats session ids as the text of a PostgreSQL array, because PostgreSQL has no arrays of
+/// arrays of different lengths.
 fn array(sessions: &[SessionId]) -> String {
     let ids: Vec<_> = sessions.iter().map(|id| id.0.to_string()).collect();
     format!("{{{}}}", ids.join(","))
@@ -37,16 +39,16 @@ fn array(sessions: &[SessionId]) -> String {
 
 /// A transaction that holds the locks of the logs it may append to.
 ///
-/// It begins by locking them, in a statement of its own: what is checked afterwards sees every
-/// commit that came before, and nothing can come between the check and the event. Dropped without
-/// [`commit`](Self::commit), it leaves nothing behind.
+/// It first locks the logs in a separate statement: later checks then see every earlier commit, and
+/// no other writer can commit between the check and the event. If it is dropped without
+/// [`commit`](Self::commit), the transaction is rolled back.
 #[derive(Debug)]
 pub struct LogWriter {
     log: Log,
     tx: Transaction<'static, Postgres>,
     heads: BTreeMap<WorkspaceId, Position>,
     pending: Pending,
-    /// Given back after the transaction: the next writer finds the log free.
+    /// Released after the transaction, so that the next writer finds the log unlocked.
     permits: Vec<Permit<WorkspaceId, ()>>,
 }
 
@@ -66,8 +68,8 @@ struct Pending {
 }
 
 impl LogWriter {
-    /// Begins a transaction that holds no log yet: for what leads to a log that is to be
-    /// [created](Self::create_log).
+    /// Begins a transaction that holds no log yet, for writes that precede the
+    /// [creation](Self::create_log) of a log.
     ///
     /// # Errors
     /// When the database fails.
@@ -81,11 +83,11 @@ impl LogWriter {
         Ok(Self { log: log.clone(), tx, heads, pending, permits })
     }
 
-    /// Begins a transaction and waits for the locks of these workspaces' logs: without a connection
-    /// as long as others of these workspaces wait on all that they may have.
+    /// Begins a transaction and waits for the locks of these workspaces' logs. It waits without a
+    /// connection while other writers of these workspaces use all permits.
     ///
     /// # Errors
-    /// When the database fails, a log does not exist, or the locks are not to be had within 2.5 s.
+    /// When the database fails, a log does not exist, or the locks are not available within 2.5 s.
     pub async fn lock(log: &Log, workspaces: &[WorkspaceId]) -> sqlx::Result<Self> {
         let mut ascending = workspaces.to_vec();
         ascending.sort_unstable();
@@ -100,7 +102,8 @@ impl LogWriter {
         let deadline = Instant::now() + UNTIL_LOCKED;
         let permits = timeout_at(deadline.into(), permits).await.ok().flatten();
         let permits = permits.ok_or(sqlx::Error::PoolTimedOut)?;
-        // PostgreSQL goes on waiting when nobody here does; so long the permits last.
+        // PostgreSQL continues to wait after the caller has gone, so the permits are held until it
+        // ends.
         let (log, workspaces) = (log.clone(), workspaces.to_vec());
         let locking = Finish::new(async move {
             let mut writer = Self::begin_with(&log, permits).await?;
@@ -110,11 +113,11 @@ impl LogWriter {
         timeout_at(deadline.into(), locking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
-    /// Waits for the locks of these logs in a transaction that has begun without them, and so on its
-    /// connection from the beginning on.
+    /// Waits for the locks of these logs in a transaction that has begun without them, and
+    /// therefore occupies a connection during the wait.
     ///
     /// # Errors
-    /// When the database fails, a log does not exist, or a lock is not to be had within 2 s.
+    /// When the database fails, a log does not exist, or a lock is not available within 2 s.
     pub async fn add_locks(&mut self, workspaces: &[WorkspaceId]) -> sqlx::Result<()> {
         let began = Instant::now();
         // In ascending order, so that two writers of several logs cannot wait for each other.
@@ -128,7 +131,7 @@ impl LogWriter {
         )
         .fetch_all(&mut *self.tx)
         .await;
-        // Waits that came to nothing count too.
+        // Failed waits are recorded too.
         histogram!(metrics::LOCK_WAIT_SECONDS).record(began.elapsed());
         locked?;
         // A new statement, so that it sees what was committed while the first one waited.
@@ -169,7 +172,7 @@ impl LogWriter {
         &mut self.tx
     }
 
-    /// The position that the next event of this log will get.
+    /// Returns the position that the next event of this log will get.
     ///
     /// # Errors
     /// When the log is not held.
@@ -187,8 +190,8 @@ impl LogWriter {
         self.push(workspace_id, &event.declaration(), Some(payload))
     }
 
-    /// Adds the event of a message that was sent to a chat. It names the message: readers get it as
-    /// it is when they read it.
+    /// Adds the event of a message that was sent to a chat. The event only names the message:
+    /// readers receive the message in its state at the time of reading.
     ///
     /// # Errors
     /// When the log is not held.
@@ -223,11 +226,11 @@ impl LogWriter {
         Ok(*head)
     }
 
-    /// Writes the events, commits, and only then rings the doorbell. A caller who goes away in the
-    /// middle stops nothing: a commit in flight is never cancelled.
+    /// Writes the events, commits, and then rings the doorbell. If the caller drops this future,
+    /// the commit still completes: a commit in flight is never cancelled.
     ///
     /// # Errors
-    /// When the database fails. After a lost connection the commit may have happened or not.
+    /// When the database fails. After a lost connection, it is unknown if the commit happened.
     pub async fn commit(self) -> sqlx::Result<()> {
         let commit = tokio::spawn(self.write_and_commit());
         commit.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed))

@@ -1,4 +1,4 @@
-//! The header of an access token, read more strictly than RFC 7515 leaves to its libraries.
+//! The header of an access token, parsed more strictly than JWT libraries do under RFC 7515.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,13 +9,14 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// The members that change how a token is to be read: `crit` lists extensions that must be understood
-/// (section 4.1.11), of which we understand none, not even `b64` (RFC 7797).
+/// The members that change the interpretation of a token: `crit` lists extensions that a reader
+/// must support (section 4.1.11). None is supported here, including `b64` (RFC 7797).
 const NOT_UNDERSTOOD: [&str; 2] = ["crit", "b64"];
 
-/// The name of the key that a token says it is signed with; none if its header is not one of ours.
+/// Returns the id of the key that a token claims to be signed with; `None` if its header is not one
+/// of ours.
 ///
-/// No other key counts, wherever the header has or names one (`jwk`, `jku`, `x5c`, `x5u`).
+/// Keys that the header contains or refers to (`jwk`, `jku`, `x5c`, `x5u`) are ignored.
 pub(super) fn kid(token: &str) -> Option<String> {
     let (header, _) = token.split_once('.')?;
     let header = BASE64_URL_SAFE_NO_PAD.decode(header).ok()?;
@@ -33,7 +34,7 @@ pub(super) fn kid(token: &str) -> Option<String> {
     }
 }
 
-/// An object without two members of the same name, of which two readers may choose a different one.
+/// An object without duplicate members, because two readers could choose different ones.
 struct Members(HashMap<String, Value>);
 
 impl<'de> Deserialize<'de> for Members {

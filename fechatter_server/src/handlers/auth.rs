@@ -1,4 +1,4 @@
-//! Signing up, in and out.
+//! Sign-up, sign-in, refresh and logout.
 
 use std::iter;
 
@@ -34,7 +34,7 @@ use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::page::{self, Params};
 
-/// The largest body of somebody who has not signed in, in bytes.
+/// The largest body of a sign-up or sign-in, in bytes.
 const MAX_STRANGERS_BODY: usize = 16 * 1024;
 
 /// The routes of this module.
@@ -50,23 +50,23 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 const COOKIE: &str = "refresh_token";
 const DEVICE_COOKIE: &str = "device";
-/// Accounts that a browser is a known device of.
+/// The maximum number of accounts that know a browser as their device.
 const KNOWN_ACCOUNTS: usize = 5;
 
-/// The device's cookie, behind that of the session.
+/// The device's cookie, besides that of the session.
 type NewDevice = AppendHeaders<[(HeaderName, String); 1]>;
 
-/// Who one is now, and the tokens to prove it.
+/// The signed-in person, with their tokens.
 #[derive(Serialize, ToSchema)]
 pub(super) struct AuthResponse {
     access_token: String,
-    /// Seconds that the access token is good for.
+    /// The lifetime of the access token in seconds.
     expires_in: i64,
     refresh_token: Option<String>,
     user: User,
     workspace: Workspace,
     session_id: SessionId,
-    /// For the next sign-in on this device; only where a session begins.
+    /// For the next sign-in on this device; only in the response that opens a session.
     #[serde(skip_serializing_if = "Option::is_none")]
     device_token: Option<String>,
 }
@@ -160,7 +160,7 @@ async fn log_out_all(
     Ok((jar.add(cleared(&state)), Json(Said { message })))
 }
 
-/// The same under the earlier Fechatter's name.
+/// Ends all sessions of the account; the name of this call in the earlier Fechatter.
 #[utoipa::path(post, path = "/api/logout_all", operation_id = "log_out_all_as_before",
     responses((status = 200, body = Said)))]
 async fn log_out_all_as_before(
@@ -171,7 +171,7 @@ async fn log_out_all_as_before(
     log_out_all(user, state, jar).await
 }
 
-/// The tokens of a session that has just begun, and of its device.
+/// Responds with the tokens of a new session and of its device.
 fn with_cookies(
     state: &AppState,
     jar: CookieJar,
@@ -183,7 +183,7 @@ fn with_cookies(
     Ok((jar, AppendHeaders([(SET_COOKIE, device)]), Json(body)))
 }
 
-/// The tokens of a session, its refresh token included.
+/// Responds with the tokens of a session, including its refresh token.
 fn with_cookie(
     state: &AppState,
     jar: CookieJar,
@@ -220,7 +220,7 @@ fn cookie(state: &AppState, value: String) -> Cookie<'static> {
         .build()
 }
 
-/// The device's tokens: the newest, and those of other accounts that have signed in on it.
+/// Builds the device's cookie: the newest token, and those of other accounts on the device.
 fn device_cookie(state: &AppState, jar: &CookieJar, newest: &str) -> Cookie<'static> {
     let key = state.refresh_key.device_key();
     let account = key.read(newest).map(|token| token.user_id);
@@ -236,7 +236,7 @@ fn device_cookie(state: &AppState, jar: &CookieJar, newest: &str) -> Cookie<'sta
         .build()
 }
 
-/// The tokens in the cookie, at most as many as we write.
+/// Returns the tokens in the cookie, at most as many as the server writes.
 fn shown_tokens(jar: &CookieJar) -> impl Iterator<Item = &str> {
     let cookie = jar.get(DEVICE_COOKIE);
     cookie.into_iter().flat_map(|cookie| cookie.value().split('.')).take(KNOWN_ACCOUNTS)
@@ -248,7 +248,8 @@ fn cleared(state: &AppState) -> Cookie<'static> {
     cookie
 }
 
-/// The refresh token of the cookie, if our own pages sent it, else of the bearer header.
+/// Returns the refresh token of the cookie, if the request comes from an allowed origin. Without
+/// the cookie, returns that of the bearer header.
 fn refresh_token(state: &AppState, jar: &CookieJar, parts: &Parts) -> Result<RefreshToken> {
     let token = match jar.get(COOKIE) {
         Some(cookie) => {
@@ -260,8 +261,8 @@ fn refresh_token(state: &AppState, jar: &CookieJar, parts: &Parts) -> Result<Ref
     state.refresh_key.read(token).ok_or(AppError::RefreshInvalid)
 }
 
-/// The session that a logout means, and whom it speaks for: nobody if it has gone altogether, which is
-/// as good as ended.
+/// Returns the session that a logout ends, with its workspace and person, or none for a session
+/// that does not exist or has been revoked.
 async fn session_to_end(
     state: &AppState,
     device: &Device,
@@ -293,8 +294,8 @@ async fn session_to_end(
     Ok((speaker, refresh.session_id))
 }
 
-/// Refuses a call that a browser made on another site's behalf. The cookie is `SameSite=Strict`
-/// already; this guards against browsers and sibling domains for which that is not enough.
+/// Refuses a request that a browser sends for another site. The cookie is `SameSite=Strict`
+/// already; this protects browsers and sibling domains for which that is not enough.
 fn check_same_site(state: &AppState, headers: &HeaderMap) -> Result<()> {
     let header = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let origin = header("origin").is_none_or(|origin| {

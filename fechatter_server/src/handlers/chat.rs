@@ -65,7 +65,7 @@ struct ChatWithMe {
     me: Option<ChatSidebar>,
 }
 
-/// The caller's chats, latest activity first.
+/// Lists the caller's chats, latest activity first.
 #[utoipa::path(get, path = "/api/chat", operation_id = "list_chats", params(ListParams),
     responses((status = 200, body = Vec<ChatSidebar>), (status = 304)))]
 async fn list(
@@ -76,7 +76,7 @@ async fn list(
     headers: HeaderMap,
 ) -> Result<Response> {
     let (list, kept) = lists.get(&db, &caller, params.archived).await?;
-    // One that is no header of its kind asks for nothing.
+    // An invalid header counts as absent.
     let known = headers.typed_get::<IfNoneMatch>();
     let known = known.is_some_and(|known| !known.precondition_passes(&list.etag));
     let outcome = match (kept, known) {
@@ -92,7 +92,7 @@ async fn list(
     Ok((validators, [(CONTENT_TYPE, "application/json")], list.json).into_response())
 }
 
-/// Creates a chat; a Single that exists is returned as it is.
+/// Creates a chat, or returns the existing Single of two people.
 #[utoipa::path(post, path = "/api/chat", operation_id = "create_chat", request_body = ChatDraft,
     responses((status = 201, body = Chat), (status = 200, body = Chat)))]
 async fn create(
@@ -110,7 +110,7 @@ async fn create(
     Ok(response)
 }
 
-/// The workspace's public channels.
+/// Lists the workspace's public channels.
 #[utoipa::path(get, path = "/api/chat/directory", operation_id = "list_directory",
     params(DirectoryParams), responses((status = 200, body = Directory)))]
 async fn directory(
@@ -124,7 +124,7 @@ async fn directory(
     Ok(Json(Directory { items, next_cursor }))
 }
 
-/// A chat that the caller is in, or a public channel.
+/// Returns a chat that the caller is in, or a public channel.
 #[utoipa::path(get, path = "/api/chat/{id}", operation_id = "get_chat", params(("id" = i64, Path)),
     responses((status = 200, body = ChatWithMe)))]
 async fn show(
@@ -165,7 +165,7 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The header that tells a repeated answer from a first one.
+/// Returns the header that marks a replayed response.
 pub(super) fn replayed() -> [(HeaderName, HeaderValue); 1] {
     [(HeaderName::from_static("idempotency-replayed"), HeaderValue::from_static("true"))]
 }

@@ -22,7 +22,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(delete))
 }
 
-/// Which page of a list.
+/// The page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(super) struct PageParams {
     pub(super) cursor: Option<String>,
@@ -35,7 +35,7 @@ struct Invites {
     next_cursor: Option<String>,
 }
 
-/// An owner or admin sees all invites, a member their own; newest first.
+/// Lists invites, newest first: all for an owner or admin, their own for a member.
 #[utoipa::path(get, path = "/api/invites", operation_id = "list_invites", params(PageParams),
     responses((status = 200, body = Invites)))]
 async fn list(
@@ -48,7 +48,7 @@ async fn list(
     Ok(Json(Invites { items, next_cursor }))
 }
 
-/// Creates an invite; its code is shown this once.
+/// Creates an invite. Only this response contains its code.
 #[utoipa::path(post, path = "/api/invites", operation_id = "create_invite",
     request_body = InviteDraft, responses((status = 201, body = NewInvite)))]
 async fn create(

@@ -39,7 +39,7 @@ struct RemoveParams {
     user_ids: Option<String>,
 }
 
-/// Enters a public channel.
+/// Joins a public channel.
 #[utoipa::path(post, path = "/api/chat/{id}/join", operation_id = "join_chat",
     params(("id" = i64, Path)), responses((status = 200, body = ChatMember)))]
 async fn join(
@@ -58,7 +58,7 @@ async fn leave(member: Member, State(log): State<Log>) -> Result<StatusCode> {
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The members, oldest first.
+/// Lists the members, oldest first.
 #[utoipa::path(get, path = "/api/chat/{id}/members", operation_id = "list_members",
     params(("id" = i64, Path), PageParams), responses((status = 200, body = Vec<ChatMember>)))]
 async fn list(
@@ -71,7 +71,7 @@ async fn list(
     Ok((next_cursor(next), Json(members)))
 }
 
-/// Adds people; answers with those who were not in it.
+/// Adds people to a chat, and returns those who were not in it.
 #[utoipa::path(post, path = "/api/chat/{id}/members", operation_id = "add_members",
     params(("id" = i64, Path)), request_body = Vec<i64>,
     responses((status = 201, body = Vec<ChatMember>)))]
@@ -87,7 +87,7 @@ async fn add(
     Ok((StatusCode::CREATED, Json(added)))
 }
 
-/// Removes people, named in the body or in the query.
+/// Removes the people in the body or in the query from a chat.
 #[utoipa::path(delete, path = "/api/chat/{id}/members", operation_id = "remove_members",
     params(("id" = i64, Path), RemoveParams), request_body = Option<Vec<i64>>,
     responses((status = 204)))]
@@ -108,7 +108,7 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Gives the chat, or a role, to a member.
+/// Transfers the chat to a member, or changes a member's role.
 #[utoipa::path(patch, path = "/api/chat/{id}/members/{member_id}", operation_id = "change_member",
     params(("id" = i64, Path), ("member_id" = i64, Path)), request_body = Option<MemberChange>,
     responses((status = 200, body = ChatMember)))]

@@ -27,7 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, send)).routes(routes!(show))
 }
 
-/// Sends a message. Membership is checked where the message is written.
+/// Sends a message. The membership is checked in the statement that writes it.
 #[utoipa::path(post, path = "/api/chat/{id}/messages", operation_id = "send_message",
     params(("id" = i64, Path)), request_body = MessageDraft,
     responses((status = 201, body = Message)))]
@@ -49,7 +49,7 @@ async fn send(
     Ok(response)
 }
 
-/// A page of messages, newest first.
+/// Returns a page of messages, newest first.
 #[utoipa::path(get, path = "/api/chat/{id}/messages", operation_id = "list_messages",
     params(
         ("id" = i64, Path), ("last_id" = Option<i64>, Query), ("before_seq" = Option<i64>, Query),
@@ -68,7 +68,7 @@ async fn list(
     Ok((beyond, Json(page.messages)).into_response())
 }
 
-/// One message.
+/// Returns one message.
 #[utoipa::path(get, path = "/api/chat/{id}/messages/{mid}", operation_id = "get_message",
     params(("id" = i64, Path), ("mid" = i64, Path)), responses((status = 200, body = Message)))]
 async fn show(

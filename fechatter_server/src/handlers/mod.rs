@@ -1,4 +1,4 @@
-//! HTTP: extract, one call, respond.
+//! HTTP handlers: each extracts its input, makes one call, and responds.
 
 mod auth;
 mod chat;
@@ -27,7 +27,7 @@ use crate::state::AppState;
 )]
 struct Document;
 
-/// What holds for every operation: how callers show who they are, and the one form of errors.
+/// Adds the parts that all operations share: the security scheme and the error response.
 struct Conventions;
 
 impl Modify for Conventions {
@@ -50,14 +50,14 @@ impl Modify for Conventions {
     }
 }
 
-/// The document of every route.
+/// Returns the OpenAPI document of all routes.
 pub(crate) fn document() -> utoipa::openapi::OpenApi {
     let mut document = routes().into_openapi();
     Conventions.modify(&mut document);
     document
 }
 
-/// Every route, with its description.
+/// Returns all routes, with their descriptions.
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     [
         server::routes(),

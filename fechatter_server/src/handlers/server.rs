@@ -1,4 +1,4 @@
-//! What this server is.
+//! Information about this server.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -19,7 +19,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show)).routes(routes!(document))
 }
 
-/// What a client should know before it signs in.
+/// Information that a client needs before it signs in.
 #[derive(Serialize, ToSchema)]
 struct ServerInfo {
     version: &'static str,
@@ -32,13 +32,13 @@ struct ServerInfo {
 
 #[derive(Serialize, ToSchema)]
 struct ServerLimits {
-    /// Characters of a message.
+    /// The maximum number of characters in a message.
     message_length: usize,
-    /// Bytes of a request's body.
+    /// The maximum number of bytes in a request's body.
     body_size: usize,
 }
 
-/// What this server is and can.
+/// Returns the server's version, features and limits.
 #[utoipa::path(get, path = "/api/server", operation_id = "get_server", security(()),
     responses((status = 200, body = ServerInfo)))]
 async fn show(State(state): State<AppState>) -> Json<ServerInfo> {
@@ -52,7 +52,7 @@ async fn show(State(state): State<AppState>) -> Json<ServerInfo> {
     })
 }
 
-/// This document.
+/// Returns this document.
 #[utoipa::path(get, path = "/api-docs/openapi.json", operation_id = "get_openapi", security(()),
     responses((status = 200, body = serde_json::Value)))]
 async fn document(State(state): State<AppState>) -> impl IntoResponse {

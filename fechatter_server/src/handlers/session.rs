@@ -27,7 +27,7 @@ struct Sessions {
     items: Vec<SessionEntry>,
 }
 
-/// The account's sessions that have not ended, last used first.
+/// Lists the account's sessions that have not ended, last used first.
 #[utoipa::path(get, path = "/api/sessions", operation_id = "list_sessions",
     responses((status = 200, body = Sessions)))]
 async fn list(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<Sessions>> {

@@ -1,4 +1,4 @@
-//! What a client begins with.
+//! The state that a client needs at its start.
 
 use axum::extract::State;
 use serde::Deserialize;
@@ -20,11 +20,11 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 #[derive(Deserialize, IntoParams)]
 struct SyncParams {
-    /// Whether the people come along; they do unless this is false.
+    /// If false, the response has no people; the default is true.
     users: Option<bool>,
 }
 
-/// The caller's view of their workspace, and the cursor from which `GET /events` continues it.
+/// Returns the caller's view of their workspace, and the cursor from which `GET /events` continues.
 #[utoipa::path(get, path = "/api/sync", operation_id = "sync", params(SyncParams),
     responses((status = 200, body = Sync)))]
 async fn show(

@@ -28,14 +28,14 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(show, update, remove))
 }
 
-/// The caller.
+/// Returns the caller.
 #[utoipa::path(get, path = "/api/me", operation_id = "get_me",
     responses((status = 200, body = User)))]
 async fn me(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<User>> {
     user::find(&db, caller.workspace_id, caller.id).await.map(Json)
 }
 
-/// The workspace's people, by id.
+/// Lists the workspace's people, by id.
 #[utoipa::path(get, path = "/api/users", operation_id = "list_users",
     params(
         ("q" = Option<String>, Query), ("role" = Option<String>, Query),
@@ -52,7 +52,7 @@ async fn list(
     Ok((next_cursor(next), Json(users)))
 }
 
-/// One of the workspace's people, also of those who have left it.
+/// Returns one of the workspace's people, also one who has left it.
 #[utoipa::path(get, path = "/api/users/{id}", operation_id = "get_user",
     params(("id" = i64, Path)),
     responses((status = 200, body = User)))]
@@ -77,7 +77,7 @@ async fn update(
     workspace_role::update(&log, caller, id, changes).await.map(Json)
 }
 
-/// Takes a person out of the workspace and all its chats.
+/// Removes a person from the workspace and all its chats.
 #[utoipa::path(delete, path = "/api/users/{id}", operation_id = "remove_user",
     params(("id" = i64, Path)), responses((status = 204)))]
 async fn remove(
@@ -91,7 +91,7 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The header that says where the next page of a bare array begins.
+/// Returns the header with the cursor of the next page, for responses that are plain arrays.
 pub(super) fn next_cursor(next: Option<String>) -> HeaderMap {
     let value = next.and_then(|cursor| HeaderValue::try_from(cursor).ok());
     value.map(|value| (HeaderName::from_static("x-next-cursor"), value)).into_iter().collect()

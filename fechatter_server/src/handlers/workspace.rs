@@ -44,7 +44,7 @@ struct WorkspaceDraft {
     name: WorkspaceName,
 }
 
-/// All workspaces that the account is in.
+/// Lists the workspaces in which the account is active.
 #[utoipa::path(get, path = "/api/workspaces", operation_id = "list_workspaces",
     responses((status = 200, body = Workspaces)))]
 async fn list(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<Workspaces>> {
@@ -77,7 +77,7 @@ async fn join(
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(joined)))
 }
 
-/// An access token for another workspace, in the same session.
+/// Returns an access token for another workspace, in the same session.
 #[utoipa::path(post, path = "/api/workspaces/{id}/switch", operation_id = "switch_workspace",
     params(("id" = i64, Path)), responses((status = 200, body = AuthResponse)))]
 async fn switch(
@@ -89,14 +89,14 @@ async fn switch(
     respond(&state, session, None).map(Json)
 }
 
-/// The workspace that the token speaks for.
+/// Returns the workspace of the access token.
 #[utoipa::path(get, path = "/api/workspace", operation_id = "get_workspace",
     responses((status = 200, body = Workspace)))]
 async fn show(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<Workspace>> {
     workspace_lookup::find(&db, caller.workspace_id).await.map(Json)
 }
 
-/// Changes the workspace's name or how people get in.
+/// Changes the workspace's name or join policy.
 #[utoipa::path(patch, path = "/api/workspace", operation_id = "update_workspace",
     request_body = WorkspaceChanges, responses((status = 200, body = Workspace)))]
 async fn update(
@@ -107,7 +107,7 @@ async fn update(
     workspace::update(&log, &caller, changes).await.map(Json)
 }
 
-/// Takes the caller out of the workspace and all its chats.
+/// Removes the caller from the workspace and all its chats.
 #[utoipa::path(post, path = "/api/workspace/leave", operation_id = "leave_workspace",
     responses((status = 204)))]
 async fn leave(

@@ -1,7 +1,7 @@
-//! Admits requests of signed-in people: within the person's rate, and with room for the bytes of the
-//! body and of the answer.
+//! Admits requests of signed-in people within the person's rate, if there is room for the bytes of
+//! the body and of the response.
 //!
-//! The body is read here, so that nothing scarce is held while a client takes its time to send it.
+//! The body is read here, so that a slow client does not hold scarce resources while it sends.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,20 +26,20 @@ use crate::state::AppState;
 /// The largest body of a request, in bytes.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
 const SEND: &str = "/api/chat/{id}/messages";
-/// When there may be room again for a person whose clients do not take their answers.
+/// The `Retry-After` of a person with too many bytes in flight.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A signed-in person's request that was let in, in its extensions.
+/// An admitted request of a signed-in person, stored in the request's extensions.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     pub(crate) user: AuthUser,
-    /// Held until there is an answer.
+    /// Held until the response is ready.
     connection: Arc<Mutex<Option<ConnectionShare>>>,
 }
 
 impl Admission {
-    /// Waits for a database connection of the workspace's share, for the rest of the request; refuses
-    /// a person whose clients leave too many answers untaken.
+    /// Waits for a database connection of the workspace's share, for the rest of the request.
+    /// Refuses a person whose clients have too many unread response bytes.
     pub(crate) async fn connection(&self, limits: &RequestLimits) -> Result<()> {
         let share =
             limits.connection_in(self.user.workspace_id, Caller::Person(self.user.id)).await?;
@@ -53,7 +53,8 @@ impl Admission {
     }
 }
 
-/// Lets a request in, or refuses it: with 400 for parameters that it may not have, else with 429. Those of strangers pass: their handlers decide.
+/// Admits a request, or refuses it: with 400 for unknown parameters or an unreadable body, with 413
+/// for a body that is too large, else with 429. Requests of strangers pass to their handlers.
 pub(crate) async fn admit(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let token = token::bearer(request.headers());
     let user = token.and_then(|token| app.verifier.verify(token).ok());
@@ -75,11 +76,11 @@ async fn admit_user(app: AppState, user: AuthUser, request: Request, next: Next)
     let admission = Admission { user, connection: Arc::default() };
     parts.extensions.insert(admission.clone());
     if sends_message(&parts) {
-        // Its writer finishes it in any case, and it takes no connection of the pool.
+        // The batch writer finishes the message in any case, and it uses no connection of the pool.
         return next.run(Request::from_parts(parts, body)).await;
     }
-    // A request that has begun is finished and keeps its shares also if the client has left, since
-    // PostgreSQL goes on with a query whose client has left.
+    // A request is finished and keeps its shares even if the client disconnects, because PostgreSQL
+    // does not stop the query of a client that has disconnected.
     let answering = async move {
         let response = next.run(Request::from_parts(parts, body)).await;
         drop(counted);
@@ -91,13 +92,13 @@ async fn admit_user(app: AppState, user: AuthUser, request: Request, next: Next)
     Finish::new(answering.in_current_span()).await
 }
 
-/// Returns true for the one call that is made most often.
+/// Returns true for the most frequent call: sending a message.
 fn sends_message(parts: &Parts) -> bool {
     let route = parts.extensions.get::<MatchedPath>();
     parts.method == Method::POST && route.is_some_and(|route| route.as_str() == SEND)
 }
 
-/// The whole body, if there is room for it.
+/// Receives the whole body, if there is room for it.
 async fn receive(
     limits: &RequestLimits,
     user: &AuthUser,
@@ -106,7 +107,7 @@ async fn receive(
     limits.take(Caller::Person(user.id))?;
     let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
     if length.is_some_and(|length| length == 0 || length > MAX_BODY) {
-        // A handler that wants it refuses it.
+        // The handler refuses such a body, if it reads one.
         return Ok((body, None));
     }
     let counted = match length {
@@ -124,14 +125,14 @@ async fn receive(
     Ok((bytes.to_bytes().into(), counted))
 }
 
-/// Counts a large answer against its person for as long as the client has not taken it.
+/// Counts a large response for its person until the client has read it.
 async fn count_answer(limits: &RequestLimits, user: &AuthUser, response: Response) -> Response {
     let length =
         response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let Some(length) = length.filter(|length| *length > SMALL) else { return response };
     limits.charge_for_answer(user.id, length);
     let (parts, body) = response.into_parts();
-    // It is in memory as a whole: this waits for nothing.
+    // The body is in memory already, so this does not wait.
     let bytes = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
     Response::from_parts(parts, limits.answers.hold(user, bytes).into())
 }

@@ -1,4 +1,4 @@
-//! Who is calling.
+//! The caller of a request.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -9,8 +9,8 @@ use crate::middlewares::admission::Admission;
 use crate::models::current_user::CurrentUser;
 use crate::state::AppState;
 
-/// A caller with a valid access token, whose request was admitted. Whether the session lives and the person
-/// is active is still to be asked: sending does so under the log's lock.
+/// The caller of an admitted request with a valid access token. The session, and that its person is
+/// active, are not checked yet: sending checks them under the log's lock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller(pub(crate) AuthUser);
 
@@ -20,7 +20,7 @@ impl FromRequestParts<AppState> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
         match parts.extensions.get::<Admission>() {
             Some(admission) => Ok(Self(admission.user)),
-            // Without a good token nobody is admitted: this says why.
+            // Requests without a valid token are not admitted; this returns the error.
             None => AuthUser::from_request_parts(parts, state).await.map(Self).map_err(Into::into),
         }
     }

@@ -1,4 +1,4 @@
-//! The layer that admits requests, and the extractors that say who calls, from where, in which chat.
+//! The layer that admits requests, and the extractors of the caller, the device and the membership.
 
 pub(crate) mod admission;
 pub(crate) mod auth;

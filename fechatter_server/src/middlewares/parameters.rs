@@ -1,5 +1,5 @@
-//! Refuses query parameters that a route does not have. A client that asks for a page by a name of its
-//! own must not get the first one for ever.
+//! Refuses query parameters that a route does not have. Otherwise a client with a wrong name for
+//! the cursor would get the first page again and again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,14 +11,15 @@ use utoipa::openapi::{OpenApi, RefOr};
 
 use crate::error::{AppError, Result};
 
-/// The parameters of every route, by its path and method, as the document has them. Clones share them.
+/// The query parameters of each route in the OpenAPI document, by path and method. Clones share
+/// them.
 #[derive(Debug, Clone)]
 pub(crate) struct KnownParameters(Arc<HashMap<String, HashMap<Method, Known>>>);
 
 #[derive(Debug)]
 struct Known {
     parameters: HashSet<String>,
-    /// Whether strangers may call it.
+    /// True if the route needs no access token.
     is_open: bool,
 }
 
@@ -40,8 +41,8 @@ impl KnownParameters {
         Self(Arc::new(routes.collect()))
     }
 
-    /// Refuses a request with a parameter that its route does not have. Strangers are told so only where
-    /// they may call at all.
+    /// Refuses a request with a parameter that its route does not have. Strangers get this error
+    /// only on routes that they may call.
     pub(crate) fn check(&self, request: &Request, is_signed_in: bool) -> Result<()> {
         let Some(name) = self.unknown(request, is_signed_in) else { return Ok(()) };
         let name: String = name.chars().take(64).collect();

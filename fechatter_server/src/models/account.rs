@@ -1,4 +1,4 @@
-//! Accounts: an e-mail address, a password, and a way in.
+//! Accounts: an e-mail address and a password; sign-up and sign-in.
 
 use fechatter_core::db::begin;
 use fechatter_core::log::LogWriter;
@@ -57,22 +57,22 @@ pub(crate) struct SignedIn {
     pub(crate) device_token: String,
 }
 
-/// Whose account it is that signs up.
+/// The account of a sign-up request.
 enum Account {
-    /// Nobody's yet: it is to have this password, hashed.
+    /// A new account, with the hash of its password.
     New { password_hash: String },
-    /// That of somebody who is active in no workspace, and knows its password.
+    /// An existing account that is not active in any workspace; its password has been verified.
     Returning { id: UserId, password_hash: String },
 }
 
-/// The workspace that somebody signs up to.
+/// The workspace of a sign-up request.
 enum Entry {
     Existing(WorkspaceId, JoinBy),
     New,
 }
 
 /// Creates an account in a workspace, new or existing, and its first session. An account that is
-/// active in no workspace comes back in the same way: it has no other.
+/// active in no workspace returns by the same call, because it has no other.
 pub(crate) async fn sign_up(
     entrance: &Entrance,
     request: SignUp,
@@ -104,8 +104,8 @@ pub(crate) async fn sign_up(
     Ok(SignedIn { session, device_token })
 }
 
-/// Finds out where the request leads and whose account it is, and hashes the password. What refuses
-/// most is asked first: nothing that costs more is done for those it refuses.
+/// Finds the workspace and the account of the request, and hashes or verifies the password. The
+/// checks that reject most requests run first, so that rejected requests stay cheap.
 async fn check(entrance: &Entrance, request: &SignUp, device: &Device) -> Result<(Entry, Account)> {
     let (permit, share) = entrance.permit(Caller::Address(device.network())).await?;
     let attempts = [Attempts::At(device), Attempts::Anywhere];
@@ -122,11 +122,11 @@ async fn check(entrance: &Entrance, request: &SignUp, device: &Device) -> Result
     } else {
         Err(AppError::EmailTaken)
     }
-    // The permit ends here: other callers hash while this one waits for logs and for the disk.
+    // The permit ends here, so that others can hash while this caller waits for logs and the disk.
 }
 
-/// Writes the person into the workspace. The rest of the transaction, and the share that it holds, are
-/// the caller's.
+/// Writes the person into the workspace. The caller ends the transaction, and drops the connection
+/// share, afterwards.
 async fn enter_workspace(
     entrance: &Entrance,
     caller: Caller,
@@ -142,7 +142,7 @@ async fn enter_workspace(
             if let Some(user) = create_workspace(&mut writer, entrance, request, account).await? {
                 return Ok((writer, user, share));
             }
-            // Somebody else has just created it.
+            // Another request has just created it.
             drop(writer);
             let id = named(&entrance.db, request).await?.ok_or(AppError::Busy)?;
             (id, JoinBy::Name)
@@ -154,8 +154,8 @@ async fn enter_workspace(
     Ok((writer, user, share))
 }
 
-/// The account of somebody who is active in no workspace, and the hash of its password. Guesses at
-/// it count as they do when signing in.
+/// Finds an account that is active in no workspace, and the hash of its password. Wrong passwords
+/// count as they do for sign-ins.
 async fn returning(entrance: &Entrance, request: &SignUp) -> Result<Option<(UserId, String)>> {
     let email_key = key(request.email.as_str());
     let account = sqlx::query!(
@@ -178,8 +178,9 @@ async fn returning(entrance: &Entrance, request: &SignUp) -> Result<Option<(User
     Ok(Some((account.id, account.password_hash)))
 }
 
-/// Where the request leads, if it leads anywhere: all of it is asked again when it is done. To those
-/// outside, a workspace that takes nobody and one that nobody may create look the same.
+/// Finds the workspace that the request joins or creates. This is only a preliminary check; the
+/// write transaction repeats it. The error is the same for a closed workspace and for a workspace
+/// that may not be created, so that strangers cannot learn which workspaces exist.
 async fn find_entry(entrance: &Entrance, request: &SignUp) -> Result<Entry> {
     let named = named(&entrance.db, request).await?;
     let join_by = match (&request.invite_code, named) {
@@ -211,7 +212,8 @@ async fn named(db: &PgPool, request: &SignUp) -> Result<Option<WorkspaceId>> {
     }
 }
 
-/// Refuses as a workspace that exists and takes nobody would.
+/// Refuses if nobody may create a workspace, with the same error as an existing workspace that
+/// cannot be joined by name.
 async fn may_create(db: &mut PgConnection, entrance: &Entrance) -> Result<()> {
     let may = workspace::check_creation(db, entrance.policy().workspace_creation).await;
     may.map_err(|error| match error {
@@ -235,7 +237,7 @@ async fn enter(
     workspace::enter(writer, id, grant, (user_id, request.fullname.as_str())).await
 }
 
-/// Signs up into a workspace that does not exist yet; none if it came to exist just now.
+/// Signs up into a new workspace. Returns none if another request has just created it.
 async fn create_workspace(
     writer: &mut LogWriter,
     entrance: &Entrance,
@@ -249,7 +251,7 @@ async fn create_workspace(
     workspace::create(writer, &entrance.config, name, owner).await
 }
 
-/// The account's id; a new one is created.
+/// Returns the account's id, and creates the account if it is new.
 async fn ensure_account(
     db: &mut PgConnection,
     request: &SignUp,
@@ -273,17 +275,17 @@ async fn ensure_account(
     id.ok_or(AppError::EmailTaken)
 }
 
-/// Opens a session for whoever knows the password. An unknown address, a wrong password and a
-/// workspace that the account is not in cannot be told apart, by answer or by time.
+/// Opens a session for a caller with the right password. The response and its time are the same for
+/// an unknown address, for a wrong password, and for a workspace that the account is not in.
 ///
-/// A device that shows a token of this account is counted apart from strangers, in every way.
+/// A device with a token of this account has its own counters, apart from those of strangers.
 pub(crate) async fn sign_in(
     entrance: &Entrance,
     request: SignIn,
     device: &Device,
     shown: &[DeviceToken],
 ) -> Result<SignedIn> {
-    // Neither can be anybody's, and neither is worth a hash.
+    // No account can have such a long password or e-mail address, so reject it without hashing.
     let email_key = key(request.email.trim());
     if request.password.is_too_long() || request.email.trim().chars().count() > 2 * Email::MAX {
         return Err(AppError::InvalidCredentials);
@@ -334,7 +336,8 @@ pub(crate) async fn sign_in(
     Ok(SignedIn { session, device_token })
 }
 
-/// The workspace of this name, in which the account must be active; none is no choice.
+/// Finds the workspace of this name, in which the account must be active. Returns none if no name
+/// is given.
 async fn choose_workspace(
     db: &mut PgConnection,
     user_id: UserId,

@@ -1,9 +1,9 @@
-//! Those who act.
+//! Actors: the people in whose name something is done.
 
 use fechatter_core::token::AuthUser;
 use fechatter_core::{SessionId, UserId, WorkspaceId};
 
-/// Somebody who acts in a workspace. Nothing that takes an actor asks for a session of its own.
+/// The person who does something in a workspace. Functions with an actor need no other session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Actor {
     /// A person, as long as they are active and this session lives.
@@ -15,7 +15,7 @@ pub(crate) enum Actor {
 }
 
 impl Actor {
-    /// The person, or the one in whose name it is done.
+    /// Returns the person who acts, or in whose name Fechatter acts.
     pub(crate) fn user_id(&self) -> UserId {
         match self {
             Self::Session { user_id, .. } | Self::System { user_id, .. } => *user_id,
@@ -28,7 +28,8 @@ impl Actor {
         }
     }
 
-    /// The session that must live; the database takes an actor without one for Fechatter itself.
+    /// Returns the session that must live. The database treats an actor without one as Fechatter
+    /// itself.
     pub(crate) fn session_id(&self) -> Option<SessionId> {
         match self {
             Self::Session { session_id, .. } => Some(*session_id),

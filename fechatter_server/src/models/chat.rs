@@ -1,4 +1,4 @@
-//! Chats: their four types, and what becomes of them.
+//! Chats: their four types, and how they are created, changed and deleted.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use fechatter_core::chat::{Chat, ChatType};
@@ -23,7 +23,7 @@ use crate::utils::text::{ChatName, Description};
 /// The indexes that keep a public channel's name unique, by each of its unique keys.
 const UNIQUE_NAME: [&str; 2] = ["chats_public_name_unique", "chats_public_name_skeleton"];
 
-/// What a chat is to be.
+/// The request to create a chat.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChatDraft {
@@ -36,7 +36,7 @@ pub(crate) struct ChatDraft {
     idempotency_key: Option<Uuid>,
 }
 
-/// What its owner and admins may change.
+/// The changes that a chat's owner and admins may make.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChatChanges {
@@ -50,23 +50,23 @@ pub(crate) struct ChatChanges {
     chat_type: Option<ChatType>,
 }
 
-/// What creating a chat came to.
+/// The result of creating a chat.
 #[derive(Debug)]
 pub(crate) enum Created {
     New(Chat),
-    /// The Single of these two people was there already.
+    /// The Single of these two people existed before.
     Existing(Chat),
-    /// The same request was answered before.
+    /// The same request, with the same idempotency key, was answered before.
     Replayed(Chat),
 }
 
 impl ChatDraft {
-    /// How many people it names.
+    /// Returns the number of people in the request.
     pub(crate) fn named(&self) -> usize {
         self.members.as_ref().map_or(0, Vec::len)
     }
 
-    /// Whom the chat begins with besides its creator, by the rules of its type.
+    /// Returns the first members of the chat besides its creator, by the rules of its type.
     fn others(&self, creator: UserId) -> Result<Vec<UserId>> {
         let mut others = self.members.clone().unwrap_or_default();
         if others.len() > MAX_NAMED {
@@ -87,7 +87,7 @@ impl ChatDraft {
         }
     }
 
-    /// Tells a retry from another request under the same key.
+    /// Returns a digest that tells a retry from another request under the same key.
     fn digest(&self) -> Vec<u8> {
         let named = (
             self.name.as_ref().map(ChatName::as_str),
@@ -100,7 +100,7 @@ impl ChatDraft {
 }
 
 impl ChatChanges {
-    /// The type that the chat will have, if this member may make all of these changes.
+    /// Returns the type that the chat will have, if this member may make all of these changes.
     fn check(&self, member: &Member) -> Result<ChatType> {
         member.require_not_single()?;
         member.require_role(Role::Admin)?;
@@ -140,7 +140,7 @@ pub(crate) async fn create(
         }
         match pair {
             None => membership::check_active(&mut db, workspace_id, &others).await?,
-            // Where there is nothing to write, nobody's log is locked.
+            // If nothing has to be written, the log is not locked.
             Some(pair) => {
                 if let Some(chat) = whole_single(&mut db, workspace_id, pair).await? {
                     return Ok(Created::Existing(chat));
@@ -151,7 +151,7 @@ pub(crate) async fn create(
     drop(db);
     let (mut writer, user) = user.lock(log).await?;
     if let Some(chat) = replay(writer.db(), &user, &draft).await? {
-        // As for messages: where commits wait for a standby, so does this one.
+        // The commit makes the replay wait for a standby, if commits do; as for messages.
         writer.commit().await?;
         return Ok(Created::Replayed(chat));
     }
@@ -183,7 +183,7 @@ pub(crate) async fn create(
     Ok(Created::New(chat))
 }
 
-/// Refuses where somebody owns as many chats of the workspace as one person may.
+/// Refuses if the person owns the maximum number of chats in the workspace.
 pub(crate) async fn check_owned(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,
@@ -206,7 +206,7 @@ pub(crate) async fn check_owned(
     if owned < limits.chats_per_person { Ok(()) } else { Err(AppError::LimitReached("chats")) }
 }
 
-/// The Single of these two, if both of them are in it.
+/// Finds the Single of these two people, if both are members of it.
 async fn whole_single(
     db: &mut PgConnection,
     workspace_id: WorkspaceId,
@@ -217,7 +217,8 @@ async fn whole_single(
     Ok((chat.member_count == 2).then_some(chat))
 }
 
-/// The Single of these two; whoever of them has left the workspace and come back is in it again.
+/// Returns the Single of these two people. A person who left the workspace and returned to it
+/// becomes a member again.
 async fn readmit(
     mut writer: LogWriter,
     user: &CurrentUser,
@@ -282,7 +283,7 @@ async fn insert(
     .on_constraint(&UNIQUE_NAME, AppError::ChatNameTaken)
 }
 
-/// The chat that this request has created before, as it is now.
+/// Returns the chat that this request created before, in its current state.
 async fn replay(
     db: &mut PgConnection,
     user: &CurrentUser,
@@ -401,7 +402,7 @@ fn can_become(from: ChatType, to: ChatType) -> bool {
         )
 }
 
-/// Deletes a chat: from here on nobody sees it, and its messages are purged.
+/// Deletes a chat: from the commit on it is invisible, and its messages are purged.
 pub(crate) async fn delete(log: &Log, member: Member) -> Result<()> {
     member.require_role(Role::Owner)?;
     let LockedMember { mut writer, member, .. } = member.lock(log).await?;

@@ -6,7 +6,7 @@ use sqlx::PgExecutor;
 
 use crate::error::{AppError, Result};
 
-/// A chat of the workspace; whether the caller may see it is asked elsewhere.
+/// Finds a chat of the workspace. It does not check that the caller may see the chat.
 pub(crate) async fn find(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,
@@ -22,7 +22,7 @@ pub(crate) async fn find(
     chat.ok_or(AppError::NotFound)
 }
 
-/// Refuses unless anyone of the workspace may see the chat.
+/// Refuses unless every person of the workspace may see the chat.
 pub(crate) async fn check_public(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,

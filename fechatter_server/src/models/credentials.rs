@@ -5,7 +5,7 @@ use sqlx::PgExecutor;
 
 use crate::error::Result;
 
-/// An account's id and the hash that its password is checked against.
+/// An account's id, and the hash of its password.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     pub(crate) id: UserId,
@@ -13,8 +13,8 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Replaces a hash that was made with weaker parameters than those of today, unless the password was
-    /// changed meanwhile.
+    /// Replaces a hash that was made with outdated parameters, unless the password was changed
+    /// meanwhile.
     pub(crate) async fn replace_hash(
         &mut self,
         db: impl PgExecutor<'_>,
@@ -33,7 +33,7 @@ impl Credentials {
     }
 }
 
-/// The account of this e-mail address.
+/// Finds the account of this e-mail address.
 pub(crate) async fn find(db: impl PgExecutor<'_>, email_key: &str) -> Result<Option<Credentials>> {
     let account = sqlx::query_as!(
         Credentials,

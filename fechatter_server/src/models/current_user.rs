@@ -1,4 +1,4 @@
-//! The caller of a request, as the database knows them.
+//! The caller of a request, with their current state in the database.
 
 use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::{Role, UserStatus};
@@ -17,8 +17,8 @@ pub(crate) struct CurrentUser {
 }
 
 impl CurrentUser {
-    /// Locks the log of the caller's workspace and asks again: a session that ended, or a
-    /// suspension, while the request was on its way or waited for the lock, stops it.
+    /// Locks the log of the caller's workspace and checks the caller again, because the session may
+    /// have ended, or the caller may have been suspended, since the request arrived.
     pub(crate) async fn lock(&self, log: &Log) -> Result<(LogWriter, Self)> {
         let mut writer = LogWriter::lock(log, &[self.workspace_id]).await?;
         let user = self.recheck(writer.db()).await?;
@@ -29,12 +29,12 @@ impl CurrentUser {
         if self.role >= role { Ok(()) } else { Err(AppError::Forbidden) }
     }
 
-    /// The same caller, if they still may act.
+    /// Returns the same caller with their current role, if they still may act.
     pub(crate) async fn recheck(&self, db: impl PgExecutor<'_>) -> Result<Self> {
         Self::find(db, self.id, self.workspace_id, self.session_id).await
     }
 
-    /// Asks the database whether the session lives and its person is active in the workspace.
+    /// Finds the caller, if the session lives and its person is active in the workspace.
     pub(crate) async fn find(
         db: impl PgExecutor<'_>,
         id: UserId,

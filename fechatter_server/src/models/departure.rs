@@ -1,7 +1,8 @@
 //! Leaving: chats, or the workspace with all its chats.
 //!
-//! A person who leaves the workspace, or is removed, loses all access with the first commit. Their memberships
-//! end afterwards, in batches, so that nobody waits long for the log; `services/departures.rs` makes them.
+//! A person who leaves the workspace, or is removed, loses all access with the first commit. The
+//! memberships end afterwards, in batches, so that other writers do not wait long for the log.
+//! `services/departures.rs` writes the batches.
 
 use std::time::Duration;
 
@@ -15,13 +16,14 @@ use crate::error::{AppError, Result};
 use crate::models::current_user::CurrentUser;
 use crate::models::{membership, user, workspace_role};
 
-/// Memberships that one transaction ends. Each takes about 0.1 ms under the log's lock, and a colleague's message
-/// should not wait longer than 50 ms for it.
+/// The number of memberships that one transaction ends. Each takes about 0.1 ms under the log's
+/// lock, and a message of a colleague should not wait longer than 50 ms for it.
 const BATCH: i64 = 100;
-/// The time between two batches of a departure, in which others have the log.
+/// The pause between two batches of a departure, in which others can lock the log.
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
-/// Takes the caller out of the workspace and, before long, out of all its chats. What they wrote stays.
+/// Takes the caller out of the workspace and, soon after, out of all its chats. Their messages
+/// stay.
 pub(crate) async fn leave(log: &Log, caller: CurrentUser) -> Result<()> {
     let mut db = log.db().acquire().await?;
     let leaver = user::find(&mut *db, caller.workspace_id, caller.id).await?;
@@ -33,7 +35,8 @@ pub(crate) async fn leave(log: &Log, caller: CurrentUser) -> Result<()> {
     Ok(writer.commit().await?)
 }
 
-/// Takes somebody else, or oneself, out of the workspace in the same way. An admin removes members only.
+/// Removes a person from the workspace in the same way, possibly the caller. An admin may remove
+/// members only, and themselves.
 pub(crate) async fn remove(log: &Log, caller: CurrentUser, person: UserId) -> Result<()> {
     let mut db = log.db().acquire().await?;
     to_remove(&mut db, &caller, person).await?;
@@ -44,7 +47,7 @@ pub(crate) async fn remove(log: &Log, caller: CurrentUser, person: UserId) -> Re
     Ok(writer.commit().await?)
 }
 
-/// The person whom the caller may take out of the workspace.
+/// Finds the person to remove, if the caller may remove them.
 async fn to_remove(db: &mut PgConnection, caller: &CurrentUser, person: UserId) -> Result<User> {
     let leaver = user::find(db, caller.workspace_id, person).await?;
     if caller.role == Role::Member {
@@ -56,8 +59,8 @@ async fn to_remove(db: &mut PgConnection, caller: &CurrentUser, person: UserId) 
     Ok(leaver)
 }
 
-/// Takes away all access at once. The memberships end afterwards, see [`go_on`]: one transaction for very many
-/// of them would hold the log for seconds.
+/// Takes away all access at once. The memberships end afterwards, see [`go_on`], because one
+/// transaction for very many memberships would hold the log for seconds.
 async fn depart(
     writer: &mut LogWriter,
     leaver: &User,
@@ -96,7 +99,7 @@ async fn depart(
     workspace_role::pass_on_from(writer, leaver).await
 }
 
-/// A departure that is not over: some of the person's memberships may still have to end.
+/// An unfinished departure: some of the person's memberships may still have to end.
 #[derive(Debug)]
 pub(crate) struct Departure {
     pub(crate) workspace_id: WorkspaceId,
@@ -105,7 +108,7 @@ pub(crate) struct Departure {
     pub(crate) is_due: bool,
 }
 
-/// All departures that are not over, of all workspaces.
+/// Lists all unfinished departures, of all workspaces.
 pub(crate) async fn unfinished(db: impl PgExecutor<'_>) -> Result<Vec<Departure>> {
     let departures = sqlx::query_as!(
         Departure,
@@ -119,7 +122,7 @@ pub(crate) async fn unfinished(db: impl PgExecutor<'_>) -> Result<Vec<Departure>
     Ok(departures)
 }
 
-/// Refuses while an account's departure from a workspace is not over.
+/// Refuses while an account's departure from a workspace is unfinished.
 pub(crate) async fn check_finished(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,
@@ -138,8 +141,8 @@ pub(crate) async fn check_finished(
     if is_leaving { Err(AppError::Busy) } else { Ok(()) }
 }
 
-/// Ends the next memberships of a departure, and after the last of them the departure itself. Several servers
-/// may try it at the same time: one of them makes each batch.
+/// Ends the next memberships of a departure, and after the last of them the departure itself.
+/// Several servers may call this at the same time: only one of them writes each batch.
 pub(crate) async fn go_on(log: &Log, departure: &Departure) -> Result<()> {
     let Departure { workspace_id, user_id, .. } = *departure;
     let mut writer = LogWriter::lock(log, &[workspace_id]).await?;
@@ -190,7 +193,7 @@ pub(crate) async fn go_on(log: &Log, departure: &Departure) -> Result<()> {
     Ok(writer.commit().await?)
 }
 
-/// Lets the next batch of a departure begin so much later.
+/// Delays the next batch of a departure by this duration, counted from now.
 pub(crate) async fn put_off(
     db: impl PgExecutor<'_>,
     departure: &Departure,
@@ -209,7 +212,7 @@ pub(crate) async fn put_off(
     Ok(())
 }
 
-/// The chats above an id that a person is in, as many as one batch takes.
+/// Returns the person's chats with an id above this one, at most as many as one batch takes.
 async fn chats_of(
     db: &mut PgConnection,
     (workspace_id, user_id): (WorkspaceId, UserId),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use fechatter_core::http::network;
 
-/// The client's address, and what it calls itself.
+/// The client's address and its user agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Device {
     pub(crate) address: IpAddr,
@@ -12,13 +12,13 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// The address as far as it names one client: of IPv6, its network of 64 bits.
+    /// Returns the part of the address that names one client: for IPv6, the network of 64 bits.
     pub(crate) fn network(&self) -> IpAddr {
         network(self.address)
     }
 
-    /// The IPv6 network of 48 bits that one organisation has: whoever has one may choose among
-    /// 65,536 of 64 bits.
+    /// Returns the IPv6 network of 48 bits, because one organisation that has it can use any of its
+    /// 65,536 networks of 64 bits.
     pub(crate) fn site(&self) -> Option<Ipv6Addr> {
         match self.address {
             IpAddr::V4(_) => None,

@@ -1,4 +1,4 @@
-//! The workspace's public channels, for those who look for one.
+//! The directory of the workspace's public channels.
 
 use fechatter_core::chat::Chat;
 use serde::Serialize;
@@ -18,7 +18,8 @@ pub(crate) struct DirectoryEntry {
     joined: bool,
 }
 
-/// Public channels by id, whether the caller has joined them, and where the next page begins.
+/// Lists public channels by id, with a flag for those that the caller has joined, and the cursor of
+/// the next page.
 pub(crate) async fn list(
     db: &PgPool,
     user: &CurrentUser,

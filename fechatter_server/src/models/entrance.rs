@@ -1,5 +1,5 @@
-//! The entrance for sign-ups and sign-ins: strangers must neither use up what signed-in people need
-//! nor keep the owner of an account out.
+//! The entrance for sign-ups and sign-ins. Strangers must neither use up the resources of signed-in
+//! people nor lock the owner of an account out.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::services::device_token::{DeviceId, DeviceKey, DeviceToken};
 use crate::services::limits::{Caller, ConnectionShare, RequestLimits};
 use crate::services::password::{HashPermit, Passwords};
 
-/// The parts of the server that let people in.
+/// The parts of the server that sign-up and sign-in need.
 #[derive(Debug, Clone)]
 pub(crate) struct Entrance {
     pub(crate) db: PgPool,
@@ -34,8 +34,9 @@ impl Entrance {
         &self.config.accounts
     }
 
-    /// A caller's permit to have a password hashed, and a database connection of the entrance's share. The
-    /// cheapest check comes first: in memory, then for a hashing thread.
+    /// Takes a caller's permit to have a password hashed, and a database connection of the
+    /// entrance's share. The cheapest checks come first: the rate limit, then the number of hashing
+    /// callers.
     pub(crate) async fn permit(&self, caller: Caller) -> Result<(HashPermit, ConnectionShare)> {
         self.limits.take(caller)?;
         let permit = self.passwords.permit(caller)?;
@@ -43,7 +44,8 @@ impl Entrance {
         Ok((permit, share))
     }
 
-    /// Which of the tokens that a device shows is of the account of this e-mail address.
+    /// Returns the device id of the first shown token that belongs to the account of this e-mail
+    /// address.
     pub(crate) async fn known_device(
         &self,
         shown: &[DeviceToken],
@@ -58,13 +60,13 @@ impl Entrance {
         Ok(shown.iter().find(is_theirs).map(|token| token.id))
     }
 
-    /// A database connection of the entrance's share.
+    /// Takes a database connection of the entrance's share.
     pub(crate) async fn connection(&self, caller: Caller) -> Result<ConnectionShare> {
         self.limits.connection_at_entrance(caller).await
     }
 
-    /// A database connection of the share of the workspace that somebody enters: they wait for its log
-    /// as its people do.
+    /// Takes a database connection of the share of the workspace that the caller enters, because
+    /// the caller waits for its log as its people do.
     pub(crate) async fn connection_in(
         &self,
         workspace_id: WorkspaceId,
@@ -73,16 +75,16 @@ impl Entrance {
         self.limits.connection_in(workspace_id, caller).await
     }
 
-    /// Takes an attempt that has succeeded out of the counts. Where this fails, it goes on counting for the
-    /// rest of its minute.
+    /// Takes a successful attempt out of the counts. If this fails, the attempt counts until its
+    /// minute is over.
     pub(crate) async fn uncount(&self, db: &mut PgConnection, attempt: SignInAttempt<'_>) {
         if let Err(error) = attempt.uncount(db, self.policy()).await {
             warn!(%error, "a sign-in that has succeeded goes on counting as an attempt");
         }
     }
 
-    /// Ends the least recently used sessions of an account that has more than it may have. The newest
-    /// has begun all the same: where this fails, the next sign-in does it.
+    /// Ends the least recently used sessions of an account that has too many. The new session stays
+    /// valid if this fails; the next sign-in tries again.
     pub(crate) async fn limit_sessions(&self, user: &User, count: i64) {
         let allowed = self.config.limits.sessions_per_person;
         if count <= allowed {

@@ -1,4 +1,4 @@
-//! Reading messages back: a page of a chat, or some by their ids.
+//! Reading messages: a page of a chat, or messages by id.
 
 use fechatter_core::message::{Message, MessageObject};
 use fechatter_core::{ChatId, MessageId, Seq};
@@ -9,7 +9,7 @@ use crate::error::{AppError, Result};
 use crate::models::membership::Member;
 use crate::utils::page;
 
-/// Which messages, as in the query string: at most one of the places, or ids.
+/// The query string that selects messages: at most one of the places, or ids.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Selection {
     last_id: Option<String>,
@@ -20,7 +20,7 @@ pub(crate) struct Selection {
     limit: Option<String>,
 }
 
-/// Some messages of a chat, newest first, and what lies beyond them.
+/// Messages of a chat, newest first, with flags for older and newer ones.
 #[derive(Debug)]
 pub(crate) struct MessagePage {
     pub(crate) messages: Vec<Message>,
@@ -28,7 +28,7 @@ pub(crate) struct MessagePage {
     pub(crate) has_newer: bool,
 }
 
-/// A page of a chat. Its seqs run 1, 2, 3, … without gaps, so that every page is a range of them.
+/// Reads a page of a chat. Seqs have no gaps (1, 2, 3, …), so that every page is a range of seqs.
 pub(crate) async fn page(
     db: &PgPool,
     member: &Member,
@@ -71,7 +71,7 @@ pub(crate) async fn page(
     })
 }
 
-/// How far a chat goes, and the seq of the first message that `last_id` leaves out.
+/// The last seq of a chat, and the seq of the first message that `last_id` leaves out.
 struct Extent {
     head: i64,
     last_id_seq: Option<i64>,

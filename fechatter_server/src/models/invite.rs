@@ -20,7 +20,7 @@ use crate::utils::key::key;
 use crate::utils::page;
 use crate::utils::text::Email;
 
-/// The longest that an invite may be good for.
+/// The longest validity of an invite.
 const MAX_DAYS: i64 = 365;
 
 /// An invite, without its code.
@@ -46,7 +46,7 @@ pub(crate) struct NewInvite {
     url: String,
 }
 
-/// What an invite is to be.
+/// The request to create an invite.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct InviteDraft {
@@ -58,7 +58,7 @@ pub(crate) struct InviteDraft {
     expires_at: Option<Timestamp>,
 }
 
-/// An invite being used.
+/// An invite that is being used.
 pub(crate) struct Redeemed {
     pub(crate) role: Role,
     workspace_id: WorkspaceId,
@@ -66,12 +66,12 @@ pub(crate) struct Redeemed {
     created_by: UserId,
 }
 
-/// What is stored of a code.
+/// Returns the digest of a code; only the digest is stored.
 pub(crate) fn digest(code: &str) -> Vec<u8> {
     hash(&SHA256, code.as_bytes()).as_ref().to_vec()
 }
 
-/// Creates an invite: with at most one's own role, and to chats that one may add people to.
+/// Creates an invite with at most the caller's role, to chats that the caller may add people to.
 pub(crate) async fn create(
     log: &Log,
     caller: &CurrentUser,
@@ -124,7 +124,7 @@ pub(crate) async fn create(
     Ok(NewInvite { invite, code, url })
 }
 
-/// Refuses unless the caller may give this role, and add people to these chats.
+/// Refuses unless the caller may give this role and may add people to these chats.
 async fn check_inviting(
     db: &mut PgConnection,
     caller: &CurrentUser,
@@ -139,7 +139,7 @@ async fn check_inviting(
     if all { Ok(()) } else { Err(AppError::NotFound) }
 }
 
-/// Refuses where the caller has as many invites that can still be used as one person may.
+/// Refuses if the caller has the maximum number of invites that can still be used.
 async fn check_open(db: impl PgExecutor<'_>, caller: &CurrentUser, most: i64) -> Result<()> {
     let open = sqlx::query_scalar!(
         r#"select count(*) as "open!"
@@ -160,7 +160,8 @@ async fn check_open(db: impl PgExecutor<'_>, caller: &CurrentUser, most: i64) ->
     if open < most { Ok(()) } else { Err(AppError::LimitReached("invites")) }
 }
 
-/// The invites that the caller may see: an owner or admin all, a member their own; newest first.
+/// Lists the invites that the caller may see, newest first: all for an owner or admin, their own
+/// for a member.
 pub(crate) async fn list(
     db: &PgPool,
     caller: &CurrentUser,
@@ -203,7 +204,7 @@ pub(crate) async fn delete(db: &PgPool, caller: &CurrentUser, id: InviteId) -> R
     if deleted.rows_affected() == 1 { Ok(()) } else { Err(AppError::NotFound) }
 }
 
-/// The workspace that a code leads to, if there is such a code.
+/// Returns the workspace of the invite with this code, if the invite exists.
 pub(crate) async fn workspace_of(
     db: impl PgExecutor<'_>,
     digest: &[u8],
@@ -214,8 +215,8 @@ pub(crate) async fn workspace_of(
     Ok(id)
 }
 
-/// Uses an invite once, if it is still good, good for this address, and its creator could still
-/// give its role.
+/// Uses an invite once, if it is still valid, if it is valid for this address, and if its creator
+/// could still give its role.
 pub(crate) async fn redeem(
     db: &mut PgConnection,
     workspace_id: WorkspaceId,
@@ -249,15 +250,15 @@ pub(crate) async fn redeem(
 }
 
 impl InviteDraft {
-    /// How many chats it names.
+    /// Returns the number of chats in the request.
     pub(crate) fn named(&self) -> usize {
         self.chat_ids.as_ref().map_or(0, Vec::len)
     }
 }
 
 impl Redeemed {
-    /// Puts the newcomer into the invite's chats: those that still exist, and that the invite's
-    /// creator may still add people to.
+    /// Adds the new person to the invite's chats that still exist and that the invite's creator may
+    /// still add people to.
     pub(crate) async fn join_chats(&self, writer: &mut LogWriter, user_id: UserId) -> Result<()> {
         let inviter = (self.workspace_id, self.created_by);
         for chat_id in membership::may_add_to(writer.db(), inviter, &self.chat_ids).await? {

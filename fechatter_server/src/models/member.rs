@@ -1,4 +1,4 @@
-//! Who is in a chat, and what they may do there.
+//! The members of a chat, and adding and removing them.
 
 use fechatter_core::chat::ChatMember;
 use fechatter_core::event::LeaveReason;
@@ -13,8 +13,8 @@ use crate::models::current_user::CurrentUser;
 use crate::models::membership::{self, Member};
 use crate::utils::page;
 
-/// The members of a chat, oldest first, and where the next page begins; with neither cursor nor
-/// limit all of them, as clients of the earlier Fechatter expect.
+/// Lists the members of a chat, oldest first, with the cursor of the next page. Without cursor and
+/// limit it lists all of them, because clients of the earlier Fechatter expect it.
 pub(crate) async fn list(
     db: &PgPool,
     member: &Member,
@@ -50,7 +50,8 @@ pub(crate) async fn list(
     Ok((members.collect(), next))
 }
 
-/// Adds people to a chat; returns those who were not in it. One who cannot be added stops all.
+/// Adds people to a chat, and returns those who were not in it. Adds none if one of them cannot be
+/// added.
 pub(crate) async fn add(log: &Log, member: Member, people: &[UserId]) -> Result<Vec<ChatMember>> {
     let mut db = log.db().acquire().await?;
     check_adding(&mut db, &member, people).await?;
@@ -74,7 +75,7 @@ async fn check_adding(db: &mut PgConnection, member: &Member, people: &[UserId])
     membership::check_active(db, member.user.workspace_id, people).await
 }
 
-/// Enters a public channel; one who is in the chat already stays so.
+/// Adds the caller to a public channel. Changes nothing if the caller is a member already.
 pub(crate) async fn join(log: &Log, user: CurrentUser, chat_id: ChatId) -> Result<ChatMember> {
     let mut db = log.db().acquire().await?;
     if let Some(member) = joined(&mut db, user, chat_id).await? {
@@ -92,7 +93,7 @@ pub(crate) async fn join(log: &Log, user: CurrentUser, chat_id: ChatId) -> Resul
     joined.into_iter().next().ok_or(AppError::NotFound)
 }
 
-/// The caller as a member of a chat; none of a public channel that they may join.
+/// Returns the caller as a member of a chat, or none for a public channel that they may join.
 async fn joined(
     db: &mut PgConnection,
     user: CurrentUser,
@@ -120,7 +121,7 @@ pub(crate) async fn leave(log: &Log, member: Member) -> Result<()> {
     locked.commit().await
 }
 
-/// Removes people from a chat. Admins remove neither the owner nor each other.
+/// Removes people from a chat. An admin can remove neither the owner nor another admin.
 pub(crate) async fn remove(log: &Log, member: Member, people: &[UserId]) -> Result<()> {
     let mut db = log.db().acquire().await?;
     removable(&mut db, &member, people).await?;
@@ -131,7 +132,7 @@ pub(crate) async fn remove(log: &Log, member: Member, people: &[UserId]) -> Resu
     locked.commit().await
 }
 
-/// Those of these people who are in the chat, if the caller may remove them.
+/// Returns those of these people who are in the chat, if the caller may remove them.
 async fn removable(
     db: &mut PgConnection,
     member: &Member,
@@ -165,7 +166,7 @@ async fn removable(
     Ok(matched.into_iter().map(|person| person.user_id).collect())
 }
 
-/// One current member of a chat.
+/// Finds one current member of a chat.
 pub(crate) async fn find_member(
     db: impl PgExecutor<'_>,
     chat_id: ChatId,

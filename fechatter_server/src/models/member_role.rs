@@ -1,4 +1,4 @@
-//! What a member may be given: a role, or the chat.
+//! Changes of a member: a new role, or the transfer of the chat's ownership.
 
 use fechatter_core::chat::{Chat, ChatMember, ChatType};
 use fechatter_core::config::LimitsConfig;
@@ -17,7 +17,7 @@ use crate::models::membership::{Member, check_active};
 use crate::models::{chat, chat_lookup};
 use crate::utils::json::not_null;
 
-/// What `PATCH …/members/{member_id}` asks for; without a body, the ownership's transfer.
+/// The body of `PATCH …/members/{member_id}`. A request without a body transfers the ownership.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MemberChange {
@@ -37,20 +37,20 @@ enum Operation {
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum GivenRole {
-    /// Adds, removes and renames.
+    /// May add and remove members, and change the chat.
     Admin,
-    /// Takes part.
+    /// May read and send messages.
     Member,
 }
 
-/// What a change of a member came to.
+/// The result of changing a member.
 #[derive(Debug)]
 pub(crate) enum Changed {
     Transferred,
     Role(ChatMember),
 }
 
-/// Gives a chat to another member, or gives a member a role.
+/// Transfers a chat to another member, or changes a member's role.
 pub(crate) async fn change(
     (log, limits): (&Log, &LimitsConfig),
     user: CurrentUser,
@@ -84,7 +84,7 @@ async fn transfer(
     let (mut writer, user) = user.lock(log).await?;
     let Some(chat) = to_transfer(writer.db(), user, chat_id, target).await? else { return Ok(()) };
     chat::check_owned(writer.db(), workspace_id, target, limits).await?;
-    // The old owner becomes a plain member: whoever gives a chat away gives all of it.
+    // The old owner becomes a plain member, because a transfer gives up all rights to the chat.
     sqlx::query!(
         "with demoted as (
              update chat_members set role = 'member'
@@ -107,7 +107,7 @@ async fn transfer(
     Ok(writer.commit().await?)
 }
 
-/// The chat that the caller may give to this member; none if it is theirs already.
+/// Returns the chat that the caller may give to this member, or none if it is theirs already.
 async fn to_transfer(
     db: &mut PgConnection,
     user: CurrentUser,
@@ -125,8 +125,8 @@ async fn to_transfer(
     Ok((taker.role != Role::Owner).then_some(chat))
 }
 
-/// The owner may transfer a chat; where the owner is suspended or gone, the workspace's owner and
-/// admins may too.
+/// Returns the chat if the caller may transfer it. Its owner may; if the owner is suspended or
+/// gone, the workspace's owner and admins may too.
 async fn may_transfer(db: &mut PgConnection, user: CurrentUser, chat_id: ChatId) -> Result<Chat> {
     let membership = Member::find(&mut *db, user, chat_id).await;
     if let Ok(Member { role: Role::Owner, .. }) = membership {
@@ -185,7 +185,7 @@ async fn set_role(
     Ok(after)
 }
 
-/// The member whom the caller may give a role.
+/// Returns the member, if the caller may change their role.
 async fn to_promote(
     db: &mut PgConnection,
     user: CurrentUser,

@@ -1,4 +1,4 @@
-//! Memberships of chats: what they allow, how they begin and how they end.
+//! Memberships of chats: their rights, their beginning and their end.
 
 use fechatter_core::chat::{Chat, ChatMember, ChatType};
 use fechatter_core::event::{Event, LeaveReason};
@@ -11,12 +11,13 @@ use crate::error::{AppError, Result};
 use crate::models::chat_lookup;
 use crate::models::current_user::CurrentUser;
 
-/// The most people that one call may name.
+/// The maximum number of people in one request.
 pub(crate) const MAX_NAMED: usize = 500;
 
-/// The caller's membership of the chat in the path. A chat they are not in does not exist.
+/// The caller's membership of the chat in the path. For a caller who is not in the chat, it does
+/// not exist.
 ///
-/// What it allows may change at any time: only a [`LockedMember`] changes anything.
+/// These rights may change at any time, so only a [`LockedMember`] may change anything.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) user: CurrentUser,
@@ -26,8 +27,8 @@ pub(crate) struct Member {
     pub(crate) role: Role,
 }
 
-/// A membership that was looked up under the lock of the workspace's log, and the writer that holds the lock:
-/// what it allows stays so until the commit.
+/// A membership that was looked up under the lock of the workspace's log, and the writer that holds
+/// the lock. Its rights cannot change before the commit.
 #[derive(Debug)]
 pub(crate) struct LockedMember {
     pub(crate) writer: LogWriter,
@@ -36,8 +37,8 @@ pub(crate) struct LockedMember {
 }
 
 impl LockedMember {
-    /// Ends memberships of the chat, each at the position of its event. That these are current memberships, and
-    /// that the caller may end them, has been checked under the lock.
+    /// Ends memberships of the chat, each at the position of its event. The caller has checked
+    /// under the lock that they are current, and that the person may end them.
     pub(crate) async fn end(&mut self, people: &[UserId], reason: LeaveReason) -> Result<()> {
         let Member { user, chat_id, .. } = self.member;
         let memberships: Vec<_> = people.iter().map(|person| (chat_id, *person)).collect();
@@ -77,7 +78,8 @@ impl Member {
         Ok(Self { user, chat_id, chat_type: found.chat_type, owner_id: found.owner_id, role })
     }
 
-    /// Locks the log and looks the membership up again: it may have changed since the request came.
+    /// Locks the log and looks the membership up again, because it may have changed since the
+    /// request arrived.
     pub(crate) async fn lock(self, log: &Log) -> Result<LockedMember> {
         let (mut writer, user) = self.user.lock(log).await?;
         let member = Self::find(writer.db(), user, self.chat_id).await?;
@@ -99,7 +101,7 @@ impl Member {
 }
 
 /// Begins the memberships of those who are not in the chat, each at the position of its event. The
-/// log is held; who may do so, the caller has checked.
+/// caller holds the log's lock and has checked the right to add people.
 pub(crate) async fn add_members(
     writer: &mut LogWriter,
     workspace_id: WorkspaceId,
@@ -111,7 +113,7 @@ pub(crate) async fn add_members(
     let newcomers = newcomers(writer.db(), chat_id, people).await?;
     let first = writer.next_position(workspace_id)?;
     let positions: Vec<_> = (first.0..).take(newcomers.len()).map(Position).collect();
-    // Nobody's unread messages begin with what was said before they came.
+    // A new member's unread messages begin after those that were sent before they joined.
     let joined = sqlx::query!(
         "insert into chat_members (workspace_id, chat_id, user_id, joined_position, last_read_seq)
          select $1, $2, newcomer.user_id, newcomer.position,
@@ -132,7 +134,7 @@ pub(crate) async fn add_members(
     let chat = Chat { chat_members: Vec::new(), member_count, ..chat };
     let mut members = Vec::with_capacity(joined.len());
     for row in joined {
-        // Whoever owns the chat still, although they had left the workspace.
+        // A chat owner who left the workspace and came back is still the owner.
         let is_owner = row.user_id == chat.created_by;
         let role = if is_owner { Role::Owner } else { Role::Member };
         let event = Event::UserJoinedChat {
@@ -149,7 +151,7 @@ pub(crate) async fn add_members(
     Ok(members)
 }
 
-/// Those of these people who are not in the chat, in the order in which they are named.
+/// Returns those of these people who are not in the chat, in the order of the request.
 pub(crate) async fn newcomers(
     db: impl PgExecutor<'_>,
     chat_id: ChatId,
@@ -182,8 +184,8 @@ async fn resize(db: &mut PgConnection, chat_id: ChatId, change: i32) -> Result<(
     Ok(())
 }
 
-/// Ends memberships, each at the position of its event. The log is held; that these are current
-/// memberships, and who may end them, the caller has checked.
+/// Ends memberships, each at the position of its event. The caller holds the log's lock, and has
+/// checked that the memberships are current and that the actor may end them.
 pub(crate) async fn end_memberships(
     writer: &mut LogWriter,
     workspace_id: WorkspaceId,
@@ -257,7 +259,7 @@ pub(crate) async fn check_active(
     if missing { Err(AppError::UserNotFound) } else { Ok(()) }
 }
 
-/// Which of these chats somebody may add people to.
+/// Returns those of these chats to which this person may add people.
 pub(crate) async fn may_add_to(
     db: &mut PgConnection,
     (workspace_id, user_id): (WorkspaceId, UserId),

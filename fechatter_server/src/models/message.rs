@@ -1,4 +1,4 @@
-//! Messages: what is sent, and how it is read again.
+//! Messages: the request to send one, and a lookup by id.
 
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use fechatter_core::message::{Message, MessageKind, MessageObject};
@@ -12,20 +12,20 @@ use crate::error::{AppError, Result};
 use crate::models::actor::Actor;
 use crate::utils::text::Content;
 
-/// What somebody wants to say.
+/// The request to send a message.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MessageDraft {
     #[schema(value_type = String)]
     content: Content,
-    /// Nothing but an empty list so far.
+    /// Must be empty or absent.
     files: Option<Vec<String>>,
     idempotency_key: Option<Uuid>,
-    /// Nothing but null so far.
+    /// Must be null or absent.
     reply_to_id: Option<MessageId>,
 }
 
-/// A message on its way: who says what where.
+/// A message that is not written yet: its sender, chat and content.
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
     pub(crate) actor: Actor,
@@ -33,15 +33,15 @@ pub(crate) struct Outgoing {
     pub(crate) chat_id: ChatId,
     pub(crate) content: String,
     pub(crate) idempotency_key: Uuid,
-    /// Tells a repeat from another message under the same key.
+    /// Tells a retry from another message under the same key.
     pub(crate) digest: Digest,
 }
 
-/// What sending came to.
+/// The result of sending a message.
 #[derive(Debug)]
 pub(crate) enum Sent {
     New(Message),
-    /// It was sent before under this key; this is the message as it is now.
+    /// It was sent before under this key; this is its current state.
     Replayed(Message),
 }
 
@@ -56,7 +56,7 @@ impl Outgoing {
         Self { actor, kind: MessageKind::User, chat_id, content, idempotency_key, digest }
     }
 
-    /// The message that this has become.
+    /// Returns the written message.
     pub(crate) fn into_message(self, id: MessageId, seq: Seq, created_at: Timestamp) -> Message {
         Message::from(MessageObject {
             id,
@@ -75,8 +75,8 @@ impl Outgoing {
 }
 
 impl MessageDraft {
-    /// The message that this draft makes, said by somebody in a chat. Without a key of the
-    /// client's it gets one of ours.
+    /// Makes the message that this sender sends to this chat. A request without an idempotency key
+    /// gets a new one.
     pub(crate) fn into_outgoing(self, sender: Actor, chat_id: ChatId) -> Result<Outgoing> {
         if self.files.is_some_and(|files| !files.is_empty()) {
             return Err(AppError::invalid("files", "must be empty"));

@@ -4,7 +4,7 @@ use fechatter_core::{ChatId, MessageId};
 
 use crate::models::actor::Actor;
 
-/// An emoji that somebody adds to a message.
+/// A request to add an emoji to a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NewReaction {
     pub(crate) actor: Actor,

@@ -15,7 +15,7 @@ use crate::models::user;
 use crate::services::limits::{Caller, RequestLimits};
 use crate::services::refresh_token::RefreshToken;
 
-/// A session and whom it speaks for.
+/// A session, with its person and their workspace.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) token: RefreshToken,
@@ -23,8 +23,8 @@ pub(crate) struct Session {
     pub(crate) workspace: Workspace,
 }
 
-/// Opens a session for an account in this workspace, or else in the one that it used last; it lasts
-/// 30 days at most. Also returns how many sessions the account has now.
+/// Opens a session for an account in this workspace, or else in the workspace that it used last.
+/// The session lasts 30 days at most. Also returns the number of sessions that the account now has.
 pub(crate) async fn open(
     db: impl PgExecutor<'_>,
     (user_id, workspace_id): (UserId, Option<WorkspaceId>),
@@ -65,8 +65,8 @@ pub(crate) async fn open(
 
 /// Exchanges a refresh token for the next one.
 ///
-/// The direct predecessor, within 30 s, gets the current one again: a reply was lost, or two tabs
-/// refreshed at once. Any older one was copied, and ends the session.
+/// The direct predecessor, within 30 s, gets the current token again, because a response may be
+/// lost and two tabs may refresh at once. Any older token was copied and ends the session.
 pub(crate) async fn refresh(
     (db, log): (&PgPool, &Log),
     limits: &RequestLimits,
@@ -74,7 +74,8 @@ pub(crate) async fn refresh(
     token: RefreshToken,
     workspace_id: Option<WorkspaceId>,
 ) -> Result<Session> {
-    // By session before anything is asked of the database, and by person once it says who that is.
+    // The rate limit is per session before the first query, and per person once the query has found
+    // them.
     limits.take(Caller::Session(token.session_id))?;
     let share = limits.connection_at_entrance(Caller::Address(device.network())).await?;
     let mut tx = begin(db, "begin").await?;
@@ -114,7 +115,7 @@ pub(crate) async fn refresh(
     Ok(session)
 }
 
-/// Lets a session speak for another workspace of its account.
+/// Switches a session to another workspace of its account.
 pub(crate) async fn switch(
     db: &PgPool,
     session_id: SessionId,
@@ -127,7 +128,7 @@ pub(crate) async fn switch(
     speak_for(&mut db, token, user_id, Choice::Only(workspace_id)).await
 }
 
-/// The workspace that a session is to speak for.
+/// The workspace to which a session changes.
 #[derive(Debug, Clone, Copy)]
 enum Choice {
     Only(WorkspaceId),
@@ -140,14 +141,16 @@ enum Choice {
 pub(crate) enum Which {
     One(SessionId),
     All,
-    /// All but the so many that were used last.
+    /// All except this number of most recently used ones.
     BeyondNewest(i64),
 }
 
-/// Ends sessions of an account, and says which; those that have ended already stay so.
+/// Ends sessions of an account, and returns their ids. Sessions that have ended already do not
+/// change.
 ///
-/// Its streams learn of it in every workspace, so all their logs are locked, in one go, unless there
-/// is nothing to end. The caller holds a connection of one workspace's share for it.
+/// The account's event streams in every workspace receive the event, so all these logs are locked
+/// in one step, unless there is nothing to end. The caller holds a connection of one workspace's
+/// share.
 pub(crate) async fn revoke(
     db: &PgPool,
     log: &Log,
@@ -165,7 +168,7 @@ pub(crate) async fn revoke(
         if now == workspaces {
             break writer;
         }
-        // The account has joined or left one while the locks were waited for.
+        // The account has joined or left a workspace while this waited for the locks.
         workspaces = now;
     };
     let ending = living(writer.db(), user_id, which).await?;
@@ -185,7 +188,7 @@ pub(crate) async fn revoke(
     Ok(ending)
 }
 
-/// Those of an account's sessions that live, and are meant.
+/// Returns the selected sessions of an account that have not ended.
 async fn living(db: impl PgExecutor<'_>, user_id: UserId, which: Which) -> Result<Vec<SessionId>> {
     let (one, newest) = match which {
         Which::One(id) => (Some(id), 0),
@@ -211,8 +214,8 @@ async fn living(db: impl PgExecutor<'_>, user_id: UserId, which: Which) -> Resul
     Ok(ids)
 }
 
-/// Keeps an account from joining a workspace while its sessions end: that workspace would not hear
-/// of it. Whoever locks both takes the log's lock first.
+/// Locks the account, so that it cannot join a workspace while its sessions end: that workspace's
+/// log would miss the event. Callers that lock both lock the log first.
 pub(crate) async fn lock_account(db: &mut PgConnection, user_id: UserId) -> Result<()> {
     sqlx::query!("select id from users where id = $1 for no key update", user_id as _)
         .fetch_optional(db)
@@ -233,13 +236,13 @@ async fn workspaces_of(db: impl PgExecutor<'_>, user_id: UserId) -> Result<Vec<W
     Ok(workspaces)
 }
 
-/// The person, unless suspended.
+/// Returns the person, or an error if they are not active.
 pub(crate) fn active(user: User) -> Result<User> {
     if user.status == UserStatus::Active { Ok(user) } else { Err(AppError::Suspended) }
 }
 
-/// Lets a session speak for a workspace in which its account is active, and gives it this generation,
-/// unless that is 0.
+/// Switches a session to a workspace in which its account is active, and raises its generation to
+/// that of the token. With generation 0, its refresh token stays as it is.
 async fn speak_for(
     db: &mut PgConnection,
     token: RefreshToken,
@@ -275,7 +278,7 @@ async fn speak_for(
     .await?;
     match (row, only) {
         (Some(row), _) => Ok(Session { token, user: row.user, workspace: row.workspace }),
-        // Not a member of it, if not suspended.
+        // The account is not a member of it, or is suspended there.
         (None, Some(id)) => {
             Err(user::find(db, id, user_id).await.err().unwrap_or(AppError::Suspended))
         }
@@ -283,7 +286,7 @@ async fn speak_for(
     }
 }
 
-/// The person, and their workspace, that a refresh token's session speaks for, unless it has ended.
+/// Finds the workspace and the person of a refresh token's session, unless it has been revoked.
 pub(crate) async fn speaker(
     db: &PgPool,
     token: RefreshToken,

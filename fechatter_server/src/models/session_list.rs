@@ -1,4 +1,4 @@
-//! An account's sessions as it sees them, and the end of one of them.
+//! The list of an account's sessions, and the end of one of them.
 
 use fechatter_core::log::Log;
 use fechatter_core::{SessionId, Timestamp};
@@ -15,17 +15,17 @@ use crate::models::session::{self, Which};
 pub(crate) struct SessionEntry {
     id: SessionId,
     created_at: Timestamp,
-    /// When it was last refreshed: a device in use does so every 15 minutes.
+    /// The time of the last refresh. A device in use refreshes every 15 minutes.
     last_used_at: Timestamp,
-    /// When it ends unless it is refreshed before, and in any case 30 days after it began.
+    /// The time when it ends without a refresh; at most 30 days after it began.
     expires_at: Timestamp,
     user_agent: Option<String>,
     ip: Option<String>,
-    /// Whether it is the one that asks.
+    /// True for the session of the caller.
     current: bool,
 }
 
-/// The sessions of the caller's account that have not ended, last used first.
+/// Lists the sessions of the caller's account that have not ended, last used first.
 pub(crate) async fn list(db: &PgPool, caller: &CurrentUser) -> Result<Vec<SessionEntry>> {
     let sessions = sqlx::query_as!(
         SessionEntry,
@@ -47,7 +47,7 @@ pub(crate) async fn list(db: &PgPool, caller: &CurrentUser) -> Result<Vec<Sessio
     Ok(sessions)
 }
 
-/// Ends one of the caller's sessions, on whatever device: its streams and tokens end with it.
+/// Ends one of the caller's sessions, on any device, with its streams and tokens.
 pub(crate) async fn end(db: &PgPool, log: &Log, caller: &CurrentUser, id: SessionId) -> Result<()> {
     let ended = session::revoke(db, log, caller.id, Which::One(id)).await?;
     if ended.is_empty() { Err(AppError::NotFound) } else { Ok(()) }

@@ -37,7 +37,7 @@ pub(crate) struct ChatSidebar {
     muted_until: Option<Timestamp>,
     pinned_at: Option<Timestamp>,
     archived_at: Option<Timestamp>,
-    /// When the last message was sent, else when the chat was created.
+    /// The time of the last message, or of the chat's creation if it has no message.
     updated_at: Timestamp,
 }
 
@@ -55,7 +55,7 @@ struct LastMessage {
     deleted_at: Option<Timestamp>,
 }
 
-/// What a person wants to be told of.
+/// The events that a person wants notifications for.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum NotifyLevel {
@@ -63,19 +63,18 @@ enum NotifyLevel {
     All,
 }
 
-/// The caller's chats, latest activity first; only one of them, or only those that are archived or
-/// are not, if so asked.
+/// Lists the caller's chats, latest activity first. `only` selects a single chat; `archived`
+/// selects the archived chats (true) or the others (false).
 pub(crate) async fn list(
     db: impl PgExecutor<'_>,
     user: &CurrentUser,
     only: Option<ChatId>,
     archived: Option<bool>,
 ) -> Result<Vec<ChatSidebar>> {
-    // Unread messages are counted only where there are newer ones than the last read, and in their
-    // order: without it PostgreSQL looks for the first hundred in the whole table where one chat has
-    // most of all messages. The
-    // optional conditions are `coalesce`: of `$3 is null or …` PostgreSQL believes that it hardly
-    // ever holds, and then tries all chats there are for a membership.
+    // Unread messages are counted only if there are messages after the last read one, and in the
+    // order of seqs: without the order, PostgreSQL scans the whole table for the first hundred if
+    // one chat has most of all messages. The optional conditions use `coalesce`, because PostgreSQL
+    // estimates that `$3 is null or …` is rarely true, and then tests all chats for a membership.
     let rows = sqlx::query!(
         r#"select c.id, c.name, c.chat_type, c.owner_id, c.member_count, c.archived_at,
                   c.created_at, mark.seq as "last_read_seq!: Seq",

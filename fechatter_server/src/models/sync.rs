@@ -1,4 +1,4 @@
-//! All that a client needs to begin with, as of one moment.
+//! The data that a client needs at its start, as of one moment.
 
 use fechatter_core::Timestamp;
 use fechatter_core::clock::Clock;
@@ -19,20 +19,20 @@ use crate::models::workspace_lookup;
 /// The caller's view of their workspace at one position of its log.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Sync {
-    /// Where `GET /events` goes on from: what came later, and nothing else, is still to come.
+    /// The cursor for `GET /events`, which continues exactly after this state.
     #[schema(value_type = String)]
     cursor: Cursor,
     server_time: Timestamp,
     me: User,
     workspace: Workspace,
     chats: Vec<ChatSidebar>,
-    /// Everybody in the workspace, by id.
+    /// All people of the workspace, by id.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     users: Option<Vec<User>>,
 }
 
-/// Reads everything in one snapshot, so that state and cursor belong together.
+/// Reads everything in one snapshot, so that state and cursor match.
 pub(crate) async fn read(
     db: &PgPool,
     caller: &CurrentUser,

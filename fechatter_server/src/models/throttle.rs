@@ -1,6 +1,6 @@
-//! How often somebody may try to get in. The counters live in the database, so that all servers
-//! count together. Nobody waits for the disk on their account: a crash may forget what was counted in
-//! its last second.
+//! Limits on attempts to sign in and to sign up. The counters are in the database, so that all
+//! servers share them. Counting does not wait for the disk, so a crash may lose the counts of the
+//! last second.
 
 use std::iter;
 use std::time::Duration;
@@ -17,16 +17,16 @@ use crate::services::device_token::DeviceId;
 /// Buckets of attempts to sign in or up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Attempts<'a> {
-    /// Of everybody at a client's address, and of its IPv6 site.
+    /// All attempts from a client's address, and from its IPv6 site.
     At(&'a Device),
-    /// Of all strangers.
+    /// All attempts of strangers.
     Anywhere,
-    /// Of a device that has signed in to the account before.
+    /// The attempts of a device that has signed in to the account before.
     Of(DeviceId),
 }
 
 impl Attempts<'_> {
-    /// The buckets in the order in which they are counted, and what each allows in a minute.
+    /// Returns the buckets in the order of counting, and the limit per minute of each.
     fn buckets(self, limits: &AccountsConfig) -> (Vec<String>, Vec<i32>) {
         let buckets = match self {
             Self::At(device) => {
@@ -45,14 +45,15 @@ impl Attempts<'_> {
 /// A bucket of wrong passwords.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Guesses<'a> {
-    /// Those of strangers at the account of this e-mail address, whether there is one or not.
+    /// Those of strangers at the account of this e-mail address, which need not exist.
     At(&'a str),
     /// Those of a device that has signed in to the account before.
     Of(DeviceId),
 }
 
 impl Guesses<'_> {
-    /// No e-mail address has a space.
+    /// Returns the bucket's name. A device's name has a space, so that it cannot equal an e-mail
+    /// address.
     fn bucket(self) -> String {
         match self {
             Self::At(email_key) => email_key.to_owned(),
@@ -61,8 +62,8 @@ impl Guesses<'_> {
     }
 }
 
-/// Counts an attempt to sign up, as long as it is within the configured number a minute of each kind, in
-/// this order. In a transaction of its own, whose commit waits for nothing.
+/// Counts an attempt to sign up, unless it exceeds one of the limits per minute, which are checked
+/// in this order. It uses its own transaction, whose commit does not wait for the disk.
 pub(crate) async fn count_attempt(
     db: impl PgExecutor<'_>,
     limits: &AccountsConfig,
@@ -80,8 +81,8 @@ pub(crate) async fn count_attempt(
     wait.map_or(Ok(()), |seconds| Err(rate_limited(seconds)))
 }
 
-/// Counts a wrong password before the password is looked at; refuses while the delay of earlier ones
-/// runs. In a transaction of its own, whose commit waits for nothing.
+/// Counts a wrong password before the password is checked. Refuses while the delay after earlier
+/// failures runs. It uses its own transaction, whose commit does not wait for the disk.
 pub(crate) async fn count_failure(
     db: impl PgExecutor<'_>,
     limits: &AccountsConfig,
@@ -104,19 +105,19 @@ pub(crate) async fn forget_failures(
     Ok(())
 }
 
-/// All that an attempt to sign in counts as.
+/// The counters of an attempt to sign in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SignInAttempt<'a> {
-    /// Of the client.
+    /// The attempts of the client.
     pub(crate) own: Attempts<'a>,
     pub(crate) guesses: Guesses<'a>,
-    /// True if it counts among [`Attempts::Anywhere`], too.
+    /// True if it also counts in [`Attempts::Anywhere`].
     pub(crate) is_strange: bool,
 }
 
 impl SignInAttempt<'_> {
-    /// Counts it, unless something refuses it; finds the account of this e-mail address. In a
-    /// transaction of its own, whose commit waits for nothing.
+    /// Counts the attempt, unless a limit refuses it, and finds the account of this e-mail address.
+    /// It uses its own transaction, whose commit does not wait for the disk.
     pub(crate) async fn count(
         self,
         db: impl PgExecutor<'_>,
@@ -145,7 +146,7 @@ impl SignInAttempt<'_> {
         Ok(account.map(|(id, password_hash)| Credentials { id, password_hash }))
     }
 
-    /// Takes it out of the counts, because it has succeeded, and forgets the failures before it.
+    /// Takes a successful attempt out of the counts, and forgets the failures before it.
     pub(crate) async fn uncount(
         self,
         db: impl PgExecutor<'_>,

@@ -9,7 +9,7 @@ use crate::error::{AppError, Result};
 use crate::utils::key::search_key;
 use crate::utils::page;
 
-/// One person of a workspace; one who has left it is not found.
+/// Finds one person of a workspace; a person who has left it is not found.
 pub(crate) async fn find(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,
@@ -19,7 +19,7 @@ pub(crate) async fn find(
     if user.status == UserStatus::Left { Err(AppError::NotFound) } else { Ok(user) }
 }
 
-/// One person who is in a workspace, or ever was.
+/// Finds one person who is in a workspace or has left it.
 pub(crate) async fn find_ever(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,
@@ -35,7 +35,7 @@ pub(crate) async fn find_ever(
     user.ok_or(AppError::NotFound)
 }
 
-/// Which people, as in the query string of `GET /api/users`.
+/// The filter in the query string of `GET /api/users`.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Filter {
     q: Option<String>,
@@ -46,9 +46,9 @@ pub(crate) struct Filter {
     limit: Option<String>,
 }
 
-/// The people of a workspace by id, and where the next page begins. With neither cursor nor limit
-/// all of them, as clients of the earlier Fechatter expect. Those who have left are among them only where they
-/// are asked for by id.
+/// Lists the people of a workspace by id, with the cursor of the next page. Without cursor and
+/// limit it lists all of them, because clients of the earlier Fechatter expect it. People who have
+/// left are included only if they are requested by id.
 pub(crate) async fn list(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,

@@ -1,4 +1,4 @@
-//! Workspaces: who creates them, who gets in, what they are called.
+//! Workspaces: creation, joining and changes.
 
 use fechatter_core::config::{Config, WorkspaceCreation};
 use fechatter_core::db::begin;
@@ -22,7 +22,7 @@ use crate::utils::text::WorkspaceName;
 /// The indexes that keep a workspace's name unique, by each of its unique keys.
 const UNIQUE_NAME: [&str; 2] = ["workspaces_name_unique", "workspaces_name_skeleton"];
 
-/// A workspace as one of its people lists it.
+/// A workspace of an account, with the account's role in it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct WorkspaceWithRole {
     #[serde(flatten)]
@@ -30,7 +30,7 @@ pub(crate) struct WorkspaceWithRole {
     role: Role,
 }
 
-/// What its owner or an admin may change.
+/// The changes that a workspace's owner or admin may make.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WorkspaceChanges {
@@ -41,7 +41,7 @@ pub(crate) struct WorkspaceChanges {
     join_policy: Option<JoinPolicy>,
 }
 
-/// How an account asks for a workspace that exists.
+/// A request to join an existing workspace: by invite code or by name.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JoinRequest {
@@ -50,7 +50,8 @@ pub(crate) struct JoinRequest {
     name: Option<WorkspaceName>,
 }
 
-/// The workspace with this name. If the two keys lead to two workspaces, the one of `name_unique` is taken.
+/// Finds the workspace with this name. If the two keys match two workspaces, returns the one that
+/// matches by `name_unique`.
 pub(crate) async fn find_by_name(
     db: impl PgExecutor<'_>,
     name: &WorkspaceName,
@@ -70,7 +71,7 @@ pub(crate) async fn find_by_name(
     Ok(id)
 }
 
-/// The workspaces in which an account is active. One that has suspended it tells it nothing any more.
+/// Lists the workspaces in which an account is active, so not those that have suspended it.
 pub(crate) async fn list(db: &PgPool, user_id: UserId) -> Result<Vec<WorkspaceWithRole>> {
     let workspaces = sqlx::query_as!(
         WorkspaceWithRole,
@@ -87,7 +88,7 @@ pub(crate) async fn list(db: &PgPool, user_id: UserId) -> Result<Vec<WorkspaceWi
     Ok(workspaces)
 }
 
-/// Creates a workspace and its log with its owner in it; none if the name is taken.
+/// Creates a workspace with its log and its owner. Returns none if the name is taken.
 pub(crate) async fn create(
     writer: &mut LogWriter,
     config: &Config,
@@ -114,9 +115,9 @@ pub(crate) async fn create(
     add_person(writer, id, (owner_id, fullname), Role::Owner).await.map(Some)
 }
 
-/// Refuses where an account owns as many workspaces as one person may.
+/// Refuses if an account owns the maximum number of workspaces.
 async fn check_owned(db: &mut PgConnection, user_id: UserId, most: i64) -> Result<()> {
-    // Those who create at the same time come one after the other.
+    // The lock makes concurrent requests of one account wait for each other.
     session::lock_account(&mut *db, user_id).await?;
     let owned = sqlx::query_scalar!(
         r#"select count(*) as "owned!"
@@ -129,7 +130,7 @@ async fn check_owned(db: &mut PgConnection, user_id: UserId, most: i64) -> Resul
     if owned < most { Ok(()) } else { Err(AppError::LimitReached("workspaces")) }
 }
 
-/// Creates a workspace for an account that has one already.
+/// Creates a workspace for an account that already has one.
 pub(crate) async fn create_another(
     log: &Log,
     config: &Config,
@@ -147,8 +148,8 @@ pub(crate) async fn create_another(
     Ok(workspace)
 }
 
-/// Lets an account into a workspace by invite or, where it is open, by name. The flag says whether
-/// it was not in it before.
+/// Adds an account to a workspace by invite or, if the workspace is open, by name. The flag is true
+/// if the account was not in the workspace before.
 pub(crate) async fn join(
     log: &Log,
     caller: &CurrentUser,
@@ -182,7 +183,8 @@ async fn find_target(db: &PgPool, request: &JoinRequest) -> Result<(WorkspaceId,
             let id = invite::workspace_of(db, &digest).await?;
             Ok((id.ok_or(AppError::InviteInvalid)?, JoinBy::Invite(digest)))
         }
-        // The same error for an unknown name: outsiders do not learn which names exist.
+        // An unknown name gets the same error as a closed workspace, so that outsiders cannot learn
+        // which names exist.
         (None, Some(name)) => {
             let id = find_by_name(db, name).await?;
             Ok((id.ok_or(AppError::InviteRequired)?, JoinBy::Name))
@@ -191,8 +193,8 @@ async fn find_target(db: &PgPool, request: &JoinRequest) -> Result<(WorkspaceId,
     }
 }
 
-/// Returns true if an account is in a workspace; refuses one that is suspended there, or has not finished leaving
-/// it.
+/// Returns true if an account is in a workspace. Refuses an account that is suspended there, or
+/// whose departure is unfinished.
 pub(crate) async fn is_in(db: &mut PgConnection, id: WorkspaceId, user_id: UserId) -> Result<bool> {
     match user::find(&mut *db, id, user_id).await {
         Ok(user) => session::active(user).map(|_| true),
@@ -213,13 +215,14 @@ pub(crate) enum JoinBy {
     Invite(Vec<u8>),
 }
 
-/// The right to join a workspace: with a role, and the chats of an invite.
+/// The right to join a workspace: a role, and the invite with its chats.
 pub(crate) struct JoinGrant {
     role: Role,
     invite: Option<Redeemed>,
 }
 
-/// Checks that the person with this e-mail address may join, and uses the invite. The workspace's log is held.
+/// Checks that the person with this e-mail address may join, and uses the invite. The caller holds
+/// the lock of the workspace's log.
 pub(crate) async fn authorize(
     db: &mut PgConnection,
     id: WorkspaceId,
@@ -238,7 +241,8 @@ pub(crate) async fn authorize(
     }
 }
 
-/// The same without using the invite or locking the log, so that refused requests hold up nobody.
+/// Does the same without using the invite or locking the log, so that refused requests do not delay
+/// others.
 pub(crate) async fn check_join(
     db: &PgPool,
     id: WorkspaceId,
@@ -247,7 +251,7 @@ pub(crate) async fn check_join(
 ) -> Result<()> {
     let mut tx = begin(db, "begin").await?;
     authorize(&mut tx, id, join_by, email).await?;
-    // An invite is used when everything else is done.
+    // The rollback undoes the use of the invite, which is used only when all checks have passed.
     Ok(tx.rollback().await?)
 }
 
@@ -331,7 +335,7 @@ pub(crate) async fn update(
     Ok(workspace)
 }
 
-/// Refuses a name that another workspace has, before any log is locked for it.
+/// Refuses a name that another workspace has, before the log is locked.
 async fn refuse_taken(db: &PgPool, id: WorkspaceId, name: &WorkspaceName) -> Result<()> {
     let is_taken = sqlx::query_scalar!(
         r#"select exists (
@@ -348,13 +352,14 @@ async fn refuse_taken(db: &PgPool, id: WorkspaceId, name: &WorkspaceName) -> Res
     if is_taken { Err(AppError::WorkspaceTaken) } else { Ok(()) }
 }
 
-/// Refuses where nobody, or nobody any more, may create a workspace.
+/// Refuses if the policy does not allow creating a workspace, or no more of them.
 pub(crate) async fn check_creation(db: &mut PgConnection, policy: WorkspaceCreation) -> Result<()> {
     let allowed = match policy {
         WorkspaceCreation::Anyone => true,
         WorkspaceCreation::Nobody => false,
         WorkspaceCreation::FirstOnly => {
-            // One at a time, so that only one can be the first.
+            // The lock makes requests wait for each other, so that only one can create the first
+            // workspace.
             sqlx::query!("select pg_advisory_xact_lock(hashtext('the first workspace'))")
                 .fetch_one(&mut *db)
                 .await?;

@@ -1,4 +1,4 @@
-//! Roles and status in a workspace: who may change whose, and that somebody always owns it.
+//! Roles and status in a workspace. A workspace always keeps an active owner.
 
 use fechatter_core::event::Event;
 use fechatter_core::log::{Log, LogWriter};
@@ -13,7 +13,7 @@ use crate::models::current_user::CurrentUser;
 use crate::models::{user, workspace_lookup};
 use crate::utils::json::not_null;
 
-/// What an owner may change of anybody, and an admin of members.
+/// The changes that an owner may make to all people, and an admin to members.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UserChanges {
@@ -30,8 +30,8 @@ enum GivenStatus {
     Suspended,
 }
 
-/// Gives a person another role, at most the caller's own, or another status. Whoever is suspended
-/// keeps their memberships, and can do nothing from here on.
+/// Changes a person's role, to at most the caller's own, or their status. A suspended person keeps
+/// their memberships but can no longer act.
 pub(crate) async fn update(
     log: &Log,
     caller: CurrentUser,
@@ -71,7 +71,7 @@ pub(crate) async fn update(
     Ok(after)
 }
 
-/// The person before and after the change, if the caller may make it.
+/// Returns the person before and after the change, if the caller may make it.
 async fn change(
     db: &mut PgConnection,
     caller: &CurrentUser,
@@ -93,7 +93,8 @@ async fn change(
     Ok((before, after))
 }
 
-/// An owner has power over everybody, an admin over members.
+/// Refuses unless the caller has power over the person: owners have it over everybody, admins over
+/// members.
 pub(crate) fn require_power_over(caller: &CurrentUser, person: &User) -> Result<()> {
     match caller.role {
         Role::Owner => Ok(()),
@@ -106,7 +107,7 @@ fn is_active_owner(person: &User) -> bool {
     person.role == Role::Owner && person.status == UserStatus::Active
 }
 
-/// Refuses to let the last owner who can act go.
+/// Refuses if the person is the last active owner.
 pub(crate) async fn keep_an_owner_besides(db: &mut PgConnection, person: &User) -> Result<()> {
     if !is_active_owner(person) || another_owner(db, person).await?.is_some() {
         Ok(())
@@ -115,7 +116,7 @@ pub(crate) async fn keep_an_owner_besides(db: &mut PgConnection, person: &User) 
     }
 }
 
-/// Makes another owner the one whom the workspace names, if that was this person.
+/// Names another owner in the workspace, if it named this person.
 pub(crate) async fn pass_on_from(writer: &mut LogWriter, person: &User) -> Result<()> {
     let workspace_id: WorkspaceId = person.workspace_id;
     let named = workspace_lookup::find(writer.db(), workspace_id).await?;
@@ -135,7 +136,7 @@ pub(crate) async fn pass_on_from(writer: &mut LogWriter, person: &User) -> Resul
     Ok(())
 }
 
-/// The longest-standing of the other owners who can act.
+/// Finds the other active owner who joined first.
 async fn another_owner(db: &mut PgConnection, person: &User) -> Result<Option<UserId>> {
     let owner = sqlx::query_scalar!(
         "select user_id

@@ -1,15 +1,15 @@
-//! The one way in for messages and other small changes.
+//! Writes messages, and reactions once a route adds them, in batches: group commit.
 //!
-//! A disk can promise only so many commits a second, and one commit can hold many commands. So one
-//! task writes them all: while a batch is on its way to the disk, the next one gathers. Nothing waits
-//! for a batch to fill. The task has a thread of its own: among those
-//! of the requests, each of its steps would come after thousands of others in the very hour when much
-//! is to be written. A command that finds nothing in flight is written by the threads of the requests: a lone
-//! sender, who would else wait for two changes of thread, sends up to a fifth more.
+//! A disk can flush only a limited number of commits per second, but one commit can contain many
+//! commands. While one batch is being committed, newly arrived commands form the next batch; a
+//! batch is never delayed to fill it. The writer task runs on its own thread, because on the
+//! request runtime it would queue behind thousands of other tasks under load. When no batch is in
+//! flight, a command is written directly by a task on the request runtime. This saves two thread
+//! switches and gives a single sender up to 20 % more throughput.
 //!
-//! In reading order: `queue` lets commands in, and refuses more than memory is meant to hold;
-//! `waiting` says which of them make the next batch; `delivery` writes a batch and answers everybody
-//! in it; `connections` hold the database's connections.
+//! In reading order: `queue` admits commands within limits; `waiting` chooses those of the next
+//! batch; `delivery` writes a batch and answers its callers; `connections` keeps the database
+//! connections.
 
 mod connections;
 mod delivery;
@@ -48,17 +48,18 @@ use crate::models::message::{self, Outgoing, Sent};
 use crate::models::reaction::NewReaction;
 use crate::models::write_batch::{Command, Locking, Outcome};
 
-/// How long its caller waits for what became of it: a little less than a request may take.
+/// The total time that a caller waits for the outcome of a command: slightly less than the request
+/// timeout (10 s).
 const UNTIL_ANSWER: Duration = Duration::from_millis(9_800);
 
-/// For how long the writer may write nothing although something waits.
+/// The longest time without a written batch while commands wait. Beyond it the writer is unhealthy.
 const STALLED: Duration = Duration::from_secs(10);
 
-/// Resolves when everything that was handed in has been answered, after the last clone of the writer
-/// is gone; breaks off if the task has failed.
+/// Resolves when all commands have been answered, after the last clone of the writer is dropped.
+/// Resolves to an error if the task has failed.
 pub(crate) type Ended = oneshot::Receiver<()>;
 
-/// Writes small changes; clones share one task, which ends with the last of them.
+/// Writes small changes. Clones share one task, which ends after the last clone is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct BatchWriter {
     queue: Arc<Queue>,
@@ -69,11 +70,12 @@ pub(crate) struct BatchWriter {
 /// Resolves to the command if another writer holds its log.
 type Unwritten = Pin<Box<dyn Future<Output = Vec<Item>> + Send>>;
 
-/// Writes a command that finds nothing in flight, on the threads of the requests.
+/// Writes a command on the request runtime if no batch is in flight.
 #[derive(Clone)]
 struct DirectPath {
     in_flight: Arc<Semaphore>,
-    /// True if the task's last batch had several commands: the next one will, too, if nobody hurries ahead.
+    /// True if the last batch of the task had several commands. Direct writes are then disabled, so
+    /// that the next batch also groups several commands.
     is_busy: Arc<AtomicBool>,
     write: Arc<dyn Fn(Item) -> Unwritten + Send + Sync>,
 }
@@ -95,43 +97,44 @@ impl DirectPath {
                 held_up
             })
         };
-        // One batch at a time, besides the one that waits for a log.
+        // One batch at a time, besides the batch that waits for a log.
         let in_flight = Arc::new(Semaphore::new(1));
         Self { in_flight, is_busy: Arc::default(), write: Arc::new(write) }
     }
 
-    /// The permit to write a command now, if there is one.
+    /// Returns the permit to write a command now, if it is available.
     fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
         if self.is_busy.load(Ordering::Relaxed) {
             return None;
         }
-        // While the task waits for its turn, nobody else is given one.
+        // The semaphore is fair: while the task waits for the permit, no other caller gets it.
         Arc::clone(&self.in_flight).try_acquire_owned().ok()
     }
 }
 
-/// Watches a writer.
+/// Reports the health of a writer, without keeping it alive.
 #[derive(Debug, Clone)]
 pub(crate) struct Health(Weak<Queue>);
 
 impl Health {
-    /// Returns true if the task runs and writes the commands that wait.
+    /// Returns false if the task is gone, or if commands wait and no batch was written for 10 s.
     pub(crate) fn is_good(&self) -> bool {
         self.0.upgrade().is_none_or(|queue| queue.stalled() < STALLED)
     }
 }
 
 impl BatchWriter {
-    /// Starts the task, on its thread.
+    /// Starts the task, on its own thread.
     ///
     /// # Errors
-    /// When the system has no thread to give.
+    /// Fails if the system cannot start a thread.
     pub(crate) fn start(log: Log) -> io::Result<(Self, Ended)> {
         let [connections, of_requests] = [(); 2].map(|()| Connections::new(log.clone()));
         Self::start_with(log, connections, of_requests)
     }
 
-    /// The same with other ways to write a batch: those of the task, and those of the requests.
+    /// Does the same with other implementations of [`Write`]: one for the task, one for direct
+    /// writes.
     fn start_with(log: Log, write: impl Write, direct: impl Write) -> io::Result<(Self, Ended)> {
         let (sender, arrivals) = unbounded_channel();
         let pace = Pace::default();
@@ -141,7 +144,7 @@ impl BatchWriter {
         let for_task = direct.clone();
         let (ends, ended) = oneshot::channel();
         let (begins, begun) = mpsc::channel();
-        // A runtime can only be dropped outside of another one: it is made where it stays.
+        // A runtime must not be dropped inside another one, so it is created on its own thread.
         thread::Builder::new().name("batches".into()).spawn(move || {
             match runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
@@ -156,16 +159,17 @@ impl BatchWriter {
         Ok((Self { queue, log, direct }, ended))
     }
 
-    /// Tells whether commands are being written, without keeping the task from ending.
+    /// Returns a health check that does not keep the task from ending.
     pub(crate) fn health(&self) -> Health {
         Health(Arc::downgrade(&self.queue))
     }
 
-    /// Sends a message; answers when it is durable. A caller who goes away does not stop it.
+    /// Sends a message, and returns when it is durable. A caller that disconnects does not stop it.
     ///
     /// # Errors
-    /// When it is refused, or with [`AppError::Busy`] when there is no room for it or it would wait
-    /// more than 1 s, no batch within 2.5 s, or no answer within 9.8 s. In the last case it may have been sent.
+    /// Fails if the message is refused. Returns [`AppError::Busy`] if the queue is full or its
+    /// estimated waiting time exceeds 1 s, if no batch takes the message within 2.5 s, or if there
+    /// is no answer within 9.8 s. In the last case the message may have been sent.
     pub(crate) async fn send(&self, outgoing: Outgoing) -> Result<Sent> {
         let command = Arc::new(Command::Send(outgoing));
         let outcome = self.outcome(&command).await?;
@@ -192,11 +196,11 @@ impl BatchWriter {
         }
     }
 
-    /// Adds a reaction; answers how many people have added its emoji when that is durable. To add it
-    /// again changes nothing.
+    /// Adds a reaction. When it is durable, returns the number of people who have added its emoji.
+    /// Adding it again changes nothing.
     ///
     /// # Errors
-    /// As of [`send`](Self::send).
+    /// The same as for [`send`](Self::send).
     #[cfg_attr(not(test), expect(dead_code, reason = "no route adds a reaction yet"))]
     pub(crate) async fn add_reaction(&self, reaction: NewReaction) -> Result<i64> {
         match self.outcome(&Arc::new(Command::AddReaction(reaction))).await? {
@@ -228,7 +232,7 @@ impl BatchWriter {
         }
     }
 
-    /// Writes a command in a task of its own: a caller who goes away does not stop it.
+    /// Writes a command in a separate task, so that a caller that disconnects does not stop it.
     fn write_directly(&self, item: Item, permit: OwnedSemaphorePermit) {
         let (direct, queue) = (self.direct.clone(), Arc::clone(&self.queue));
         tokio::spawn(async move {
@@ -243,7 +247,7 @@ impl BatchWriter {
     }
 }
 
-/// The error of a command that came to nothing.
+/// Returns the error of a command that was not carried out.
 fn failure(outcome: Outcome) -> AppError {
     match outcome {
         Outcome::Refused(refusal) => refusal.into(),
@@ -256,7 +260,7 @@ fn mixed_up() -> AppError {
     sqlx::Error::Protocol("the outcome of another kind of command".into()).into()
 }
 
-/// Writes batch after batch, until nobody can hand in a command any more.
+/// Writes batches until all senders of commands are dropped and all commands are answered.
 async fn run(
     mut arrivals: UnboundedReceiver<Item>,
     write: impl Write,
@@ -264,10 +268,11 @@ async fn run(
     (pace, progress): (Pace, Progress),
 ) {
     let mut waiting = Waiting::default();
-    // Commands of one workspace, whose log others hold, wait for it here and keep nobody waiting.
+    // A separate batch with the commands of one workspace whose log is locked by another
+    // transaction. It waits for that lock without blocking the other workspaces.
     let mut patient: Option<JoinHandle<Vec<Item>>> = None;
     let mut closed = false;
-    // Kept for as long as there is something to write.
+    // The permit is kept until there is nothing left to write.
     let mut permit = None;
     loop {
         while let Ok(item) = arrivals.try_recv() {
@@ -313,7 +318,8 @@ async fn run(
     }
 }
 
-/// The commands that a patient batch could not carry out, once there is one and it has ended.
+/// Waits for the end of the patient batch, and returns the commands that it could not carry out.
+/// Never resolves if there is no such batch.
 async fn ended(patient: &mut Option<JoinHandle<Vec<Item>>>) -> Vec<Item> {
     match patient {
         Some(running) => {

@@ -1,4 +1,5 @@
-//! Bytes of requests that are being received, and of answers that clients have yet to take.
+//! Counts the bytes of requests that are being received, and of responses that clients have not
+//! read yet.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,7 +10,7 @@ use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::token::AuthUser;
 use fechatter_core::{UserId, WorkspaceId};
 
-/// Less than this is not counted: what connections may hold of it is bounded by their number.
+/// Smaller bodies are not counted, because the number of connections limits them.
 pub(crate) const SMALL: usize = 16 * 1024;
 
 /// A number of mebibytes.
@@ -22,7 +23,7 @@ impl MiB {
     }
 }
 
-/// How many bytes there are, and may be: in all, of one workspace, of one person. Clones share them.
+/// The bytes in flight and their limits: in total, per workspace and per person. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct BytesInFlight {
     in_all: usize,
@@ -57,7 +58,7 @@ impl BytesInFlight {
         Self { in_all, per_workspace, per_person, held: Arc::default() }
     }
 
-    /// Counts so many bytes, if they are within all three limits.
+    /// Counts this many bytes, if they are within all three limits.
     pub(crate) fn reserve(&self, user: &AuthUser, bytes: usize) -> Option<Counted> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = held.with(user, bytes, |in_all, workspace, person| {
@@ -66,7 +67,7 @@ impl BytesInFlight {
         fits.then(|| self.count(&mut held, user, bytes))
     }
 
-    /// Returns true if more bytes of this person fit.
+    /// Returns true if none of the three limits is reached for this person.
     pub(crate) fn has_room(&self, user: &AuthUser) -> bool {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.with(user, 0, |in_all, workspace, person| {
@@ -74,7 +75,7 @@ impl BytesInFlight {
         })
     }
 
-    /// Counts bytes that are there already, for as long as anybody holds them.
+    /// Counts existing bytes, even beyond the limits, until the last reference to them is dropped.
     pub(crate) fn hold(&self, user: &AuthUser, bytes: Bytes) -> Bytes {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let counted = self.count(&mut held, user, bytes.len());
@@ -102,7 +103,7 @@ impl AsRef<[u8]> for HeldBytes {
 }
 
 impl Held {
-    /// Asks about what would be held with so many bytes more.
+    /// Calls `ask` with the three totals as they would be with this many more bytes.
     fn with(
         &self,
         user: &AuthUser,

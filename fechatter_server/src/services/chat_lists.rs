@@ -1,9 +1,9 @@
-//! The lists of chats, kept as their callers got them for as long as nothing in them has changed.
+//! A cache of chat lists. An entry is valid as long as nothing in the list has changed.
 //!
-//! Whatever a list shows changes only with an event of its caller's audience. A kept list therefore
-//! has the log's position from before it was read, and is served while the log still has that event
-//! and has nothing for its caller above it. The log is asked each time: so the list is right on
-//! every server, after everybody's writes, and after a failover.
+//! The content of a list changes only with an event of its caller's audience. An entry therefore
+//! has the log's position from before it was read. It is served while the log still has the event
+//! at this position and has no later event for the caller. Every request queries the log, so the
+//! list is correct on every server, after the writes of all people, and after a failover.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum_extra::headers::ETag;
@@ -19,10 +19,10 @@ use crate::error::Result;
 use crate::models::current_user::CurrentUser;
 use crate::models::sidebar;
 
-/// What a kept list takes besides its JSON: keys, hashes, headers, the cache's own books.
+/// The estimated size of an entry besides its JSON: keys, hashes, headers, the cache's own data.
 const ENTRY_BYTES: usize = 512;
 
-/// All lists that this server keeps, in so many bytes.
+/// The cached lists of this server, limited by their total bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct ChatLists(Cache<Key, Kept>);
 
@@ -34,20 +34,20 @@ pub(crate) struct ChatList {
     pub(crate) etag: ETag,
 }
 
-/// A caller, and which of their chats they ask for.
+/// A caller, and the filter of their list by archived chats.
 type Key = (WorkspaceId, UserId, Option<bool>);
 
 #[derive(Debug, Clone)]
 struct Kept {
     list: ChatList,
-    /// Nothing up to here is missing in the list.
+    /// The list contains all changes up to this position.
     as_of: Cursor,
-    /// How many positions of the log may be looked at rather than reading the list again.
+    /// The maximum number of log positions to check; for more, reading the list again is cheaper.
     worth: i64,
 }
 
 impl ChatLists {
-    /// With 0 MiB none are kept.
+    /// Creates the cache. With 0 MiB it keeps no lists.
     pub(crate) fn new(mebibytes: u32) -> Self {
         let bytes = u64::from(mebibytes) * 1024 * 1024;
         let weigh = |_: &Key, kept: &Kept| {
@@ -56,7 +56,7 @@ impl ChatLists {
         Self(Cache::builder().max_capacity(bytes).weigher(weigh).build())
     }
 
-    /// The caller's list, and whether it was kept from before.
+    /// Returns the caller's list, with true if it came from the cache.
     pub(crate) async fn get(
         &self,
         db: &PgPool,
@@ -69,12 +69,13 @@ impl ChatLists {
         let (head, unchanged) = look(&mut *db, user, kept.as_ref()).await?;
         if let Some(kept) = kept.filter(|_| unchanged) {
             if kept.as_of != head {
-                // The next look begins here.
+                // The next check begins at the new head.
                 self.0.insert(key, Kept { as_of: head, ..kept.clone() });
             }
             return Ok((kept.list, true));
         }
-        // Read after the head: it may have in it what is above the head, and misses nothing below.
+        // The list is read after the head: it may contain later changes, but it misses no earlier
+        // ones.
         let chats = sidebar::list(&mut *db, user, None, archived).await?;
         let list = ChatList::new(&chats)?;
         let worth = worth(chats.len());
@@ -89,19 +90,20 @@ impl ChatList {
         let json = serde_json::to_vec(chats).map_err(|error| encode(error.into()))?;
         let hash = BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, &json));
         let etag = format!("\"{hash}\"").parse().map_err(|_| encode("no entity tag".into()))?;
-        // Without the vector's spare room.
+        // The boxed slice has no spare capacity.
         Ok(Self { json: json.into_boxed_slice().into(), etag })
     }
 }
 
-/// Looking at a position costs about a fifth of reading a chat of the list.
+/// Returns the number of positions whose check costs less than reading a list of so many chats: a
+/// position costs about a fifth of a chat.
 fn worth(chats: usize) -> i64 {
     i64::try_from(chats * 2 + 20).unwrap_or(i64::MAX)
 }
 
-/// The log's head, and whether a kept list is still right: the event that it was read at is there,
-/// so that it is the same log and has lost nothing above it, and nothing above it was for the
-/// caller.
+/// Returns the log's head, with true if the cached list is still valid: the log still has the event
+/// at the list's position, so that it is the same log and has lost no later event, and no later
+/// event is for the caller.
 async fn look(
     db: impl PgExecutor<'_>,
     user: &CurrentUser,

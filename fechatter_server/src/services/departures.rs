@@ -1,7 +1,7 @@
 //! Ends the memberships of people who have left their workspace, in small batches.
 //!
-//! The first commit of a departure has taken away all access; this only makes the chats agree with it. Several
-//! servers may do it at the same time, and go on with what another one has left.
+//! The first commit of a departure has taken away all access; this task only ends the memberships.
+//! Several servers may run it at the same time, and continue the departures of each other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use tracing::warn;
 use crate::error::Result;
 use crate::models::departure::{self, PAUSE};
 
-/// How soon to look for what another server, or an earlier run, has left.
+/// The interval of checks for departures that another server, or an earlier run, has not finished.
 const LOOK: Duration = Duration::from_secs(5);
-/// How soon to try a departure again that has failed.
+/// The delay before a retry of a departure that has failed.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Tells the task that somebody is leaving their workspace.
+/// Wakes the task when a person leaves their workspace.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Departures(Arc<Notify>);
 
@@ -29,7 +29,7 @@ impl Departures {
         self.0.notify_one();
     }
 
-    /// Goes on with all departures until the end of the server.
+    /// Continues all departures until the shutdown.
     pub(crate) async fn run(self, log: Log, shutdown: CancellationToken) {
         let departures = async {
             loop {
@@ -37,7 +37,7 @@ impl Departures {
                     warn!(%error, "departures could not be looked up; trying again");
                     LOOK
                 });
-                // A departure that begins in the meantime does not wait for the pause of others.
+                // A new departure begins at once, without the pause of the others.
                 let _ = timeout(wait, self.0.notified()).await;
             }
         };
@@ -48,11 +48,12 @@ impl Departures {
     }
 }
 
-/// Makes the next batch of each departure that is due; the answer is how long to wait before the next ones.
+/// Writes the next batch of each departure that is due. Returns the time to wait before the next
+/// call.
 async fn go_on(log: &Log) -> Result<Duration> {
     let unfinished = departure::unfinished(log.db()).await?;
     for departure in unfinished.iter().filter(|departure| departure.is_due) {
-        // A departure that fails must not keep the others.
+        // A departure that fails must not stop the others.
         if let Err(error) = departure::go_on(log, departure).await {
             warn!(%error, user_id = %departure.user_id, "a departure could not go on; trying again");
             departure::put_off(log.db(), departure, AGAIN).await?;

@@ -1,8 +1,8 @@
-//! Tokens of devices that have signed in to an account before. They open nothing: a sign-in that
-//! shows one is counted apart from those of strangers, so that these cannot keep the owner out.
+//! Tokens of devices that have signed in to an account before. They give no access: a sign-in with
+//! a token only has its own counters, so that strangers cannot lock the owner out.
 //!
 //! base64url(device id ‖ account id ‖ time of issue ‖ digest of the password's hash ‖ HMAC-SHA-256
-//! of it all). Nothing is stored: a changed password changes its hash, and so ends them all.
+//! of all of it). Nothing is stored: a new password has a new hash, which makes all tokens invalid.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{TimeDelta, Utc};
 use fechatter_core::UserId;
 
-/// Days that a device is known for after its last sign-in.
+/// The validity of a token in days, from the device's last sign-in.
 pub(crate) const DAYS: i64 = 180;
 const ID: usize = 16;
 const FINGERPRINT: usize = 8;
 const SAID: usize = ID + 8 + 8 + FINGERPRINT;
 
-/// Tells a device from others; the same for all its sign-ins to an account.
+/// The identity of a device; the same for all its sign-ins to an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct DeviceId([u8; ID]);
 
@@ -54,7 +54,7 @@ impl DeviceKey {
         Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())))
     }
 
-    /// A token for a device that has just signed in to this account, whose password has this hash.
+    /// Issues a token to a device that has just signed in to the account with this password hash.
     pub(crate) fn issue(&self, id: DeviceId, user_id: UserId, password_hash: &str) -> String {
         let fingerprint = self.fingerprint(password_hash);
         self.write(DeviceToken { id, user_id, issued_at: Utc::now().timestamp(), fingerprint })
@@ -71,7 +71,7 @@ impl DeviceKey {
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// A token of ours that is not older than 180 days.
+    /// Reads a token, if it is genuine and not older than 180 days.
     pub(crate) fn read(&self, text: &str) -> Option<DeviceToken> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
         let (said, tag) = bytes.split_at_checked(SAID)?;

@@ -1,5 +1,5 @@
-//! Limits of one person, one address and one workspace on this server: requests a second, database
-//! connections, bytes of requests and of answers.
+//! Limits per person, address and workspace on this server: requests per second, database
+//! connections, bytes of requests and of responses.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::error::{AppError, Result};
 use crate::services::bytes_in_flight::{BytesInFlight, MiB};
 use crate::services::device_token::DeviceId;
 
-/// People that a request may name for one unit of the caller's rate.
+/// The number of people in a request that cost one unit of the caller's rate.
 const NAMES_PER_UNIT: usize = 10;
-/// Bytes of an answer that cost one unit.
+/// The bytes of a response that cost one unit.
 const ANSWER_BYTES_PER_UNIT: usize = 64 * 1024;
-/// Bytes of a message that cost one unit: each of its readers receives them.
+/// The bytes of a message that cost one unit, because each of its readers receives them.
 const MESSAGE_BYTES_PER_UNIT: usize = 8 * 1024;
-/// How long a request waits for a database connection of its workspace's share.
+/// The longest time that a request waits for a database connection of its share.
 const UNTIL_CONNECTION: Duration = Duration::from_millis(2_500);
-/// Requests of one workspace that may wait so.
+/// The maximum number of waiting requests per workspace.
 const WAITING: usize = 1_000;
 
-/// All of these limits. Clones share them.
+/// All these limits. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestLimits {
     rates: Rates<Caller>,
@@ -65,7 +65,7 @@ impl RequestLimits {
     pub(crate) fn new(config: &Config) -> Self {
         let limits = &config.limits;
         let pool = config.database.max_connections;
-        // The rest is for what no request does: the doorbell, the purge, commits that go on.
+        // The rest is for work outside of requests: the doorbell, the purge, commits that continue.
         let in_all = pool - pool.div_ceil(10);
         let share = |percent: u32| (in_all * percent).div_ceil(100).clamp(1, in_all) as usize;
         Self {
@@ -94,17 +94,17 @@ impl RequestLimits {
         self.rates.take(caller, 1).map_err(AppError::RateLimited)
     }
 
-    /// Refuses a person whose bucket is in debt, after answers that cost more than it held.
+    /// Refuses a person whose bucket is in debt after expensive responses.
     pub(crate) fn check(&self, user_id: UserId) -> Result<()> {
         self.rates.take(Caller::Person(user_id), 0).map_err(AppError::RateLimited)
     }
 
-    /// Takes what a request costs besides itself that names so many people or chats.
+    /// Takes the additional cost of a request with this many people or chats.
     pub(crate) fn take_for_names(&self, user_id: UserId, count: usize) -> Result<()> {
         self.take_more(user_id, count / NAMES_PER_UNIT)
     }
 
-    /// Takes what a message of so many bytes costs besides its request.
+    /// Takes the additional cost of a message with this many bytes.
     pub(crate) fn take_for_message(&self, user_id: UserId, bytes: usize) -> Result<()> {
         self.take_more(user_id, bytes / MESSAGE_BYTES_PER_UNIT)
     }
@@ -114,14 +114,14 @@ impl RequestLimits {
         self.rates.take(Caller::Person(user_id), units).map_err(AppError::RateLimited)
     }
 
-    /// Takes what an answer of so many bytes costs besides its request, into debt if need be.
+    /// Takes the additional cost of a response with this many bytes, into debt if necessary.
     pub(crate) fn charge_for_answer(&self, user_id: UserId, bytes: usize) {
         let units = u32::try_from(bytes / ANSWER_BYTES_PER_UNIT).unwrap_or(u32::MAX);
         self.rates.charge(Caller::Person(user_id), units);
     }
 
-    /// Takes all that a bucket holds for a request on which the database has spent all the time that it
-    /// gives to one.
+    /// Empties the person's bucket if the database cancelled a statement of the request as too
+    /// slow.
     pub(crate) fn charge_if_too_slow(&self, user_id: UserId, error: &AppError) {
         if error.is_too_slow() {
             self.rates.charge(Caller::Person(user_id), u32::MAX);
@@ -131,7 +131,7 @@ impl RequestLimits {
     /// Waits for a database connection of the workspace's share, and of the caller's part of it.
     ///
     /// # Errors
-    /// [`AppError::Busy`] when there is none within 2.5 s.
+    /// Returns [`AppError::Busy`] if none is free within 2.5 s, or too many requests wait.
     pub(crate) async fn connection_in(
         &self,
         workspace_id: WorkspaceId,
@@ -140,11 +140,12 @@ impl RequestLimits {
         self.connection(Group::Workspace(workspace_id), caller).await
     }
 
-    /// Waits for a database connection of the share for sign-ups, sign-ins, sign-outs and refreshes.
-    /// It is not for what waits for a workspace's log: all of these would wait with it.
+    /// Waits for a database connection of the share for sign-ups, sign-ins, sign-outs and
+    /// refreshes. Do not hold it while waiting for a workspace's log, because that would block all
+    /// of these.
     ///
     /// # Errors
-    /// [`AppError::Busy`] when there is none within 2.5 s.
+    /// Returns [`AppError::Busy`] if none is free within 2.5 s, or too many requests wait.
     pub(crate) async fn connection_at_entrance(&self, caller: Caller) -> Result<ConnectionShare> {
         self.connection(Group::Entrance, caller).await
     }
@@ -156,7 +157,7 @@ impl RequestLimits {
         }
     }
 
-    /// Forgets full buckets now and then, until the end of the server.
+    /// Removes full buckets from time to time, until the shutdown.
     pub(crate) async fn forget_idle(self, shutdown: CancellationToken) {
         self.rates.forget_idle(shutdown).await;
     }

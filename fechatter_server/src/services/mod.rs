@@ -1,4 +1,4 @@
-//! What models need besides PostgreSQL.
+//! Services that the models need besides PostgreSQL.
 
 pub(crate) mod batch_writer;
 pub(crate) mod bytes_in_flight;

@@ -1,4 +1,4 @@
-//! Password hashes: Argon2id, off the async threads, a few at a time.
+//! Password hashes with Argon2id, on separate threads and a limited number at a time.
 
 mod threads;
 
@@ -17,35 +17,36 @@ use crate::error::{AppError, Result};
 use crate::services::limits::Caller;
 use crate::utils::text::Password;
 
-/// Callers that each worker may have at a time; more are refused.
+/// The maximum number of callers per worker at a time; more are refused.
 const CALLERS_PER_WORKER: usize = 24;
-/// How many of these may be strangers, or known devices: neither can keep the other out.
+/// The maximum number of strangers, or of known devices, among these, so that neither class can
+/// lock the other out.
 const CALLERS_PER_CLASS: usize = 18;
 
-/// Hashes that one caller, and all callers, may ask for each second, and at once, and still be taken for
-/// people who sign in now and then.
+/// The rate per second and the burst, for one caller and for all callers together, up to which
+/// hashes run on the occasional thread. Further hashes run on the low-priority threads.
 const OCCASIONAL_PER_CALLER: (u32, u32) = (1, 1);
 const OCCASIONAL_IN_ALL: (u32, u32) = (10, 10);
 
-/// Hashes and checks passwords, on threads of their own. Clones share them.
+/// Hashes and verifies passwords, on its own threads. Clones share them.
 ///
-/// The parameters are the least that OWASP recommends: Argon2id, 19 MiB, 2 passes, 1 lane.
+/// The parameters are the minimum that OWASP recommends: Argon2id, 19 MiB, 2 passes, 1 lane.
 #[derive(Debug, Clone)]
 pub(crate) struct Passwords {
     callers: Permits<Class, Caller>,
-    /// For people who sign in now and then: they do not wait behind a crowd.
+    /// For callers with few sign-ins, who do not wait behind the others.
     occasional: Threads,
-    /// For whoever comes more often than that.
+    /// For callers with more sign-ins than that.
     crowd: Threads,
     rate: Rates<Caller>,
     rate_in_all: Rates<()>,
-    /// Checked when there is no account, so that an unknown e-mail costs as much as a wrong
-    /// password.
+    /// The hash to verify if there is no account, so that an unknown e-mail address costs as much
+    /// as a wrong password.
     nobody: Arc<str>,
 }
 
-/// The right to have passwords hashed, one after the other. To be had before anything else is done
-/// for a caller: whoever comes in a flood is to cost next to nothing.
+/// The right to have passwords hashed, one after the other. A caller must get it before any other
+/// work is done for it, so that a flood of requests is rejected cheaply.
 #[derive(Debug)]
 pub(crate) struct HashPermit {
     passwords: Passwords,
@@ -55,11 +56,11 @@ pub(crate) struct HashPermit {
 }
 
 impl Passwords {
-    /// Starts a thread for those who sign in now and then, and for crowds one for each core but one, which
-    /// step back behind everybody who chats. They end with the last clone of this.
+    /// Starts one thread for occasional sign-ins, and low-priority threads for all others: one per
+    /// core but one, and at least one. The threads end after the last clone is dropped.
     ///
     /// # Errors
-    /// When the system has no randomness or no thread to give.
+    /// Fails if the system has no randomness or cannot start a thread.
     pub(crate) fn new(per_address: usize) -> anyhow::Result<Self> {
         let workers = available_parallelism().map_or(1, |cores| cores.get() - 1).max(1);
         let callers = Permits::new(Shares {
@@ -79,10 +80,10 @@ impl Passwords {
         Ok(Self { callers, occasional, crowd, rate, rate_in_all, nobody })
     }
 
-    /// A permit, if there are not too many callers already, from this address or in all.
+    /// Returns a permit, unless this caller, its class or all callers have too many of them.
     ///
     /// # Errors
-    /// [`AppError::Busy`].
+    /// Returns [`AppError::Busy`] if there are too many.
     pub(crate) fn permit(&self, caller: Caller) -> Result<HashPermit> {
         let class = match caller {
             Caller::Device(_) => Class::Known,
@@ -92,7 +93,7 @@ impl Passwords {
         Ok(HashPermit { passwords: self.clone(), class, caller, _place: place })
     }
 
-    /// Forgets callers who have not come for a while, until the end of the server.
+    /// Forgets callers that have been idle for a while, until the shutdown.
     pub(crate) fn forget_idle(
         &self,
         shutdown: CancellationToken,
@@ -100,17 +101,17 @@ impl Passwords {
         self.rate.clone().forget_idle(shutdown)
     }
 
-    /// The threads for this caller's next hash.
+    /// Returns the threads for this caller's next hash.
     fn threads(&self, caller: Caller) -> &Threads {
         if self.rate.take(caller, 1).is_err() {
-            // A caller who goes on like that stays one of the crowd.
+            // The charge keeps a caller that continues at this rate on the low-priority threads.
             self.rate.charge(caller, 1);
             return &self.crowd;
         }
         if self.rate_in_all.take((), 1).is_ok() { &self.occasional } else { &self.crowd }
     }
 
-    /// Whether a hash was made with weaker parameters than those of today.
+    /// Returns true if a hash was made with weaker parameters than the current ones.
     pub(crate) fn is_outdated(hash: &str) -> bool {
         let params = PasswordHash::new(hash).ok().and_then(|hash| Params::try_from(&hash).ok());
         params.is_none_or(|old| {
@@ -120,7 +121,7 @@ impl Passwords {
 }
 
 impl HashPermit {
-    /// The hash of a password, as a PHC string.
+    /// Hashes a password into a PHC string.
     pub(crate) async fn hash(&self, password: &Password) -> Result<String> {
         let password = password.clone();
         self.work(move |memory| {
@@ -131,7 +132,8 @@ impl HashPermit {
         .await
     }
 
-    /// Whether the password is the hash's. Without a hash it is not, after the same time.
+    /// Checks the password against the hash. Without a hash it returns false after the same amount
+    /// of work, to prevent timing attacks.
     pub(crate) async fn verify(&self, password: &Password, hash: Option<&str>) -> Result<bool> {
         let known = hash.is_some();
         let hash = hash.unwrap_or(&self.passwords.nobody).to_owned();
@@ -155,7 +157,7 @@ impl HashPermit {
 }
 
 impl Memory {
-    /// With an Argon2id of today's version.
+    /// Hashes with the current version of Argon2id.
     fn hash(
         &mut self,
         password: &[u8],
@@ -266,7 +268,7 @@ mod tests {
         passwords.permit(Caller::Device(DeviceId::random())).unwrap();
     }
 
-    /// Hashes for a caller while other work of the first does not end.
+    /// Hashes for one caller while other work of the first caller does not end.
     async fn hash_beside(blocking: &HashPermit, count: usize, permit: &HashPermit) {
         let (ends, blocked): (Vec<_>, Vec<_>) = (0..count)
             .map(|_| {

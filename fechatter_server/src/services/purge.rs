@@ -1,7 +1,8 @@
-//! Removes what nobody can see any more, in small batches and outside the log's lock: the messages
-//! of deleted chats, old events, counters without effect.
+//! Deletes data that is no longer visible, in small batches and outside the log's lock: messages of
+//! deleted chats, old events, expired counters.
 //!
-//! A deleted chat is gone for everybody at once; this only frees the space. Several servers may do
+//! A deleted chat is invisible at once; the purge only frees its space. Several servers may run it
+//! at the same time, and an interrupted batch is repeated.
 //! it at the same time, and a batch cut short is done again.
 
 use std::sync::Arc;
@@ -18,10 +19,10 @@ use crate::models::throttle;
 use crate::services::retention;
 
 const BATCH: i64 = 1_000;
-/// How soon to look for what another server, or an earlier run, has left.
+/// The interval of checks for chats that another server, or an earlier run, has not purged.
 const PAUSE: Duration = Duration::from_mins(1);
 
-/// Tells the purge that a chat was deleted.
+/// Wakes the purge when a chat is deleted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Purge(Arc<Notify>);
 
@@ -30,7 +31,7 @@ impl Purge {
         self.0.notify_one();
     }
 
-    /// Purges until the end of the server.
+    /// Purges until the shutdown.
     pub(crate) async fn run(
         self,
         db: PgPool,
@@ -46,7 +47,7 @@ impl Purge {
                 if let Err(error) = retention::prune(&db, days).await {
                     warn!(%error, "old events could not be removed; trying again");
                 }
-                // Woken or not: it is time to look.
+                // The next round begins after a wake-up or the pause.
                 let _ = tokio::time::timeout(PAUSE, self.0.notified()).await;
             }
         };
@@ -66,7 +67,7 @@ async fn purge(db: &PgPool) -> sqlx::Result<()> {
     .await?;
     for chat_id in chats {
         while delete_batch(db, chat_id).await? > 0 {
-            // Let everybody else at the disk between batches.
+            // The pause leaves the disk to others between batches.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         sqlx::query!("update chats set purged_at = clock_timestamp() where id = $1", chat_id as _)

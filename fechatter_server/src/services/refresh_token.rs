@@ -1,6 +1,7 @@
 //! Refresh tokens: base64url(session id ‖ generation ‖ HMAC-SHA-256 of both).
 //!
-//! No token is stored: the session's row knows its generation, and only we can make its token.
+//! No token is stored: the session's row has the generation, and only the holder of the key can
+//! make the token.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::services::device_token::DeviceKey;
 #[derive(Clone)]
 pub(crate) struct RefreshKey(Arc<hmac::Key>);
 
-/// What a genuine refresh token says.
+/// The content of a genuine refresh token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RefreshToken {
     pub(crate) session_id: SessionId,
@@ -28,8 +29,11 @@ pub(crate) struct RefreshToken {
 }
 
 impl RefreshKey {
+    /// Reads the key from base64.
+    ///
     /// # Errors
-    /// When the key is missing, a placeholder, shorter than 32 bytes, or does not look random.
+    /// Fails if the key is missing, is a placeholder, is shorter than 32 bytes, or does not look
+    /// random.
     pub(crate) fn new(key: Option<&SecretString>) -> anyhow::Result<Self> {
         const HELP: &str = "auth.refresh_key must be at least 32 random bytes in base64; \
                             `fechatter_server keygen` makes one";
@@ -39,7 +43,7 @@ impl RefreshKey {
         Ok(Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &key))))
     }
 
-    /// The key of device tokens that belongs to this one.
+    /// Derives the key of device tokens from this one.
     pub(crate) fn device_key(&self) -> DeviceKey {
         DeviceKey::new(&self.0)
     }

@@ -1,7 +1,7 @@
-//! Removes events from the beginnings of the logs once they are older than a client may be away.
+//! Deletes events from the beginnings of the logs when they are older than the retention time.
 //!
-//! In small batches and outside the logs' locks: senders append at the other end. The newest event
-//! of a log always stays, since the next position is counted from it.
+//! It works in small batches and outside the logs' locks, because senders append at the other end.
+//! The newest event of a log always stays, because the next position is counted from it.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use fechatter_core::db::begin;
 use fechatter_core::{Position, WorkspaceId, metrics};
 use sqlx::PgPool;
 
-/// Events that one transaction removes: few enough to be done within some milliseconds.
+/// The number of events that one transaction deletes: few enough for some milliseconds.
 const BATCH: i64 = 500;
-/// Lets everybody else at the disk between batches.
+/// The pause between batches, which leaves the disk to others.
 const BREATH: Duration = Duration::from_millis(20);
-/// Which of PostgreSQL's advisory locks guards the beginning of a workspace's log, with the
-/// workspace: any number.
+/// The class of the PostgreSQL advisory locks that guard the beginnings of logs; the second part of
+/// each lock is the workspace. The number is arbitrary.
 const BEGINNINGS: i32 = 0x6c6f_6773;
 
-/// Prunes all logs to events of the last so many days.
+/// Deletes the events of all logs that are older than this many days.
 pub(crate) async fn prune(db: &PgPool, days: i32) -> sqlx::Result<()> {
     let workspaces = sqlx::query_scalar!(
         r#"select l.workspace_id as "workspace_id: WorkspaceId"
@@ -45,12 +45,13 @@ pub(crate) async fn prune(db: &PgPool, days: i32) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Removes the oldest events, as many as a batch takes; says where the next ones begin if there may
-/// be more. There are none before `from`, but for removed ones that an old snapshot still keeps the
-/// database from cleaning up: they would have to be walked over again.
+/// Deletes the oldest events, at most one batch. Returns the position of the next ones if there may
+/// be more. `from` skips the events that were deleted before, because the database would have to
+/// scan them again while an old snapshot keeps them.
 ///
-/// Only ever from the beginning on: a gap would be a lost event. One server at a time for the same
-/// reason: another's batch could be rolled back behind ours.
+/// It deletes only from the beginning on, because a gap would be a lost event. Only one server does
+/// it at a time, because the batch of another one could be rolled back after a later batch was
+/// committed.
 async fn remove_oldest(
     db: &PgPool,
     workspace_id: WorkspaceId,

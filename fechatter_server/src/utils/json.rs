@@ -1,4 +1,4 @@
-//! JSON bodies: strict in form and in shape, with errors that name the field.
+//! JSON bodies: strict in syntax and in shape, with errors that name the field.
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
@@ -9,18 +9,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::AppError;
 
-/// JSON deeper than this is refused.
+/// The maximum depth of JSON; deeper JSON is refused.
 const MAX_DEPTH: usize = 64;
 
-/// A JSON object as the body, or a JSON answer.
+/// A JSON object as the body, or a JSON response.
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
-/// A JSON object as the body, or none at all.
+/// A JSON object as the body, or an empty body.
 #[derive(Debug)]
 pub(crate) struct MaybeJson<T>(pub(crate) Option<T>);
 
-/// A JSON array as the body, or none at all.
+/// A JSON array as the body, or an empty body.
 #[derive(Debug)]
 pub(crate) struct MaybeList<T>(pub(crate) Option<Vec<T>>);
 
@@ -57,7 +57,7 @@ impl<T: Serialize> axum::response::IntoResponse for Json<T> {
     }
 }
 
-/// For a field that may be absent but not null: in a PATCH, null means "clear".
+/// Deserializes a field that may be absent but not null, because null in a PATCH means "clear".
 pub(crate) fn not_null<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -91,11 +91,12 @@ async fn json_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes,
         StatusCode::PAYLOAD_TOO_LARGE => AppError::TooLarge("the body is too large"),
         _ => AppError::invalid("body", "cannot be read"),
     })?;
-    // Where there is no body, there is nothing of the wrong type.
+    // An empty body needs no content type.
     if is_json || bytes.is_empty() { Ok(bytes) } else { Err(AppError::UnsupportedMediaType) }
 }
 
-/// Parses a body that opens with this bracket: serde would take an array for an object's values.
+/// Parses a body that must open with this bracket, because serde also accepts an array for a
+/// struct.
 fn parse<T: DeserializeOwned>(bytes: &[u8], opening: u8) -> Result<T, AppError> {
     if depth(bytes) > MAX_DEPTH {
         return Err(AppError::MalformedJson("nested too deeply"));
@@ -110,7 +111,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], opening: u8) -> Result<T, AppError> 
     let shaped = serde_path_to_error::deserialize(&mut deserializer);
     match (shaped, deserializer.end()) {
         (Ok(value), Ok(())) => Ok(value),
-        // A body that is no JSON at all is that first, even where its shape was found wrong.
+        // Invalid JSON is reported as such, even if its shape was found wrong first.
         (Err(error), _) if serde_json::from_slice::<serde_json::Value>(bytes).is_ok() => {
             let path = error.path().to_string();
             let issue = error.into_inner().to_string();
@@ -121,7 +122,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], opening: u8) -> Result<T, AppError> 
     }
 }
 
-/// How deep arrays and objects nest, without parsing.
+/// Returns the nesting depth of arrays and objects, without parsing.
 fn depth(bytes: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut in_string, mut escaped) = (false, false);

@@ -1,4 +1,4 @@
-//! Keys of texts: what two spellings have in common if they count as the same.
+//! Keys of texts: two spellings count as the same if their keys are equal.
 //!
 //! The properties of characters come from `icu_properties`, the prototypes of look-alikes from
 //! `unicode-security` (UTS 39).
@@ -33,18 +33,20 @@ const MAX_UNIQUE_KEY: usize = 1024;
 pub(crate) fn key(text: &str) -> String {
     let visible = text.chars().filter(|c| !is_invisible(*c));
     let lower = visible.nfc().collect::<String>().to_lowercase();
-    // Lower case depends on a sigma's place in its word; parts of names are looked for, too.
+    // The lower case of sigma depends on its place in the word, but a search may be for a part of a
+    // word.
     lower.replace('ς', "σ").nfc().filter(|c| !is_invisible(*c)).collect()
 }
 
-/// The key of names that are unique: of [`key`], also without compatibility forms, with each run of
-/// white space as one space, and with the ASCII look-alike of other characters. ASCII characters
-/// stay as they are, so that `modem` and `modern` are two names.
+/// The key of unique names. In addition to [`key`], it replaces compatibility forms, each run of
+/// white space by one space, and other characters by their ASCII look-alike. ASCII characters stay
+/// as they are, so that `modem` and `modern` are two names.
 ///
-/// A function of [`key`]: equal keys have equal unique keys.
+/// It depends only on [`key`]: equal keys have equal unique keys.
 pub(crate) fn unique_key(text: &str) -> String {
     let mut key = key(text);
-    // What a pass makes may be folded further by the next one. The number is far above any need.
+    // The result of a pass may change in the next pass. The limit is far above the necessary
+    // number.
     for _ in 0..8 {
         let folded = fold(&key);
         if folded == key {
@@ -55,17 +57,17 @@ pub(crate) fn unique_key(text: &str) -> String {
     if key.len() <= MAX_UNIQUE_KEY {
         return key;
     }
-    // In hexadecimal digits, which are their own unique key.
+    // The digest is in hexadecimal digits, which are their own unique key.
     let digest = digest(&SHA256, key.as_bytes());
     digest.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hexadecimal).collect()
 }
 
-/// The key of how a name looks as it is written: each character outside ASCII is what it looks like before
-/// its case is folded, and blank glyphs are the gaps that they leave. U+039D is `n` here, and `v` in
-/// [`unique_key`], as its small letter is.
+/// The key of a name's appearance as it is written: each character outside ASCII is replaced by its
+/// look-alike before case folding, and blank glyphs by spaces. U+039D is `n` here, but `v` in
+/// [`unique_key`], like its small letter.
 pub(crate) fn skeleton_key(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || is_gap(c)).map(|word| {
-        // One prototype stands for I and l: among capitals alone, people read it as I.
+        // I and l have one prototype. In a word of capital letters, it counts as I.
         let is_capitals = !word.chars().any(char::is_lowercase);
         let visible = word.nfd().filter(|c| !is_invisible(*c));
         visible.map(|c| look_of(c, is_capitals)).collect::<String>()
@@ -73,14 +75,14 @@ pub(crate) fn skeleton_key(text: &str) -> String {
     unique_key(&words.collect::<Vec<_>>().join(" "))
 }
 
-/// The prototype of a character in its own case, without its compatibility form.
+/// Returns the prototype of a character in its own case, without its compatibility form.
 fn look_of(c: char, is_among_capitals: bool) -> String {
     if c.is_ascii() {
         return c.into();
     }
     match prototype(c) {
         look if look == "l" && is_among_capitals && c.is_uppercase() => "i".to_owned(),
-        // A character that looks like nothing but itself may be a form of one that does not.
+        // A character that is its own prototype may decompose into characters with another one.
         look if look.chars().eq([c]) => {
             let text = c.to_string();
             text.nfkd().map(prototype).collect()
@@ -89,7 +91,7 @@ fn look_of(c: char, is_among_capitals: bool) -> String {
     }
 }
 
-/// The key of what is looked for in names, unless that is nothing.
+/// Returns the key of a search text, or none if the key is empty.
 pub(crate) fn search_key(q: Option<&str>) -> Result<Option<String>, AppError> {
     match q {
         Some(q) if q.contains('\0') => Err(AppError::invalid("q", "must not contain NUL")),
@@ -97,11 +99,12 @@ pub(crate) fn search_key(q: Option<&str>) -> Result<Option<String>, AppError> {
     }
 }
 
-/// Whether a character leaves no trace on a screen, as white space leaves a gap: format characters,
-/// other default ignorables such as fillers and variation selectors, and blank glyphs.
+/// Returns true if a character is invisible, apart from white space: format characters, other
+/// default ignorables such as fillers and variation selectors, noncharacters, and blank glyphs.
 pub(crate) fn is_invisible(c: char) -> bool {
     let is_format = CodePointMapData::<GeneralCategory>::new().get(c) == GeneralCategory::Format
-            // Signs that enclose or underline the digits after them, of the same category.
+            // Signs of the same category that enclose or underline the digits after them are
+            // visible.
             && !CodePointSetData::new::<PrependedConcatenationMark>().contains(c);
     is_format
         || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
@@ -109,7 +112,7 @@ pub(crate) fn is_invisible(c: char) -> bool {
         || BLANK.contains(&c)
 }
 
-/// Returns true if an invisible character takes up room as white space does: blank glyphs do, and
+/// Returns true if an invisible character takes up space as white space does: blank glyphs, and
 /// fillers, which are letters.
 fn is_gap(c: char) -> bool {
     let is_letter =
@@ -118,13 +121,13 @@ fn is_gap(c: char) -> bool {
     is_filler || BLANK.contains(&c)
 }
 
-/// Whether a character ends a line or a paragraph, as some control characters do.
+/// Returns true if a character is a line or paragraph separator.
 pub(crate) fn is_separator(c: char) -> bool {
     let category = CodePointMapData::<GeneralCategory>::new().get(c);
     matches!(category, GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator)
 }
 
-/// Whether there is nothing to see.
+/// Returns true if the text has no visible character.
 pub(crate) fn is_blank(text: &str) -> bool {
     text.chars().all(|c| c.is_whitespace() || is_invisible(c))
 }
@@ -135,12 +138,12 @@ fn hexadecimal(digit: u8) -> char {
 
 /// One pass of [`unique_key`] over a key.
 fn fold(text: &str) -> String {
-    // Compatibility forms have no case of their own: it shows in what they decompose into.
+    // Compatibility forms have no case of their own; only their decompositions do.
     let compatible = key(&text.nfkc().collect::<String>());
     let mut folded = String::new();
     for c in compatible.nfkd() {
         if c == '\u{307}' && folded.ends_with(['i', 'j']) {
-            // They have their dot already.
+            // These letters have a dot already.
         } else if c.is_ascii() {
             folded.push(c);
         } else {
@@ -151,9 +154,11 @@ fn fold(text: &str) -> String {
     key(&words.join(" "))
 }
 
-/// The prototype by UTS 39, in which what stands for an ASCII character is that character again.
+/// Returns the prototype by UTS 39, in which each prototype of an ASCII character is replaced by
+/// that character.
 fn prototype(c: char) -> String {
-    /// ASCII characters whose prototype is none: `m`, of which UTS 39 makes `rn`, and a few signs.
+    /// ASCII characters with a prototype of several characters: `m`, which UTS 39 maps to `rn`, and
+    /// a few signs.
     static REVERSED: LazyLock<Vec<(String, char)>> = LazyLock::new(|| {
         let ascii = ('!'..='~').map(|c| (skeleton_of(c), c));
         ascii.filter(|(prototype, _)| prototype.chars().count() > 1).collect()

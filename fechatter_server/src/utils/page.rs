@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::AppError;
 
-/// The query string, parsed; wrong values are 400.
+/// The parsed query string; wrong values are refused with 400.
 #[derive(Debug)]
 pub(crate) struct Params<T>(pub(crate) T);
 
@@ -24,19 +24,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// A limit of 1 to 100, or `default`; anything else is 400.
+/// Parses a limit from 1 to 100, or returns `default` if there is none. Other values are refused
+/// with 400.
 pub(crate) fn limit(text: Option<&str>, default: i64) -> Result<i64, AppError> {
     let Some(text) = text else { return Ok(default) };
     let limit = number(text).filter(|limit| (1..=100).contains(limit));
     limit.ok_or_else(|| AppError::invalid("limit", "must be a number from 1 to 100"))
 }
 
-/// A decimal integer ≥ 0 of at most 63 bits, without sign.
+/// Parses a decimal integer ≥ 0 of at most 63 bits, without a sign.
 pub(crate) fn number(text: &str) -> Option<i64> {
     text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Ids separated by commas.
+/// Parses ids that are separated by commas.
 pub(crate) fn ids<T: std::str::FromStr>(field: &str, text: &str) -> Result<Vec<T>, AppError> {
     text.split(',')
         .map(|id| {
@@ -47,12 +48,12 @@ pub(crate) fn ids<T: std::str::FromStr>(field: &str, text: &str) -> Result<Vec<T
         .collect()
 }
 
-/// The opaque form of the keys after which a page begins.
+/// Encodes the keys of the last row of a page as an opaque cursor.
 pub(crate) fn write_cursor<const N: usize>(keys: [i64; N]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(keys.map(|key| key.to_string()).join("."))
 }
 
-/// The keys of an opaque cursor.
+/// Decodes the keys of an opaque cursor.
 pub(crate) fn read_cursor<const N: usize>(text: &str) -> Result<[i64; N], AppError> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
     let keys = bytes.and_then(|bytes| {
@@ -62,7 +63,7 @@ pub(crate) fn read_cursor<const N: usize>(text: &str) -> Result<[i64; N], AppErr
     keys.ok_or_else(|| AppError::invalid("cursor", "is not one of ours"))
 }
 
-/// Cuts the one row that was asked for beyond the page, and says where the next page begins.
+/// Removes the extra row that was read beyond the page, and returns the cursor of the next page.
 pub(crate) fn cut<T, const N: usize>(
     rows: &mut Vec<T>,
     limit: i64,

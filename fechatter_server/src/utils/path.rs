@@ -1,4 +1,4 @@
-//! Ids in paths: what is no positive 63-bit integer names nothing.
+//! Ids in paths. An invalid id is refused with 404.
 
 use std::str::FromStr;
 

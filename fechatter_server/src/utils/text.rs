@@ -1,4 +1,4 @@
-//! Texts that people type: if one deserialised, it is valid.
+//! Texts from users. A deserialized text is valid.
 
 use fechatter_core::message::MAX_CONTENT;
 use passwords::analyzer::is_common_password;
@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 use crate::error::AppError;
 use crate::utils::key::{is_blank, is_invisible, is_separator};
 
-/// Trimmed, in NFC, without control characters and line separators, of `min` to `max` characters,
-/// of which one at least is visible.
+/// Trims a text and normalizes it to NFC. It must have `min` to `max` characters, no control
+/// characters or line separators, and at least one visible character if it is not empty.
 fn name(text: &str, min: usize, max: usize) -> Result<String, String> {
     let text: String = text.trim().nfc().collect();
     let length = text.chars().count();
@@ -63,24 +63,24 @@ text! {
     ChatName, |text| name(text, 0, 128)
 }
 impl ChatName {
-    /// Whether there is no name, which is good for a Single only.
+    /// Returns true if the name is empty, which is allowed for a Single only.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 text! {
-    /// What a chat is about: at most 1,000 characters.
+    /// A chat's description: at most 1,000 characters.
     Description, |text| name(text, 0, 1_000)
 }
 text! {
-    /// An e-mail address of the form that browsers accept in a form, or its like in other
-    /// scripts, without invisible characters; at most 254 characters.
+    /// An e-mail address in the format that browsers accept, extended to other scripts, without
+    /// invisible characters; at most 254 characters.
     Email, email
 }
 
 impl Email {
-    /// The longest one, in characters.
+    /// The maximum length in characters.
     pub(crate) const MAX: usize = 254;
 }
 
@@ -103,15 +103,17 @@ fn email(text: &str) -> Result<String, String> {
     if valid { Ok(text) } else { Err("is not a valid e-mail address".into()) }
 }
 
-/// What somebody wrote: LF and TAB are its only control characters, CRLF became LF.
+/// A message's text. LF and TAB are its only control characters; CRLF is replaced by LF.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
 pub(crate) struct Content(String);
 
 impl Content {
+    /// Returns the text of a valid message.
+    ///
     /// # Errors
-    /// [`AppError::TooLarge`] beyond 10,000 characters, [`AppError::EmptyMessage`] for nothing but
-    /// white space and invisible characters.
+    /// [`AppError::TooLarge`] beyond 10,000 characters, [`AppError::EmptyMessage`] if there are
+    /// only white space and invisible characters.
     pub(crate) fn into_message(self) -> Result<String, AppError> {
         if self.0.chars().count() > MAX_CONTENT {
             Err(AppError::TooLarge("a message has at most 10,000 characters"))
@@ -135,7 +137,7 @@ impl TryFrom<String> for Content {
     }
 }
 
-/// A password as it was typed, in NFC.
+/// A password in NFC.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(from = "String")]
 #[schema(value_type = String)]
@@ -148,18 +150,18 @@ impl From<String> for Password {
 }
 
 impl Password {
-    /// The longest one, in characters.
+    /// The maximum length in characters.
     const MAX: usize = 128;
     pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// Whether it could be anybody's password at all: a longer one is not worth hashing.
+    /// Returns true if the password is longer than any account's password can be.
     pub(crate) fn is_too_long(&self) -> bool {
         self.expose().chars().count() > Self::MAX
     }
 
-    /// Checks the form of a new password: 8 to 128 characters.
+    /// Checks a new password: 8 to 128 characters, without NUL.
     pub(crate) fn check_form(&self) -> Result<(), AppError> {
         if self.is_too_long() {
             return Err(AppError::invalid("password", "must have at most 128 characters"));
@@ -173,8 +175,8 @@ impl Password {
         Ok(())
     }
 
-    /// Refuses a new password that is among the 100,000 most common ones, in whatever case, if so
-    /// wished: by one pass over their list, whatever the password.
+    /// If `refuse_common`, refuses a new password that is one of the 100,000 most common ones, in
+    /// any case. The check scans the whole list for every password.
     pub(crate) fn check_strength(&self, refuse_common: bool) -> Result<(), AppError> {
         let is_common = || {
             let lower = self.expose().to_lowercase();

@@ -1,4 +1,4 @@
-//! Hears the doorbell and what goes past the log, on a connection of its own.
+//! Receives the doorbell and ephemeral events on a dedicated connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use tracing::{info, warn};
 use crate::read::tail::Tail;
 use crate::workspace::hub::Hub;
 
-/// Between two tries to reach the database.
+/// The pause between two attempts to connect to the database.
 const RETRY: Duration = Duration::from_secs(1);
-/// After so long a silence, we ask whether there is still somebody at the other end.
+/// The silence after which the connection is tested with a query.
 const SILENCE: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// Listens for ever, through any number of lost connections.
+/// Listens for ever and reconnects after each lost connection.
 pub(crate) async fn run(options: PgConnectOptions, hub: Arc<Hub>, tail: Arc<Tail>) {
     let mut failing = false;
     loop {
@@ -31,7 +31,7 @@ pub(crate) async fn run(options: PgConnectOptions, hub: Arc<Hub>, tail: Arc<Tail
                 if std::mem::take(&mut failing) {
                     info!("the doorbell can be heard again");
                 }
-                // Rings before this moment were not heard.
+                // Notifications before this moment were missed.
                 wake(&tail);
                 hear(listener, &hub, &tail).await
             }
@@ -55,7 +55,7 @@ fn wake(tail: &Tail) {
 }
 
 async fn connect(options: &PgConnectOptions) -> anyhow::Result<PgListener> {
-    // The listener wants a pool; this one lends out a single connection, once.
+    // The listener needs a pool; this one has a single connection.
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(ANSWER)
@@ -63,7 +63,7 @@ async fn connect(options: &PgConnectOptions) -> anyhow::Result<PgListener> {
         .max_lifetime(None)
         .connect_lazy_with(options.clone());
     let mut listener = PgListener::connect_with(&pool).await?;
-    // A connection that was lost comes back here, so that the logs are looked at.
+    // A lost connection is reported here, so that the logs are read after the reconnect.
     listener.eager_reconnect(false);
     let listening = listener.listen_all([DOORBELL_CHANNEL, EPHEMERAL_CHANNEL]);
     timeout(ANSWER, listening).await.context("listening takes too long")??;

@@ -1,4 +1,4 @@
-//! How a workspace begins here: its newest events and its memberships at one moment.
+//! Loads the initial state of a workspace: its newest events and its memberships in one snapshot.
 
 use std::sync::Arc;
 
@@ -17,18 +17,18 @@ use crate::workspace::news::News;
 use crate::workspace::recent::Recent;
 use crate::workspace::state::Snapshot;
 
-/// Workspaces that may be loaded side by side.
+/// The maximum number of workspaces that are loaded concurrently.
 const LOADS: usize = 8;
-/// Events that one query reads.
+/// The maximum number of events that one query reads.
 const CHUNK: usize = 1_000;
 
-/// Loads workspaces for their first streams.
+/// Loads workspaces when their first stream begins.
 #[derive(Debug)]
 pub(crate) struct Loader {
     db: Database,
     hub: Arc<Hub>,
     tail: Arc<Tail>,
-    /// Each workspace is loaded once at a time.
+    /// Allows one load per workspace at a time.
     loads: WorkspacePermits,
 }
 
@@ -43,7 +43,7 @@ impl Loader {
         Self { db, hub, tail, loads }
     }
 
-    /// Makes the person's workspace be here.
+    /// Loads the person's workspace, unless it is already here.
     pub(crate) async fn load(&self, user: &AuthUser) -> sqlx::Result<()> {
         let permit = database::acquire(&self.loads, user).await?;
         let workspace_id = user.workspace_id;
@@ -54,7 +54,7 @@ impl Loader {
         let load = self.db.work(user, Reads::Little, |mut db| async move {
             let snapshot = load(&mut db, workspace_id, hub.limits()).await?;
             hub.begin(workspace_id, snapshot);
-            // Whatever was announced since the snapshot found nobody here.
+            // Announcements since the snapshot were dropped, because the workspace was not here.
             tail.wake(News::In([workspace_id].into()));
             drop(permit);
             Ok(())
@@ -77,7 +77,7 @@ async fn load(
     Ok(Snapshot { recent, memberships })
 }
 
-/// The newest events, in order: as many as there may be, or as are still there.
+/// Reads the newest events, in order, up to the limits or to the beginning of the log.
 async fn newest(
     db: &mut PgConnection,
     workspace_id: WorkspaceId,
@@ -110,7 +110,7 @@ async fn memberships(
     workspace_id: WorkspaceId,
     since: Position,
 ) -> sqlx::Result<Vec<Membership>> {
-    // One index for each half.
+    // Each half uses a different index.
     let rows = sqlx::query!(
         r#"select chat_id as "chat_id!: ChatId", user_id as "user_id!: UserId",
                   joined_position as "joined!: Position", left_position as "left: Position"

@@ -1,4 +1,4 @@
-//! From the database into memory: what rings, what is read, and how a workspace begins.
+//! Reading from the database into memory: notifications, logs, and the initial state of workspaces.
 
 pub(crate) mod listener;
 pub(crate) mod loader;

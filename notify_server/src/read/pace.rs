@@ -1,5 +1,5 @@
-//! How the tail reads the logs of workspaces that would hold up others: in smaller parts where events
-//! are long, and after a pause where streams have much to take.
+//! The pace at which the tail reads workspaces that would delay others: in smaller parts if their
+//! events are long, and after a pause if their outboxes are crowded.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,19 +7,19 @@ use fechatter_core::WorkspaceId;
 use fechatter_core::log::Cursor;
 use tokio::time::Instant;
 
-/// The workspaces that are not read as all others are.
+/// The workspaces that are read at a reduced pace.
 #[derive(Debug)]
 pub(crate) struct Paces {
-    /// How many new events one reading of a workspace may take.
+    /// The maximum number of new events that one read of a workspace takes.
     most: usize,
     paces: HashMap<WorkspaceId, Pace>,
 }
 
 #[derive(Debug)]
 struct Pace {
-    /// The same for this workspace.
+    /// The current maximum for this workspace.
     events: usize,
-    /// When it is read again, if it is put off.
+    /// The time at which it is read again, if it is paused.
     resumes: Option<Instant>,
 }
 
@@ -28,12 +28,12 @@ impl Paces {
         Self { most, paces: HashMap::new() }
     }
 
-    /// How many new events the next reading of a workspace takes.
+    /// Returns the number of new events that the next read of a workspace takes.
     pub(crate) fn events(&self, workspace_id: WorkspaceId) -> usize {
         self.paces.get(&workspace_id).map_or(self.most, |pace| pace.events)
     }
 
-    /// Notes that a reading found so many new events, where so many would have been enough.
+    /// Records that a read found `found` new events, of which `enough` would have been sufficient.
     pub(crate) fn note(&mut self, workspace_id: WorkspaceId, found: usize, enough: usize) {
         if enough < found {
             self.of(workspace_id).events = enough.max(1);
@@ -42,17 +42,17 @@ impl Paces {
         }
     }
 
-    /// Puts a workspace off: it is not read until then.
+    /// Pauses a workspace: it is not read until then.
     pub(crate) fn put_off(&mut self, workspace_id: WorkspaceId, until: Instant) {
         self.of(workspace_id).resumes = Some(until);
     }
 
-    /// True if a workspace is put off.
+    /// Returns true if a workspace is paused.
     pub(crate) fn is_put_off(&self, workspace_id: WorkspaceId) -> bool {
         self.paces.get(&workspace_id).is_some_and(|pace| pace.resumes.is_some())
     }
 
-    /// Those of the workspaces that are not put off.
+    /// Returns the workspaces that are not paused.
     pub(crate) fn ready(
         &self,
         mut heads: Vec<(WorkspaceId, Cursor)>,
@@ -61,12 +61,12 @@ impl Paces {
         heads
     }
 
-    /// When the next of those that are put off is read again.
+    /// Returns the time at which the next pause ends.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.paces.values().filter_map(|pace| pace.resumes).min()
     }
 
-    /// Those that are read again by now.
+    /// Ends the pauses that are over, and returns their workspaces.
     pub(crate) fn resume(&mut self, now: Instant) -> BTreeSet<WorkspaceId> {
         let mut resumed = BTreeSet::new();
         let most = self.most;
@@ -79,7 +79,7 @@ impl Paces {
         resumed
     }
 
-    /// Forgets the workspaces that are not here.
+    /// Removes the workspaces that are not here.
     pub(crate) fn keep(&mut self, is_here: impl Fn(WorkspaceId) -> bool) {
         self.paces.retain(|id, _| is_here(*id));
     }

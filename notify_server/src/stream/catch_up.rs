@@ -1,4 +1,4 @@
-//! The events that a reader has missed, which come before live ones.
+//! The events that a reader has missed, which are sent before live events.
 
 use std::time::Duration;
 
@@ -16,19 +16,19 @@ use crate::workspace::news::News;
 use crate::workspace::recent::Event;
 use crate::workspace::state::Reader;
 
-/// A reader on their way to the present.
+/// The progress of a reader that is catching up.
 pub(crate) struct CatchUp {
     app: App,
     reader: Reader,
     reached: Cursor,
-    /// Up to where the log is read, since it is not in memory.
+    /// The position up to which the log is read from the database, if events are not in memory.
     unread: Option<Position>,
     page_size: PageSize,
     tries: Tries,
     began: Instant,
     source: &'static str,
     events: usize,
-    /// Positions that were read from the log, and how long the last part of them took.
+    /// The number of positions read from the log, and the duration of the last read.
     read: i64,
     took: Duration,
 }
@@ -37,16 +37,16 @@ pub(crate) struct CatchUp {
 const LONG: i64 = 10_000;
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 
-/// Some of what a reader has missed, and what comes behind it.
+/// Some of the missed events, and the step that follows them.
 pub(crate) struct Chunk {
     pub(crate) frames: Vec<Frame>,
     pub(crate) then: Then,
 }
 
-/// How it goes on.
+/// The step after a chunk.
 pub(crate) enum Then {
     More,
-    /// That was all, and everything further queues here.
+    /// All missed events were sent, and later ones are queued here.
     Live(Attachment),
     End(GoodbyeReason),
 }
@@ -68,7 +68,7 @@ impl CatchUp {
         }
     }
 
-    /// The next of what the reader has missed.
+    /// Returns the next missed events.
     pub(crate) async fn next(&mut self) -> Result<Chunk, Stop> {
         let chunk = loop {
             if let Some(upto) = self.unread {
@@ -82,14 +82,15 @@ impl CatchUp {
         Ok(chunk)
     }
 
-    /// Records how much a returning reader had missed.
+    /// Records the number of missed events and the duration of the catch-up.
     pub(crate) fn record(&self) {
         let events = u32::try_from(self.events).unwrap_or(u32::MAX);
         histogram!(metrics::REPLAY_EVENTS).record(events);
         histogram!(metrics::REPLAY_SECONDS, "source" => self.source).record(self.began.elapsed());
     }
 
-    /// What memory says, or nothing until something else was done about it.
+    /// Returns missed events from memory. Returns `None` after another action (a wait, a load) that
+    /// must precede the next attempt.
     async fn follow(&mut self) -> Result<Option<Chunk>, Stop> {
         let workspace_id = self.reader.user.workspace_id;
         match self.app.hub.follow(&self.reader, self.reached) {
@@ -114,7 +115,7 @@ impl CatchUp {
                     replay::check(&self.app, &self.reader, self.reached).await?;
                 }
             }
-            // If it is the workspace that is wrong here, the tail is about to find out.
+            // If the workspace in memory is the wrong one, the tail will detect that soon.
             Follow::Diverged => {
                 replay::check(&self.app, &self.reader, self.reached).await?;
                 sleep(RETRY).await;
@@ -128,14 +129,14 @@ impl CatchUp {
         Ok(None)
     }
 
-    /// How long a reader who has had much of the log read for them waits before the next part: those
-    /// who are less far behind come first, and the database has time for everybody else.
+    /// Returns the pause of a long replay before its next part, because readers who are less far
+    /// behind take precedence, and the database must have time for other queries.
     fn pause(&self) -> Option<Duration> {
         let is_long = self.read >= LONG && !sabotage::is(Sabotage::NoShares);
         is_long.then(|| (3 * self.took).min(MAX_PAUSE))
     }
 
-    /// What the log says next, on the way to a position.
+    /// Reads the next events from the log, up to a position.
     async fn replay(&mut self, upto: Position) -> Result<Chunk, Stop> {
         let mut chunk = Chunk { frames: Vec::new(), then: Then::More };
         if self.reached.position >= upto {

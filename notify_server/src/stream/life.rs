@@ -1,4 +1,4 @@
-//! One stream's life: ready, what was missed, live, goodbye.
+//! The life of one stream: `Ready`, missed events, live events, `Goodbye`.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -31,7 +31,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Runs it on the connection that asked for it, in a task of its own.
+    /// Returns a takeover that runs the stream on the request's connection, in a separate task.
     pub(crate) fn takeover(self) -> Takeover {
         Takeover::new(move |taken| drop(tokio::spawn(self.live(taken))))
     }
@@ -39,7 +39,7 @@ impl Stream {
     fn live(self, taken: Taken) -> impl Future<Output = ()> + Send {
         let Self { app, user, start, permit } = self;
         let (Taken { socket, head, is_chunked, open }, user_id) = (taken, user.id);
-        // Boxed, so that its memory is free again for as long as the stream lives.
+        // Boxed, so that its memory is freed when the live phase begins.
         let begins = Box::pin(async move {
             let mut writer = Writer::new(socket, head, is_chunked);
             let begun = begin(app, user, start, &mut writer).await;
@@ -65,8 +65,7 @@ impl Stream {
     }
 }
 
-/// Tells where the stream begins and what its reader has missed, until everything further queues for
-/// them.
+/// Sends `Ready` and the missed events, until later events are queued for the stream.
 async fn begin(
     app: App,
     user: AuthUser,
@@ -116,7 +115,7 @@ async fn begin(
     }
 }
 
-/// Sends what queues, until something ends the stream.
+/// Sends queued frames until the stream ends.
 async fn follow(attachment: Attachment, writer: &mut Writer) -> Stop {
     poll_fn(|context| {
         if let Poll::Ready(gone) = writer.poll_gone(context) {
@@ -126,7 +125,8 @@ async fn follow(attachment: Attachment, writer: &mut Writer) -> Stop {
             match writer.poll_flush(context) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(gone)) => return Poll::Ready(gone.into()),
-                // A client that takes nothing must not keep what it may no longer have.
+                // If the socket is blocked and the user has lost the right to the pending data,
+                // close the stream without flushing it.
                 Poll::Pending => {
                     return match attachment.outbox.poll_end(context) {
                         Poll::Ready(end) if end.forbids() => Poll::Ready(Stop::End(end)),
@@ -144,8 +144,8 @@ async fn follow(attachment: Attachment, writer: &mut Writer) -> Stop {
     .await
 }
 
-/// Says the last words, unless the client has no more room for what it may no longer have; tells why
-/// the stream ended.
+/// Sends the final frame (`Goodbye` or `Reset`) and closes the stream. Skips the frame if the
+/// socket is blocked and `end` forbids sending pending data. Returns the reason for the metrics.
 async fn part(mut writer: Writer, end: End) -> &'static str {
     let (last, reason) = match end {
         End::Goodbye(reason) => (Control::goodbye(reason), reason.name()),
@@ -158,7 +158,7 @@ async fn part(mut writer: Writer, end: End) -> &'static str {
     reason
 }
 
-/// Why streams end.
+/// The reasons for which streams end, for the metrics.
 pub(crate) const REASONS: [&str; 9] = [
     GoodbyeReason::TokenExpired.name(),
     GoodbyeReason::SessionRevoked.name(),
@@ -171,7 +171,7 @@ pub(crate) const REASONS: [&str; 9] = [
     "failed",
 ];
 
-/// Counts a stream while it is open, and then why it is not.
+/// Counts a stream while it is open, and then its end by reason.
 struct Closing {
     reason: &'static str,
 }
@@ -179,7 +179,7 @@ struct Closing {
 impl Closing {
     fn of_opened() -> Self {
         gauge!(metrics::STREAMS_OPEN).increment(1);
-        // Until something else does, the client ends it.
+        // The default, which holds unless another reason is set: the client has left.
         Self { reason: "gone" }
     }
 }

@@ -1,4 +1,4 @@
-//! The limits on open streams: of one person, and of this server.
+//! The limits on open streams: per person, and on this server in total.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fechatter_core::UserId;
 use fechatter_core::config::NotifyConfig;
 
-/// Counts streams by person, from before they start until they are gone.
+/// Counts streams by person, from before their start until they are closed.
 #[derive(Debug)]
 pub(crate) struct StreamLimits {
     per_user: usize,
@@ -23,13 +23,13 @@ struct Open {
 /// The limit that refuses another stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LimitReached {
-    /// A person's.
+    /// The limit of a person.
     Person,
-    /// This server's.
+    /// The limit of this server.
     Server,
 }
 
-/// The right to one open stream; ends when this is dropped.
+/// The right to one open stream; dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct StreamPermit {
     limits: Arc<StreamLimits>,

@@ -1,4 +1,4 @@
-//! One `GET /events`, from the request to the last frame.
+//! The handling of `GET /events`, from the request to the last frame.
 
 mod catch_up;
 pub(crate) mod life;

@@ -1,4 +1,4 @@
-//! The answers to requests that get no stream.
+//! The error responses to requests that get no stream.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use fechatter_core::http::ApiError;
 
 use super::limits::LimitReached;
 
-/// The answer to more requests than a person may make.
+/// Returns the error for a person who exceeds the request rate.
 pub(super) fn rate_limited(wait: Duration) -> ApiError {
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests")
         .retry_after(wait)
 }
 
-/// The answer when no further stream may be opened.
+/// Returns the error when no further stream may be opened.
 pub(super) fn refuse(limit: LimitReached) -> ApiError {
     let error = match limit {
         LimitReached::Person => {
@@ -24,7 +24,8 @@ pub(super) fn refuse(limit: LimitReached) -> ApiError {
     later(error)
 }
 
-/// Asks the client to come back after 3 to 10 s, chosen at random, so that not all come at once.
+/// Adds a `Retry-After` of 3 to 10 s, chosen at random, so that clients do not all come back at
+/// once.
 pub(super) fn later(error: ApiError) -> ApiError {
     error.retry_after(Duration::from_secs(rand::random_range(3..=10)))
 }

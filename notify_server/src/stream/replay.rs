@@ -1,4 +1,5 @@
-//! Reading the log for one reader: what is no longer in memory, and whether it is still their log.
+//! Reads the log for one reader: the events that are no longer in memory, with a check that the log
+//! still contains the reader's cursor.
 
 use std::time::Duration;
 
@@ -16,24 +17,25 @@ use crate::stream::writer::Gone;
 use crate::workspace::outbox::End;
 use crate::workspace::state::Reader;
 
-/// One query looks at so many positions, so that a log of other people's events does not make it
-/// slow.
+/// The maximum number of positions that one query examines, so that a log of other people's events
+/// does not make it slow.
 const MAX_SPAN: i64 = 1_000;
-/// A reader who takes their time holds so many events, and bytes, or one event that is longer.
+/// The maximum number of events, and of bytes, that one reader holds; a single longer event is
+/// allowed.
 const MAX_ENTRIES: usize = 100;
 const MAX_BYTES: usize = 128 * 1024;
-/// How often a failed query is asked again, and after which wait.
+/// The maximum number of attempts of a query, and the pause before a retry.
 const TRIES: usize = 20;
 pub(crate) const RETRY: Duration = Duration::from_millis(250);
 
-/// Why a stream goes no further.
+/// The reason why a stream stops.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// It ends, and tells the client how.
+    /// The stream ends with a final frame.
     End(End),
-    /// It breaks off, and the client comes back and resumes.
+    /// The stream breaks off without a final frame; the client reconnects and resumes.
     Failed(sqlx::Error),
-    /// There is nobody to tell.
+    /// The client has gone.
     Gone,
 }
 
@@ -49,7 +51,7 @@ impl From<sqlx::Error> for Stop {
     }
 }
 
-/// How many events the next query takes: few after long ones.
+/// The number of events that the next query reads, which is small after long events.
 #[derive(Debug)]
 pub(crate) struct PageSize(usize);
 
@@ -60,7 +62,8 @@ impl Default for PageSize {
 }
 
 impl PageSize {
-    /// Leaves as many entries as a reader may hold, and says whether they were more.
+    /// Truncates the entries to the number that a reader may hold, and returns true if some were
+    /// removed.
     fn cut(&mut self, entries: &mut Vec<Entry>) -> bool {
         let mut bytes = 0;
         let fitting = entries.iter().take_while(|entry| {
@@ -75,10 +78,10 @@ impl PageSize {
     }
 }
 
-/// The next few events that are for this reader, and the cursor up to which these are all.
+/// Returns the next events for this reader, and the cursor up to which they are complete.
 ///
-/// Whether the log still had what was asked of it, and was still the same, is looked at after they
-/// were read, on the same connection: it may have been pruned in the meantime, or have failed over.
+/// The check that the log still contains the requested range follows the read, on the same
+/// connection, because the log may be pruned, or fail over, during the read.
 pub(crate) async fn read_on(
     app: &App,
     reader: &Reader,
@@ -116,7 +119,7 @@ pub(crate) async fn read_on(
     }
 }
 
-/// Stops a stream whose cursor the log does not have any more.
+/// Returns an error if the log no longer contains a stream's cursor.
 pub(crate) async fn check(app: &App, reader: &Reader, reached: Cursor) -> Result<(), Stop> {
     let workspace_id = reader.user.workspace_id;
     let mut tries = Tries::default();
@@ -132,7 +135,7 @@ pub(crate) async fn check(app: &App, reader: &Reader, reached: Cursor) -> Result
     }
 }
 
-/// The cursor at a later position of the log in which the earlier one still is.
+/// Returns the cursor at a later position, if the log still contains the earlier one.
 async fn look_again(
     db: &mut PgConnection,
     workspace_id: WorkspaceId,
@@ -148,12 +151,12 @@ async fn look_again(
     Err(Stop::End(End::Reset(reason, head)))
 }
 
-/// Patience with a database that restarts: it ends no stream that is catching up.
+/// Counts the attempts of a query, so that a database restart ends no stream that is catching up.
 #[derive(Default)]
 pub(crate) struct Tries(usize);
 
 impl Tries {
-    /// Waits before the next try, or gives the error back after the last.
+    /// Waits before the next attempt, or returns the error after the last one.
     pub(crate) async fn wait(&mut self, error: sqlx::Error) -> sqlx::Result<()> {
         self.0 += 1;
         if self.0 == TRIES {

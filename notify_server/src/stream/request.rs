@@ -1,4 +1,4 @@
-//! `GET /events`: who asks, whether they may, and the answer's headers.
+//! `GET /events`: the caller, their authorisation, the limits, and the response headers.
 
 use std::convert::Infallible;
 
@@ -19,19 +19,20 @@ use super::refusals::{rate_limited, refuse};
 use super::start::{self, Asked};
 use crate::app::App;
 
-/// Who asks for which stream.
+/// The caller and the requested start of the stream.
 pub(crate) struct Request {
     user: AuthUser,
     asked: Asked,
 }
 
-/// Native `EventSource` can send no header, so its token comes here: never log this.
+/// The query parameters. They can contain the token, because the native `EventSource` sends no
+/// custom headers: never log them.
 #[derive(Deserialize)]
 struct Parameters {
     access_token: Option<String>,
     token: Option<String>,
     cursor: Option<String>,
-    /// What polyfills of `EventSource` call it.
+    /// The parameter name that polyfills of `EventSource` use.
     #[serde(rename = "lastEventId")]
     last_event_id: Option<String>,
 }
@@ -48,7 +49,8 @@ impl FromRequestParts<App> for Request {
             .ok_or_else(|| ApiError::unauthenticated("unauthenticated", "sign in first"))?;
         let user = app.verifier.verify(token)?;
 
-        // The last one is the newest: some clients add one at each attempt, and proxies join them.
+        // The last one is the newest: some clients add a header at each attempt, and proxies join
+        // them.
         let mut headers = parts.headers.get_all("last-event-id").iter();
         let last_event_id = headers.next_back().map(|value| {
             let last = value.as_bytes().rsplit(|byte| *byte == b',').next();
@@ -68,7 +70,7 @@ impl FromRequestParts<App> for Request {
     }
 }
 
-/// One person's stream, from where they ask on, until it ends.
+/// Returns the response of one person's stream, or an error.
 pub(crate) async fn events(State(app): State<App>, Request { user, asked }: Request) -> Response {
     let mut response = open(app, user, asked).await.into_response();
     response.extensions_mut().insert(Requester(user.id));
@@ -83,12 +85,12 @@ async fn open(app: App, user: AuthUser, asked: Asked) -> Result<Response, ApiErr
     let permit = app.limits.acquire(user.id).map_err(refuse)?;
     let start = start::find(&app, user, asked).await?;
     let stream = Stream { app, user, start, permit };
-    // It is not sent: it says that there is no length.
+    // This body is never sent; it only makes the response one without a length.
     let body = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-store"),
-        // Or nginx would hold events back.
+        // Without this, nginx would buffer the events.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     Ok((headers, Extension(stream.takeover()), body).into_response())

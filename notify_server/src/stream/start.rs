@@ -1,4 +1,4 @@
-//! Where a stream begins, as the database says in one statement.
+//! Finds the start of a stream with one statement.
 
 use std::time::Duration;
 
@@ -16,41 +16,41 @@ use crate::database::Reads;
 use crate::frame::ResetReason;
 use crate::stream::refusals::{later, rate_limited};
 
-/// So long may each of the two questions take, most of it to wait for a permit.
+/// The time limit of each of the two queries, most of which is spent waiting for a permit.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Further behind than this, a snapshot is cheaper than a replay: in positions of the log, and in
-/// events for this reader.
+/// The lag beyond which a snapshot is cheaper than a replay: in positions of the log, and in events
+/// for this reader.
 const TOO_FAR_BEHIND: i64 = 100_000;
 const TOO_MUCH_MISSED: i64 = 5_000;
 
-/// Positions that a reader is behind and that cost one unit of their rate, besides the start's own:
-/// each of them is looked at.
+/// The number of positions behind the head that cost one unit of the reader's rate, in addition to
+/// the request's own unit, because the replay examines each position.
 const POSITIONS_PER_UNIT: i64 = 2_000;
 
-/// The cursor that a client came with.
+/// The cursor in a client's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// None: from now.
+    /// No cursor: the stream starts at the head.
     Now,
-    /// To resume from here.
+    /// A cursor to resume from.
     From(Cursor),
-    /// A text that is no cursor.
+    /// A text that is not a cursor.
     Nonsense,
 }
 
-/// Where a stream begins.
+/// The start of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
     /// After `from`, with `head` being the log's newest event at that moment.
     At { from: Cursor, head: Cursor, resumed: bool },
-    /// Nowhere: the client starts over from this cursor.
+    /// The client must start over from this cursor.
     Reset { reason: ResetReason, cursor: Cursor },
 }
 
-/// What the database says of a caller and of their workspace's log, at one moment.
+/// The state of a caller and of their workspace's log, in one snapshot.
 struct Answer {
     signed_in: bool,
-    /// None of those who have never been in the workspace.
+    /// `None` if the person has never been in the workspace.
     status: Option<UserStatus>,
     position: Position,
     stamp: Stamp,
@@ -63,19 +63,20 @@ struct Answer {
 #[derive(Debug, Clone, Copy)]
 struct Log {
     head: Cursor,
-    /// The oldest position that is kept, if there is nothing at the asked one.
+    /// The oldest position that is kept, if there is no event at the requested one.
     floor: Option<Position>,
-    /// Of the event at the asked position, if there is one.
+    /// The stamp of the event at the requested position, if there is one.
     stamp: Option<Stamp>,
     /// The end of the caller's last departure, if they have left the workspace and come back.
     departed: Option<Position>,
 }
 
-/// Checks that the caller's session and membership still hold, and finds where the stream begins:
-/// all in one snapshot, so that whatever ends them later stands in the log after the head.
+/// Checks that the caller's session and membership are valid, and finds the start of the stream.
+/// Both use one snapshot, so that an event that ends them later comes after the head in the log.
 ///
 /// # Errors
-/// When the session has ended, the person is suspended or gone, or the database fails.
+/// When the session has ended, the person is suspended or has left, a rate limit is reached, or the
+/// database fails.
 pub(crate) async fn find(app: &App, user: AuthUser, asked: Asked) -> Result<Start, ApiError> {
     let position = match asked {
         Asked::From(cursor) => Some(cursor.position),
@@ -147,8 +148,8 @@ async fn ask(
     .await
 }
 
-/// Lets a reader who has missed too much start over. Only whoever is that far behind in the log
-/// can have missed so much.
+/// Resets a reader who has missed too many events. The events are counted only if the reader is
+/// more than that many positions behind, because fewer positions cannot contain so many.
 async fn limit(app: &App, user: AuthUser, start: Start) -> Result<Start, ApiError> {
     let Start::At { from, head, .. } = start else { return Ok(start) };
     let behind = head.position.0 - from.position.0;
@@ -168,7 +169,7 @@ async fn limit(app: &App, user: AuthUser, start: Start) -> Result<Start, ApiErro
     Ok(start)
 }
 
-/// What the database says, unless the client should rather come back later.
+/// Awaits a query. A failure or timeout becomes an error that asks the client to retry later.
 async fn in_time<T>(asking: impl Future<Output = sqlx::Result<T>>) -> Result<T, ApiError> {
     match timeout(PATIENCE, asking).await {
         Ok(Ok(answer)) => return Ok(answer),
@@ -178,11 +179,11 @@ async fn in_time<T>(asking: impl Future<Output = sqlx::Result<T>>) -> Result<T, 
     Err(later(ApiError::unavailable("try again in a moment")))
 }
 
-/// A cursor is good only if the event at its position is there with its stamp, which excludes those
-/// of other workspaces and of what a failover or a restored backup has lost.
+/// A cursor is valid only if the log has an event at its position with its stamp. This excludes
+/// cursors of other workspaces, and of events lost in a failover or restore.
 ///
-/// A person who has left the workspace and come back starts over: their memberships lasted for a while after
-/// they had lost access, and what happened in that time is not for them.
+/// A person who has left the workspace and come back starts over: their memberships lasted for a
+/// while after they had lost access, and they must not receive the events of that time.
 fn decide(asked: Asked, Log { head, floor, stamp, departed }: Log) -> Start {
     let reset = |reason| Start::Reset { reason, cursor: head };
     match asked {

@@ -1,4 +1,5 @@
-//! A stream's socket: all that is in hand leaves in one write, and a client that leaves is noticed.
+//! A stream's socket: writes all frames in hand with few system calls, and detects a client that
+//! leaves.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -12,10 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use crate::frame::Frame;
 use crate::workspace::outbox::{Next, Outbox};
 
-/// What one write takes.
+/// The maximum number of frames in one write.
 const MAX_SLICES: usize = 64;
-/// How many frames the memory is kept for while everything is written: there are thousands of streams, and
-/// nearly always one frame at a time.
+/// The number of frames for which memory is kept while nothing is pending: there are thousands of
+/// streams, and nearly always one frame at a time.
 const KEPT_FRAMES: usize = 4;
 
 /// Writes to one client.
@@ -27,17 +28,18 @@ pub(crate) struct Writer {
     is_chunked: bool,
 }
 
-/// The client has closed the connection, or takes nothing.
+/// The client has closed the connection, or does not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gone;
 
 impl Writer {
-    /// Begins with the response's head. Its body is chunked, unless the client's HTTP is too old for that.
+    /// Creates a writer that first writes the response's head. The body is chunked, unless the
+    /// client uses HTTP/1.0.
     pub(crate) fn new(socket: Watched, head: Vec<u8>, is_chunked: bool) -> Self {
         Self { socket, hand: [Frame::raw(head)].into(), blocked: false, is_chunked }
     }
 
-    /// Takes in hand what is to be written next.
+    /// Adds frames to those in hand, to be written next.
     pub(crate) fn take(&mut self, mut frames: VecDeque<Frame>) {
         self.unchunk(&mut frames);
         if self.hand.is_empty() {
@@ -47,7 +49,7 @@ impl Writer {
         }
     }
 
-    /// Takes in hand what the outbox has, once everything is written.
+    /// Takes frames from the outbox. All frames in hand must have been written.
     pub(crate) fn poll_take(&mut self, outbox: &Outbox, context: &mut Context<'_>) -> Poll<Next> {
         let mut hand = std::mem::take(&mut self.hand);
         let next = outbox.poll_next(context, &mut hand);
@@ -64,12 +66,12 @@ impl Writer {
         }
     }
 
-    /// Whether the client has yet to make room for what is in hand.
+    /// Returns true if the socket is blocked: the client has not made room for the frames in hand.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked
     }
 
-    /// Writes all that is in hand.
+    /// Writes all frames in hand.
     pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         while !self.hand.is_empty() {
             let written = self.poll_write(context);
@@ -83,7 +85,7 @@ impl Writer {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until the client leaves. What they say after their request is for nobody.
+    /// Waits until the client leaves. Any bytes after the request are discarded.
     pub(crate) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Gone> {
         let mut bytes = [0; 512];
         loop {
@@ -95,7 +97,7 @@ impl Writer {
         }
     }
 
-    /// Writes all that is in hand, unless the client leaves.
+    /// Writes all frames in hand, unless the client leaves.
     pub(crate) async fn flush(&mut self) -> Result<(), Gone> {
         poll_fn(|context| match self.poll_gone(context) {
             Poll::Ready(gone) => Poll::Ready(Err(gone)),
@@ -104,7 +106,7 @@ impl Writer {
         .await
     }
 
-    /// Writes what is in hand and ends the response.
+    /// Writes the frames in hand and ends the response.
     pub(crate) async fn end(mut self) {
         if self.is_chunked {
             self.hand.push_back(Frame::last_chunk());

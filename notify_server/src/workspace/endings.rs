@@ -8,21 +8,22 @@ use fechatter_core::{SessionId, UserId};
 
 use crate::frame::GoodbyeReason;
 
-/// Whose streams an event is the last one of.
+/// The streams that an event ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// Those of these sessions.
+    /// The streams of these sessions.
     Sessions(Arc<[SessionId]>),
-    /// Those of somebody who was suspended.
+    /// The streams of a person who was suspended.
     Suspended(UserId),
-    /// Those of somebody who has left the workspace, or was removed.
+    /// The streams of a person who has left the workspace, or was removed.
     Removed(UserId),
-    /// All: a newer version has written what it does. Whoever comes back is checked anew.
+    /// All streams, because a newer version has written an unknown effect. Clients that reconnect
+    /// are checked again.
     Unknown,
 }
 
 impl Ending {
-    /// The ending that this effect is, if it is one.
+    /// Returns the ending of an effect, if it has one; no effect means an unknown one.
     pub(crate) fn of(effect: Option<&Effect>) -> Option<Self> {
         let Some(effect) = effect else { return Some(Self::Unknown) };
         match effect {
@@ -33,7 +34,7 @@ impl Ending {
         }
     }
 
-    /// Why it ends a stream of this reader, if it does.
+    /// Returns the reason if this ends a stream of this reader.
     pub(crate) fn reason_for(&self, reader: &AuthUser) -> Option<GoodbyeReason> {
         let (hit, reason) = match self {
             Self::Sessions(ids) => {

@@ -1,4 +1,5 @@
-//! Who is in which chat of a workspace, and who was as far back as its recent events go.
+//! The memberships of a workspace's chats: the current ones, and those that ended within the recent
+//! events.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -12,22 +13,22 @@ pub(crate) struct Membership {
     pub(crate) chat_id: ChatId,
     pub(crate) user_id: UserId,
     pub(crate) joined: Position,
-    /// None while it lasts.
+    /// `None` while the membership lasts.
     pub(crate) left: Option<Position>,
 }
 
-/// All memberships of a workspace that can still matter.
+/// All memberships of a workspace that can still affect delivery.
 #[derive(Debug, Default)]
 pub(crate) struct Memberships {
     chats: HashMap<ChatId, Chat>,
-    /// Those that are over, in the order of their ends.
+    /// The ended memberships, in the order of their ends.
     ended: VecDeque<(Position, ChatId, UserId)>,
 }
 
 #[derive(Debug, Default)]
 struct Chat {
     current: HashMap<UserId, Position>,
-    /// The first and last position of each period that is over.
+    /// The first and last position of each ended period.
     ended: HashMap<UserId, Vec<[Position; 2]>>,
 }
 
@@ -48,12 +49,12 @@ impl Memberships {
         all
     }
 
-    /// The people in a chat now.
+    /// Returns the current members of a chat.
     pub(crate) fn of(&self, chat_id: ChatId) -> Option<&HashMap<UserId, Position>> {
         self.chats.get(&chat_id).map(|chat| &chat.current)
     }
 
-    /// Whether a person was in a chat at a position.
+    /// Returns true if a person was in a chat at a position.
     pub(crate) fn include(&self, chat_id: ChatId, user_id: UserId, at: Position) -> bool {
         self.chats.get(&chat_id).is_some_and(|chat| {
             chat.current.get(&user_id).is_some_and(|joined| *joined <= at)
@@ -63,7 +64,8 @@ impl Memberships {
         })
     }
 
-    /// Begins what an event begins: who joins gets the event of it.
+    /// Begins the memberships that an event begins. Called before delivery, because people who join
+    /// receive the event.
     pub(crate) fn begin(&mut self, entry: &Entry) {
         if let (Some(chat_id), Some(Effect::Joins)) = (entry.chat_id, &entry.effect) {
             let joined = entry.joined.iter().map(|user_id| (*user_id, entry.cursor.position));
@@ -71,7 +73,8 @@ impl Memberships {
         }
     }
 
-    /// Ends what an event ends: who leaves gets the event of it.
+    /// Ends the memberships that an event ends. Called after delivery, because people who leave
+    /// receive the event.
     pub(crate) fn end(&mut self, entry: &Entry) {
         let Some(chat_id) = entry.chat_id else { return };
         let Some(chat) = self.chats.get_mut(&chat_id) else { return };
@@ -89,7 +92,7 @@ impl Memberships {
         }
     }
 
-    /// Forgets what ended before a position.
+    /// Removes the memberships that ended before a position.
     pub(crate) fn forget_before(&mut self, position: Position) {
         while let Some((_, chat_id, user_id)) =
             self.ended.pop_front_if(|(left, ..)| *left < position)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use fechatter_core::WorkspaceId;
 
-/// The workspaces that may have news.
+/// The workspaces that may have new events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum News {
     Anywhere,

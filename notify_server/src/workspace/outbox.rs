@@ -1,4 +1,5 @@
-//! What one stream has yet to take: bounded, so that a slow reader costs nobody else anything.
+//! The bounded queue of frames for one stream. The bound keeps a slow reader from affecting other
+//! streams.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +12,7 @@ use crate::frame::{Frame, GoodbyeReason, ResetReason};
 
 const MAX_FRAMES: usize = 1_024;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
-/// What is taken at once, to be written at once, so that one stream keeps no other waiting for long.
+/// The maximum taken for one write, so that one stream does not delay others for long.
 const TAKEN_FRAMES: usize = 64;
 const TAKEN_BYTES: usize = 256 * 1024;
 
@@ -19,7 +20,7 @@ const TAKEN_BYTES: usize = 256 * 1024;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CrowdedOutboxes(Arc<AtomicUsize>);
 
-/// Frames in order, and at last the end.
+/// A queue of frames, followed by the end of the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
@@ -28,24 +29,24 @@ pub(crate) struct Outbox {
 
 #[derive(Debug, Default)]
 struct Queue {
-    // With memory for a few at most while it is empty, which is nearly always.
+    // Holds little memory while it is empty, which is nearly always.
     frames: VecDeque<Frame>,
     bytes: usize,
     // True while this one is counted as crowded.
     is_crowded: bool,
-    // Beside the frames, so that there is always room for it.
+    // Separate from the frames, so that there is always room for it.
     end: Option<End>,
-    // Who takes them, while they wait for frames or just for the end.
+    // The waker of the stream's task, while it waits for frames or only for the end.
     taker: Option<Waker>,
     wants_frames: bool,
 }
 
-/// How a stream ends.
+/// The end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The client may come back and resume.
+    /// The client may reconnect and resume.
     Goodbye(GoodbyeReason),
-    /// The client cannot go on from where it is; it starts over from this cursor.
+    /// The client cannot continue from its cursor; it starts over from this one.
     Reset(ResetReason, Cursor),
 }
 
@@ -56,8 +57,8 @@ pub(crate) enum Next {
     End(End),
 }
 
-/// Streams that have something to take. Dropping this wakes them: once what belongs together has
-/// been queued, so that it is taken together.
+/// The wakers of streams with new frames. Dropping this wakes the streams, after all frames of one
+/// batch were queued, so that a stream takes them together.
 #[derive(Debug, Default)]
 pub(crate) struct Wakers(Vec<Waker>);
 
@@ -68,7 +69,7 @@ impl Drop for Wakers {
 }
 
 impl End {
-    /// Whether the client may have no more, not even what it has not taken yet.
+    /// Returns true if the client may receive nothing more, including the frames that are queued.
     pub(crate) fn forbids(self) -> bool {
         matches!(
             self,
@@ -83,20 +84,20 @@ impl End {
 }
 
 impl CrowdedOutboxes {
-    /// Returns true if there is one.
+    /// Returns true if an outbox is crowded.
     pub(crate) fn any(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }
 }
 
 impl Outbox {
-    /// An empty one, counted among the crowded ones whenever it is.
+    /// Creates an empty outbox, which is counted in `crowded` while it is crowded.
     pub(crate) fn new(crowded: CrowdedOutboxes) -> Self {
         Self { queue: Mutex::default(), crowded }
     }
 
-    /// Adds a frame. When there is no room, the stream ends instead, and what it had not taken yet
-    /// is for its next one to resume with.
+    /// Queues a frame. If there is no room, drops the queue and ends the stream instead; the
+    /// client's next stream resumes with the dropped frames.
     pub(crate) fn push(&self, frame: Frame, wakers: &mut Wakers) {
         let queue = &mut *self.queue();
         if queue.end.is_some() {
@@ -117,20 +118,20 @@ impl Outbox {
         }
     }
 
-    /// Ends the stream behind what is queued; the first end counts.
+    /// Ends the stream after the queued frames; the first end counts.
     pub(crate) fn end(&self, end: End, wakers: &mut Wakers) {
         let queue = &mut *self.queue();
         queue.end.get_or_insert(end);
         wakers.0.extend(queue.taker.take());
     }
 
-    /// How many frames wait.
+    /// Returns the number of queued frames.
     pub(crate) fn len(&self) -> usize {
         self.queue().frames.len()
     }
 
-    /// Takes what comes next into the hand, which is empty, as much as is good to write at once. The memory
-    /// of the hand is for the frames that come after these.
+    /// Moves queued frames into `hand`, which must be empty, up to the limit for one write. The
+    /// memory of `hand` is reused for later frames.
     pub(crate) fn poll_next(
         &self,
         context: &mut Context<'_>,
@@ -148,7 +149,7 @@ impl Outbox {
         }
     }
 
-    /// Waits for the end alone, past the frames.
+    /// Waits for the end only, regardless of queued frames.
     pub(crate) fn poll_end(&self, context: &mut Context<'_>) -> Poll<End> {
         let queue = &mut *self.queue();
         match queue.end {
@@ -186,7 +187,7 @@ impl Queue {
         self.bytes -= hand.iter().map(Frame::len).sum::<usize>();
     }
 
-    /// Counts this one among those that are more than half full, if it is.
+    /// Updates the count of outboxes that are more than half full.
     fn count_among(&mut self, crowded: &CrowdedOutboxes) {
         let is_crowded = self.frames.len() > MAX_FRAMES / 2 || self.bytes > MAX_BYTES / 2;
         if is_crowded && !self.is_crowded {

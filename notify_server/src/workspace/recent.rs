@@ -1,4 +1,5 @@
-//! A workspace's newest events, kept so that a short absence asks no database.
+//! A workspace's newest events, kept so that clients can resume after a short absence without a
+//! database query.
 
 use std::collections::VecDeque;
 
@@ -10,21 +11,21 @@ use fechatter_core::{ChatId, MessageId, Position, UserId};
 use crate::frame::{self, Frame};
 use crate::workspace::endings::Ending;
 
-/// Events without a gap, the newest one last; there is always at least that one.
+/// The newest events without a gap, in order; at least one.
 #[derive(Debug)]
 pub(crate) struct Recent {
     events: VecDeque<Event>,
     bytes: usize,
 }
 
-/// An event as streams get it.
+/// An event in the form for streams.
 #[derive(Debug)]
 pub(crate) struct Event {
     pub(crate) cursor: Cursor,
     pub(crate) chat_id: Option<ChatId>,
     pub(crate) user_id: Option<UserId>,
     pub(crate) ending: Option<Ending>,
-    /// None where there is nothing to tell of it any more.
+    /// `None` if the event has no data to send any more.
     pub(crate) frame: Option<Frame>,
     about: About,
 }
@@ -33,9 +34,9 @@ pub(crate) struct Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum About {
     NoMessage,
-    /// Shows it as it is now.
+    /// Shows the message in its present state.
     Shown(MessageId),
-    /// Tells something else of it.
+    /// Contains other data about the message.
     Other(MessageId),
 }
 
@@ -73,7 +74,7 @@ impl Event {
 }
 
 impl Recent {
-    /// The newest events of a log; none where there are none.
+    /// Creates it from the newest events of a log; returns `None` if there are no events.
     pub(crate) fn new(entries: &[Entry]) -> Option<Self> {
         let mut recent = Self { events: VecDeque::with_capacity(entries.len()), bytes: 0 };
         for entry in entries {
@@ -82,22 +83,22 @@ impl Recent {
         (!recent.events.is_empty()).then_some(recent)
     }
 
-    /// How much memory they take.
+    /// Returns the size of the events in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The newest event.
+    /// Returns the newest event.
     pub(crate) fn head(&self) -> Cursor {
         self.events[self.events.len() - 1].cursor
     }
 
-    /// The oldest event that is kept.
+    /// Returns the oldest event that is kept.
     pub(crate) fn floor(&self) -> Cursor {
         self.events[0].cursor
     }
 
-    /// What came after the event at a position; none if that is not kept.
+    /// Returns the events after a cursor, or the reason why they are not available.
     pub(crate) fn after(&self, cursor: Cursor) -> After<impl Iterator<Item = &Event>> {
         let index = cursor.position.0 - self.floor().position.0;
         let Ok(index) = usize::try_from(index) else { return After::Forgotten };
@@ -111,7 +112,7 @@ impl Recent {
     /// Adds the next event.
     pub(crate) fn push(&mut self, entry: &Entry, event: Event) {
         match entry.effect {
-            // Its messages are gone with it.
+            // Its messages are deleted with the chat.
             Some(Effect::ClosesChat) => self.blank(entry.chat_id),
             Some(Effect::ChangesMessage | Effect::RemovesMessage)
                 if !sabotage::is(Sabotage::OldFrames) =>
@@ -124,7 +125,8 @@ impl Recent {
         self.events.push_back(event);
     }
 
-    /// Forgets the oldest events beyond these limits; the oldest that stays is the answer.
+    /// Removes the oldest events beyond these limits, and returns the position of the oldest event
+    /// that stays.
     pub(crate) fn trim(&mut self, max_events: usize, max_bytes: usize) -> Position {
         while self.events.len() > 1 && (self.events.len() > max_events || self.bytes > max_bytes) {
             self.forget_oldest();
@@ -141,8 +143,8 @@ impl Recent {
         }
     }
 
-    /// Replaces the message in every remembered frame that shows it: its earlier state must not be sent
-    /// again. If the message is removed, all other frames about it are dropped.
+    /// Replaces the message in every recent frame that shows it, because its earlier state must not
+    /// be sent again. If the message is removed, drops all other frames about it.
     fn renew(&mut self, entry: &Entry) {
         let Some(id) = entry.message_id else { return };
         let is_removed = entry.effect == Some(Effect::RemovesMessage);
@@ -168,15 +170,15 @@ impl Recent {
     }
 }
 
-/// What is known of the events after a cursor.
+/// The events after a cursor, or the reason why they are not available.
 #[derive(Debug)]
 pub(crate) enum After<I> {
-    /// These.
+    /// The events.
     Events(I),
-    /// It is older than what is kept.
+    /// The cursor is older than the oldest event that is kept.
     Forgotten,
-    /// Another event has its position.
+    /// Another event has the cursor's position.
     Diverged,
-    /// It is newer than what has come here.
+    /// The cursor is newer than the newest event here.
     NotYet,
 }

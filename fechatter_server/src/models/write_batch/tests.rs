@@ -1,4 +1,5 @@
-//! One message is sent in the same way alone and in a batch; reactions keep to their limits.
+//! Tests that a message has the same result alone and in a batch, and that reactions keep their
+//! limits.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -19,7 +20,8 @@ use super::*;
 use crate::models::message;
 use crate::services::batch_writer::tests::{World, outgoing, person, reaction, system_message};
 
-/// Of workspaces, chats and people, from 1 on; there is one more of each than is there.
+/// The numbers of workspaces, chats and people, from 1 on. Steps may name one more, which does not
+/// exist.
 const HOW_MANY: [i64; 3] = [2, 2, 5];
 const KEYS: u128 = 4;
 
@@ -27,7 +29,7 @@ const KEYS: u128 = 4;
 enum Step {
     /// Workspace, chat, person, the person whose session it is (0: Fechatter itself), key, content.
     Send(i64, i64, i64, i64, u128, &'static str),
-    /// Changes what is there: a statement about a workspace or chat, or about a person.
+    /// Changes existing rows: a statement about a workspace or chat, or about a person.
     Change(&'static str, i64, i64),
 }
 
@@ -62,7 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
     let sends = sends.prop_map(|(workspace, chat, person, session, key, content)| {
         Step::Send(workspace, chat, person, session, key, content)
     });
-    // Most are by somebody who may.
+    // Most messages come from people who may send them.
     let usual = (1..=2_i64, 1..=4_i64, 0..KEYS, prop_oneof![Just("a"), Just("b")]);
     let usual = usual.prop_map(|(chat, person, key, content)| {
         Step::Send(chat, chat, person, person, key, content)
@@ -72,7 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![6 => usual, 2 => sends, 3 => changes]
 }
 
-/// The rows that a history leaves, but for the times in them.
+/// The rows that a history leaves, without their times.
 type Left = [Vec<String>; 2];
 
 async fn left(db: &PgPool) -> Left {
@@ -83,7 +85,7 @@ async fn left(db: &PgPool) -> Left {
     [rows(messages).await, rows(events).await]
 }
 
-/// The newest event of the log is the one that was announced.
+/// Asserts that the newest event of the log is the announced one.
 async fn expect_announced(db: &mut PgConnection, announcement: Announcement) {
     let (workspace_id, after) = (announcement.workspace_id, announcement.after);
     let to = log::head(&mut *db, workspace_id).await.unwrap().position;
@@ -93,7 +95,8 @@ async fn expect_announced(db: &mut PgConnection, announcement: Announcement) {
     assert_eq!(entries[1..], [announcement.into_entry()]);
 }
 
-/// Plays a history that is gone afterwards; what each message came to, and what is left of them.
+/// Plays a history in a new world. Returns the outcome of each message, and the rows that it
+/// leaves.
 async fn play(world: &World, steps: &[Step], is_alone: bool) -> (Vec<String>, Left) {
     let mut outcomes = Vec::new();
     world.empty().await;
@@ -167,14 +170,14 @@ async fn a_log_that_somebody_holds_is_left_out_in_either_way() {
     assert_eq!(in_batch, [Outcome::Locked]);
 }
 
-/// How many emojis there are to choose from: more than a message may have.
+/// The number of different emojis: more than a message may have.
 const EMOJIS: u32 = 26;
 
 fn emoji(number: u32) -> String {
     char::from_u32('🐀' as u32 + number).unwrap().to_string()
 }
 
-/// A message's reactions as they should be: who has added which.
+/// The expected reactions of a message: the emoji and the person of each.
 #[derive(Debug, Default)]
 struct Model(Vec<(u32, i64)>);
 
@@ -199,7 +202,7 @@ impl Model {
     }
 }
 
-/// Adds reactions in batches; a batch has each once.
+/// Adds reactions in batches; a batch has each of them once.
 async fn react(world: &World, batches: &[Vec<(u32, i64)>]) {
     world.empty().await;
     let mut model = Model::default();
@@ -213,7 +216,8 @@ async fn react(world: &World, batches: &[Vec<(u32, i64)>]) {
         }
         let expected: Vec<_> =
             batch.iter().map(|(number, user)| model.add(*number, *user)).collect();
-        // Those of the other chat are nothing to these, nor are messages, which come behind all of them.
+        // Reactions in the other chat do not affect these, nor do messages, which a batch writes
+        // last.
         let key = Uuid::new_v4();
         let mut commands = vec![Command::Send(outgoing(1, 1, "hello", key))];
         for (number, user) in batch {

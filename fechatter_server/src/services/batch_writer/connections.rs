@@ -1,6 +1,6 @@
-//! The database's connections that batches are written on.
+//! The database connections for writing batches.
 //!
-//! They are not of the pool, whose connections are looked after by the threads of the requests.
+//! They are not from the pool, because the threads of the request runtime drive its connections.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,14 +15,14 @@ use super::delivery::Write;
 use crate::error::{AppError, Result, STATEMENT_CANCELLED};
 use crate::models::write_batch::{self, Command, Locking, Outcome};
 
-/// A connection that was used so lately is taken to be alive; the others are asked first.
+/// A connection that was used this recently counts as alive; older ones are pinged first.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long a connection may take to be made, or to say that it is alive.
+/// The timeout for opening a connection, and for its answer to a ping.
 const CONNECTING: Duration = Duration::from_secs(3);
-/// The pause between attempts to reach a database that is just starting, or has no room.
+/// The pause between attempts to connect to a database that is starting or has no free connection.
 const AGAIN: Duration = Duration::from_millis(100);
-/// No answer after this, and the connection is taken for dead. The database itself gives up a
-/// statement after 5 s.
+/// The timeout after which a connection counts as dead. The database itself cancels a statement
+/// after 5 s.
 const DEAD: Duration = Duration::from_secs(6);
 
 /// Connections to write on: one for the batch in flight, one for the batch that waits for a log.
@@ -32,7 +32,7 @@ pub(super) struct Connections {
     kept: Arc<Mutex<Vec<Kept>>>,
 }
 
-/// A connection, and when it was last used.
+/// A connection, with the time of its last use.
 type Kept = (Instant, PgConnection);
 
 impl Connections {
@@ -50,7 +50,7 @@ impl Connections {
         in_time(self.connect()).await
     }
 
-    /// Waits for a database that is on its way.
+    /// Connects, and retries while the database is starting or has no free connection.
     async fn connect(&self) -> sqlx::Result<PgConnection> {
         let options = self.log.db().connect_options();
         loop {
@@ -71,7 +71,8 @@ impl Connections {
     }
 }
 
-/// By its code: `cannot_connect_now` or `too_many_connections`.
+/// Returns true if the connection was refused, or failed with `cannot_connect_now` or
+/// `too_many_connections`.
 fn is_starting(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
@@ -82,10 +83,10 @@ fn is_starting(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the database has refused a statement, and the connection is as good as before.
+/// Returns true if the database refused the statement but the connection is still usable.
 fn is_refusal(error: &AppError) -> bool {
     match error {
-        // Somebody else may be at the address by now.
+        // A new connection may reach another server, which is not read-only.
         AppError::Database(error) if db::is_read_only(error) => false,
         AppError::Database(sqlx::Error::Database(error)) => {
             let code = error.code().unwrap_or_default();
@@ -108,7 +109,7 @@ impl Write for Connections {
             written.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into()));
         match &written {
             Err(error) if !is_refusal(error) => {
-                // It is not worth finding out whether this one is still good, or the other one.
+                // All kept connections are closed, because a check of each would take longer.
                 self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
             }
             _ => self.keep(connection),

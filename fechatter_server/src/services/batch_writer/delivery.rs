@@ -1,4 +1,4 @@
-//! Writing a batch, and answering everybody in it.
+//! Writes a batch, and answers all callers in it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,10 +13,10 @@ use crate::models::write_batch::{Command, Locking, Outcome};
 
 /// A way to write a batch in one commit.
 pub(super) trait Write: Clone + Send + Sync + 'static {
-    /// The outcomes are in the batch's order.
+    /// Writes a batch. The outcomes are in the batch's order.
     ///
     /// # Errors
-    /// When nothing was written, or nobody knows.
+    /// Fails if nothing was written, or if it is unknown whether the batch was written.
     fn write(
         &self,
         batch: Vec<Arc<Command>>,
@@ -24,10 +24,10 @@ pub(super) trait Write: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Outcome>>> + Send;
 }
 
-/// Writes a batch and answers everybody in it, but those whose logs others hold: they come back.
+/// Writes a batch and answers its callers. Returns the commands whose logs are locked by others.
 ///
-/// A command that the database does not take or not in time, or that makes us fail, must not fail its
-/// neighbours: a batch that fails is written in halves, until the culprit is alone.
+/// A command that the database rejects or does not finish in time, or that causes a panic, must not
+/// fail the other commands: a failed batch is split into halves until that command is alone.
 pub(super) async fn deliver(
     write: &impl Write,
     progress: &Progress,
@@ -69,7 +69,8 @@ pub(super) async fn deliver(
     held_up
 }
 
-/// Writes again what may have been written: the same keys find out, and nothing is done twice.
+/// Writes a batch, and tries again if it is unknown whether it was written. The keys are the same,
+/// so nothing is done twice.
 async fn attempt_twice(
     write: &impl Write,
     batch: &[Item],
@@ -84,7 +85,7 @@ async fn attempt_twice(
     }
 }
 
-/// In a task of its own, so that a panic is an error like others.
+/// Writes in a separate task, so that a panic becomes an error.
 async fn attempt(write: &impl Write, batch: &[Item], locking: Locking) -> Result<Vec<Outcome>> {
     let began = Instant::now();
     let commands: Vec<_> = batch.iter().map(|item| Arc::clone(&item.command)).collect();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// Commands that one batch holds at most.
+/// The maximum number of commands in a batch.
 pub(super) const BATCH_COMMANDS: usize = 256;
-/// Bytes of their text, at most.
+/// The maximum size of their texts, in bytes.
 pub(super) const BATCH_BYTES: usize = 1024 * 1024;
-/// The time that a command may wait for its batch.
+/// The longest time that a command may wait for its batch.
 pub(super) const UNTIL_BATCH: Duration = Duration::from_millis(2_500);

@@ -1,4 +1,4 @@
-//! Commands that have been let in, and how many that may be.
+//! The queue of admitted commands, with its limits.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -14,18 +14,18 @@ use super::limits::{BATCH_BYTES, BATCH_COMMANDS};
 use crate::error::Result;
 use crate::models::write_batch::{Command, Outcome};
 
-/// Commands that wait for their answers, and their bytes.
+/// The maximum number of commands that wait for their answers, and their maximum bytes.
 const MAX_COMMANDS: usize = 4_096;
 const MAX_BYTES: usize = 16 * 1024 * 1024;
-/// No workspace may take more of the room than this part of it: one whose log is held by somebody
-/// for long must not keep the others out.
+/// The divisor for one workspace's share of the queue: 2 means one half. A workspace whose log
+/// stays locked must not fill the queue for the others.
 const SHARE: u32 = 2;
 
-/// A command that would wait longer than this, as fast as batches are written at the moment, is not
-/// let in: its caller is better told at once. Of the time, too, a workspace may take its part only.
+/// The maximum estimated waiting time in the queue. A command that would wait longer, at the
+/// current write speed, is rejected immediately. The limit for one workspace is `MAX_WAIT / SHARE`.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// Lets commands in as long as there is room.
+/// Admits commands as long as there is room.
 #[derive(Debug)]
 pub(super) struct Queue {
     budget: Arc<Mutex<Budget>>,
@@ -33,11 +33,11 @@ pub(super) struct Queue {
     arrivals: UnboundedSender<Item>,
 }
 
-/// How long batches take: the mean of the last few, in microseconds. Clones share it.
+/// The moving average of the time per batch, in microseconds. Clones share it.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Pace(Arc<AtomicU64>);
 
-/// Notes that batches are written.
+/// Records that a batch was written.
 #[derive(Debug, Clone)]
 pub(super) struct Progress(Arc<Mutex<Budget>>);
 
@@ -51,15 +51,15 @@ pub(super) struct Item {
     _place: Place,
 }
 
-/// The part that the caller keeps.
+/// The caller's part of a queued command.
 #[derive(Debug)]
 pub(super) struct Receipt {
     pub(super) claim: Arc<Claim>,
-    /// Breaks off if the task that writes has failed.
+    /// Resolves to an error if the writer task has failed.
     pub(super) answer: oneshot::Receiver<Result<Outcome>>,
 }
 
-/// The owner of a command: a batch, or a caller who has waited long enough.
+/// The state of a command: a batch may take it, or its caller may withdraw it.
 #[derive(Debug, Default)]
 pub(super) struct Claim(AtomicU8);
 
@@ -67,12 +67,13 @@ const WAITING: u8 = 0;
 const IN_FLIGHT: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
-/// What those who wait take up.
+/// The load of all commands that wait for their answers.
 #[derive(Debug)]
 struct Budget {
     all: Load,
     of_workspaces: HashMap<WorkspaceId, Load>,
-    /// When the database last took a batch, or somebody began to wait where nobody had.
+    /// The time of the last written batch, or of the first command that was queued into an empty
+    /// queue, whichever is later.
     progressed: Instant,
 }
 
@@ -88,7 +89,7 @@ struct Load {
     bytes: usize,
 }
 
-/// A command's part of the room; given back when dropped.
+/// A command's part of the budget, which it returns when dropped.
 #[derive(Debug)]
 struct Place {
     budget: Arc<Mutex<Budget>>,
@@ -101,8 +102,8 @@ impl Queue {
         Self { budget: Arc::default(), pace, arrivals }
     }
 
-    /// For how long nothing has been written although something waits; for ever, if nobody is there
-    /// to write.
+    /// Returns the time since the last written batch, or zero if no command waits, or
+    /// [`Duration::MAX`] if the writer task is gone.
     pub(super) fn stalled(&self) -> Duration {
         if self.arrivals.is_closed() {
             return Duration::MAX;
@@ -111,12 +112,13 @@ impl Queue {
         if budget.all.commands == 0 { Duration::ZERO } else { budget.progressed.elapsed() }
     }
 
-    /// The handle with which the writer notes its progress.
+    /// Returns the handle that records the writer's progress.
     pub(super) fn progress(&self) -> Progress {
         Progress(Arc::clone(&self.budget))
     }
 
-    /// Lets a command in, if there is room. It is still to be written, or [handed over](Self::hand_over).
+    /// Admits a command, if there is room. The caller then writes it, or [hands it
+    /// over](Self::hand_over).
     pub(super) fn reserve(&self, command: Arc<Command>) -> Option<(Item, Receipt)> {
         let workspace_id = command.actor().workspace_id();
         let place = Place::take(&self.budget, workspace_id, command.bytes(), &self.pace)?;
@@ -127,29 +129,30 @@ impl Queue {
         Some((item, receipt))
     }
 
-    /// Hands a command to the task that writes; where that has failed, its caller is told.
+    /// Sends a command to the writer task. If the task has failed, the item is dropped and its
+    /// caller gets `AppError::Busy`.
     pub(super) fn hand_over(&self, item: Item) {
         let _ = self.arrivals.send(item);
     }
 }
 
 impl Progress {
-    /// The database has taken a batch, whatever it thought of the commands in it.
+    /// Records that the database has executed a batch, whatever the outcomes of its commands.
     pub(super) fn note(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).progressed = Instant::now();
     }
 }
 
 impl Pace {
-    /// Notes how long a batch took.
+    /// Adds the duration of a batch to the moving average.
     pub(super) fn note(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let mean = self.0.load(Ordering::Relaxed);
         self.0.store(mean - mean / 4 + took / 4, Ordering::Relaxed);
     }
 
-    /// How long it will take to write whole batches of what waits. What makes no whole batch is let in
-    /// in any case, and shows how fast it goes now.
+    /// Estimates the time to write the full batches in the queue. Commands that do not fill a batch
+    /// are always admitted, so that the mean batch time can be measured again.
     fn wait(&self, load: Load) -> Duration {
         let batches = load.commands / BATCH_COMMANDS;
         let batches = batches.max(load.bytes / BATCH_BYTES);
@@ -159,7 +162,7 @@ impl Pace {
 }
 
 impl Item {
-    /// Tells the caller what became of it. Nobody may be left to hear it.
+    /// Sends the result to the caller, who may have stopped waiting.
     pub(super) fn answer(self, answer: Result<Outcome>) {
         let _ = self.answer.send(answer);
     }
@@ -170,17 +173,17 @@ impl Item {
 }
 
 impl Claim {
-    /// For a batch; false if the caller has withdrawn the command.
+    /// Takes the command into a batch. Returns false if the caller has withdrawn it.
     pub(super) fn take(&self) -> bool {
         self.change(WAITING, IN_FLIGHT)
     }
 
-    /// Back from a batch that could do nothing about it.
+    /// Returns the command to the queue after a batch could not carry it out.
     pub(super) fn put_back(&self) {
         self.change(IN_FLIGHT, WAITING);
     }
 
-    /// By the caller; false if a batch has the command.
+    /// Withdraws the command for the caller. Returns false if a batch has taken it.
     pub(super) fn withdraw(&self) -> bool {
         self.change(WAITING, WITHDRAWN)
     }
@@ -195,7 +198,7 @@ impl Claim {
 }
 
 impl Load {
-    /// With one more command of so many bytes, if it is not too much then.
+    /// Returns the load with one more command of this many bytes, if it is within the limits.
     fn with(self, bytes: usize, share: u32) -> Option<Self> {
         let load = Self { commands: self.commands + 1, bytes: self.bytes + bytes };
         let share = share as usize;
@@ -267,7 +270,8 @@ mod tests {
         assert!(Place::take(&budget, WorkspaceId(2), 10, &pace).is_some(), "one shuts out all");
         drop(of_one);
 
-        // However slow it was, there is always somebody who finds out that it is no more.
+        // Even after a very slow batch one full batch is admitted, so that the pace is measured
+        // again.
         pace.note(Duration::from_mins(1));
         assert_eq!(places(&pace).len(), BATCH_COMMANDS);
         (0..100).for_each(|_| pace.note(Duration::from_millis(1)));

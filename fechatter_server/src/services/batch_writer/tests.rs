@@ -1,4 +1,4 @@
-//! Whatever happens to batches: everybody is answered, and nothing is done twice.
+//! Tests that every caller is answered and nothing is done twice, whatever happens to batches.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{LazyLock, Mutex};
@@ -20,10 +20,11 @@ use uuid::Uuid;
 use super::*;
 use crate::models::actor::Actor;
 
-/// For anything that is to happen at all.
+/// The timeout for everything that must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PEOPLE: i64 = 4;
-/// Two workspaces of the same four people, with a chat and a message each; a fifth person is in no chat.
+/// Two workspaces with the same five people, and a chat with a message each. The fifth person is in
+/// no chat.
 const WORLD: &str = "
     insert into users (email, email_key, password_hash)
     select n::text || '@a.b', n::text || '@a.b', '' from generate_series(1, 5) as n;
@@ -49,7 +50,7 @@ const WORLD: &str = "
     select append_events(
         '{1,2}', null, 0, '{NewMessage,NewMessage}', '{none,none}', null, null, '{1,2}', null, '{1,2}', null);
     commit;";
-/// Statements that take too long, as far as anybody can tell.
+/// A trigger that fails like a statement timeout.
 const SLOW: &str = "
     create function take_too_long() returns trigger language plpgsql as $$
     begin
@@ -60,19 +61,19 @@ const SLOW: &str = "
         for each row when (new.content = 'slow') execute function take_too_long();";
 const EMOJIS: [&str; 3] = ["👍", "❤️", "🇨🇭"];
 
-/// What goes wrong with one attempt to write a batch.
+/// A fault in one attempt to write a batch.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Nothing,
     Error,
-    /// It is written, and nobody is told.
+    /// The batch is written, but its answer is lost.
     LostAnswer,
     Delay,
     PanicBefore,
     PanicAfter,
 }
 
-/// The real way to write, with faults.
+/// The real connections, with faults.
 #[derive(Debug, Clone)]
 struct Faulty {
     connections: Connections,
@@ -100,25 +101,25 @@ impl Write for Faulty {
     }
 }
 
-/// A command, to be made by somebody in some chat.
+/// A command that is made for a person and a chat.
 #[derive(Debug, Clone, Copy)]
 enum Draft {
     Plain,
-    /// The same as the one before, under its key.
+    /// The same command as before, under the same key.
     Repeat,
     /// The database refuses it: it is too long.
     Poison,
-    /// It takes the database too long.
+    /// The database cancels it as too slow.
     Slow,
-    /// By somebody who is not in the chat.
+    /// The sender is not in the chat.
     Stranger,
-    /// Fechatter's own, in the name of somebody who is not in the chat.
+    /// A system message in the name of a person who is not in the chat.
     System,
     /// One of the emojis.
     Reaction(usize),
     /// The database refuses it: it is too long.
     PoisonReaction,
-    /// To a message that is not there.
+    /// The message does not exist.
     LostReaction,
 }
 
@@ -152,7 +153,7 @@ impl World {
         &self.db
     }
 
-    /// Makes everything as it was at the beginning.
+    /// Resets the database to its initial content.
     pub(crate) async fn empty(&self) {
         let all = "truncate users, workspaces, workspace_members, sessions, workspace_logs, chats, chat_members,
                        messages, message_reactions, events, invites, departures restart identity";
@@ -170,7 +171,7 @@ impl World {
         BatchWriter::start_with(self.log.clone(), write, alone).unwrap()
     }
 
-    /// Holds the log of a workspace until dropped.
+    /// Locks the log of a workspace until dropped.
     pub(crate) async fn hold(&self, workspace: i64) -> Transaction<'static, Postgres> {
         let mut holder = db::begin(&self.db, "begin").await.unwrap();
         sqlx::query("set local idle_in_transaction_session_timeout = 0")
@@ -185,8 +186,8 @@ impl World {
         holder
     }
 
-    /// How often each key is there besides those of the beginning; and that seqs, positions, and events
-    /// fit the messages and reactions.
+    /// Counts the messages of each key, without the initial ones. Asserts that seqs, positions and
+    /// events match the messages and reactions.
     async fn keys(&self) -> HashMap<Uuid, i64> {
         let faults: i64 = sqlx::query_scalar(
             "select count(*)
@@ -238,7 +239,7 @@ impl World {
     }
 }
 
-/// Somebody in their own session.
+/// A person with their own session.
 pub(crate) fn person(workspace: i64, user: i64) -> Actor {
     Actor::Session {
         user_id: UserId(user),
@@ -277,7 +278,7 @@ async fn give(writer: &BatchWriter, command: Command) -> Result<Done> {
     }
 }
 
-/// Gives all at once; the answers are in order.
+/// Gives all commands at once. The answers are in the same order.
 async fn give_all(writer: &BatchWriter, commands: Vec<Command>) -> Vec<Result<Done>> {
     let sends = commands.into_iter().map(|command| {
         let writer = writer.clone();
@@ -334,7 +335,7 @@ fn whatever_fails_everybody_is_answered_and_nothing_is_done_twice() {
         .unwrap();
 }
 
-/// The command of a draft, and whether the database will ever take it.
+/// Makes the command of a draft.
 fn command((draft, workspace, user): (Draft, i64, i64), before: Option<&Command>) -> Command {
     let key = Uuid::new_v4();
     let long = "x".repeat(10_001);
@@ -367,7 +368,7 @@ async fn play(world: &World, drafts: &[(Draft, i64, i64)], faults: &[Fault]) {
     ends(ended).await;
     world.keys().await;
 
-    // Whoever does not know asks again under the same key.
+    // A caller with an unknown result retries under the same key.
     let (writer, ended) = world.writer(&[]);
     let mut reactions = HashSet::new();
     for (command, answer) in commands.iter().zip(answers) {
@@ -422,7 +423,7 @@ fn check_sent(message: &Outgoing, there: i64, answer: Result<Done>) {
 async fn a_system_message_goes_through_the_batch() {
     let world = World::new().await;
     let (writer, ended) = world.writer(&[]);
-    // The person who acted may have left since.
+    // The person who acted may have left meanwhile.
     for sql in [
         "update workspace_members set status = 'Left', left_at = now() where user_id = 2",
         "update chat_members set left_position = 2 where user_id = 2",
@@ -454,7 +455,7 @@ async fn a_log_that_somebody_holds_holds_up_nobody_else() {
         async move { writer.send(outgoing(1, 1, "held", Uuid::new_v4())).await }
     });
     for number in 0..20 {
-        // Some before a batch begins to wait for the log, some after.
+        // Some are sent before a batch waits for the log, some after.
         sleep(Duration::from_millis(number)).await;
         let sent = writer.send(outgoing(2, 2, "free", Uuid::new_v4())).await;
         assert!(matches!(sent, Ok(Sent::New(_))), "{sent:?}");
@@ -470,7 +471,7 @@ async fn a_log_that_somebody_holds_holds_up_nobody_else() {
 async fn a_workspace_that_cannot_send_is_refused_and_leaves_room_for_others() {
     let world = World::new().await;
     let (writer, ended) = world.writer(&[]);
-    // The very first batches take long, for connecting and planning, and nobody is let in to wait long.
+    // The first batches are slow, because they connect and plan; a slow pace would refuse commands.
     for _ in 0..10 {
         writer.send(outgoing(2, 1, "warm", Uuid::new_v4())).await.unwrap();
     }
@@ -489,7 +490,7 @@ async fn a_workspace_that_cannot_send_is_refused_and_leaves_room_for_others() {
     let other = writer.send(outgoing(2, 1, "free", Uuid::new_v4())).await;
     assert!(matches!(other, Ok(Sent::New(_))), "{other:?}");
 
-    // Nobody waits for a batch for longer than 2.5 s, nor, in one, for a log for ever.
+    // A command waits at most 2.5 s for a batch, and a batch does not wait for a log forever.
     for send in waiting {
         let answer = timeout(PATIENCE, send).await.expect("everybody is answered").unwrap();
         assert!(matches!(answer, Err(AppError::Busy)), "{answer:?}");
@@ -545,7 +546,7 @@ async fn a_commit_that_fails_behind_its_answer_is_no_success() {
     ends(ended).await;
 }
 
-/// Writes nothing, for ever.
+/// A writer that never finishes.
 #[derive(Debug, Clone)]
 struct Stuck;
 
@@ -555,7 +556,7 @@ impl Write for Stuck {
     }
 }
 
-/// Makes the task panic that hands out batches.
+/// A writer that makes the task panic.
 #[derive(Debug)]
 struct Deadly;
 

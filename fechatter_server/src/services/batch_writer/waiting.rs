@@ -1,4 +1,4 @@
-//! The choice of the commands that make the next batch.
+//! Chooses the commands of the next batch.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -11,30 +11,30 @@ use super::queue::Item;
 use crate::error::AppError;
 use crate::models::write_batch::Key;
 
-/// The pause before a log is tried again that somebody else held.
+/// The pause before another attempt at a log that another transaction has locked.
 const RETRY: Duration = Duration::from_millis(2);
-/// For how long a log is only tried, before a batch waits for it.
+/// The time during which batches skip a locked log, before a batch waits for it.
 const UNTIL_PATIENT: Duration = Duration::from_millis(50);
 
-/// Commands in the order of their arrival, and the workspaces whose logs others hold.
+/// Commands in the order of their arrival, and the workspaces whose logs others have locked.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     items: VecDeque<Item>,
     held: HashMap<WorkspaceId, Held>,
-    /// Those of the batch on its way, held or not.
+    /// The workspaces of the current batch, held or not.
     tried: HashSet<WorkspaceId>,
-    /// The one whose log a batch waits for.
+    /// The workspace whose log a batch waits for.
     patient: Option<WorkspaceId>,
 }
 
-/// A log that was held by somebody else when it was last tried.
+/// A log that another transaction had locked at the last attempt.
 #[derive(Debug, Clone, Copy)]
 struct Held {
     since: Instant,
     retry_at: Instant,
 }
 
-/// Commands for one call; no key twice.
+/// The commands of one call, each key at most once.
 #[derive(Debug, Default)]
 struct Batch {
     items: Vec<Item>,
@@ -51,8 +51,8 @@ impl Waiting {
         self.items.is_empty()
     }
 
-    /// The next batch: first the commands that nothing is known to hold up, then those whose logs are
-    /// to be tried again, as far as there is room.
+    /// Returns the next batch: first the commands whose logs are not known to be locked, then those
+    /// whose logs are due for another attempt, as far as there is room.
     pub(super) fn batch(&mut self) -> Vec<Item> {
         let mut batch = Batch::default();
         let (held, patient) = (self.held.clone(), self.patient);
@@ -63,7 +63,7 @@ impl Waiting {
             let is_due = |held: &Held| held.retry_at <= now;
             self.fill(&mut batch, |id| held.get(&id).is_some_and(is_due) && patient != Some(id));
             self.tried = batch.items.iter().map(Item::workspace_id).collect();
-            // Their callers may have withdrawn all commands of some.
+            // Callers may have withdrawn all commands of a workspace.
             let waiting: HashSet<_> = self.items.iter().map(Item::workspace_id).collect();
             self.held.retain(|id, _| {
                 patient == Some(*id) || self.tried.contains(id) || waiting.contains(id)
@@ -72,7 +72,8 @@ impl Waiting {
         batch.items
     }
 
-    /// A batch of one workspace whose log has been held for long, to wait for it; one at a time.
+    /// Returns a batch for the workspace whose log has been locked longest, if it is at least 50
+    /// ms. It will wait for the lock; there is only one such batch at a time.
     pub(super) fn patient_batch(&mut self) -> Option<Vec<Item>> {
         if self.patient.is_some() {
             return None;
@@ -92,7 +93,7 @@ impl Waiting {
         Some(batch.items)
     }
 
-    /// Takes back what the batch that waited could not carry out.
+    /// Takes back the commands that the patient batch could not carry out.
     pub(super) fn end_patience(&mut self, held_up: Vec<Item>) {
         if let Some(id) = self.patient.take() {
             self.held.remove(&id);
@@ -100,7 +101,8 @@ impl Waiting {
         self.put_back(held_up);
     }
 
-    /// Takes back the commands of a batch whose logs were held by others, in their order.
+    /// Takes back the commands of a batch whose logs others have locked, in their order. Answers
+    /// those that have waited too long with [`AppError::Busy`].
     pub(super) fn put_back(&mut self, held_up: Vec<Item>) {
         let now = Instant::now();
         let still: HashSet<_> = held_up.iter().map(Item::workspace_id).collect();
@@ -121,13 +123,13 @@ impl Waiting {
         }
     }
 
-    /// When there will be something to try again.
+    /// Returns the time of the next attempt at a locked log.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         let held = self.held.iter().filter(|(id, _)| self.patient != Some(**id));
         held.map(|(_, held)| held.retry_at).min()
     }
 
-    /// Adds commands of such workspaces, in their order, until the batch is full.
+    /// Adds commands of the wanted workspaces, in their order, until the batch is full.
     fn fill(&mut self, batch: &mut Batch, mut is_wanted: impl FnMut(WorkspaceId) -> bool) {
         let mut left = Vec::new();
         while !batch.is_full() {
@@ -149,7 +151,8 @@ impl Batch {
         self.items.len() == BATCH_COMMANDS || self.bytes >= BATCH_BYTES
     }
 
-    /// A repeat of something in this batch has to wait for what becomes of that.
+    /// Returns true if the command fits. A command whose key is in the batch waits for the next
+    /// one.
     fn has_room_for(&self, item: &Item) -> bool {
         let fits = self.items.is_empty() || self.bytes + item.command.bytes() <= BATCH_BYTES;
         fits && !self.keys.contains(&item.command.key())

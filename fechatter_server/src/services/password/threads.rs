@@ -12,12 +12,12 @@ use tracing::error;
 
 use crate::services::limits::Caller;
 
-/// The memory of a thread, for one hash after the other. Where each hash took its own and gave it back, the
-/// allocator was left with eight times as much.
+/// The memory of a thread, which all its hashes use. When each hash allocated its own, the
+/// allocator kept eight times as much.
 #[derive(Default)]
 pub(super) struct Memory(pub(super) Vec<Block>);
 
-/// Known devices and strangers, which are served in turn.
+/// The two classes of callers: known devices and strangers. They take turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Class {
     Known,
@@ -26,20 +26,21 @@ pub(super) enum Class {
 
 type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 
-/// Some threads, and those who wait for them. Clones share them; they end with the last clone.
+/// A pool of threads, with its queue. Clones share it; the threads end after the last clone is
+/// dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Threads {
     jobs: mpsc::UnboundedSender<Job>,
-    /// Callers are served in turn: first the classes, then the addresses or devices of each.
+    /// Callers take turns: first by class, then by address or device.
     running: Permits<Class, Caller>,
 }
 
-/// How much of the processors a thread gets where others want them, too.
+/// The share of the processors that a thread gets if others want them, too.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Priority {
-    /// As much as each of the others.
+    /// The same as each other thread.
     Normal,
-    /// On Linux a tenth of that, elsewhere as much.
+    /// On Linux a tenth of the normal share, elsewhere the same.
     Low,
 }
 
@@ -65,7 +66,7 @@ impl Threads {
         Ok(Self { jobs, running })
     }
 
-    /// Does some work for a caller, once it is their turn; none if it panicked.
+    /// Does the work of a caller when it is their turn. Returns none if the work panicked.
     pub(super) async fn work<T: Send + 'static>(
         &self,
         (class, caller): (Class, Caller),
@@ -75,7 +76,7 @@ impl Threads {
         let (answer, answered) = oneshot::channel();
         let job = move |memory: &mut Memory| {
             let _running = running;
-            // Nobody waits for it any more: others do.
+            // The work is skipped if its caller has stopped waiting.
             if !answer.is_closed() {
                 let _ = answer.send(work(memory));
             }
@@ -85,21 +86,21 @@ impl Threads {
     }
 }
 
-/// Gives this thread a tenth of the others' part of a processor that they compete for.
+/// Lowers the thread's weight to a tenth of that of other threads.
 #[cfg(target_os = "linux")]
 fn step_back() {
     use rustix::process::setpriority_process;
     use rustix::thread::gettid;
 
-    /// By `sched(7)`, each step of niceness is a factor of 1.25.
+    /// Each step of niceness is a factor of 1.25, see `sched(7)`.
     const NICENESS: i32 = 10;
-    // On Linux, unlike in POSIX, priorities are those of threads.
+    // On Linux, unlike in POSIX, each thread has its own priority.
     if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
         tracing::debug!(%error, "passwords are hashed with the priority of everything else");
     }
 }
 
-/// Elsewhere a thread has its process's priority.
+/// On other systems the thread keeps the priority of its process.
 #[cfg(not(target_os = "linux"))]
 fn step_back() {}
 

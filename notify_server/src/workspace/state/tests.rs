@@ -1,4 +1,4 @@
-//! The rules, by example.
+//! Examples of the rules.
 
 use fechatter_core::event::Effect::{self, ClosesChat, Joins, Leaves, None as Nothing};
 use fechatter_core::{MessageId, SessionId, WorkspaceId};
@@ -31,7 +31,7 @@ fn at(position: i64) -> Cursor {
     Cursor { position: Position(position), .."00000001-1".parse().unwrap() }
 }
 
-/// An event whose name says nothing of what it does.
+/// An event whose name does not show its effect.
 fn entry(position: i64, effect: Effect, chat_id: Option<ChatId>, user: Option<i64>) -> Entry {
     let joined = if effect == Joins { user.map(UserId).into_iter().collect() } else { Vec::new() };
     Entry {
@@ -53,7 +53,8 @@ fn reader(user: i64, session_id: SessionId) -> AuthUser {
     AuthUser { id: UserId(user), workspace_id: WorkspaceId(1), session_id, expires_at: 0 }
 }
 
-/// The positions that a person missed who was last here at another one, and what ends them.
+/// Returns the positions that a person missed since another position, and the reason that ends
+/// their stream.
 fn missed(state: &WorkspaceState, user: i64, since: i64) -> (Vec<i64>, Option<GoodbyeReason>) {
     let reader = Reader { user: reader(user, PHONE), checked_at: at(10).position };
     let Answer::Missed(missed) = state.missed(&reader, at(since)) else {
@@ -80,7 +81,7 @@ impl WorkspaceState {
         users.map(|user| self.joins(user, PHONE))
     }
 
-    /// Takes the next event of the log.
+    /// Applies the next event of the log.
     fn takes(&mut self, effect: Effect, chat: Option<ChatId>, user: Option<i64>) {
         let own = self.head().position.0;
         self.advance(&[entry(own, Nothing, None, None), entry(own + 1, effect, chat, user)])
@@ -88,7 +89,7 @@ impl WorkspaceState {
     }
 }
 
-/// The positions that a stream has received since last asked, and its end.
+/// Returns the positions that a stream has received since the last call, and its end.
 fn received(outbox: &Outbox) -> (Vec<i64>, Option<End>) {
     let mut positions = Vec::new();
     loop {
@@ -220,12 +221,13 @@ fn an_effect_of_a_newer_version_stops_the_workspace_before_anything_is_told() {
 
     assert_eq!(advanced, Err(Obstacle::UnknownEffect));
     assert_received(&streams, [&[]]);
-    // A workspace that is loaded later has it among its newest events, and ends who comes to it.
+    // A workspace that is loaded later has it among its recent events, and ends streams that pass
+    // it.
     let recent = Recent::new(&[entry(10, Nothing, None, None), unknown]).unwrap();
     let member = Membership { chat_id: LUNCH, user_id: UserId(1), joined: Position(1), left: None };
     let loaded = WorkspaceState::new(Snapshot { recent, memberships: vec![member] });
     assert_eq!(missed(&loaded, 1, 10), (vec![11], Some(GoodbyeReason::Draining)));
-    // But not who was checked after it.
+    // But not streams whose reader was checked after it.
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(11) };
     let Answer::Missed(missed) = loaded.missed(&reader, at(10)) else { panic!("not known") };
     assert_eq!(missed.end, None);
@@ -294,7 +296,7 @@ fn what_was_said_in_a_deleted_chat_is_not_told_again() {
     assert_eq!(missed(&state, 1, 10), (vec![12], None));
 }
 
-/// Events about messages: the second shows another one, the third tells something of the first.
+/// Events about messages: the second shows another message, the third is about the first message.
 fn a_conversation(state: &mut WorkspaceState) {
     let sent = |position, id| Entry {
         message_id: Some(MessageId(id)),
@@ -332,7 +334,7 @@ fn a_message_that_has_changed_is_told_again_as_it_is_now() {
     assert_eq!(after[1..3], before[1..]);
     assert!(after[3].contains("event: Changed") && after[3].contains("after 1"), "{after:?}");
 
-    // And what has changed once is told anew when it changes again.
+    // A message that has changed once is sent in its new state when it changes again.
     let again = Entry { message: Some(r#"{"content":"at last"}"#.into()), ..changes };
     let again = Entry { cursor: at(15), ..again };
     state.advance(&[entry(14, Nothing, None, None), again]).unwrap();
@@ -394,7 +396,7 @@ fn an_ending_that_was_missed_is_the_last_thing_told() {
 
     assert_eq!(missed(&state, 1, 10), (vec![11, 12], Some(GoodbyeReason::Suspended)));
     assert_eq!(missed(&state, 2, 10), (vec![11, 12, 13], None));
-    // Where the database has said so later, it was about an earlier suspension.
+    // If the database confirmed the reader after the event, the event was an earlier suspension.
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(12) };
     let Answer::Missed(missed) = state.missed(&reader, at(10)) else {
         panic!("10 is not known here")
