@@ -57,12 +57,12 @@ const COUNTERS: [Countable; 7] = [
     (metrics::CLOCKS_AHEAD, None),
 ];
 /// Connections besides those of all streams.
-const NOT_STREAMS: usize = 1_000;
+const EXTRA_CONNECTIONS: usize = 1_000;
 /// The interval of the periodic tick, and so the maximum delay in detecting an expired token.
 /// Heartbeats are sent every 15 ticks.
-const BEAT: Duration = Duration::from_secs(1);
+const TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// The time that the pool's connections have to close at shutdown.
-const CLOSING: Duration = Duration::from_secs(2);
+const POOL_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Checks that the database meets the server's requirements, if it can be reached.
 ///
@@ -93,8 +93,8 @@ pub async fn serve(
     let verifier = Verifier::new(&config.auth.public_keys)?;
     let clock = verifier.clock().clone();
     let options = db::options(&config.database, APPLICATION)?;
-    let now = config.database.max_connections / 4;
-    let db = db::connect(options.clone(), &config.database, now).await;
+    let initial_connections = config.database.max_connections / 4;
+    let db = db::connect(options.clone(), &config.database, initial_connections).await;
     let hub = Arc::new(Hub::new(RecentLimits {
         events: config.notify.recent_events,
         bytes: config.notify.recent_mebibytes * 1024 * 1024,
@@ -123,39 +123,39 @@ pub async fn serve(
         info!(%public, %operations, "listening");
     }
 
-    let mut parts = JoinSet::new();
+    let mut tasks = JoinSet::new();
     let metrics = Metrics::start()?;
     metrics::begin_at_zero(&COUNTERS);
     let operations = http::operations(Operations {
-        ready: readiness(db.clone(), Arc::clone(&tail), clock.clone()),
-        measure: measuring(db.clone(), Arc::clone(&hub), Arc::clone(&tail)),
+        ready: readiness_callback(db.clone(), Arc::clone(&tail), clock.clone()),
+        measure: measure_callback(db.clone(), Arc::clone(&hub), Arc::clone(&tail)),
         metrics: metrics.clone(),
     });
     let listen_options = db::listen_options(&config.database, APPLICATION)?;
     let listening = listener::run(listen_options, Arc::clone(&hub), Arc::clone(&tail));
-    parts.spawn(rates.forget_idle(shutdown.clone()));
-    parts.spawn(beat(hub, clock.clone(), shutdown.clone()));
-    parts.spawn(clock.follow(db.clone(), shutdown.clone()));
-    parts.spawn(until(shutdown.clone(), async move { tail.run().await }));
-    parts.spawn(until(shutdown.clone(), listening));
-    parts.spawn(until(shutdown.clone(), metrics.upkeep()));
+    tasks.spawn(rates.forget_idle(shutdown.clone()));
+    tasks.spawn(run_ticks(hub, clock.clone(), shutdown.clone()));
+    tasks.spawn(clock.follow(db.clone(), shutdown.clone()));
+    tasks.spawn(run_until_shutdown(shutdown.clone(), async move { tail.run().await }));
+    tasks.spawn(run_until_shutdown(shutdown.clone(), listening));
+    tasks.spawn(run_until_shutdown(shutdown.clone(), metrics.upkeep()));
     let public = http::serve(
         listeners.public,
         router(app, &config),
         connection_limits(&config),
         shutdown.clone(),
     );
-    let of_operations = ConnectionLimits::operations();
-    parts.spawn(public);
-    parts.spawn(http::serve(listeners.operations, operations, of_operations, shutdown.clone()));
+    let operations_limits = ConnectionLimits::operations();
+    tasks.spawn(public);
+    tasks.spawn(http::serve(listeners.operations, operations, operations_limits, shutdown.clone()));
     let mut result = Ok(());
-    while let Some(ended) = parts.join_next().await {
+    while let Some(ended) = tasks.join_next().await {
         if let Err(panic) = ended {
             shutdown.cancel();
             result = Err(panic).context("a part of the server failed");
         }
     }
-    if timeout(CLOSING, db.close()).await.is_err() {
+    if timeout(POOL_CLOSE_TIMEOUT, db.close()).await.is_err() {
         warn!("connections to the database were left open");
     }
     result
@@ -163,12 +163,12 @@ pub async fn serve(
 
 /// Runs the periodic tick: sends heartbeats and ends streams whose token has expired. At shutdown
 /// it ends all streams.
-async fn beat(hub: Arc<Hub>, clock: Clock, shutdown: CancellationToken) {
-    let mut beats = interval(BEAT);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+async fn run_ticks(hub: Arc<Hub>, clock: Clock, shutdown: CancellationToken) {
+    let mut ticks = interval(TICK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for number in 1.. {
         tokio::select! {
-            _ = beats.tick() => hub.beat(number, clock.timestamp()),
+            _ = ticks.tick() => hub.beat(number, clock.timestamp()),
             () = shutdown.cancelled() => return hub.drain(),
         }
     }
@@ -188,27 +188,27 @@ fn connection_limits(config: &Config) -> ConnectionLimits {
     ConnectionLimits {
         port: "public",
         // In addition to the configured number of streams, clients may be requesting one.
-        in_all: config.notify.streams.saturating_add(NOT_STREAMS),
+        in_all: config.notify.streams.saturating_add(EXTRA_CONNECTIONS),
         per_address: config.limits.connections_per_address,
         exempt: config.http.trusted_proxies.clone(),
         idle: Duration::from_secs(config.http.keep_alive_seconds.into()),
     }
 }
 
-fn measuring(db: PgPool, hub: Arc<Hub>, tail: Arc<Tail>) -> Ask<()> {
+fn measure_callback(db: PgPool, hub: Arc<Hub>, tail: Arc<Tail>) -> Ask<()> {
     Arc::new(move || {
         let (db, hub, tail) = (db.clone(), Arc::clone(&hub), Arc::clone(&tail));
         Box::pin(async move { measure::all(&db, &hub, &tail).await })
     })
 }
 
-async fn until(shutdown: CancellationToken, part: impl Future<Output = ()>) {
+async fn run_until_shutdown(shutdown: CancellationToken, part: impl Future<Output = ()>) {
     shutdown.run_until_cancelled_owned(part).await;
 }
 
 /// Returns the readiness check: the server reaches its database, follows the logs, and its clock is
 /// trusted.
-fn readiness(db: PgPool, tail: Arc<Tail>, clock: Clock) -> Ask<Result<(), &'static str>> {
+fn readiness_callback(db: PgPool, tail: Arc<Tail>, clock: Clock) -> Ask<Result<(), &'static str>> {
     Arc::new(move || {
         let (db, tail, clock) = (db.clone(), Arc::clone(&tail), clock.clone());
         Box::pin(async move {

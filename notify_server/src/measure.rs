@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Sets the gauges of queues, memory, and the tail's lag.
 pub(crate) async fn all(db: &PgPool, hub: &Hub, tail: &Tail) {
     database::measure(db);
-    let load = hub.load();
+    let load = hub.stats();
     gauge!(WORKSPACES).set(count(load.workspaces));
     gauge!(RECENT_BYTES).set(count(load.recent_bytes));
     gauge!(OUTBOX_FRAMES, "which" => "all").set(count(load.waiting));

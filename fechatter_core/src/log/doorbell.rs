@@ -22,7 +22,7 @@ use crate::event::EphemeralEvent;
 use crate::ids::NotAnId;
 use crate::{UserId, WorkspaceId, metrics};
 
-/// The channel of the doorbell. Its payload is a [`Ring`].
+/// The channel of the doorbell. Its payload is a [`DoorbellPayload`].
 pub const DOORBELL_CHANNEL: &str = "fechatter_doorbell";
 /// The channel of ephemeral events. Its payload is an [`Ephemeral`] as JSON.
 pub const EPHEMERAL_CHANNEL: &str = "fechatter_ephemeral";
@@ -31,12 +31,12 @@ pub const EPHEMERAL_CHANNEL: &str = "fechatter_ephemeral";
 pub(super) const MAX_PAYLOAD: usize = 7_500;
 /// The part of [`MAX_PAYLOAD`] for announcements. The rest is for the ids of some hundred
 /// workspaces.
-const MAX_ANNOUNCED: usize = 6_500;
-/// The time for which an idle connection is kept.
-const KEEP: Duration = Duration::from_secs(1);
+const MAX_ANNOUNCEMENT_BYTES: usize = 6_500;
+/// The time for which an idle connection is cached.
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
 /// The maximum number of queued ephemeral events. Further ones are dropped; their delivery is best
 /// effort.
-const MAX_WAITING: usize = 1_000;
+const MAX_QUEUED_EPHEMERAL: usize = 1_000;
 
 /// An event that is not in the log, sent from one server to the others.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,14 +51,14 @@ pub struct Ephemeral {
 /// separated by commas, and a line of JSON for each announcement. An empty text means any
 /// workspace.
 #[derive(Debug, Default)]
-pub struct Ring {
+pub struct DoorbellPayload {
     /// The workspaces with new events; `None` if any workspace may have new events.
     pub workspaces: Option<BTreeSet<WorkspaceId>>,
     /// New messages of these or other workspaces.
     pub announcements: Vec<Announcement>,
 }
 
-impl Ring {
+impl DoorbellPayload {
     /// Parses a payload. An invalid payload means that any workspace may have new events.
     #[must_use]
     pub fn parse(payload: &str) -> Self {
@@ -98,7 +98,7 @@ impl Doorbell {
     pub(super) fn new(db: PgPool) -> Self {
         let changed = Arc::new(Notify::new());
         let shared = Arc::new(Shared { pending: Mutex::default(), changed: Arc::clone(&changed) });
-        tokio::spawn(ring_for(Arc::downgrade(&shared), changed, db));
+        tokio::spawn(run_doorbell(Arc::downgrade(&shared), changed, db));
         Self(shared)
     }
 
@@ -111,7 +111,7 @@ impl Doorbell {
         let line = serde_json::to_string(announcement).unwrap_or_default();
         self.0.update(|pending| {
             let bytes: usize = pending.announced.iter().map(|(_, line)| line.len()).sum();
-            if !line.is_empty() && bytes + line.len() < MAX_ANNOUNCED {
+            if !line.is_empty() && bytes + line.len() < MAX_ANNOUNCEMENT_BYTES {
                 pending.announced.push((announcement.workspace_id, format!("\n{line}")));
             } else {
                 pending.workspaces.insert(announcement.workspace_id);
@@ -121,7 +121,7 @@ impl Doorbell {
 
     pub(super) fn send_ephemeral(&self, text: String) {
         self.0.update(|pending| {
-            if pending.ephemeral.len() < MAX_WAITING {
+            if pending.ephemeral.len() < MAX_QUEUED_EPHEMERAL {
                 pending.ephemeral.push(text);
             }
         });
@@ -145,30 +145,30 @@ impl Drop for Shared {
     }
 }
 
-async fn ring_for(shared: Weak<Shared>, changed: Arc<Notify>, db: PgPool) {
+async fn run_doorbell(shared: Weak<Shared>, changed: Arc<Notify>, db: PgPool) {
     // Kept between frequent notifications, because the pool tests a connection when it is taken and
     // when it is given back.
-    let mut kept: Option<PoolConnection<Postgres>> = None;
+    let mut cached: Option<PoolConnection<Postgres>> = None;
     loop {
-        if timeout(KEEP, changed.notified()).await.is_err() {
-            kept = None;
+        if timeout(IDLE_CONNECTION_TIMEOUT, changed.notified()).await.is_err() {
+            cached = None;
             changed.notified().await;
         }
         let Some(pending) = shared.upgrade().map(|shared| shared.take()) else { return };
-        let was_kept = kept.is_some();
-        let mut rung = notify(&db, &mut kept, &pending).await;
-        if rung.is_err() && was_kept {
-            rung = notify(&db, &mut kept, &pending).await;
+        let was_cached = cached.is_some();
+        let mut result = notify(&db, &mut cached, &pending).await;
+        if result.is_err() && was_cached {
+            result = notify(&db, &mut cached, &pending).await;
         }
-        let outcome = if rung.is_ok() { "rung" } else { "failed" };
+        let outcome = if result.is_ok() { "rung" } else { "failed" };
         counter!(metrics::DOORBELLS_RUNG, "outcome" => outcome).increment(1);
-        if let Err(error) = rung {
+        if let Err(error) = result {
             warn!(%error, "the doorbell did not ring; readers find the events by polling");
         }
     }
 }
 
-/// Returns the text of a [`Ring`]: with the announcements if they fit, else with the ids of their
+/// Returns the text of a [`DoorbellPayload`]: with the announcements if they fit, else with the ids of their
 /// workspaces; empty if not all ids fit.
 fn payload(pending: &Pending) -> String {
     let ids = |workspaces: &BTreeSet<WorkspaceId>| {
@@ -187,7 +187,7 @@ fn payload(pending: &Pending) -> String {
 
 async fn notify(
     db: &PgPool,
-    kept: &mut Option<PoolConnection<Postgres>>,
+    cached: &mut Option<PoolConnection<Postgres>>,
     pending: &Pending,
 ) -> sqlx::Result<()> {
     let mut channels = vec![EPHEMERAL_CHANNEL; pending.ephemeral.len()];
@@ -196,7 +196,7 @@ async fn notify(
         channels.push(DOORBELL_CHANNEL);
         payloads.push(payload(pending));
     }
-    let mut connection = match kept.take() {
+    let mut connection = match cached.take() {
         Some(connection) => connection,
         None => db.acquire().await?,
     };
@@ -207,7 +207,7 @@ async fn notify(
     )
     .fetch_all(&mut *connection)
     .await?;
-    *kept = Some(connection);
+    *cached = Some(connection);
     Ok(())
 }
 
@@ -218,7 +218,7 @@ mod tests {
     const LINE: &str = r#"{"workspace_id":7,"after":"00000001-4","cursor":"00000002-5","kind":"NewMessage","effect":"none","chat_id":3,"message_id":9,"data":{"id":9}}"#;
 
     fn heard(payload: &str) -> (Option<Vec<i64>>, usize) {
-        let Ring { workspaces, announcements } = Ring::parse(payload);
+        let DoorbellPayload { workspaces, announcements } = DoorbellPayload::parse(payload);
         let ids = workspaces.map(|ids| ids.into_iter().map(|id| id.0).collect());
         (ids, announcements.len())
     }

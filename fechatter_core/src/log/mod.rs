@@ -10,6 +10,6 @@ mod writer;
 pub use access::Log;
 pub use announcement::Announcement;
 pub use cursor::{BadCursor, Cursor, Stamp};
-pub use doorbell::{DOORBELL_CHANNEL, EPHEMERAL_CHANNEL, Ephemeral, Ring};
+pub use doorbell::{DOORBELL_CHANNEL, DoorbellPayload, EPHEMERAL_CHANNEL, Ephemeral};
 pub use read::{Entry, Found, Head, PLAN_ONCE, Range, count_for, head, look_again, read};
 pub use writer::LogWriter;

@@ -58,7 +58,7 @@ pub(crate) struct SignedIn {
 }
 
 /// The account of a sign-up request.
-enum Account {
+enum SignUpAccount {
     /// A new account, with the hash of its password.
     New { password_hash: String },
     /// An existing account that is not active in any workspace; its password has been verified.
@@ -66,7 +66,7 @@ enum Account {
 }
 
 /// The workspace of a sign-up request.
-enum Entry {
+enum JoinTarget {
     Existing(WorkspaceId, JoinBy),
     New,
 }
@@ -83,15 +83,15 @@ pub(crate) async fn sign_up(
     }
     request.password.check_form()?;
     let caller = Caller::Address(device.network());
-    let (entry, account) = check(entrance, &request, device).await?;
+    let (target, account) = check(entrance, &request, device).await?;
 
     let (mut writer, user, share) =
-        enter_workspace(entrance, caller, entry, &request, &account).await?;
+        enter_workspace(entrance, caller, target, &request, &account).await?;
     let owner = (user.id, Some(user.workspace_id));
     let (session, count) = session::open(writer.db(), owner, device).await?;
     let password_hash = match account {
-        Account::New { password_hash } => password_hash,
-        Account::Returning { password_hash, .. } => {
+        SignUpAccount::New { password_hash } => password_hash,
+        SignUpAccount::Returning { password_hash, .. } => {
             let guesses = Guesses::At(&key(request.email.as_str()));
             throttle::forget_failures(writer.db(), guesses).await?;
             password_hash
@@ -106,19 +106,26 @@ pub(crate) async fn sign_up(
 
 /// Finds the workspace and the account of the request, and hashes or verifies the password. The
 /// checks that reject most requests run first, so that rejected requests stay cheap.
-async fn check(entrance: &Entrance, request: &SignUp, device: &Device) -> Result<(Entry, Account)> {
+async fn check(
+    entrance: &Entrance,
+    request: &SignUp,
+    device: &Device,
+) -> Result<(JoinTarget, SignUpAccount)> {
     let (permit, share) = entrance.permit(Caller::Address(device.network())).await?;
     let attempts = [Attempts::At(device), Attempts::Anywhere];
     throttle::count_attempt(&entrance.db, entrance.policy(), attempts).await?;
-    let entry = find_entry(entrance, request).await?;
-    let returning = returning(entrance, request).await?;
+    let target = find_join_target(entrance, request).await?;
+    let returning = find_returning_account(entrance, request).await?;
     drop(share);
     let Some((id, password_hash)) = returning else {
         request.password.check_strength(entrance.policy().refuse_common_passwords)?;
-        return Ok((entry, Account::New { password_hash: permit.hash(&request.password).await? }));
+        return Ok((
+            target,
+            SignUpAccount::New { password_hash: permit.hash(&request.password).await? },
+        ));
     };
     if permit.verify(&request.password, Some(&password_hash)).await? {
-        Ok((entry, Account::Returning { id, password_hash }))
+        Ok((target, SignUpAccount::Returning { id, password_hash }))
     } else {
         Err(AppError::EmailTaken)
     }
@@ -130,13 +137,13 @@ async fn check(entrance: &Entrance, request: &SignUp, device: &Device) -> Result
 async fn enter_workspace(
     entrance: &Entrance,
     caller: Caller,
-    entry: Entry,
+    target: JoinTarget,
     request: &SignUp,
-    account: &Account,
+    account: &SignUpAccount,
 ) -> Result<(LogWriter, User, ConnectionShare)> {
-    let (id, join_by) = match entry {
-        Entry::Existing(id, join_by) => (id, join_by),
-        Entry::New => {
+    let (id, join_by) = match target {
+        JoinTarget::Existing(id, join_by) => (id, join_by),
+        JoinTarget::New => {
             let share = entrance.connection(caller).await?;
             let mut writer = LogWriter::begin(&entrance.log).await?;
             if let Some(user) = create_workspace(&mut writer, entrance, request, account).await? {
@@ -144,19 +151,22 @@ async fn enter_workspace(
             }
             // Another request has just created it.
             drop(writer);
-            let id = named(&entrance.db, request).await?.ok_or(AppError::Busy)?;
+            let id = find_named_workspace(&entrance.db, request).await?.ok_or(AppError::Busy)?;
             (id, JoinBy::Name)
         }
     };
     let share = entrance.connection_in(id, caller).await?;
     let mut writer = LogWriter::lock(&entrance.log, &[id]).await?;
-    let user = enter(&mut writer, (id, &join_by), request, account).await?;
+    let user = join_existing_workspace(&mut writer, (id, &join_by), request, account).await?;
     Ok((writer, user, share))
 }
 
 /// Finds an account that is active in no workspace, and the hash of its password. Wrong passwords
 /// count as they do for sign-ins.
-async fn returning(entrance: &Entrance, request: &SignUp) -> Result<Option<(UserId, String)>> {
+async fn find_returning_account(
+    entrance: &Entrance,
+    request: &SignUp,
+) -> Result<Option<(UserId, String)>> {
     let email_key = key(request.email.as_str());
     let account = sqlx::query!(
         r#"select id, password_hash,
@@ -181,8 +191,8 @@ async fn returning(entrance: &Entrance, request: &SignUp) -> Result<Option<(User
 /// Finds the workspace that the request joins or creates. This is only a preliminary check; the
 /// write transaction repeats it. The error is the same for a closed workspace and for a workspace
 /// that may not be created, so that strangers cannot learn which workspaces exist.
-async fn find_entry(entrance: &Entrance, request: &SignUp) -> Result<Entry> {
-    let named = named(&entrance.db, request).await?;
+async fn find_join_target(entrance: &Entrance, request: &SignUp) -> Result<JoinTarget> {
+    let named = find_named_workspace(&entrance.db, request).await?;
     let join_by = match (&request.invite_code, named) {
         (Some(code), named) => {
             let digest = invite::digest(code);
@@ -197,15 +207,15 @@ async fn find_entry(entrance: &Entrance, request: &SignUp) -> Result<Entry> {
     };
     if let Some((id, join_by)) = join_by {
         workspace::check_join(&entrance.db, id, &join_by, request.email.as_str()).await?;
-        return Ok(Entry::Existing(id, join_by));
+        return Ok(JoinTarget::Existing(id, join_by));
     }
     let mut tx = begin(&entrance.db, "begin").await?;
-    may_create(&mut tx, entrance).await?;
+    check_may_create(&mut tx, entrance).await?;
     tx.rollback().await?;
-    Ok(Entry::New)
+    Ok(JoinTarget::New)
 }
 
-async fn named(db: &PgPool, request: &SignUp) -> Result<Option<WorkspaceId>> {
+async fn find_named_workspace(db: &PgPool, request: &SignUp) -> Result<Option<WorkspaceId>> {
     match &request.workspace {
         Some(name) => workspace::find_by_name(db, name).await,
         None => Ok(None),
@@ -214,7 +224,7 @@ async fn named(db: &PgPool, request: &SignUp) -> Result<Option<WorkspaceId>> {
 
 /// Refuses if nobody may create a workspace, with the same error as an existing workspace that
 /// cannot be joined by name.
-async fn may_create(db: &mut PgConnection, entrance: &Entrance) -> Result<()> {
+async fn check_may_create(db: &mut PgConnection, entrance: &Entrance) -> Result<()> {
     let may = workspace::check_creation(db, entrance.policy().workspace_creation).await;
     may.map_err(|error| match error {
         AppError::WorkspaceCreationClosed => AppError::InviteRequired,
@@ -223,11 +233,11 @@ async fn may_create(db: &mut PgConnection, entrance: &Entrance) -> Result<()> {
 }
 
 /// Signs up into a workspace that exists.
-async fn enter(
+async fn join_existing_workspace(
     writer: &mut LogWriter,
     (id, join_by): (WorkspaceId, &JoinBy),
     request: &SignUp,
-    account: &Account,
+    account: &SignUpAccount,
 ) -> Result<User> {
     // The right to join is checked before the address, so that outsiders cannot ask for addresses.
     let grant = workspace::authorize(writer.db(), id, join_by, request.email.as_str()).await?;
@@ -242,10 +252,10 @@ async fn create_workspace(
     writer: &mut LogWriter,
     entrance: &Entrance,
     request: &SignUp,
-    account: &Account,
+    account: &SignUpAccount,
 ) -> Result<Option<User>> {
     let name = request.workspace.as_ref().ok_or(AppError::InviteInvalid)?;
-    may_create(writer.db(), entrance).await?;
+    check_may_create(writer.db(), entrance).await?;
     let user_id = ensure_account(writer.db(), request, account).await?;
     let owner = (user_id, request.fullname.as_str());
     workspace::create(writer, &entrance.config, name, owner).await
@@ -255,11 +265,11 @@ async fn create_workspace(
 async fn ensure_account(
     db: &mut PgConnection,
     request: &SignUp,
-    account: &Account,
+    account: &SignUpAccount,
 ) -> Result<UserId> {
     let password_hash = match account {
-        Account::Returning { id, .. } => return Ok(*id),
-        Account::New { password_hash } => password_hash,
+        SignUpAccount::Returning { id, .. } => return Ok(*id),
+        SignUpAccount::New { password_hash } => password_hash,
     };
     let id = sqlx::query_scalar!(
         "insert into users (email, email_key, password_hash)
@@ -299,14 +309,18 @@ pub(crate) async fn sign_in(
     let (caller, attempt) = match known {
         Some(id) => (
             Caller::Device(id),
-            SignInAttempt { own: Attempts::Of(id), guesses: Guesses::Of(id), is_strange: false },
+            SignInAttempt {
+                own: Attempts::Of(id),
+                guesses: Guesses::Of(id),
+                is_unknown_device: false,
+            },
         ),
         None => (
             Caller::Address(device.network()),
             SignInAttempt {
                 own: Attempts::At(device),
                 guesses: Guesses::At(&email_key),
-                is_strange: true,
+                is_unknown_device: true,
             },
         ),
     };

@@ -55,7 +55,7 @@ pub(crate) async fn list(
 pub(crate) async fn add(log: &Log, member: Member, people: &[UserId]) -> Result<Vec<ChatMember>> {
     let mut db = log.db().acquire().await?;
     check_adding(&mut db, &member, people).await?;
-    if membership::newcomers(&mut *db, member.chat_id, people).await?.is_empty() {
+    if membership::find_non_members(&mut *db, member.chat_id, people).await?.is_empty() {
         return Ok(Vec::new());
     }
     drop(db);

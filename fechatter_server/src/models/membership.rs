@@ -110,7 +110,7 @@ pub(crate) async fn add_members(
     actor_id: UserId,
 ) -> Result<Vec<ChatMember>> {
     let chat = chat_lookup::find(writer.db(), workspace_id, chat_id).await?;
-    let newcomers = newcomers(writer.db(), chat_id, people).await?;
+    let newcomers = find_non_members(writer.db(), chat_id, people).await?;
     let first = writer.next_position(workspace_id)?;
     let positions: Vec<_> = (first.0..).take(newcomers.len()).map(Position).collect();
     // A new member's unread messages begin after those that were sent before they joined.
@@ -129,7 +129,7 @@ pub(crate) async fn add_members(
     .fetch_all(writer.db())
     .await?;
     let change = i32::try_from(joined.len()).unwrap_or(i32::MAX);
-    resize(writer.db(), chat_id, change).await?;
+    adjust_member_count(writer.db(), chat_id, change).await?;
     let member_count = chat.member_count + change;
     let chat = Chat { chat_members: Vec::new(), member_count, ..chat };
     let mut members = Vec::with_capacity(joined.len());
@@ -152,7 +152,7 @@ pub(crate) async fn add_members(
 }
 
 /// Returns those of these people who are not in the chat, in the order of the request.
-pub(crate) async fn newcomers(
+pub(crate) async fn find_non_members(
     db: impl PgExecutor<'_>,
     chat_id: ChatId,
     people: &[UserId],
@@ -173,7 +173,7 @@ pub(crate) async fn newcomers(
     Ok(newcomers)
 }
 
-async fn resize(db: &mut PgConnection, chat_id: ChatId, change: i32) -> Result<()> {
+async fn adjust_member_count(db: &mut PgConnection, chat_id: ChatId, change: i32) -> Result<()> {
     sqlx::query!(
         "update chats set member_count = member_count + $2 where id = $1",
         chat_id as _,
@@ -260,7 +260,7 @@ pub(crate) async fn check_active(
 }
 
 /// Returns those of these chats to which this person may add people.
-pub(crate) async fn may_add_to(
+pub(crate) async fn chats_user_may_add_to(
     db: &mut PgConnection,
     (workspace_id, user_id): (WorkspaceId, UserId),
     chats: &[ChatId],

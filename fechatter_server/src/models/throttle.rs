@@ -112,7 +112,7 @@ pub(crate) struct SignInAttempt<'a> {
     pub(crate) own: Attempts<'a>,
     pub(crate) guesses: Guesses<'a>,
     /// True if it also counts in [`Attempts::Anywhere`].
-    pub(crate) is_strange: bool,
+    pub(crate) is_unknown_device: bool,
 }
 
 impl SignInAttempt<'_> {
@@ -161,7 +161,7 @@ impl SignInAttempt<'_> {
     }
 
     fn overall(self, limits: &AccountsConfig) -> (Vec<String>, Vec<i32>) {
-        if self.is_strange { Attempts::Anywhere.buckets(limits) } else { Default::default() }
+        if self.is_unknown_device { Attempts::Anywhere.buckets(limits) } else { Default::default() }
     }
 }
 

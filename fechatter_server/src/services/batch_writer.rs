@@ -40,8 +40,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use self::connections::Connections;
 use self::delivery::Write;
-use self::limits::UNTIL_BATCH;
-use self::queue::{Item, Pace, Progress, Queue};
+use self::limits::BATCH_TIMEOUT;
+use self::queue::{Item, MeanBatchTime, Progress, Queue};
 use self::waiting::Waiting;
 use crate::error::{AppError, Result};
 use crate::models::message::{self, Outgoing, Sent};
@@ -50,14 +50,14 @@ use crate::models::write_batch::{Command, Locking, Outcome};
 
 /// The total time that a caller waits for the outcome of a command: slightly less than the request
 /// timeout (10 s).
-const UNTIL_ANSWER: Duration = Duration::from_millis(9_800);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(9_800);
 
 /// The longest time without a written batch while commands wait. Beyond it the writer is unhealthy.
-const STALLED: Duration = Duration::from_secs(10);
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Resolves when all commands have been answered, after the last clone of the writer is dropped.
 /// Resolves to an error if the task has failed.
-pub(crate) type Ended = oneshot::Receiver<()>;
+pub(crate) type WriterEnded = oneshot::Receiver<()>;
 
 /// Writes small changes. Clones share one task, which ends after the last clone is dropped.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ pub(crate) struct BatchWriter {
 }
 
 /// Resolves to the command if another writer holds its log.
-type Unwritten = Pin<Box<dyn Future<Output = Vec<Item>> + Send>>;
+type DirectWrite = Pin<Box<dyn Future<Output = Vec<Item>> + Send>>;
 
 /// Writes a command on the request runtime if no batch is in flight.
 #[derive(Clone)]
@@ -76,8 +76,8 @@ struct DirectPath {
     in_flight: Arc<Semaphore>,
     /// True if the last batch of the task had several commands. Direct writes are then disabled, so
     /// that the next batch also groups several commands.
-    is_busy: Arc<AtomicBool>,
-    write: Arc<dyn Fn(Item) -> Unwritten + Send + Sync>,
+    last_batch_had_several: Arc<AtomicBool>,
+    write: Arc<dyn Fn(Item) -> DirectWrite + Send + Sync>,
 }
 
 impl fmt::Debug for DirectPath {
@@ -87,24 +87,26 @@ impl fmt::Debug for DirectPath {
 }
 
 impl DirectPath {
-    fn new(write: impl Write, pace: Pace, progress: Progress) -> Self {
-        let write = move |item| -> Unwritten {
-            let (write, pace, progress) = (write.clone(), pace.clone(), progress.clone());
+    fn new(write: impl Write, mean_batch_time: MeanBatchTime, progress: Progress) -> Self {
+        let write = move |item| -> DirectWrite {
+            let (write, mean_batch_time, progress) =
+                (write.clone(), mean_batch_time.clone(), progress.clone());
             Box::pin(async move {
                 let began = Instant::now();
-                let held_up = delivery::deliver(&write, &progress, vec![item], Locking::Skip).await;
-                pace.note(began.elapsed());
-                held_up
+                let locked_items =
+                    delivery::deliver(&write, &progress, vec![item], Locking::Skip).await;
+                mean_batch_time.note(began.elapsed());
+                locked_items
             })
         };
         // One batch at a time, besides the batch that waits for a log.
         let in_flight = Arc::new(Semaphore::new(1));
-        Self { in_flight, is_busy: Arc::default(), write: Arc::new(write) }
+        Self { in_flight, last_batch_had_several: Arc::default(), write: Arc::new(write) }
     }
 
     /// Returns the permit to write a command now, if it is available.
     fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
-        if self.is_busy.load(Ordering::Relaxed) {
+        if self.last_batch_had_several.load(Ordering::Relaxed) {
             return None;
         }
         // The semaphore is fair: while the task waits for the permit, no other caller gets it.
@@ -119,7 +121,7 @@ pub(crate) struct Health(Weak<Queue>);
 impl Health {
     /// Returns false if the task is gone, or if commands wait and no batch was written for 10 s.
     pub(crate) fn is_good(&self) -> bool {
-        self.0.upgrade().is_none_or(|queue| queue.stalled() < STALLED)
+        self.0.upgrade().is_none_or(|queue| queue.time_without_progress() < STALL_TIMEOUT)
     }
 }
 
@@ -128,19 +130,23 @@ impl BatchWriter {
     ///
     /// # Errors
     /// Fails if the system cannot start a thread.
-    pub(crate) fn start(log: Log) -> io::Result<(Self, Ended)> {
+    pub(crate) fn start(log: Log) -> io::Result<(Self, WriterEnded)> {
         let [connections, of_requests] = [(); 2].map(|()| Connections::new(log.clone()));
         Self::start_with(log, connections, of_requests)
     }
 
     /// Does the same with other implementations of [`Write`]: one for the task, one for direct
     /// writes.
-    fn start_with(log: Log, write: impl Write, direct: impl Write) -> io::Result<(Self, Ended)> {
+    fn start_with(
+        log: Log,
+        write: impl Write,
+        direct: impl Write,
+    ) -> io::Result<(Self, WriterEnded)> {
         let (sender, arrivals) = unbounded_channel();
-        let pace = Pace::default();
-        let queue = Arc::new(Queue::new(sender, pace.clone()));
+        let mean_batch_time = MeanBatchTime::default();
+        let queue = Arc::new(Queue::new(sender, mean_batch_time.clone()));
         let progress = queue.progress();
-        let direct = DirectPath::new(direct, pace.clone(), progress.clone());
+        let direct = DirectPath::new(direct, mean_batch_time.clone(), progress.clone());
         let for_task = direct.clone();
         let (ends, ended) = oneshot::channel();
         let (begins, begun) = mpsc::channel();
@@ -149,7 +155,7 @@ impl BatchWriter {
             match runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
                     let _ = begins.send(Ok(()));
-                    runtime.block_on(run(arrivals, write, &for_task, (pace, progress)));
+                    runtime.block_on(run(arrivals, write, &for_task, (mean_batch_time, progress)));
                     let _ = ends.send(());
                 }
                 Err(error) => _ = begins.send(Err(error)),
@@ -174,7 +180,7 @@ impl BatchWriter {
         let command = Arc::new(Command::Send(outgoing));
         let outcome = self.outcome(&command).await?;
         let Command::Send(outgoing) = Arc::unwrap_or_clone(command) else {
-            return Err(mixed_up());
+            return Err(unexpected_outcome());
         };
         match outcome {
             Outcome::Sent { id, seq, created_at } => {
@@ -218,7 +224,7 @@ impl BatchWriter {
             Some(permit) => self.write_directly(item, permit),
             None => self.queue.hand_over(item),
         }
-        match timeout(UNTIL_BATCH, &mut receipt.answer).await {
+        match timeout(BATCH_TIMEOUT, &mut receipt.answer).await {
             Ok(answer) => return answer.unwrap_or(Err(AppError::Busy)),
             Err(_) if receipt.claim.withdraw() => {
                 counter!(metrics::COMMANDS_REFUSED, "reason" => "late").increment(1);
@@ -226,7 +232,7 @@ impl BatchWriter {
             }
             Err(_) => {}
         }
-        match timeout(UNTIL_ANSWER.saturating_sub(UNTIL_BATCH), receipt.answer).await {
+        match timeout(ANSWER_TIMEOUT.saturating_sub(BATCH_TIMEOUT), receipt.answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(AppError::Busy),
         }
@@ -237,9 +243,9 @@ impl BatchWriter {
         let (direct, queue) = (self.direct.clone(), Arc::clone(&self.queue));
         tokio::spawn(async move {
             if item.claim.take() {
-                for held_up in (direct.write)(item).await {
-                    held_up.claim.put_back();
-                    queue.hand_over(held_up);
+                for item in (direct.write)(item).await {
+                    item.claim.put_back();
+                    queue.hand_over(item);
                 }
             }
             drop(permit);
@@ -252,11 +258,11 @@ fn failure(outcome: Outcome) -> AppError {
     match outcome {
         Outcome::Refused(refusal) => refusal.into(),
         Outcome::Locked => AppError::Busy,
-        _ => mixed_up(),
+        _ => unexpected_outcome(),
     }
 }
 
-fn mixed_up() -> AppError {
+fn unexpected_outcome() -> AppError {
     sqlx::Error::Protocol("the outcome of another kind of command".into()).into()
 }
 
@@ -265,7 +271,7 @@ async fn run(
     mut arrivals: UnboundedReceiver<Item>,
     write: impl Write,
     direct: &DirectPath,
-    (pace, progress): (Pace, Progress),
+    (mean_batch_time, progress): (MeanBatchTime, Progress),
 ) {
     let mut waiting = Waiting::default();
     // A separate batch with the commands of one workspace whose log is locked by another
@@ -295,11 +301,11 @@ async fn run(
         }
         let batch = waiting.batch();
         if !batch.is_empty() {
-            direct.is_busy.store(batch.len() > 1, Ordering::Relaxed);
+            direct.last_batch_had_several.store(batch.len() > 1, Ordering::Relaxed);
             let began = Instant::now();
-            let held_up = delivery::deliver(&write, &progress, batch, Locking::Skip).await;
-            pace.note(began.elapsed());
-            waiting.put_back(held_up);
+            let locked_items = delivery::deliver(&write, &progress, batch, Locking::Skip).await;
+            mean_batch_time.note(began.elapsed());
+            waiting.put_back(locked_items);
             continue;
         }
         permit = None;

@@ -35,14 +35,14 @@ const OCCASIONAL_IN_ALL: (u32, u32) = (10, 10);
 pub(crate) struct Passwords {
     callers: Permits<Class, Caller>,
     /// For callers with few sign-ins, who do not wait behind the others.
-    occasional: Threads,
+    occasional_thread: Threads,
     /// For callers with more sign-ins than that.
-    crowd: Threads,
+    low_priority_threads: Threads,
     rate: Rates<Caller>,
     rate_in_all: Rates<()>,
     /// The hash to verify if there is no account, so that an unknown e-mail address costs as much
     /// as a wrong password.
-    nobody: Arc<str>,
+    dummy_hash: Arc<str>,
 }
 
 /// The right to have passwords hashed, one after the other. A caller must get it before any other
@@ -69,15 +69,15 @@ impl Passwords {
             per_member: per_address,
             waiting_per_group: 0,
         });
-        let occasional = Threads::start(1, Priority::Normal)?;
-        let crowd = Threads::start(workers, Priority::Low)?;
+        let occasional_thread = Threads::start(1, Priority::Normal)?;
+        let low_priority_threads = Threads::start(workers, Priority::Low)?;
         let (per_second, burst) = OCCASIONAL_PER_CALLER;
         let rate = Rates::new(per_second, burst);
         let (per_second, burst) = OCCASIONAL_IN_ALL;
         let rate_in_all = Rates::new(per_second, burst);
-        let nobody: PasswordHash = Argon2::default().hash_password(b"nobody's password")?;
-        let nobody = nobody.to_string().into();
-        Ok(Self { callers, occasional, crowd, rate, rate_in_all, nobody })
+        let dummy_hash: PasswordHash = Argon2::default().hash_password(b"nobody's password")?;
+        let dummy_hash = dummy_hash.to_string().into();
+        Ok(Self { callers, occasional_thread, low_priority_threads, rate, rate_in_all, dummy_hash })
     }
 
     /// Returns a permit, unless this caller, its class or all callers have too many of them.
@@ -106,9 +106,13 @@ impl Passwords {
         if self.rate.take(caller, 1).is_err() {
             // The charge keeps a caller that continues at this rate on the low-priority threads.
             self.rate.charge(caller, 1);
-            return &self.crowd;
+            return &self.low_priority_threads;
         }
-        if self.rate_in_all.take((), 1).is_ok() { &self.occasional } else { &self.crowd }
+        if self.rate_in_all.take((), 1).is_ok() {
+            &self.occasional_thread
+        } else {
+            &self.low_priority_threads
+        }
     }
 
     /// Returns true if a hash was made with weaker parameters than the current ones.
@@ -136,7 +140,7 @@ impl HashPermit {
     /// of work, to prevent timing attacks.
     pub(crate) async fn verify(&self, password: &Password, hash: Option<&str>) -> Result<bool> {
         let known = hash.is_some();
-        let hash = hash.unwrap_or(&self.passwords.nobody).to_owned();
+        let hash = hash.unwrap_or(&self.passwords.dummy_hash).to_owned();
         let password = password.clone();
         self.work(move |memory| {
             let hash = PasswordHash::new(&hash)?;
@@ -324,9 +328,10 @@ mod tests {
     async fn many_callers_are_a_crowd_although_each_comes_once() {
         let passwords = Passwords::new(9).unwrap();
         let (_, at_once) = OCCASIONAL_IN_ALL;
-        let occasional =
-            |number| ptr::eq(passwords.threads(address(number)), &raw const passwords.occasional);
-        assert!((0..at_once).all(occasional));
-        assert!(!(at_once..100).all(occasional));
+        let is_occasional = |number| {
+            ptr::eq(passwords.threads(address(number)), &raw const passwords.occasional_thread)
+        };
+        assert!((0..at_once).all(is_occasional));
+        assert!(!(at_once..100).all(is_occasional));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ::metrics::counter;
 use anyhow::Context;
-use fechatter_core::log::{DOORBELL_CHANNEL, EPHEMERAL_CHANNEL, Ephemeral, Ring};
+use fechatter_core::log::{DOORBELL_CHANNEL, DoorbellPayload, EPHEMERAL_CHANNEL, Ephemeral};
 use fechatter_core::metrics;
 use fechatter_core::sabotage::{self, Sabotage};
 use sqlx::Executor;
@@ -50,7 +50,7 @@ pub(crate) async fn run(options: PgConnectOptions, hub: Arc<Hub>, tail: Arc<Tail
 
 fn wake(tail: &Tail) {
     if !sabotage::is(Sabotage::NoRescan) {
-        tail.hear(Ring::default());
+        tail.on_doorbell(DoorbellPayload::default());
     }
 }
 
@@ -89,7 +89,7 @@ fn act_on(notification: &PgNotification, hub: &Hub, tail: &Tail) {
     let payload = notification.payload();
     if notification.channel() == DOORBELL_CHANNEL {
         counter!(metrics::DOORBELLS_HEARD).increment(1);
-        tail.hear(Ring::parse(payload));
+        tail.on_doorbell(DoorbellPayload::parse(payload));
         return;
     }
     match serde_json::from_str::<Ephemeral>(payload) {

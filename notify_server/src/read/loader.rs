@@ -53,7 +53,7 @@ impl Loader {
         let (hub, tail) = (Arc::clone(&self.hub), Arc::clone(&self.tail));
         let load = self.db.work(user, Reads::Little, |mut db| async move {
             let snapshot = load(&mut db, workspace_id, hub.limits()).await?;
-            hub.begin(workspace_id, snapshot);
+            hub.insert(workspace_id, snapshot);
             // Announcements since the snapshot were dropped, because the workspace was not here.
             tail.wake(News::In([workspace_id].into()));
             drop(permit);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ::metrics::counter;
 use anyhow::Context;
 use bytes::Bytes;
-use fechatter_core::log::{self, Announcement, Cursor, Entry, Range, Ring};
+use fechatter_core::log::{self, Announcement, Cursor, DoorbellPayload, Entry, Range};
 use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::{Position, WorkspaceId, db, metrics};
 use sqlx::postgres::PgConnectOptions;
@@ -36,21 +36,21 @@ const POLL: Duration = Duration::from_secs(1);
 /// a silent network.
 const QUERY_LIMIT: Duration = Duration::from_secs(1);
 /// The age of the last full scan at which the streams here count as stale.
-const CURRENT: Duration = Duration::from_secs(5);
+const STALE_AFTER: Duration = Duration::from_secs(5);
 /// The maximum number of workspaces (ranges), and of events in total, that one query reads.
 const MAX_RANGES: usize = 32;
 const MAX_ENTRIES: usize = 256;
 /// The maximum number of bytes delivered to a workspace's streams in one step, and the pause before
 /// the next step while an outbox is more than half full. The pause keeps a burst from overflowing
 /// the outbox of a client that reads fast enough. Other workspaces are not paused.
-const STEP: usize = 512 * 1024;
+const STEP_BYTES: usize = 512 * 1024;
 const PAUSE: Duration = Duration::from_millis(10);
 /// The maximum number of queued announcements during a scan; further ones are read from the log.
-const MAX_ANNOUNCED: usize = 1_000;
+const MAX_QUEUED_ANNOUNCEMENTS: usize = 1_000;
 
 /// The notifications since the last scan.
 #[derive(Debug, Default)]
-struct Heard {
+struct PendingWork {
     news: News,
     announced: Vec<Announcement>,
 }
@@ -60,55 +60,58 @@ struct Heard {
 pub(crate) struct Tail {
     hub: Arc<Hub>,
     options: PgConnectOptions,
-    heard: Mutex<Heard>,
+    pending_work: Mutex<PendingWork>,
     woken: Notify,
     began: Instant,
-    scanned: Mutex<Option<Instant>>,
+    last_poll: Mutex<Option<Instant>>,
 }
 
 impl Tail {
     pub(crate) fn new(hub: Arc<Hub>, options: PgConnectOptions) -> Self {
-        let (heard, woken, scanned) = Default::default();
-        Self { hub, options, heard, woken, began: Instant::now(), scanned }
+        let (pending_work, woken, last_poll) = Default::default();
+        Self { hub, options, pending_work, woken, began: Instant::now(), last_poll }
     }
 
     /// Requests a scan. If one is running, another follows it.
     pub(crate) fn wake(&self, news: News) {
-        self.note(news);
+        self.add_news(news);
         self.woken.notify_one();
     }
 
     /// Queues the content of a doorbell notification.
-    pub(crate) fn hear(&self, Ring { workspaces, announcements }: Ring) {
-        self.note(workspaces.map_or(News::Anywhere, News::In));
-        let mut heard = self.heard();
+    pub(crate) fn on_doorbell(
+        &self,
+        DoorbellPayload { workspaces, announcements }: DoorbellPayload,
+    ) {
+        self.add_news(workspaces.map_or(News::Anywhere, News::In));
+        let mut pending = self.pending_work();
         for announcement in announcements {
-            if heard.announced.len() < MAX_ANNOUNCED {
-                heard.announced.push(announcement);
+            if pending.announced.len() < MAX_QUEUED_ANNOUNCEMENTS {
+                pending.announced.push(announcement);
             } else {
-                heard.news.add(News::In([announcement.workspace_id].into()));
+                pending.news.add(News::In([announcement.workspace_id].into()));
             }
         }
-        drop(heard);
+        drop(pending);
         self.woken.notify_one();
     }
 
-    /// Returns true if all logs were read within [`CURRENT`].
+    /// Returns true if all logs were read within [`STALE_AFTER`].
     pub(crate) fn is_current(&self) -> bool {
-        let scanned = *self.scanned.lock().unwrap_or_else(PoisonError::into_inner);
-        scanned.is_some_and(|scanned| scanned.elapsed() < CURRENT)
+        let scanned = *self.last_poll.lock().unwrap_or_else(PoisonError::into_inner);
+        scanned.is_some_and(|scanned| scanned.elapsed() < STALE_AFTER)
     }
 
     /// Returns the time since the last scan of all logs, or since the start if there was none.
     pub(crate) fn scan_age(&self) -> Duration {
-        let scanned = *self.scanned.lock().unwrap_or_else(PoisonError::into_inner);
+        let scanned = *self.last_poll.lock().unwrap_or_else(PoisonError::into_inner);
         scanned.unwrap_or(self.began).elapsed()
     }
 
     /// Scans for ever, one scan at a time.
     pub(crate) async fn run(&self) {
         let mut connection = None;
-        let mut at_once = MAX_ENTRIES;
+        let mut max_entries = MAX_ENTRIES;
         let mut paces = Paces::new(MAX_ENTRIES - 1);
         let mut failing = false;
         let mut poll = interval(POLL);
@@ -116,30 +119,30 @@ impl Tail {
         loop {
             let found_by = tokio::select! {
                 () = self.woken.notified() => "doorbell",
-                () = until(paces.next()) => "doorbell",
+                () = sleep_until_or_forever(paces.next()) => "doorbell",
                 _ = poll.tick() => {
-                    self.hub.forget_deserted();
+                    self.hub.evict_idle();
                     paces.keep(|workspace_id| self.hub.has(workspace_id));
                     if !sabotage::is(Sabotage::NoRescan) {
-                        self.note(News::Anywhere);
+                        self.add_news(News::Anywhere);
                     }
                     "poll"
                 }
             };
-            self.note(News::In(paces.resume(Instant::now())));
-            let Heard { mut news, announced } = std::mem::take(&mut *self.heard());
-            let handed_on = self.hand_on_announced(&mut paces, announced, &mut news);
-            counter!(metrics::EVENTS_READ, "found_by" => "announcement").increment(handed_on);
+            self.add_news(News::In(paces.resume(Instant::now())));
+            let PendingWork { mut news, announced } = std::mem::take(&mut *self.pending_work());
+            let delivered = self.deliver_announced(&mut paces, announced, &mut news);
+            counter!(metrics::EVENTS_READ, "found_by" => "announcement").increment(delivered);
             let heads = paces.ready(self.hub.heads(&news));
             if heads.is_empty() {
                 // No query was needed, so the failing state of the database stays as it is.
                 self.note_scan(found_by);
                 continue;
             }
-            match self.scan(&mut connection, &mut paces, &heads, at_once).await {
+            match self.scan(&mut connection, &mut paces, &heads, max_entries).await {
                 Ok(found) => {
                     counter!(metrics::EVENTS_READ, "found_by" => found_by).increment(found);
-                    at_once = (at_once + MAX_RANGES).min(MAX_ENTRIES);
+                    max_entries = (max_entries + MAX_RANGES).min(MAX_ENTRIES);
                     self.note_scan(found_by);
                     if std::mem::take(&mut failing) {
                         info!("the logs can be read again");
@@ -148,7 +151,7 @@ impl Tail {
                 // The next poll reads all logs again, with smaller queries in case this one was too
                 // large.
                 Err(error) => {
-                    at_once = (at_once / 2).max(2 * MAX_RANGES);
+                    max_entries = (max_entries / 2).max(2 * MAX_RANGES);
                     if !std::mem::replace(&mut failing, true) {
                         warn!(error = format_args!("{error:#}"), "the logs cannot be read");
                     }
@@ -162,45 +165,45 @@ impl Tail {
     fn note_scan(&self, found_by: &str) {
         if found_by == "poll" {
             let now = Some(Instant::now());
-            *self.scanned.lock().unwrap_or_else(PoisonError::into_inner) = now;
+            *self.last_poll.lock().unwrap_or_else(PoisonError::into_inner) = now;
         }
     }
 
-    fn note(&self, news: News) {
-        self.heard().news.add(news);
+    fn add_news(&self, news: News) {
+        self.pending_work().news.add(news);
     }
 
-    fn heard(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending_work(&self) -> MutexGuard<'_, PendingWork> {
+        self.pending_work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Delivers the announced messages that come next in their logs, and returns their number. The
     /// logs of the others are added to `news`, to be read.
-    fn hand_on_announced(
+    fn deliver_announced(
         &self,
         paces: &mut Paces,
         announced: Vec<Announcement>,
         news: &mut News,
     ) -> u64 {
-        let mut handed_on = 0;
+        let mut delivered = 0;
         for announcement in announced {
             let (id, after) = (announcement.workspace_id, announcement.after);
             if paces.is_put_off(id) || self.hub.has_event(id, announcement.cursor) {
                 continue;
             }
-            match self.hub.go_on(id, after, &announcement.into_entry()) {
+            match self.hub.append(id, after, &announcement.into_entry()) {
                 Advance::To(_) => {
-                    handed_on += 1;
+                    delivered += 1;
                     // Only after progress, because otherwise a workspace that is behind would never
                     // be read.
-                    if self.hub.is_crowded(id) {
+                    if self.hub.has_backlog(id) {
                         paces.put_off(id, Instant::now() + PAUSE);
                     }
                 }
-                Advance::Outdated | Advance::Stopped(_) => news.add(News::In([id].into())),
+                Advance::Stale | Advance::Stopped(_) => news.add(News::In([id].into())),
             }
         }
-        handed_on
+        delivered
     }
 
     /// Reads each of these workspaces once, and returns the number of new events. If a read was
@@ -210,31 +213,32 @@ impl Tail {
         connection: &mut Option<PgConnection>,
         paces: &mut Paces,
         heads: &[(WorkspaceId, Cursor)],
-        at_once: usize,
+        max_entries: usize,
     ) -> anyhow::Result<u64> {
         let mut found = 0;
         for batch in heads.chunks(MAX_RANGES) {
-            let limit = at_once / batch.len();
+            let limit = max_entries / batch.len();
             let ranges: Vec<_> = batch.iter().map(|&head| range(paces, head, limit)).collect();
             let entries = self.read(connection, &ranges, limit).await?;
             for (&(workspace_id, from), range) in batch.iter().zip(&ranges) {
                 let start = entries.partition_point(|entry| entry.workspace_id < workspace_id);
                 let end = entries.partition_point(|entry| entry.workspace_id <= workspace_id);
-                match self.hand_on(paces, workspace_id, from, &entries[start..end]) {
+                match self.deliver(paces, workspace_id, from, &entries[start..end]) {
                     Advance::To(head) => {
                         found += u64::try_from(head.position.0 - from.position.0)?;
                         if head.position == range.to {
                             self.wake(News::In([workspace_id].into()));
                         }
                     }
-                    Advance::Outdated => {}
+                    Advance::Stale => {}
                     Advance::Stopped(Obstacle::Diverged) => {
-                        self.start_over(connection, workspace_id, from).await?;
+                        self.reset_workspace(connection, workspace_id, from).await?;
                     }
                     Advance::Stopped(Obstacle::UnknownEffect) => {
                         warn!(%workspace_id, "a newer version has written what is not known here: \
                                               loading the workspace anew");
-                        self.hub.forget(workspace_id, End::Goodbye(GoodbyeReason::Draining));
+                        self.hub
+                            .close_workspace(workspace_id, End::Goodbye(GoodbyeReason::Draining));
                     }
                 }
             }
@@ -244,7 +248,7 @@ impl Tail {
 
     /// Delivers the entries that were read of a workspace, until one of its outboxes is crowded:
     /// the rest is read again after a pause.
-    fn hand_on(
+    fn deliver(
         &self,
         paces: &mut Paces,
         workspace_id: WorkspaceId,
@@ -252,12 +256,12 @@ impl Tail {
         mut entries: &[Entry],
     ) -> Advance {
         let new = |entries: usize| entries.saturating_sub(1);
-        paces.note(workspace_id, new(entries.len()), new(step(entries)));
+        paces.note(workspace_id, new(entries.len()), new(step_len(entries)));
         loop {
-            let step = step(entries);
+            let step = step_len(entries);
             let advance = self.hub.advance(workspace_id, from, &entries[..step]);
             let Advance::To(head) = advance else { return advance };
-            let is_crowded = step > 1 && self.hub.is_crowded(workspace_id);
+            let is_crowded = step > 1 && self.hub.has_backlog(workspace_id);
             if is_crowded {
                 paces.put_off(workspace_id, Instant::now() + PAUSE);
             }
@@ -286,7 +290,7 @@ impl Tail {
     /// Resets the streams of a workspace whose log does not contain their events: the database
     /// failed over or was restored. Their clients start from a snapshot; events are never skipped
     /// silently.
-    async fn start_over(
+    async fn reset_workspace(
         &self,
         connection: &mut Option<PgConnection>,
         workspace_id: WorkspaceId,
@@ -303,7 +307,7 @@ impl Tail {
             Err(error) => return Err(error.into()),
         };
         *connection = Some(open);
-        self.hub.forget(workspace_id, end);
+        self.hub.close_workspace(workspace_id, end);
         Ok(())
     }
 
@@ -332,7 +336,7 @@ fn range(paces: &Paces, (workspace_id, head): (WorkspaceId, Cursor), limit: usiz
     Range { workspace_id, from: head.position, to: Position(head.position.0 + events) }
 }
 
-async fn until(moment: Option<Instant>) {
+async fn sleep_until_or_forever(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => pending().await,
@@ -341,11 +345,11 @@ async fn until(moment: Option<Instant>) {
 
 /// Returns the number of entries in a step: the workspace's own head, at least one more if there is
 /// one, and then as many as fit.
-fn step(entries: &[Entry]) -> usize {
+fn step_len(entries: &[Entry]) -> usize {
     let mut bytes = 0;
     let full = entries.iter().skip(1).position(|entry| {
         bytes += entry.data.as_ref().map_or(0, Bytes::len);
-        bytes >= STEP
+        bytes >= STEP_BYTES
     });
     full.map_or(entries.len(), |index| index + 2)
 }
@@ -364,11 +368,11 @@ mod tests {
         let log: Vec<_> = (1..=80).map(|position| entry(CROWDED, position, 50_000)).collect();
         let heads = |paces: &Paces| paces.ready(tail.hub.heads(&News::Anywhere));
 
-        let advance = tail.hand_on(&mut paces, CROWDED, at(1), &log);
+        let advance = tail.deliver(&mut paces, CROWDED, at(1), &log);
         assert_eq!(advance, Advance::To(at(45)));
         assert_eq!(heads(&paces), [(QUIET, at(1))], "the crowded workspace is put off");
         let news = [entry(QUIET, 1, 1), entry(QUIET, 2, 1)];
-        assert_eq!(tail.hand_on(&mut paces, QUIET, at(1), &news), Advance::To(at(2)));
+        assert_eq!(tail.deliver(&mut paces, QUIET, at(1), &news), Advance::To(at(2)));
         assert_eq!(quiet.outbox.len(), 1);
 
         // It continues where it was, by one step, even if nothing was taken.
@@ -376,19 +380,19 @@ mod tests {
         assert_eq!(paces.resume(due), [CROWDED].into());
         assert!(heads(&paces).contains(&(CROWDED, at(45))));
         assert_eq!(range(&paces, (CROWDED, at(45)), MAX_ENTRIES).to, Position(56));
-        let advance = tail.hand_on(&mut paces, CROWDED, at(45), &log[44..56]);
+        let advance = tail.deliver(&mut paces, CROWDED, at(45), &log[44..56]);
         assert_eq!(advance, Advance::To(at(56)));
         assert_eq!(crowded.outbox.len(), 55);
         let due = paces.next().unwrap();
         assert_eq!(paces.resume(due), [CROWDED].into());
         // Without new events there is no reason to pause.
-        tail.hand_on(&mut paces, CROWDED, at(56), &log[55..56]);
+        tail.deliver(&mut paces, CROWDED, at(56), &log[55..56]);
         assert_eq!(paces.next(), None);
     }
 
     /// Returns a message of a workspace, announced to readers that are at `after`.
     fn announced(workspace_id: WorkspaceId, after: Cursor, position: i64) -> Vec<Announcement> {
-        Ring::parse(&line(workspace_id, after, at(position))).announcements
+        DoorbellPayload::parse(&line(workspace_id, after, at(position))).announcements
     }
 
     fn line(workspace_id: WorkspaceId, after: Cursor, cursor: Cursor) -> String {
@@ -408,7 +412,7 @@ mod tests {
             let mut news = News::default();
             let announced = announced(id, after, position);
             assert_eq!(announced.len(), 1);
-            (tail.hand_on_announced(&mut paces, announced, &mut news), news)
+            (tail.deliver_announced(&mut paces, announced, &mut news), news)
         };
         let (nothing, to_read) = (News::default(), News::In([QUIET].into()));
 
@@ -434,7 +438,7 @@ mod tests {
         let mut paces = Paces::new(MAX_ENTRIES - 1);
         paces.put_off(QUIET, Instant::now() + PAUSE);
         let mut news = News::default();
-        let told = tail.hand_on_announced(&mut paces, announced(QUIET, at(1), 2), &mut news);
+        let told = tail.deliver_announced(&mut paces, announced(QUIET, at(1), 2), &mut news);
         assert_eq!((told, tail.hub.heads(&News::Anywhere)[1].1), (0, at(1)));
     }
 
@@ -444,12 +448,12 @@ mod tests {
         let tail = Tail::new(hub, PgConnectOptions::new());
         let mut paces = Paces::new(MAX_ENTRIES - 1);
         let log: Vec<_> = (1..=60).map(|position| entry(CROWDED, position, 50_000)).collect();
-        tail.hand_on(&mut paces, CROWDED, at(1), &log);
+        tail.deliver(&mut paces, CROWDED, at(1), &log);
         let due = paces.next().unwrap();
         assert_eq!(paces.resume(due), [CROWDED].into());
 
         let mut news = News::In([CROWDED].into());
-        tail.hand_on_announced(&mut paces, announced(CROWDED, at(98), 99), &mut news);
+        tail.deliver_announced(&mut paces, announced(CROWDED, at(98), 99), &mut news);
         let ready = paces.ready(tail.hub.heads(&news));
         assert_eq!(ready.len(), 1, "it waits for its next pause and is never read");
     }
@@ -460,13 +464,17 @@ mod tests {
         let tail = Tail::new(hub, PgConnectOptions::new());
         let mut paces = Paces::new(MAX_ENTRIES - 1);
         let log = [1, 2, 3].map(|position| entry(QUIET, position, 1));
-        tail.hand_on(&mut paces, QUIET, at(1), &log);
+        tail.deliver(&mut paces, QUIET, at(1), &log);
         for (announced, is_known) in [
             (announced(QUIET, at(1), 2), true),
-            (Ring::parse(&line(QUIET, at(1), "0000ffff-2".parse().unwrap())).announcements, false),
+            (
+                DoorbellPayload::parse(&line(QUIET, at(1), "0000ffff-2".parse().unwrap()))
+                    .announcements,
+                false,
+            ),
         ] {
             let mut news = News::default();
-            assert_eq!(tail.hand_on_announced(&mut paces, announced, &mut news), 0);
+            assert_eq!(tail.deliver_announced(&mut paces, announced, &mut news), 0);
             assert_eq!(news == News::default(), is_known, "{news:?}");
         }
     }
@@ -477,20 +485,20 @@ mod tests {
         let tail = Tail::new(hub, PgConnectOptions::new());
         for position in 1..1_002 {
             let announcements = announced(QUIET, at(position), position + 1);
-            tail.hear(Ring { workspaces: Some([CROWDED].into()), announcements });
+            tail.on_doorbell(DoorbellPayload { workspaces: Some([CROWDED].into()), announcements });
         }
-        let heard = tail.heard();
-        assert_eq!(heard.announced.len(), 1_000);
-        assert_eq!(heard.news, News::In([CROWDED, QUIET].into()));
+        let pending = tail.pending_work();
+        assert_eq!(pending.announced.len(), 1_000);
+        assert_eq!(pending.news, News::In([CROWDED, QUIET].into()));
     }
 
     #[test]
     fn a_step_goes_on_by_at_least_one_event() {
         let entry = |bytes| entry(QUIET, 1, bytes);
-        assert_eq!(step(&[]), 0);
-        assert_eq!(step(&[entry(STEP)]), 1);
-        assert_eq!(step(&[entry(STEP), entry(STEP), entry(1)]), 2);
-        assert_eq!(step(&[entry(STEP), entry(1), entry(STEP), entry(1)]), 3);
-        assert_eq!(step(&[entry(STEP), entry(1), entry(1), entry(1)]), 4);
+        assert_eq!(step_len(&[]), 0);
+        assert_eq!(step_len(&[entry(STEP_BYTES)]), 1);
+        assert_eq!(step_len(&[entry(STEP_BYTES), entry(STEP_BYTES), entry(1)]), 2);
+        assert_eq!(step_len(&[entry(STEP_BYTES), entry(1), entry(STEP_BYTES), entry(1)]), 3);
+        assert_eq!(step_len(&[entry(STEP_BYTES), entry(1), entry(1), entry(1)]), 4);
     }
 }

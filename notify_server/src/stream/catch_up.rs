@@ -103,7 +103,7 @@ impl CatchUp {
                 let then = Then::Live(attachment);
                 return Ok(Some(Chunk { frames: missed.frames, then }));
             }
-            Follow::Forgotten(upto) => {
+            Follow::NotInMemory(upto) => {
                 self.source = "database";
                 self.unread = Some(upto);
                 self.page_size = PageSize::default();
@@ -120,7 +120,7 @@ impl CatchUp {
                 replay::check(&self.app, &self.reader, self.reached).await?;
                 sleep(RETRY).await;
             }
-            Follow::Absent => {
+            Follow::NotLoaded => {
                 if let Err(error) = self.app.loader.load(&self.reader.user).await {
                     self.tries.wait(error).await?;
                 }

@@ -18,17 +18,19 @@ use tokio::sync::watch;
 use crate::frame::{self, GoodbyeReason};
 use crate::workspace::news::News;
 use crate::workspace::outbox::{End, Outbox, Wakers};
-use crate::workspace::state::{Answer, Load, Missed, Obstacle, Reader, Snapshot, WorkspaceState};
+use crate::workspace::state::{
+    HubStats, Missed, MissedResult, Obstacle, Reader, Snapshot, WorkspaceState,
+};
 
 /// The time for which a workspace stays in memory after its last stream ended.
-const LINGER: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAINING: End = End::Goodbye(GoodbyeReason::Draining);
 
 /// The state that the tail and the streams share.
 #[derive(Debug)]
 pub(crate) struct Hub {
     workspaces: Mutex<HashMap<WorkspaceId, Arc<Slot>>>,
-    streams_so_far: AtomicU64,
+    next_stream_id: AtomicU64,
     // Set before `drain` locks any workspace and read under the workspace lock, so that a stream
     // attached later also sees it.
     draining: AtomicBool,
@@ -55,7 +57,7 @@ pub(crate) enum Advance {
     To(Cursor),
     /// The workspace is not loaded, or its head is no longer `from` (it was reloaded or has
     /// advanced since the read). The entries are not applied.
-    Outdated,
+    Stale,
     /// The workspace cannot apply them.
     Stopped(Obstacle),
 }
@@ -78,20 +80,20 @@ pub(crate) enum Follow {
     /// Send these missed events; later events are queued in the attachment's outbox.
     Attached(Missed, Attachment),
     /// The events up to this position are no longer in memory. Read them from the database first.
-    Forgotten(Position),
+    NotInMemory(Position),
     /// The workspace has not reached the reader's cursor yet. Wait until the received position
     /// reaches it.
     Behind(watch::Receiver<Position>),
     /// The workspace has another event at the cursor's position.
     Diverged,
     /// The workspace is not loaded.
-    Absent,
+    NotLoaded,
 }
 
 impl Hub {
     pub(crate) fn new(limits: RecentLimits) -> Self {
-        let (all, streams_so_far, draining, beat) = Default::default();
-        Self { workspaces: all, streams_so_far, draining, beat, limits }
+        let (all, next_stream_id, draining, beat) = Default::default();
+        Self { workspaces: all, next_stream_id, draining, beat, limits }
     }
 
     /// Returns the limits of the recent events for a workspace that is about to be loaded.
@@ -119,24 +121,24 @@ impl Hub {
     /// Continues a reader who has everything up to `reached`: returns the events that they missed,
     /// and attaches their stream once they have all, without a gap in between.
     pub(crate) fn follow(self: &Arc<Self>, reader: &Reader, reached: Cursor) -> Follow {
-        let Some(slot) = self.slot(reader.user.workspace_id) else { return Follow::Absent };
-        let Some(state) = &mut *slot.state() else { return Follow::Absent };
+        let Some(slot) = self.slot(reader.user.workspace_id) else { return Follow::NotLoaded };
+        let Some(state) = &mut *slot.state() else { return Follow::NotLoaded };
         match state.missed(reader, reached) {
-            Answer::Missed(missed) => {
+            MissedResult::Missed(missed) => {
                 if missed.reached != state.head() || missed.end.is_some() {
                     return Follow::Missed(missed);
                 }
                 let attachment = self.attach(state, *reader);
                 Follow::Attached(missed, attachment)
             }
-            Answer::Forgotten(upto) => Follow::Forgotten(upto),
-            Answer::Behind => Follow::Behind(state.place()),
-            Answer::Diverged => Follow::Diverged,
+            MissedResult::NotInMemory(upto) => Follow::NotInMemory(upto),
+            MissedResult::Behind => Follow::Behind(state.head_position()),
+            MissedResult::Diverged => Follow::Diverged,
         }
     }
 
     fn attach(self: &Arc<Self>, state: &mut WorkspaceState, reader: Reader) -> Attachment {
-        let id = self.streams_so_far.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_stream_id.fetch_add(1, Ordering::Relaxed);
         let beat = self.beat.load(Ordering::Relaxed);
         let outbox = state.attach([id, beat], reader);
         if self.draining.load(Ordering::Relaxed) {
@@ -148,7 +150,7 @@ impl Hub {
 
     /// Inserts a loaded workspace, unless another task has inserted it. The caller is expected to
     /// call `follow` next.
-    pub(crate) fn begin(&self, workspace_id: WorkspaceId, snapshot: Snapshot) {
+    pub(crate) fn insert(&self, workspace_id: WorkspaceId, snapshot: Snapshot) {
         // Built before the lock, because large workspaces take long.
         let slot = Arc::new(Slot(Mutex::new(Some(WorkspaceState::new(snapshot)))));
         self.workspaces().entry(workspace_id).or_insert(slot);
@@ -162,15 +164,15 @@ impl Hub {
     }
 
     /// Returns the memory use and queue lengths of all workspaces here.
-    pub(crate) fn load(&self) -> Load {
+    pub(crate) fn stats(&self) -> HubStats {
         let slots = self.slots();
-        let mut load = Load { workspaces: slots.len(), ..Load::default() };
+        let mut stats = HubStats { workspaces: slots.len(), ..HubStats::default() };
         for (_, slot) in slots {
             if let Some(state) = &*slot.state() {
-                state.add_to(&mut load);
+                state.add_to(&mut stats);
             }
         }
-        load
+        stats
     }
 
     /// Returns true if a workspace is loaded here.
@@ -178,12 +180,12 @@ impl Hub {
         self.workspaces().contains_key(&workspace_id)
     }
 
-    /// Removes the workspaces that have had no stream for `LINGER`. The delay avoids a reload when
+    /// Removes the workspaces that have had no stream for `IDLE_TIMEOUT`. The delay avoids a reload when
     /// the only client reconnects soon.
-    pub(crate) fn forget_deserted(&self) {
+    pub(crate) fn evict_idle(&self) {
         let mut deserted = Vec::new();
         self.workspaces().retain(|_, slot| {
-            deserted.extend(slot.state().take_if(|state| state.is_deserted(LINGER)));
+            deserted.extend(slot.state().take_if(|state| state.is_idle_for(IDLE_TIMEOUT)));
             slot.state().is_some()
         });
         // Dropped outside the lock, because large workspaces take long.
@@ -203,30 +205,30 @@ impl Hub {
         from: Cursor,
         entries: &[log::Entry],
     ) -> Advance {
-        self.change(workspace_id, from, |state| state.advance(entries))
+        self.advance_with(workspace_id, from, |state| state.advance(entries))
     }
 
     /// Delivers the event after `from`, if `from` is the workspace's head.
-    pub(crate) fn go_on(
+    pub(crate) fn append(
         &self,
         workspace_id: WorkspaceId,
         from: Cursor,
         next: &log::Entry,
     ) -> Advance {
-        self.change(workspace_id, from, |state| state.go_on(slice::from_ref(next)))
+        self.advance_with(workspace_id, from, |state| state.append(slice::from_ref(next)))
     }
 
-    fn change(
+    fn advance_with(
         &self,
         workspace_id: WorkspaceId,
         from: Cursor,
         advance: impl FnOnce(&mut WorkspaceState) -> Result<(), Obstacle>,
     ) -> Advance {
         let share = self.limits.bytes / self.workspaces().len().max(1);
-        let Some(slot) = self.slot(workspace_id) else { return Advance::Outdated };
+        let Some(slot) = self.slot(workspace_id) else { return Advance::Stale };
         let mut state = slot.state();
         let Some(state) = state.as_mut().filter(|state| state.head() == from) else {
-            return Advance::Outdated;
+            return Advance::Stale;
         };
         if let Err(obstacle) = advance(state) {
             return Advance::Stopped(obstacle);
@@ -236,13 +238,13 @@ impl Hub {
     }
 
     /// Returns true if an outbox of the workspace is more than half full.
-    pub(crate) fn is_crowded(&self, workspace_id: WorkspaceId) -> bool {
+    pub(crate) fn has_backlog(&self, workspace_id: WorkspaceId) -> bool {
         let slot = self.slot(workspace_id);
-        slot.is_some_and(|slot| slot.state().as_ref().is_some_and(WorkspaceState::is_crowded))
+        slot.is_some_and(|slot| slot.state().as_ref().is_some_and(WorkspaceState::has_backlog))
     }
 
     /// Ends all streams of a workspace and removes it; its next stream loads it again.
-    pub(crate) fn forget(&self, workspace_id: WorkspaceId, end: End) {
+    pub(crate) fn close_workspace(&self, workspace_id: WorkspaceId, end: End) {
         let slot = self.workspaces().remove(&workspace_id);
         let state = slot.and_then(|slot| slot.state().take());
         if let Some(state) = state {
@@ -352,7 +354,7 @@ pub(crate) mod tests {
         let hub = Arc::new(Hub::new(RecentLimits { events: 10, bytes: 1024 * 1024 }));
         let attachments = [CROWDED, QUIET].map(|workspace_id| {
             let recent = Recent::new(&[entry(workspace_id, 1, 1)]).unwrap();
-            hub.begin(workspace_id, Snapshot { recent, memberships: Vec::new() });
+            hub.insert(workspace_id, Snapshot { recent, memberships: Vec::new() });
             let Follow::Attached(_, attachment) = hub.follow(&reader(workspace_id), at(1)) else {
                 panic!("the workspace is not there")
             };
@@ -384,11 +386,11 @@ pub(crate) mod tests {
     fn a_forgotten_workspace_has_no_streams_and_comes_anew() {
         let (hub, [crowded, _quiet]) = followed();
         let late = hub.slot(CROWDED).unwrap();
-        hub.forget(CROWDED, DRAINING);
+        hub.close_workspace(CROWDED, DRAINING);
         assert!(late.state().is_none());
-        assert!(matches!(hub.follow(&reader(CROWDED), at(1)), Follow::Absent));
+        assert!(matches!(hub.follow(&reader(CROWDED), at(1)), Follow::NotLoaded));
         let recent = Recent::new(&[entry(CROWDED, 7, 1)]).unwrap();
-        hub.begin(CROWDED, Snapshot { recent, memberships: Vec::new() });
+        hub.insert(CROWDED, Snapshot { recent, memberships: Vec::new() });
         drop(crowded);
         assert_eq!(hub.heads(&News::In([CROWDED].into())), [(CROWDED, at(7))]);
     }

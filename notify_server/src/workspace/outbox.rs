@@ -18,13 +18,13 @@ const TAKEN_BYTES: usize = 256 * 1024;
 
 /// Counts the outboxes of a workspace that are more than half full. Clones share the count.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct CrowdedOutboxes(Arc<AtomicUsize>);
+pub(crate) struct BackloggedOutboxes(Arc<AtomicUsize>);
 
 /// A queue of frames, followed by the end of the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
-    crowded: CrowdedOutboxes,
+    crowded: BackloggedOutboxes,
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ impl End {
     }
 }
 
-impl CrowdedOutboxes {
+impl BackloggedOutboxes {
     /// Returns true if an outbox is crowded.
     pub(crate) fn any(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
@@ -92,7 +92,7 @@ impl CrowdedOutboxes {
 
 impl Outbox {
     /// Creates an empty outbox, which is counted in `crowded` while it is crowded.
-    pub(crate) fn new(crowded: CrowdedOutboxes) -> Self {
+    pub(crate) fn new(crowded: BackloggedOutboxes) -> Self {
         Self { queue: Mutex::default(), crowded }
     }
 
@@ -188,7 +188,7 @@ impl Queue {
     }
 
     /// Updates the count of outboxes that are more than half full.
-    fn count_among(&mut self, crowded: &CrowdedOutboxes) {
+    fn count_among(&mut self, crowded: &BackloggedOutboxes) {
         let is_crowded = self.frames.len() > MAX_FRAMES / 2 || self.bytes > MAX_BYTES / 2;
         if is_crowded && !self.is_crowded {
             crowded.0.fetch_add(1, Ordering::Relaxed);
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn an_outbox_counts_as_crowded_while_more_than_half_of_it_is_taken_up() {
-        let crowded = CrowdedOutboxes::default();
+        let crowded = BackloggedOutboxes::default();
         let outboxes: [Outbox; 3] = std::array::from_fn(|_| Outbox::new(crowded.clone()));
         let [by_frames, by_bytes, by_end] = &outboxes;
         (0..=MAX_FRAMES / 2).for_each(|_| by_frames.takes(frame(1)));

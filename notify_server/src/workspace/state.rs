@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::frame::{Control, Frame, GoodbyeReason};
 use crate::workspace::memberships::{Membership, Memberships};
-use crate::workspace::outbox::{CrowdedOutboxes, End, Outbox, Wakers};
+use crate::workspace::outbox::{BackloggedOutboxes, End, Outbox, Wakers};
 use crate::workspace::recent::{After, Event, Recent};
 
 /// The maximum number of frames in one chunk of missed events, and of events examined to build it.
@@ -36,10 +36,10 @@ pub(crate) struct WorkspaceState {
     recent: Recent,
     memberships: Memberships,
     streams: HashMap<UserId, Vec<Stream>>,
-    crowded: CrowdedOutboxes,
+    crowded: BackloggedOutboxes,
     // The time since which there have been no streams.
-    deserted: Option<Instant>,
-    place: watch::Sender<Position>,
+    idle_since: Option<Instant>,
+    head_position: watch::Sender<Position>,
 }
 
 /// A stream's entry in its workspace.
@@ -54,7 +54,7 @@ struct Stream {
 
 /// The memory use and queue lengths for streams.
 #[derive(Debug, Default)]
-pub(crate) struct Load {
+pub(crate) struct HubStats {
     pub(crate) workspaces: usize,
     /// The size of the recent events.
     pub(crate) recent_bytes: usize,
@@ -92,11 +92,11 @@ pub(crate) struct Missed {
 
 /// The answer to a reader who has everything up to a cursor.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum MissedResult {
     /// The missed events.
     Missed(Missed),
     /// The events up to this position are no longer in memory.
-    Forgotten(Position),
+    NotInMemory(Position),
     /// The workspace has not reached the reader's position yet.
     Behind,
     /// The workspace has another event at the reader's position.
@@ -113,10 +113,17 @@ impl Reader {
 
 impl WorkspaceState {
     pub(crate) fn new(Snapshot { recent, memberships }: Snapshot) -> Self {
-        let place = watch::Sender::new(recent.head().position);
+        let head_position = watch::Sender::new(recent.head().position);
         let memberships = Memberships::new(memberships);
-        let (streams, crowded) = (HashMap::new(), CrowdedOutboxes::default());
-        Self { recent, memberships, streams, crowded, deserted: Some(Instant::now()), place }
+        let (streams, crowded) = (HashMap::new(), BackloggedOutboxes::default());
+        Self {
+            recent,
+            memberships,
+            streams,
+            crowded,
+            idle_since: Some(Instant::now()),
+            head_position,
+        }
     }
 
     /// Returns the newest event that has been applied.
@@ -125,27 +132,27 @@ impl WorkspaceState {
     }
 
     /// Returns true if there has been no stream for longer than `time`.
-    pub(crate) fn is_deserted(&self, time: Duration) -> bool {
-        self.deserted.is_some_and(|since| since.elapsed() > time)
+    pub(crate) fn is_idle_for(&self, time: Duration) -> bool {
+        self.idle_since.is_some_and(|since| since.elapsed() > time)
     }
 
     /// Returns the next events that a reader who has everything up to `reached` has missed.
-    pub(crate) fn missed(&self, reader: &Reader, reached: Cursor) -> Answer {
+    pub(crate) fn missed(&self, reader: &Reader, reached: Cursor) -> MissedResult {
         let mut missed = Missed { frames: Vec::new(), reached, end: None };
         if sabotage::is(Sabotage::NoCatchUp) {
             let unread = reached.position < reader.checked_at;
             missed.reached = self.head();
             return if unread {
-                Answer::Forgotten(reader.checked_at)
+                MissedResult::NotInMemory(reader.checked_at)
             } else {
-                Answer::Missed(missed)
+                MissedResult::Missed(missed)
             };
         }
         let events = match self.recent.after(reached) {
             After::Events(events) => events,
-            After::Forgotten => return Answer::Forgotten(self.recent.floor().position),
-            After::NotYet => return Answer::Behind,
-            After::Diverged => return Answer::Diverged,
+            After::Forgotten => return MissedResult::NotInMemory(self.recent.floor().position),
+            After::NotYet => return MissedResult::Behind,
+            After::Diverged => return MissedResult::Diverged,
         };
         for event in events.take(MAX_EVENTS) {
             missed.reached = event.cursor;
@@ -157,7 +164,7 @@ impl WorkspaceState {
                 break;
             }
         }
-        Answer::Missed(missed)
+        MissedResult::Missed(missed)
     }
 
     fn is_for(&self, event: &Event, user_id: UserId) -> bool {
@@ -173,8 +180,8 @@ impl WorkspaceState {
 
     /// Returns a receiver of the head position. The channel closes when the workspace is removed
     /// from the hub.
-    pub(crate) fn place(&self) -> watch::Receiver<Position> {
-        self.place.subscribe()
+    pub(crate) fn head_position(&self) -> watch::Receiver<Position> {
+        self.head_position.subscribe()
     }
 
     /// Returns true if this event is among the recent ones.
@@ -189,7 +196,7 @@ impl WorkspaceState {
         let stream = Stream { id, beat, reader, outbox: Arc::clone(&outbox) };
         // Most people have one stream.
         self.streams.entry(reader.user.id).or_insert_with(|| Vec::with_capacity(1)).push(stream);
-        self.deserted = None;
+        self.idle_since = None;
         outbox
     }
 
@@ -201,7 +208,7 @@ impl WorkspaceState {
             }
         }
         if self.streams.is_empty() {
-            self.deserted = Some(Instant::now());
+            self.idle_since = Some(Instant::now());
         }
     }
 
@@ -209,13 +216,13 @@ impl WorkspaceState {
     /// still contains it.
     pub(crate) fn advance(&mut self, entries: &[Entry]) -> Result<(), Obstacle> {
         match entries.split_first() {
-            Some((first, rest)) if first.cursor == self.head() => self.go_on(rest),
+            Some((first, rest)) if first.cursor == self.head() => self.append(rest),
             _ => Err(Obstacle::Diverged),
         }
     }
 
     /// Applies the next events of the log.
-    pub(crate) fn go_on(&mut self, entries: &[Entry]) -> Result<(), Obstacle> {
+    pub(crate) fn append(&mut self, entries: &[Entry]) -> Result<(), Obstacle> {
         let mut wakers = Wakers::default();
         for entry in entries {
             if entry.cursor.position != self.head().position.next() {
@@ -230,7 +237,7 @@ impl WorkspaceState {
             self.memberships.end(entry);
             self.recent.push(entry, event);
         }
-        self.place.send_replace(self.head().position);
+        self.head_position.send_replace(self.head().position);
         Ok(())
     }
 
@@ -252,17 +259,17 @@ impl WorkspaceState {
     }
 
     /// Adds the memory use and queue lengths of this workspace.
-    pub(crate) fn add_to(&self, load: &mut Load) {
-        load.recent_bytes += self.recent.bytes();
+    pub(crate) fn add_to(&self, stats: &mut HubStats) {
+        stats.recent_bytes += self.recent.bytes();
         for stream in self.streams.values().flatten() {
             let waiting = stream.outbox.len();
-            load.waiting += waiting;
-            load.longest = load.longest.max(waiting);
+            stats.waiting += waiting;
+            stats.longest = stats.longest.max(waiting);
         }
     }
 
     /// Returns true if an outbox is more than half full.
-    pub(crate) fn is_crowded(&self) -> bool {
+    pub(crate) fn has_backlog(&self) -> bool {
         self.crowded.any()
     }
 
@@ -306,34 +313,39 @@ impl WorkspaceState {
             }
         };
         match (event.chat_id, event.user_id) {
-            (Some(chat_id), user_id) => self.tell_chat(chat_id, user_id, tell),
-            (None, Some(user_id)) => self.tell_user(user_id, &mut tell),
+            (Some(chat_id), user_id) => self.push_to_chat(chat_id, user_id, tell),
+            (None, Some(user_id)) => self.push_to_user(user_id, &mut tell),
             (None, None) => self.streams.values().for_each(|streams| tell(streams)),
         }
         counter!(metrics::DELIVERIES).increment(delivered);
     }
 
-    fn tell_user(&self, user_id: UserId, tell: &mut impl FnMut(&[Stream])) {
+    fn push_to_user(&self, user_id: UserId, tell: &mut impl FnMut(&[Stream])) {
         if let Some(streams) = self.streams.get(&user_id) {
             tell(streams);
         }
     }
 
     /// Calls `tell` with the streams of the chat's members, and of one more person.
-    fn tell_chat(&self, chat_id: ChatId, user_id: Option<UserId>, mut tell: impl FnMut(&[Stream])) {
+    fn push_to_chat(
+        &self,
+        chat_id: ChatId,
+        user_id: Option<UserId>,
+        mut tell: impl FnMut(&[Stream]),
+    ) {
         let nobody = HashMap::new();
         let members = self.memberships.of(chat_id).unwrap_or(&nobody);
         // Iterates over the smaller set: the members, or the people with streams.
         if members.len() <= self.streams.len() {
             for user_id in members.keys() {
-                self.tell_user(*user_id, &mut tell);
+                self.push_to_user(*user_id, &mut tell);
             }
         } else {
             let here = self.streams.iter().filter(|(user_id, _)| members.contains_key(user_id));
             here.for_each(|(_, streams)| tell(streams));
         }
         if let Some(user_id) = user_id.filter(|user_id| !members.contains_key(user_id)) {
-            self.tell_user(user_id, &mut tell);
+            self.push_to_user(user_id, &mut tell);
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn deliver(
     batch: Vec<Item>,
     locking: Locking,
 ) -> Vec<Item> {
-    let mut held_up = Vec::new();
+    let mut locked_items = Vec::new();
     let mut parts = vec![batch];
     while let Some(mut part) = parts.pop() {
         match attempt_twice(write, &part, locking).await {
@@ -42,7 +42,7 @@ pub(super) async fn deliver(
                 progress.note();
                 for (item, outcome) in part.into_iter().zip(outcomes) {
                     match outcome {
-                        Outcome::Locked => held_up.push(item),
+                        Outcome::Locked => locked_items.push(item),
                         outcome => item.answer(Ok(outcome)),
                     }
                 }
@@ -66,7 +66,7 @@ pub(super) async fn deliver(
             }
         }
     }
-    held_up
+    locked_items
 }
 
 /// Writes a batch, and tries again if it is unknown whether it was written. The keys are the same,

@@ -7,4 +7,4 @@ pub(super) const BATCH_COMMANDS: usize = 256;
 /// The maximum size of their texts, in bytes.
 pub(super) const BATCH_BYTES: usize = 1024 * 1024;
 /// The longest time that a command may wait for its batch.
-pub(super) const UNTIL_BATCH: Duration = Duration::from_millis(2_500);
+pub(super) const BATCH_TIMEOUT: Duration = Duration::from_millis(2_500);

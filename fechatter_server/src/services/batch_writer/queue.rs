@@ -19,23 +19,23 @@ const MAX_COMMANDS: usize = 4_096;
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// The divisor for one workspace's share of the queue: 2 means one half. A workspace whose log
 /// stays locked must not fill the queue for the others.
-const SHARE: u32 = 2;
+const WORKSPACE_SHARE_DIVISOR: u32 = 2;
 
 /// The maximum estimated waiting time in the queue. A command that would wait longer, at the
-/// current write speed, is rejected immediately. The limit for one workspace is `MAX_WAIT / SHARE`.
+/// current write speed, is rejected immediately. The limit for one workspace is `MAX_WAIT / WORKSPACE_SHARE_DIVISOR`.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Admits commands as long as there is room.
 #[derive(Debug)]
 pub(super) struct Queue {
     budget: Arc<Mutex<Budget>>,
-    pace: Pace,
+    mean_batch_time: MeanBatchTime,
     arrivals: UnboundedSender<Item>,
 }
 
 /// The moving average of the time per batch, in microseconds. Clones share it.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Pace(Arc<AtomicU64>);
+pub(super) struct MeanBatchTime(Arc<AtomicU64>);
 
 /// Records that a batch was written.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ pub(super) struct Item {
     pub(super) claim: Arc<Claim>,
     pub(super) arrived: Instant,
     answer: oneshot::Sender<Result<Outcome>>,
-    _place: Place,
+    _place: QueueSlot,
 }
 
 /// The caller's part of a queued command.
@@ -74,12 +74,12 @@ struct Budget {
     of_workspaces: HashMap<WorkspaceId, Load>,
     /// The time of the last written batch, or of the first command that was queued into an empty
     /// queue, whichever is later.
-    progressed: Instant,
+    last_progress: Instant,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { all: Load::default(), of_workspaces: HashMap::new(), progressed: Instant::now() }
+        Self { all: Load::default(), of_workspaces: HashMap::new(), last_progress: Instant::now() }
     }
 }
 
@@ -91,25 +91,25 @@ struct Load {
 
 /// A command's part of the budget, which it returns when dropped.
 #[derive(Debug)]
-struct Place {
+struct QueueSlot {
     budget: Arc<Mutex<Budget>>,
     workspace_id: WorkspaceId,
     bytes: usize,
 }
 
 impl Queue {
-    pub(super) fn new(arrivals: UnboundedSender<Item>, pace: Pace) -> Self {
-        Self { budget: Arc::default(), pace, arrivals }
+    pub(super) fn new(arrivals: UnboundedSender<Item>, mean_batch_time: MeanBatchTime) -> Self {
+        Self { budget: Arc::default(), mean_batch_time, arrivals }
     }
 
     /// Returns the time since the last written batch, or zero if no command waits, or
     /// [`Duration::MAX`] if the writer task is gone.
-    pub(super) fn stalled(&self) -> Duration {
+    pub(super) fn time_without_progress(&self) -> Duration {
         if self.arrivals.is_closed() {
             return Duration::MAX;
         }
         let budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        if budget.all.commands == 0 { Duration::ZERO } else { budget.progressed.elapsed() }
+        if budget.all.commands == 0 { Duration::ZERO } else { budget.last_progress.elapsed() }
     }
 
     /// Returns the handle that records the writer's progress.
@@ -121,7 +121,8 @@ impl Queue {
     /// over](Self::hand_over).
     pub(super) fn reserve(&self, command: Arc<Command>) -> Option<(Item, Receipt)> {
         let workspace_id = command.actor().workspace_id();
-        let place = Place::take(&self.budget, workspace_id, command.bytes(), &self.pace)?;
+        let place =
+            QueueSlot::take(&self.budget, workspace_id, command.bytes(), &self.mean_batch_time)?;
         let (answer, answered) = oneshot::channel();
         let claim = Arc::<Claim>::default();
         let receipt = Receipt { claim: Arc::clone(&claim), answer: answered };
@@ -139,11 +140,11 @@ impl Queue {
 impl Progress {
     /// Records that the database has executed a batch, whatever the outcomes of its commands.
     pub(super) fn note(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).progressed = Instant::now();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last_progress = Instant::now();
     }
 }
 
-impl Pace {
+impl MeanBatchTime {
     /// Adds the duration of a batch to the moving average.
     pub(super) fn note(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -211,30 +212,30 @@ impl Load {
     }
 }
 
-impl Place {
+impl QueueSlot {
     fn take(
         budget: &Arc<Mutex<Budget>>,
         workspace_id: WorkspaceId,
         bytes: usize,
-        pace: &Pace,
+        mean_batch_time: &MeanBatchTime,
     ) -> Option<Self> {
         let mut taken = budget.lock().unwrap_or_else(PoisonError::into_inner);
         let theirs = taken.of_workspaces.get(&workspace_id).copied().unwrap_or_default();
-        let is_long = |load, share: u32| pace.wait(load) > MAX_WAIT / share;
-        if is_long(taken.all, 1) || is_long(theirs, SHARE) {
+        let is_long = |load, share: u32| mean_batch_time.wait(load) > MAX_WAIT / share;
+        if is_long(taken.all, 1) || is_long(theirs, WORKSPACE_SHARE_DIVISOR) {
             return None;
         }
         let all = taken.all.with(bytes, 1)?;
         if taken.all.commands == 0 {
-            taken.progressed = Instant::now();
+            taken.last_progress = Instant::now();
         }
-        taken.of_workspaces.insert(workspace_id, theirs.with(bytes, SHARE)?);
+        taken.of_workspaces.insert(workspace_id, theirs.with(bytes, WORKSPACE_SHARE_DIVISOR)?);
         taken.all = all;
         Some(Self { budget: Arc::clone(budget), workspace_id, bytes })
     }
 }
 
-impl Drop for Place {
+impl Drop for QueueSlot {
     fn drop(&mut self) {
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         budget.all = budget.all.without(self.bytes);
@@ -254,27 +255,31 @@ mod tests {
     #[test]
     fn nobody_is_let_in_to_wait_for_long() {
         let budget = Arc::default();
-        let pace = Pace::default();
-        let places = |pace: &Pace| -> Vec<_> {
+        let mean_batch_time = MeanBatchTime::default();
+        let places = |mean_batch_time: &MeanBatchTime| -> Vec<_> {
             let ids = (1..).map(WorkspaceId);
-            ids.map_while(|id| Place::take(&budget, id, 10, pace)).collect()
+            ids.map_while(|id| QueueSlot::take(&budget, id, 10, mean_batch_time)).collect()
         };
-        assert_eq!(places(&pace).len(), MAX_COMMANDS);
+        assert_eq!(places(&mean_batch_time).len(), MAX_COMMANDS);
 
-        (0..100).for_each(|_| pace.note(Duration::from_millis(300)));
-        assert_eq!(places(&pace).len(), 4 * BATCH_COMMANDS);
+        (0..100).for_each(|_| mean_batch_time.note(Duration::from_millis(300)));
+        assert_eq!(places(&mean_batch_time).len(), 4 * BATCH_COMMANDS);
 
         let of_one: Vec<_> =
-            std::iter::from_fn(|| Place::take(&budget, WorkspaceId(1), 10, &pace)).collect();
+            std::iter::from_fn(|| QueueSlot::take(&budget, WorkspaceId(1), 10, &mean_batch_time))
+                .collect();
         assert_eq!(of_one.len(), 2 * BATCH_COMMANDS);
-        assert!(Place::take(&budget, WorkspaceId(2), 10, &pace).is_some(), "one shuts out all");
+        assert!(
+            QueueSlot::take(&budget, WorkspaceId(2), 10, &mean_batch_time).is_some(),
+            "one shuts out all"
+        );
         drop(of_one);
 
-        // Even after a very slow batch one full batch is admitted, so that the pace is measured
+        // Even after a very slow batch one full batch is admitted, so that the mean batch time is measured
         // again.
-        pace.note(Duration::from_mins(1));
-        assert_eq!(places(&pace).len(), BATCH_COMMANDS);
-        (0..100).for_each(|_| pace.note(Duration::from_millis(1)));
-        assert_eq!(places(&pace).len(), MAX_COMMANDS);
+        mean_batch_time.note(Duration::from_mins(1));
+        assert_eq!(places(&mean_batch_time).len(), BATCH_COMMANDS);
+        (0..100).for_each(|_| mean_batch_time.note(Duration::from_millis(1)));
+        assert_eq!(places(&mean_batch_time).len(), MAX_COMMANDS);
     }
 }

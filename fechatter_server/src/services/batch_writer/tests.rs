@@ -161,7 +161,7 @@ impl World {
         sqlx::raw_sql(WORLD).execute(&self.db).await.unwrap();
     }
 
-    fn writer(&self, faults: &[Fault]) -> (BatchWriter, Ended) {
+    fn writer(&self, faults: &[Fault]) -> (BatchWriter, WriterEnded) {
         let faults = Arc::new(Mutex::new(faults.iter().copied().collect()));
         let ways = [(); 2].map(|()| Faulty {
             connections: Connections::new(self.log.clone()),
@@ -292,7 +292,7 @@ async fn give_all(writer: &BatchWriter, commands: Vec<Command>) -> Vec<Result<Do
     answers
 }
 
-async fn ends(ended: Ended) {
+async fn ends(ended: WriterEnded) {
     timeout(PATIENCE, ended).await.expect("the writer ends").unwrap();
 }
 
@@ -471,7 +471,7 @@ async fn a_log_that_somebody_holds_holds_up_nobody_else() {
 async fn a_workspace_that_cannot_send_is_refused_and_leaves_room_for_others() {
     let world = World::new().await;
     let (writer, ended) = world.writer(&[]);
-    // The first batches are slow, because they connect and plan; a slow pace would refuse commands.
+    // The first batches are slow, because they connect and plan; a long mean batch time would refuse commands.
     for _ in 0..10 {
         writer.send(outgoing(2, 1, "warm", Uuid::new_v4())).await.unwrap();
     }
@@ -575,14 +575,14 @@ impl Write for Deadly {
 async fn stalls(write: impl Write, alone: impl Write, for_as_long_as: Duration) {
     let db = PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/nothing").unwrap();
     let (writer, _ended) = BatchWriter::start_with(Log::new(db), write, alone).unwrap();
-    assert_eq!(writer.queue.stalled(), Duration::ZERO);
+    assert_eq!(writer.queue.time_without_progress(), Duration::ZERO);
     assert!(writer.health().is_good());
 
     let message = outgoing(1, 1, "hello", Uuid::new_v4());
     let (item, _receipt) = writer.queue.reserve(Arc::new(Command::Send(message))).unwrap();
     writer.queue.hand_over(item);
     let stalled = async {
-        while writer.queue.stalled() < for_as_long_as {
+        while writer.queue.time_without_progress() < for_as_long_as {
             sleep(Duration::from_millis(5)).await;
         }
     };

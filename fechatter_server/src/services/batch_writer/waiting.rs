@@ -6,7 +6,7 @@ use std::time::Duration;
 use fechatter_core::WorkspaceId;
 use tokio::time::Instant;
 
-use super::limits::{BATCH_BYTES, BATCH_COMMANDS, UNTIL_BATCH};
+use super::limits::{BATCH_BYTES, BATCH_COMMANDS, BATCH_TIMEOUT};
 use super::queue::Item;
 use crate::error::AppError;
 use crate::models::write_batch::Key;
@@ -94,18 +94,18 @@ impl Waiting {
     }
 
     /// Takes back the commands that the patient batch could not carry out.
-    pub(super) fn end_patience(&mut self, held_up: Vec<Item>) {
+    pub(super) fn end_patience(&mut self, locked_items: Vec<Item>) {
         if let Some(id) = self.patient.take() {
             self.held.remove(&id);
         }
-        self.put_back(held_up);
+        self.put_back(locked_items);
     }
 
     /// Takes back the commands of a batch whose logs others have locked, in their order. Answers
     /// those that have waited too long with [`AppError::Busy`].
-    pub(super) fn put_back(&mut self, held_up: Vec<Item>) {
+    pub(super) fn put_back(&mut self, locked_items: Vec<Item>) {
         let now = Instant::now();
-        let still: HashSet<_> = held_up.iter().map(Item::workspace_id).collect();
+        let still: HashSet<_> = locked_items.iter().map(Item::workspace_id).collect();
         for id in self.tried.drain().filter(|id| !still.contains(id)) {
             self.held.remove(&id);
         }
@@ -113,8 +113,8 @@ impl Waiting {
             let held = self.held.entry(id).or_insert(Held { since: now, retry_at: now });
             held.retry_at = now + RETRY;
         }
-        for item in held_up.into_iter().rev() {
-            if item.arrived.elapsed() >= UNTIL_BATCH {
+        for item in locked_items.into_iter().rev() {
+            if item.arrived.elapsed() >= BATCH_TIMEOUT {
                 item.answer(Err(AppError::Busy));
             } else {
                 item.claim.put_back();

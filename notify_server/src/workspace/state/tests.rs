@@ -57,7 +57,7 @@ fn reader(user: i64, session_id: SessionId) -> AuthUser {
 /// their stream.
 fn missed(state: &WorkspaceState, user: i64, since: i64) -> (Vec<i64>, Option<GoodbyeReason>) {
     let reader = Reader { user: reader(user, PHONE), checked_at: at(10).position };
-    let Answer::Missed(missed) = state.missed(&reader, at(since)) else {
+    let MissedResult::Missed(missed) = state.missed(&reader, at(since)) else {
         panic!("{since} is not known here")
     };
     let positions = missed.frames.iter().map(position).collect();
@@ -229,7 +229,7 @@ fn an_effect_of_a_newer_version_stops_the_workspace_before_anything_is_told() {
     assert_eq!(missed(&loaded, 1, 10), (vec![11], Some(GoodbyeReason::Draining)));
     // But not streams whose reader was checked after it.
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(11) };
-    let Answer::Missed(missed) = loaded.missed(&reader, at(10)) else { panic!("not known") };
+    let MissedResult::Missed(missed) = loaded.missed(&reader, at(10)) else { panic!("not known") };
     assert_eq!(missed.end, None);
 }
 
@@ -310,7 +310,9 @@ fn a_conversation(state: &mut WorkspaceState) {
 
 fn texts(state: &WorkspaceState, since: i64) -> Vec<String> {
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
-    let Answer::Missed(missed) = state.missed(&reader, at(since)) else { panic!("not known") };
+    let MissedResult::Missed(missed) = state.missed(&reader, at(since)) else {
+        panic!("not known")
+    };
     let text = |frame: &Frame| str::from_utf8(frame.text().as_ref()).unwrap().to_owned();
     missed.frames.iter().map(text).collect()
 }
@@ -398,7 +400,7 @@ fn an_ending_that_was_missed_is_the_last_thing_told() {
     assert_eq!(missed(&state, 2, 10), (vec![11, 12, 13], None));
     // If the database confirmed the reader after the event, the event was an earlier suspension.
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(12) };
-    let Answer::Missed(missed) = state.missed(&reader, at(10)) else {
+    let MissedResult::Missed(missed) = state.missed(&reader, at(10)) else {
         panic!("10 is not known here")
     };
     assert_eq!((missed.end, missed.reached), (None, at(13)));
@@ -441,12 +443,12 @@ fn only_so_much_is_kept_and_told_at_once() {
         state.takes(Nothing, Some(LUNCH), None);
     }
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
-    let Answer::Missed(first) = state.missed(&reader, at(500)) else { panic!("not known") };
+    let MissedResult::Missed(first) = state.missed(&reader, at(500)) else { panic!("not known") };
     assert_eq!((first.frames.len(), first.reached), (MAX_FRAMES, at(756)));
 
     state.trim(100, usize::MAX);
     let forgotten = state.missed(&reader, at(910));
-    assert!(matches!(forgotten, Answer::Forgotten(Position(911))), "{forgotten:?}");
+    assert!(matches!(forgotten, MissedResult::NotInMemory(Position(911))), "{forgotten:?}");
     assert_eq!(missed(&state, 1, 911).0.len(), 99);
     state.trim(usize::MAX, 0);
     assert_eq!(missed(&state, 1, 1_010), (vec![], None));
@@ -458,9 +460,9 @@ fn a_cursor_that_is_not_here_is_noticed() {
     let mut state = state();
     let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
     let other = Cursor { position: Position(10), .."0000000f-1".parse().unwrap() };
-    assert!(matches!(state.missed(&reader, other), Answer::Diverged));
-    assert!(matches!(state.missed(&reader, at(11)), Answer::Behind));
-    let place = state.place();
+    assert!(matches!(state.missed(&reader, other), MissedResult::Diverged));
+    assert!(matches!(state.missed(&reader, at(11)), MissedResult::Behind));
+    let place = state.head_position();
 
     state.takes(Nothing, Some(LUNCH), None);
 
