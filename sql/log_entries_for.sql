@@ -24,11 +24,13 @@ returns table (
         from message_objects as m
         where m.chat_id = e.chat_id
           and m.id between e.message_id and e.message_id
-          and not exists (
-              select 1 from chats as c
-              where c.id = m.chat_id and c.deleted_at is not null
-          )
         order by m.id
         limit 1
-    ) as o on true
+    ) as o on (
+        -- As a scalar: an anti-join would make PostgreSQL sort the one message that there is.
+        select c.deleted_at is null
+        from chats as c
+        where c.id = e.chat_id
+        limit 1
+    )
 $$;
