@@ -107,15 +107,22 @@ const PARAMETERS: [&str; 17] = [
 ///
 /// The limits of its connections bound all waits: an idle transaction (of a frozen process) is
 /// ended and loses its locks after 1 s, waiting for a lock fails after 2 s, and a statement after 5
-/// s.
-pub async fn connect(options: PgConnectOptions, config: &DatabaseConfig, now: u32) -> PgPool {
+/// s. The caller's `settings` apply to each connection too.
+pub async fn connect(
+    options: PgConnectOptions,
+    config: &DatabaseConfig,
+    now: u32,
+    settings: &'static [(&'static str, &'static str)],
+) -> PgPool {
     let pool = PgPoolOptions::new()
         .max_connections(config.max_connections)
         .min_connections(now)
         .acquire_timeout(Duration::from_secs(3))
         // After a failover, connections to the old primary are replaced within minutes.
         .max_lifetime(LIFETIME)
-        .after_connect(|connection, _| Box::pin(limit(connection)))
+        .after_connect(move |connection, _| {
+            Box::pin(async move { set(connection, &[&LIMITS, settings].concat()).await })
+        })
         .before_acquire(|_, met| Box::pin(async move { Ok(!is_suspect(met.age)) }))
         .connect_lazy_with(options);
     // The start does not wait for a database that does not answer.

@@ -130,7 +130,7 @@ pub async fn serve(
     let options = db::options(&config.database, APPLICATION)?;
     // The server starts with half of the connections, which can serve many requests until more are
     // open.
-    let db = db::connect(options, &config.database, config.database.max_connections / 2).await;
+    let db = db::connect(options, &config.database, config.database.max_connections / 2, &[]).await;
     let log = Log::new(db.clone());
     let log = log.with_writers_per_log(config.limits.log_connections_per_workspace);
     let limits = RequestLimits::new(&config);

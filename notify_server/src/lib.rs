@@ -30,7 +30,7 @@ use fechatter_core::http::{self, Ask, ConnectionLimits, Listeners, Operations, S
 use fechatter_core::metrics::{self, Countable, Metrics};
 use fechatter_core::rate::Rates;
 use fechatter_core::token::Verifier;
-use fechatter_core::{db, startup};
+use fechatter_core::{db, log, startup};
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -94,7 +94,8 @@ pub async fn serve(
     let clock = verifier.clock().clone();
     let options = db::options(&config.database, APPLICATION)?;
     let initial_connections = config.database.max_connections / 4;
-    let db = db::connect(options.clone(), &config.database, initial_connections).await;
+    let settings = &log::PLAN_ONCE;
+    let db = db::connect(options.clone(), &config.database, initial_connections, settings).await;
     let hub = Arc::new(Hub::new(RecentLimits {
         events: config.notify.recent_events,
         bytes: config.notify.recent_mebibytes * 1024 * 1024,

@@ -155,9 +155,10 @@ pub async fn count_for(
     .await
 }
 
-/// Settings for a connection that [reads](read) repeatedly, because planning the query takes four
-/// times as long as running it. The one generic plan suits all ranges, even if it was made while
-/// the tables were empty.
+/// Settings for a connection that [reads](read) repeatedly, because planning the query can take
+/// longer than running it. The one generic plan suits all ranges, even if it was made while the
+/// tables were empty. Left alone, PostgreSQL plans each read anew: it expects more ranges than there
+/// are, and so thinks that the generic plan is expensive.
 pub const PLAN_ONCE: [(&str, &str); 2] =
     [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
 

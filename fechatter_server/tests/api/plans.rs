@@ -207,10 +207,18 @@ async fn what_is_unread_is_counted_by_index_where_one_chat_has_nearly_all_messag
     }
 }
 
-/// The connection that reads what is new stays, and so does its plan.
+/// The connections of `notify_server` keep the plans that they make first.
 #[tokio::test]
-async fn the_tail_touches_few_pages_even_as_planned_when_there_was_nothing() {
-    let tail = HOT.iter().find(|hot| hot.name == "new events, for the tail").unwrap();
+async fn streams_touch_few_pages_even_as_planned_when_there_was_nothing() {
+    const STATEMENTS: [&str; 5] = [
+        "new events, for the tail",
+        "missed events, for one person",
+        "how much somebody has missed",
+        "where a stream begins",
+        "whether a log was pruned meanwhile",
+    ];
+    let statements = || HOT.iter().filter(|hot| STATEMENTS.contains(&hot.name)).enumerate();
+    let recorded = recorded();
     let app = TestApp::start().await;
     let mut db = app.db.acquire().await.unwrap();
     sqlx::raw_sql("analyze").execute(&mut *db).await.unwrap();
@@ -220,13 +228,18 @@ async fn the_tail_touches_few_pages_even_as_planned_when_there_was_nothing() {
             .await
             .unwrap();
     }
-    prepare(&mut db, 0, &tail.text(&recorded())).await;
-    tail.run(&mut db, 0, PLAN_ONCE[0].1).await;
+    for (number, hot) in statements() {
+        prepare(&mut db, number, &hot.text(&recorded)).await;
+        hot.run(&mut db, number, PLAN_ONCE[0].1).await;
+    }
     fill(&mut app.db.acquire().await.unwrap()).await;
 
-    let plan = tail.run(&mut db, 0, PLAN_ONCE[0].1).await;
-    let touched = touched(&plan);
-    assert!(touched <= tail.pages, "{touched} pages: {plan:#}");
+    for (number, hot) in statements() {
+        let plan = hot.run(&mut db, number, PLAN_ONCE[0].1).await;
+        let touched = touched(&plan);
+        assert!(touched <= hot.pages, "{}: {touched} pages: {plan:#}", hot.name);
+    }
+    assert_eq!(statements().count(), STATEMENTS.len(), "some statements are not known");
 }
 
 /// A server's first message may well be the first of all; the plans that are made for it then stay.

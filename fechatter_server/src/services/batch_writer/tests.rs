@@ -143,7 +143,7 @@ impl World {
         let database = TestDatabase::create(&MIGRATOR, CODE).await;
         let url = database.url().into();
         let config = DatabaseConfig { url, listen_url: None, max_connections: 10 };
-        let db = db::connect(db::options(&config, "tests").unwrap(), &config, 0).await;
+        let db = db::connect(db::options(&config, "tests").unwrap(), &config, 0, &[]).await;
         sqlx::raw_sql(WORLD).execute(&db).await.unwrap();
         sqlx::raw_sql(SLOW).execute(&db).await.unwrap();
         Self { log: Log::new(db.clone()), db, _database: database }
