@@ -20,7 +20,8 @@ pub enum ChatType {
     PublicChannel,
 }
 
-/// A chat. A row of the view `chat_objects`, which every query for chats reads.
+/// A chat.
+// A row of the view of this name, which every query for chats reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[sqlx(type_name = "chat_objects")]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
@@ -30,12 +31,14 @@ pub struct Chat {
     pub name: String,
     pub chat_type: ChatType,
     /// The longest-standing members, at most 500.
+    #[schema(max_items = 500)]
     pub chat_members: Vec<UserId>,
     pub description: Option<String>,
     /// The current owner.
     pub created_by: UserId,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    #[schema(minimum = 0)]
     pub member_count: i32,
     /// The newest message's seq; 0 in an empty chat.
     pub last_seq: Seq,

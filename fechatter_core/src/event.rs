@@ -4,6 +4,7 @@
 mod effect;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::chat::{Chat, ChatMember};
@@ -17,8 +18,9 @@ pub use effect::Effect;
 /// show messages are not included, because the log names messages and never copies them.
 ///
 /// Readers pass on kinds that a newer build has written without parsing them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "event")]
+#[schema(as = LogEvent)]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
 pub enum Event {
     NewChat(Chat),
@@ -67,7 +69,7 @@ pub enum Event {
 }
 
 /// The reason why a person is no longer in a chat, or in the workspace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum LeaveReason {
@@ -103,9 +105,13 @@ pub struct Declaration {
     pub message_id: Option<MessageId>,
 }
 
+/// The names of the events that show a message.
+pub const MESSAGE_EVENTS: [&str; 1] = [NEW_MESSAGE];
+const NEW_MESSAGE: &str = "NewMessage";
+
 /// The event of a message that was sent to a chat. It has no payload: the log names the message.
 pub(crate) fn new_message(chat_id: ChatId, id: MessageId) -> Declaration {
-    declare("NewMessage", Audience::Chat(chat_id), Effect::None).about(id)
+    declare(NEW_MESSAGE, Audience::Chat(chat_id), Effect::None).about(id)
 }
 
 impl Event {
@@ -161,7 +167,7 @@ impl Declaration {
 
 /// An event that is not in the log: it may be lost, has no id, and is sent to the named person's
 /// streams in one workspace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event")]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
 pub enum EphemeralEvent {

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 macro_rules! number {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident from $least:tt) => {
         $(#[$doc])*
         #[derive(
             Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
@@ -16,6 +16,7 @@ macro_rules! number {
         )]
         #[serde(transparent)]
         #[sqlx(transparent)]
+        #[schema(minimum = $least, maximum = 9_007_199_254_740_991_i64, example = 42)]
         pub struct $name(pub i64);
 
         impl fmt::Display for $name {
@@ -45,31 +46,31 @@ pub struct NotAnId;
 
 number! {
     /// A person's account.
-    UserId
+    UserId from 1
 }
 number! {
     /// A workspace: a tenant.
-    WorkspaceId
+    WorkspaceId from 1
 }
 number! {
     /// A chat of any of the four types.
-    ChatId
+    ChatId from 1
 }
 number! {
     /// A message; unique over all chats.
-    MessageId
+    MessageId from 1
 }
 number! {
     /// An invitation to a workspace.
-    InviteId
+    InviteId from 1
 }
 number! {
     /// A place in a workspace's log: 1, 2, 3, … contiguous, in commit order.
-    Position
+    Position from 1
 }
 number! {
-    /// A place in a chat: 1, 2, 3, … contiguous.
-    Seq
+    /// A place in a chat: 1, 2, 3, … contiguous; 0 is before the first message.
+    Seq from 0
 }
 
 /// A sign-in of one account on one device.

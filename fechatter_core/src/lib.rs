@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`ids`] (one newtype per id), the objects that clients receive ([`user`],
 //! [`workspace`], [`chat`], [`message`]), [`event`] (the entries of the log about these objects),
-//! [`log`] (writing, reading and announcing events), [`token`] (access tokens and their
+//! [`log`] (writing, reading and announcing events), [`stream_event`] (all events of a stream), [`token`] (access tokens and their
 //! verification), [`randomness`] (a check of its keys), [`clock`] (the time that expiry is judged
 //! by), [`http`] (the layers around every request to either server), [`permits`] and [`rate`] (fair
 //! shares), [`finish`], [`config`], [`db`], [`schema`], [`telemetry`], [`metrics`], [`startup`] and
@@ -27,6 +27,7 @@ pub mod sabotage;
 pub mod schema;
 pub mod shutdown;
 pub mod startup;
+pub mod stream_event;
 pub mod telemetry;
 pub mod time;
 pub mod token;

@@ -17,6 +17,8 @@ pub struct Message {
     pub id: MessageId,
     pub chat_id: ChatId,
     pub sender_id: UserId,
+    /// Empty if the message is deleted.
+    #[schema(max_length = 10_000)]
     pub content: String,
     pub files: Vec<String>,
     pub created_at: Timestamp,
@@ -26,6 +28,7 @@ pub struct Message {
     pub reply_to_id: Option<MessageId>,
     pub mentions: Mentions,
     pub reactions: Vec<Reaction>,
+    #[schema(value_type = Vec<Object>, max_items = 0)]
     pub attachments: Vec<Attachment>,
     pub edited_at: Option<Timestamp>,
     pub deleted_at: Option<Timestamp>,
@@ -56,13 +59,15 @@ pub struct Mentions {
 pub struct Reaction {
     pub emoji: String,
     /// The number of people who have added it.
+    #[schema(minimum = 1)]
     pub count: i64,
     /// The first twenty of them.
+    #[schema(max_items = 20)]
     pub user_ids: Vec<UserId>,
 }
 
 /// No message has a file yet: the list is always empty.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Attachment {}
 
 /// A row of the view `message_objects`, which every reader of messages reads.

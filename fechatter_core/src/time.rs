@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, sqlx::Type, ToSchema)]
 #[serde(transparent)]
 #[sqlx(transparent)]
+#[schema(example = "2026-01-31T12:00:00.000Z")]
 pub struct Timestamp(pub DateTime<Utc>);
 
 impl Timestamp {

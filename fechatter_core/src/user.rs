@@ -5,8 +5,8 @@ use utoipa::ToSchema;
 
 use crate::{Timestamp, UserId, WorkspaceId};
 
-/// A person as a workspace shows them: account and membership together. A row of the view
-/// `user_objects`, which every query for people reads.
+/// A person as a workspace shows them: account and membership together.
+// A row of the view of this name, which every query for people reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[sqlx(type_name = "user_objects")]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]

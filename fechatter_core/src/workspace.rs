@@ -5,8 +5,8 @@ use utoipa::ToSchema;
 
 use crate::{Timestamp, UserId, WorkspaceId};
 
-/// A tenant, isolated from all others. A row of the view `workspace_objects`, which every query for
-/// workspaces reads.
+/// A tenant, isolated from all others.
+// A row of the view of this name, which every query for workspaces reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[sqlx(type_name = "workspace_objects")]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]

@@ -12,90 +12,103 @@ use tracing::{error, warn};
 
 pub(crate) type Result<T, E = AppError> = std::result::Result<T, E>;
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AppError {
-    #[error("this session has ended; sign in again")]
-    SessionEnded,
-    #[error("you are suspended in this workspace")]
-    Suspended,
-    #[error("you may not do this")]
-    Forbidden,
-    #[error("there is no such thing here")]
-    NotFound,
-    #[error("the request is not valid: {field} {issue}")]
-    Invalid { field: String, issue: String },
-    #[error("the body is {0}")]
-    MalformedJson(&'static str),
-    #[error("the body must be application/json")]
-    UnsupportedMediaType,
-    #[error("{0}")]
-    TooLarge(&'static str),
-    #[error("too many requests; wait a moment")]
-    RateLimited(Duration),
-    #[error("busy; try again in a moment")]
-    Busy,
+/// Declares each error that clients can tell apart once: its variant, status, stable type, and text
+/// for people.
+macro_rules! errors {
+    ($($variant:ident $(($data:ty))? $({ $($field:ident: $field_type:ty),* })?
+        => $status:ident, $name:literal, $text:literal;)*) => {
+        /// A failed request.
+        #[derive(Debug, thiserror::Error)]
+        pub(crate) enum AppError {
+            $(
+                #[error($text)]
+                $variant $(($data))? $({ $($field: $field_type),* })?,
+            )*
+            #[error(transparent)]
+            Api(#[from] ApiError),
+            #[error("the database failed")]
+            Database(#[from] sqlx::Error),
+            #[error("a token could not be signed")]
+            Signing(#[from] jsonwebtoken::errors::Error),
+            #[error("a password could not be hashed")]
+            Hashing(#[from] argon2::password_hash::Error),
+            #[error("a task failed")]
+            Task(#[from] tokio::task::JoinError),
+        }
 
-    #[error("e-mail or password is wrong")]
-    InvalidCredentials,
-    #[error("{0}")]
-    WeakPassword(&'static str),
-    #[error("there is an account with this e-mail address")]
-    EmailTaken,
-    #[error("this workspace takes people by invite only")]
-    InviteRequired,
-    #[error("this invite is not valid, or not any more")]
-    InviteInvalid,
-    #[error("workspaces cannot be created here")]
-    WorkspaceCreationClosed,
-    #[error("there is a workspace of this name")]
-    WorkspaceTaken,
-    #[error("there is no refresh token")]
-    RefreshMissing,
-    #[error("the refresh token is not valid")]
-    RefreshInvalid,
-    #[error("the refresh token was used before; its session has been ended")]
-    RefreshReused,
-    #[error("this call must come from our own pages")]
-    CrossSite,
+        /// An error without the data of one request: for the OpenAPI document.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum ErrorKind {
+            $($variant,)*
+        }
 
-    #[error("you have as many {0} as one person may have")]
-    LimitReached(&'static str),
-    #[error("the workspace would be without an owner")]
-    LastOwner,
+        impl ErrorKind {
+            pub(crate) fn status(self) -> StatusCode {
+                match self {
+                    $(Self::$variant => StatusCode::$status,)*
+                }
+            }
 
-    #[error("{0}")]
-    InvalidMembers(&'static str),
-    #[error("there is no such active user in this workspace")]
-    UserNotFound,
-    #[error("there is a public channel of this name")]
-    ChatNameTaken,
-    #[error("the two people of a Single are fixed")]
-    SingleIsFixed,
-    #[error("the owner must give the chat to somebody else first")]
-    OwnerMustTransfer,
-    #[error("none of them is a member")]
-    NoMembersMatched,
-    #[error("this person is not a member of the chat")]
-    NotAChatMember,
-    #[error("a message needs some content")]
-    EmptyMessage,
-    #[error("this chat is archived")]
-    Archived,
-    #[error("this message has as many kinds of reactions as one may have")]
-    TooManyReactions,
-    #[error("this key was used for another request")]
-    IdempotencyMismatch,
+            /// Returns the stable type, which clients compare.
+            pub(crate) fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
 
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    #[error("the database failed")]
-    Database(#[from] sqlx::Error),
-    #[error("a token could not be signed")]
-    Signing(#[from] jsonwebtoken::errors::Error),
-    #[error("a password could not be hashed")]
-    Hashing(#[from] argon2::password_hash::Error),
-    #[error("a task failed")]
-    Task(#[from] tokio::task::JoinError),
+        impl AppError {
+            fn kind(&self) -> Option<ErrorKind> {
+                match self {
+                    $(Self::$variant { .. } => Some(ErrorKind::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+errors! {
+    // The request itself
+    Invalid { field: String, issue: String } => BAD_REQUEST, "invalid_input", "the request is not valid: {field} {issue}";
+    MalformedJson(&'static str) => UNPROCESSABLE_ENTITY, "malformed_json", "the body is {0}";
+    UnsupportedMediaType => UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "the body must be application/json";
+    TooLarge(&'static str) => PAYLOAD_TOO_LARGE, "too_large", "{0}";
+    RateLimited(Duration) => TOO_MANY_REQUESTS, "rate_limited", "too many requests; wait a moment";
+    Busy => SERVICE_UNAVAILABLE, "unavailable", "busy; try again in a moment";
+    // Permission
+    SessionEnded => UNAUTHORIZED, "unauthenticated", "this session has ended; sign in again";
+    Suspended => FORBIDDEN, "suspended", "you are suspended in this workspace";
+    Forbidden => FORBIDDEN, "forbidden", "you may not do this";
+    NotFound => NOT_FOUND, "not_found", "there is no such thing here";
+    // Accounts and sessions
+    InvalidCredentials => FORBIDDEN, "invalid_credentials", "e-mail or password is wrong";
+    WeakPassword(&'static str) => BAD_REQUEST, "weak_password", "{0}";
+    EmailTaken => CONFLICT, "email_taken", "there is an account with this e-mail address";
+    RefreshMissing => UNAUTHORIZED, "refresh_missing", "there is no refresh token";
+    RefreshInvalid => UNAUTHORIZED, "refresh_invalid", "the refresh token is not valid";
+    RefreshReused => UNAUTHORIZED, "refresh_reused", "the refresh token was used before; its session has been ended";
+    CrossSite => FORBIDDEN, "cross_site", "this call must come from our own pages";
+    // Workspaces and invites
+    InviteRequired => FORBIDDEN, "invite_required", "this workspace takes people by invite only";
+    InviteInvalid => NOT_FOUND, "invite_invalid", "this invite is not valid, or not any more";
+    WorkspaceCreationClosed => FORBIDDEN, "workspace_creation_closed", "workspaces cannot be created here";
+    WorkspaceTaken => CONFLICT, "workspace_taken", "there is a workspace of this name";
+    LimitReached(&'static str) => FORBIDDEN, "limit_reached", "you have as many {0} as one person may have";
+    LastOwner => CONFLICT, "last_owner", "the workspace would be without an owner";
+    // Chats and members
+    InvalidMembers(&'static str) => BAD_REQUEST, "invalid_members", "{0}";
+    UserNotFound => NOT_FOUND, "user_not_found", "there is no such active user in this workspace";
+    ChatNameTaken => CONFLICT, "chat_name_taken", "there is a public channel of this name";
+    SingleIsFixed => BAD_REQUEST, "single_is_fixed", "the two people of a Single are fixed";
+    OwnerMustTransfer => CONFLICT, "owner_must_transfer", "the owner must give the chat to somebody else first";
+    NoMembersMatched => BAD_REQUEST, "no_members_matched", "none of them is a member";
+    NotAChatMember => BAD_REQUEST, "not_a_chat_member", "this person is not a member of the chat";
+    // Messages
+    EmptyMessage => BAD_REQUEST, "empty_message", "a message needs some content";
+    Archived => FORBIDDEN, "archived", "this chat is archived";
+    TooManyReactions => BAD_REQUEST, "too_many_reactions", "this message has as many kinds of reactions as one may have";
+    IdempotencyMismatch => UNPROCESSABLE_ENTITY, "idempotency_mismatch", "this key was used for another request";
 }
 
 /// The SQLSTATE of a statement that exceeded its time limit, or that an operator cancelled.
@@ -144,44 +157,10 @@ impl AppError {
     }
 
     fn status_and_type(&self) -> (StatusCode, &'static str) {
-        use StatusCode as S;
-        match self {
-            Self::SessionEnded => (S::UNAUTHORIZED, "unauthenticated"),
-            Self::Suspended => (S::FORBIDDEN, "suspended"),
-            Self::Forbidden => (S::FORBIDDEN, "forbidden"),
-            Self::NotFound => (S::NOT_FOUND, "not_found"),
-            Self::Invalid { .. } => (S::BAD_REQUEST, "invalid_input"),
-            Self::MalformedJson(_) => (S::UNPROCESSABLE_ENTITY, "malformed_json"),
-            Self::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
-            Self::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "too_large"),
-            Self::RateLimited(_) => (S::TOO_MANY_REQUESTS, "rate_limited"),
-            Self::InvalidCredentials => (S::FORBIDDEN, "invalid_credentials"),
-            Self::WeakPassword(_) => (S::BAD_REQUEST, "weak_password"),
-            Self::EmailTaken => (S::CONFLICT, "email_taken"),
-            Self::InviteRequired => (S::FORBIDDEN, "invite_required"),
-            Self::InviteInvalid => (S::NOT_FOUND, "invite_invalid"),
-            Self::WorkspaceCreationClosed => (S::FORBIDDEN, "workspace_creation_closed"),
-            Self::WorkspaceTaken => (S::CONFLICT, "workspace_taken"),
-            Self::RefreshMissing => (S::UNAUTHORIZED, "refresh_missing"),
-            Self::RefreshInvalid => (S::UNAUTHORIZED, "refresh_invalid"),
-            Self::RefreshReused => (S::UNAUTHORIZED, "refresh_reused"),
-            Self::CrossSite => (S::FORBIDDEN, "cross_site"),
-            Self::LimitReached(_) => (S::FORBIDDEN, "limit_reached"),
-            Self::LastOwner => (S::CONFLICT, "last_owner"),
-            Self::InvalidMembers(_) => (S::BAD_REQUEST, "invalid_members"),
-            Self::UserNotFound => (S::NOT_FOUND, "user_not_found"),
-            Self::ChatNameTaken => (S::CONFLICT, "chat_name_taken"),
-            Self::SingleIsFixed => (S::BAD_REQUEST, "single_is_fixed"),
-            Self::OwnerMustTransfer => (S::CONFLICT, "owner_must_transfer"),
-            Self::NoMembersMatched => (S::BAD_REQUEST, "no_members_matched"),
-            Self::NotAChatMember => (S::BAD_REQUEST, "not_a_chat_member"),
-            Self::EmptyMessage => (S::BAD_REQUEST, "empty_message"),
-            Self::Archived => (S::FORBIDDEN, "archived"),
-            Self::TooManyReactions => (S::BAD_REQUEST, "too_many_reactions"),
-            Self::IdempotencyMismatch => (S::UNPROCESSABLE_ENTITY, "idempotency_mismatch"),
-            Self::Busy => (S::SERVICE_UNAVAILABLE, "unavailable"),
-            error if error.is_unavailable() => (S::SERVICE_UNAVAILABLE, "unavailable"),
-            _ => (S::INTERNAL_SERVER_ERROR, "internal"),
+        match self.kind() {
+            Some(kind) => (kind.status(), kind.name()),
+            None if self.is_unavailable() => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            None => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! the SQL. `middlewares` find the caller and the device, `services` are the needs of the models
 //! besides PostgreSQL, `utils` parse input.
 
+mod document;
 mod error;
 mod handlers;
 mod keygen;

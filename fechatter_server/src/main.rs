@@ -33,6 +33,8 @@ enum Command {
     Serve,
     /// Apply the migrations, and end.
     Migrate,
+    /// Print the OpenAPI document of both servers, and end.
+    Openapi,
     /// Make new keys for the configuration, as lines for `.env`.
     Keygen {
         /// Add them to this file, which its owner alone can read then, instead of printing them.
@@ -46,6 +48,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if let Some(Command::Keygen { write }) = arguments.command {
         make_keys(write.as_deref())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if matches!(arguments.command, Some(Command::Openapi)) {
+        println!("{}", fechatter_server::openapi().to_pretty_json()?);
         return Ok(ExitCode::SUCCESS);
     }
     let config = Config::load(arguments.config.as_deref())?;

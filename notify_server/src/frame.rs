@@ -7,8 +7,9 @@ use ::metrics::counter;
 use bytes::{Buf, Bytes};
 use fechatter_core::event::EphemeralEvent;
 use fechatter_core::log::{Cursor, Entry};
+use fechatter_core::stream_event::{Control, GoodbyeReason, ResetReason};
 use fechatter_core::{Timestamp, metrics};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tracing::error;
 
 /// A frame as a chunk (RFC 9112, section 7.1): its length, its text, and a line break. Clones share
@@ -69,117 +70,32 @@ impl AsRef<[u8]> for Frame {
     }
 }
 
-/// The frames about the stream itself.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(tag = "event")]
-pub(crate) enum Control {
-    /// The first frame, with the cursor where the stream starts.
-    Ready { cursor: Cursor, resumed: bool, server_time: Timestamp },
-    /// No more events at or below the cursor follow.
-    Heartbeat { cursor: Cursor, server_time: Timestamp },
-    /// The stream cannot continue from the client's cursor.
-    Reset { reason: ResetReason, cursor: Cursor },
-    /// The last frame.
-    Goodbye { reason: GoodbyeReason, retry_ms: u64 },
+/// Returns a `Reset`, and counts it.
+pub(crate) fn reset(reason: ResetReason, cursor: Cursor) -> Control {
+    counter!(metrics::RESETS, "reason" => reason.name()).increment(1);
+    Control::Reset { reason, cursor }
 }
 
-/// The reason why a stream cannot continue from a cursor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ResetReason {
-    /// The text is not a cursor.
-    CursorInvalid,
-    /// The log has no event at the cursor's position, or another one.
-    CursorUnknown,
-    /// The events after the cursor are no longer stored, or the person has left the workspace since
-    /// then.
-    CursorExpired,
-    /// A snapshot is cheaper than replaying all events after the cursor.
-    TooFarBehind,
+pub(crate) fn goodbye(reason: GoodbyeReason) -> Control {
+    Control::Goodbye { reason, retry_ms: retry_ms() }
 }
 
-/// The reason why a stream ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum GoodbyeReason {
-    TokenExpired,
-    SessionRevoked,
-    Suspended,
-    Removed,
-    SlowConsumer,
-    Draining,
-}
-
-/// The names of all reasons for a `Reset`.
-pub(crate) const RESET_REASONS: [&str; 4] = [
-    ResetReason::CursorInvalid.name(),
-    ResetReason::CursorUnknown.name(),
-    ResetReason::CursorExpired.name(),
-    ResetReason::TooFarBehind.name(),
-];
-
-impl ResetReason {
-    /// Returns its name in frames.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::CursorInvalid => "cursor_invalid",
-            Self::CursorUnknown => "cursor_unknown",
-            Self::CursorExpired => "cursor_expired",
-            Self::TooFarBehind => "too_far_behind",
+/// Returns the frame of an event about the stream. `Ready` and `Reset` are the first frames of their
+/// streams, so they also contain the delay before a reconnect.
+pub(crate) fn control(control: &Control) -> Frame {
+    let (retry, id) = match control {
+        Control::Ready { cursor, .. } | Control::Reset { cursor, .. } => {
+            (Some(retry_ms()), Some(*cursor))
         }
-    }
-}
-
-impl GoodbyeReason {
-    /// Returns its name in frames.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::TokenExpired => "token_expired",
-            Self::SessionRevoked => "session_revoked",
-            Self::Suspended => "suspended",
-            Self::Removed => "removed",
-            Self::SlowConsumer => "slow_consumer",
-            Self::Draining => "draining",
-        }
-    }
-}
-
-impl Serialize for ResetReason {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
-impl Serialize for GoodbyeReason {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
-impl Control {
-    pub(crate) fn reset(reason: ResetReason, cursor: Cursor) -> Self {
-        counter!(metrics::RESETS, "reason" => reason.name()).increment(1);
-        Self::Reset { reason, cursor }
-    }
-
-    pub(crate) fn goodbye(reason: GoodbyeReason) -> Self {
-        Self::Goodbye { reason, retry_ms: retry_ms() }
-    }
-
-    /// `Ready` and `Reset` are the first frames of their streams, so they also contain the delay
-    /// before a reconnect.
-    pub(crate) fn frame(&self) -> Frame {
-        let (retry, id, event) = match self {
-            Self::Ready { cursor, .. } => (Some(retry_ms()), Some(*cursor), "Ready"),
-            Self::Heartbeat { cursor, .. } => (None, Some(*cursor), "Heartbeat"),
-            Self::Reset { cursor, .. } => (Some(retry_ms()), Some(*cursor), "Reset"),
-            Self::Goodbye { .. } => (None, None, "Goodbye"),
-        };
-        frame(retry, id, event, &json(self))
-    }
+        Control::Heartbeat { cursor, .. } => (None, Some(*cursor)),
+        Control::Goodbye { .. } => (None, None),
+    };
+    frame(retry, id, control.kind(), &json(control))
 }
 
 /// Returns the first frame of a stream that begins after this cursor.
 pub(crate) fn ready(cursor: Cursor, resumed: bool, now: Timestamp) -> Frame {
-    Control::Ready { cursor, resumed, server_time: now }.frame()
+    control(&Control::Ready { cursor, resumed, server_time: now })
 }
 
 /// Returns the frame of an event of the log; `None` if the event has no data.
@@ -285,13 +201,13 @@ mod tests {
         let cursor = Cursor { position: Position(9), .."00000001-9".parse().unwrap() };
         let reset = Control::Reset { reason: ResetReason::CursorExpired, cursor };
         assert_eq!(
-            after_retry(&reset.frame()),
+            after_retry(&control(&reset)),
             "id: 00000001-9\nevent: Reset\ndata: \
              {\"event\":\"Reset\",\"reason\":\"cursor_expired\",\"cursor\":\"00000001-9\"}\n\n"
         );
         let goodbye = Control::Goodbye { reason: GoodbyeReason::Draining, retry_ms: 1500 };
         assert_eq!(
-            text(&goodbye.frame()),
+            text(&control(&goodbye)),
             "event: Goodbye\ndata: \
              {\"event\":\"Goodbye\",\"reason\":\"draining\",\"retry_ms\":1500}\n\n"
         );

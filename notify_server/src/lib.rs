@@ -29,6 +29,7 @@ use fechatter_core::config::Config;
 use fechatter_core::http::{self, Ask, ConnectionLimits, Listeners, Operations, Shared};
 use fechatter_core::metrics::{self, Countable, Metrics};
 use fechatter_core::rate::Rates;
+use fechatter_core::stream_event::ResetReason;
 use fechatter_core::token::Verifier;
 use fechatter_core::{db, log, startup};
 use sqlx::PgPool;
@@ -52,7 +53,7 @@ const COUNTERS: [Countable; 7] = [
     (metrics::EVENTS_READ, Some(("found_by", &["announcement", "doorbell", "poll"]))),
     (metrics::LOG_BREAKS, None),
     (metrics::STREAMS_CLOSED, Some(("reason", &life::REASONS))),
-    (metrics::RESETS, Some(("reason", &frame::RESET_REASONS))),
+    (metrics::RESETS, Some(("reason", ResetReason::NAMES))),
     (metrics::DELIVERIES, None),
     (metrics::CLOCKS_AHEAD, None),
 ];

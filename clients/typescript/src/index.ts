@@ -1,7 +1,7 @@
 export { memoryCursor, storageCursor, type CursorStore } from "./cursor.js";
-export type * from "./events.js";
+export type * from "./event.js";
 export { ApiError } from "./http.js";
-export type * from "./objects.js";
+export type * from "./schema.js";
 export type { EventStreamOptions, StreamState } from "./options.js";
 export { SseParser, type SseMessage } from "./sse.js";
 export { EventStream } from "./stream.js";

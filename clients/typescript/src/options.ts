@@ -1,8 +1,8 @@
 /** What an `EventStream` is given, and what it tells. */
 
 import type { CursorStore } from "./cursor.js";
-import type { FechatterEvent } from "./events.js";
-import type { SyncState } from "./objects.js";
+import type { FechatterEvent } from "./event.js";
+import type { Sync } from "./schema.js";
 import type { LossReason, Tokens } from "./tokens.js";
 
 export interface EventStreamOptions {
@@ -19,7 +19,7 @@ export interface EventStreamOptions {
    */
   onEvent: (event: FechatterEvent) => void | Promise<void>;
   /** Replaces the whole state: at the start without a cursor, and when a cursor cannot be served. */
-  onSync: (state: SyncState) => void | Promise<void>;
+  onSync: (state: Sync) => void | Promise<void>;
   onState?: (state: StreamState) => void;
   /** Time for an answer to begin. 10 s unless given. */
   connectTimeoutMs?: number;

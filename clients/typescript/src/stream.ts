@@ -2,9 +2,9 @@
 
 import { Backoff } from "./backoff.js";
 import { memoryCursor, type CursorStore } from "./cursor.js";
-import { parseEvent, type ControlEvent } from "./events.js";
+import { parseEvent } from "./event.js";
 import { ApiError, pause, within } from "./http.js";
-import type { SyncState } from "./objects.js";
+import type { ControlEvent, Sync } from "./schema.js";
 import type { EventStreamOptions, StreamState } from "./options.js";
 import { SseParser, type SseMessage } from "./sse.js";
 import { AccessLost, type LossReason } from "./tokens.js";
@@ -92,7 +92,7 @@ export class EventStream {
     const decoder = new TextDecoder();
     let text = "";
     for await (const chunk of this.#chunks(response)) text += decoder.decode(chunk, { stream: true });
-    const state = JSON.parse(text) as SyncState;
+    const state = JSON.parse(text) as Sync;
     this.#turn.signal.throwIfAborted();
     await onSync(state);
     await this.#keep(state.cursor);

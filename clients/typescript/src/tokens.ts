@@ -1,7 +1,7 @@
 /** A session's access token, renewed in time. */
 
 import { ApiError } from "./http.js";
-import type { AuthResponse } from "./objects.js";
+import type { AuthResponse } from "./schema.js";
 
 export interface TokensOptions {
   /** Where `fechatter_server` is, such as `https://chat.example`. */

@@ -10,7 +10,7 @@ import {
   type FechatterEvent,
   type Message,
   type StreamState,
-  type SyncState,
+  type Sync,
   type TokensOptions,
 } from "../src/index.js";
 import type { Person } from "./fechatter.js";
@@ -30,7 +30,7 @@ export class Follower {
   readonly tokens: Tokens;
   readonly events: FechatterEvent[] = [];
   readonly states: StreamState[] = [];
-  readonly syncs: SyncState[] = [];
+  readonly syncs: Sync[] = [];
   readonly #watchers = new Set<() => void>();
 
   /** Starts following, with everything as by default but for short waits. */

@@ -32,9 +32,15 @@ pub struct Detail {
 /// An error's JSON.
 #[derive(Serialize, ToSchema)]
 pub struct ErrorBody<'a> {
+    /// The status.
+    #[schema(minimum = 400, maximum = 599)]
     code: u16,
+    /// For people.
     error: &'a str,
+    /// Stable, for programs.
+    #[schema(example = "not_found")]
     r#type: &'a str,
+    /// Names the request in the server's log.
     request_id: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(required = false)]

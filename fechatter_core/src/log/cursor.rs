@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::Position;
 
@@ -35,6 +38,18 @@ pub struct Cursor {
 #[derive(Debug, thiserror::Error)]
 #[error("not a cursor")]
 pub struct BadCursor;
+
+impl PartialSchema for Cursor {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("A place in the workspace's log; opaque to clients."))
+            .examples(["2f3c00a1-812"]);
+        RefOr::T(text.build().into())
+    }
+}
+
+impl ToSchema for Cursor {}
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,7 +21,8 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
-use crate::error::{AppError, Result};
+use crate::document::WithErrors;
+use crate::error::{AppError, ErrorKind, Result};
 use crate::models::account::{self, SignIn, SignUp, SignedIn};
 use crate::models::current_user::CurrentUser;
 use crate::models::device::Device;
@@ -32,18 +33,36 @@ use crate::services::limits::Caller;
 use crate::services::refresh_token::RefreshToken;
 use crate::state::AppState;
 use crate::utils::json::Json;
-use crate::utils::page::{self, Params};
+use crate::utils::query::{OneId, Params};
 
 /// The largest body of a sign-up or sign-in, in bytes.
 const MAX_STRANGERS_BODY: usize = 16 * 1024;
 
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
+    use ErrorKind as E;
+    let sign_up_errors = [
+        E::WeakPassword,
+        E::EmailTaken,
+        E::InviteRequired,
+        E::InviteInvalid,
+        E::WorkspaceCreationClosed,
+        E::Suspended,
+        E::LimitReached,
+    ];
+    let limit = DefaultBodyLimit::max(MAX_STRANGERS_BODY);
     OpenApiRouter::new()
-        .routes(routes!(sign_up).layer(DefaultBodyLimit::max(MAX_STRANGERS_BODY)))
-        .routes(routes!(sign_in).layer(DefaultBodyLimit::max(MAX_STRANGERS_BODY)))
-        .routes(routes!(refresh))
-        .routes(routes!(log_out))
+        .routes(routes!(sign_up).layer(limit).errors(&sign_up_errors))
+        .routes(routes!(sign_in).layer(limit).errors(&[E::InvalidCredentials, E::Suspended]))
+        .routes(routes!(refresh).errors(&[
+            E::RefreshMissing,
+            E::RefreshInvalid,
+            E::RefreshReused,
+            E::CrossSite,
+            E::Suspended,
+            E::NotFound,
+        ]))
+        .routes(routes!(log_out).errors(&[E::SessionEnded, E::RefreshInvalid, E::CrossSite]))
         .routes(routes!(log_out_all))
         .routes(routes!(log_out_all_as_before))
 }
@@ -61,19 +80,25 @@ type NewDevice = AppendHeaders<[(HeaderName, String); 1]>;
 pub(super) struct AuthResponse {
     access_token: String,
     /// The lifetime of the access token in seconds.
+    #[schema(minimum = 1)]
     expires_in: i64,
+    /// Null where the session's token stays as it is.
     refresh_token: Option<String>,
     user: User,
     workspace: Workspace,
     session_id: SessionId,
     /// For the next sign-in on this device; only in the response that opens a session.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
     device_token: Option<String>,
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct RefreshParams {
-    workspace_id: Option<String>,
+    /// The workspace of the new access token; else the last used.
+    #[param(value_type = Option<i64>, minimum = 1)]
+    workspace_id: Option<OneId<WorkspaceId>>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -124,7 +149,7 @@ async fn refresh(
     parts: Parts,
 ) -> Result<(CookieJar, Json<AuthResponse>)> {
     let token = refresh_token(&state, &jar, &parts)?;
-    let workspace_id = params.workspace_id.as_deref().map(workspace_id).transpose()?;
+    let workspace_id = params.workspace_id.map(|OneId(id)| id);
     let stores = (&state.db, &state.log);
     let session = session::refresh(stores, &state.limits, &device, token, workspace_id).await?;
     with_cookie(&state, jar, session)
@@ -306,9 +331,4 @@ fn check_same_site(state: &AppState, headers: &HeaderMap) -> Result<()> {
     let site = header("sec-fetch-site")
         .is_none_or(|site| matches!(site, "same-origin" | "none") || allowed_cross);
     if site && origin { Ok(()) } else { Err(AppError::CrossSite) }
-}
-
-fn workspace_id(text: &str) -> Result<WorkspaceId> {
-    let id = page::number(text).filter(|id| *id > 0);
-    id.map(WorkspaceId).ok_or_else(|| AppError::invalid("workspace_id", "must be an id"))
 }

@@ -16,7 +16,8 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::error::Result;
+use crate::document::WithErrors;
+use crate::error::{ErrorKind, Result};
 use crate::models::chat::{self, ChatChanges, ChatDraft, Created};
 use crate::models::chat_lookup;
 use crate::models::current_user::CurrentUser;
@@ -27,28 +28,48 @@ use crate::services::chat_lists::ChatLists;
 use crate::services::purge::Purge;
 use crate::state::AppState;
 use crate::utils::json::Json;
-use crate::utils::page::{self, Params};
+use crate::utils::key::search_key;
+use crate::utils::page::{Cursor, Limit, Page};
 use crate::utils::path::Id;
+use crate::utils::query::Params;
 
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
+    use ErrorKind as E;
+    let create_errors = [
+        E::InvalidMembers,
+        E::UserNotFound,
+        E::ChatNameTaken,
+        E::LimitReached,
+        E::IdempotencyMismatch,
+    ];
+    let update_errors = [E::SingleIsFixed, E::Forbidden, E::ChatNameTaken];
     OpenApiRouter::new()
-        .routes(routes!(list, create))
+        .routes(routes!(list))
+        .routes(routes!(create).errors(&create_errors))
         .routes(routes!(directory))
-        .routes(routes!(show, update, delete))
+        .routes(routes!(show))
+        .routes(routes!(update).errors(&update_errors))
+        .routes(routes!(delete).errors(&[E::Forbidden]))
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct ListParams {
     /// Only archived chats, or only those that are not.
     archived: Option<bool>,
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct DirectoryParams {
+    /// A part of the name, regardless of case and accents.
     q: Option<String>,
-    cursor: Option<String>,
-    limit: Option<String>,
+    /// From the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<1>>,
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 100, default = 50)]
+    limit: Option<Limit>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -118,9 +139,9 @@ async fn directory(
     State(db): State<PgPool>,
     Params(params): Params<DirectoryParams>,
 ) -> Result<Json<Directory>> {
-    let limit = page::limit(params.limit.as_deref(), 50)?;
-    let place = (params.cursor.as_deref(), limit);
-    let (items, next_cursor) = directory::list(&db, &caller, params.q, place).await?;
+    let page = Page::new(params.cursor, params.limit);
+    let q = search_key(params.q.as_deref())?;
+    let (items, next_cursor) = directory::list(&db, &caller, q, page).await?;
     Ok(Json(Directory { items, next_cursor }))
 }
 

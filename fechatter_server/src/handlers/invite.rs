@@ -9,24 +9,33 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::error::Result;
+use crate::document::WithErrors;
+use crate::error::{ErrorKind, Result};
 use crate::models::current_user::CurrentUser;
 use crate::models::invite::{self, Invite, InviteDraft, NewInvite};
 use crate::state::AppState;
 use crate::utils::json::Json;
-use crate::utils::page::{self, Params};
+use crate::utils::page::{Cursor, Limit, Page};
 use crate::utils::path::Id;
+use crate::utils::query::Params;
 
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(delete))
+    use ErrorKind as E;
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(create).errors(&[E::Forbidden, E::NotFound, E::LimitReached]))
+        .routes(routes!(delete))
 }
 
-/// The page of a list.
-#[derive(Debug, Deserialize, IntoParams)]
-pub(super) struct PageParams {
-    pub(super) cursor: Option<String>,
-    pub(super) limit: Option<String>,
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ListParams {
+    /// From the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<1>>,
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 100, default = 50)]
+    limit: Option<Limit>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -36,15 +45,15 @@ struct Invites {
 }
 
 /// Lists invites, newest first: all for an owner or admin, their own for a member.
-#[utoipa::path(get, path = "/api/invites", operation_id = "list_invites", params(PageParams),
+#[utoipa::path(get, path = "/api/invites", operation_id = "list_invites", params(ListParams),
     responses((status = 200, body = Invites)))]
 async fn list(
     caller: CurrentUser,
     State(db): State<PgPool>,
-    Params(params): Params<PageParams>,
+    Params(params): Params<ListParams>,
 ) -> Result<Json<Invites>> {
-    let limit = page::limit(params.limit.as_deref(), 50)?;
-    let (items, next_cursor) = invite::list(&db, &caller, params.cursor.as_deref(), limit).await?;
+    let page = Page::new(params.cursor, params.limit);
+    let (items, next_cursor) = invite::list(&db, &caller, page).await?;
     Ok(Json(Invites { items, next_cursor }))
 }
 

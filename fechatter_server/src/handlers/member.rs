@@ -2,18 +2,17 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
 use fechatter_core::chat::ChatMember;
 use fechatter_core::log::Log;
 use fechatter_core::{ChatId, UserId};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::error::{AppError, Result};
-use crate::handlers::invite::PageParams;
+use crate::document::WithErrors;
+use crate::error::{AppError, ErrorKind, Result};
 use crate::handlers::user::next_cursor;
 use crate::models::current_user::CurrentUser;
 use crate::models::member;
@@ -22,21 +21,50 @@ use crate::models::membership::{MAX_NAMED, Member};
 use crate::services::limits::RequestLimits;
 use crate::state::AppState;
 use crate::utils::json::{Json, MaybeJson, MaybeList};
-use crate::utils::page::{self, Params};
+use crate::utils::page::{Cursor, Limit, Page};
 use crate::utils::path::{Id, InMember};
+use crate::utils::query::{Ids, Params};
 
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
+    use ErrorKind as E;
+    let add_errors = [E::SingleIsFixed, E::Forbidden, E::UserNotFound];
+    let remove_errors = [E::SingleIsFixed, E::NoMembersMatched, E::Forbidden, E::OwnerMustTransfer];
+    let change_errors = [E::SingleIsFixed, E::NotAChatMember, E::Forbidden, E::LimitReached];
     OpenApiRouter::new()
-        .routes(routes!(join))
-        .routes(routes!(leave))
-        .routes(routes!(list, add, remove))
-        .routes(routes!(change))
+        .routes(routes!(join).errors(&[E::SingleIsFixed]))
+        .routes(routes!(leave).errors(&[E::SingleIsFixed, E::OwnerMustTransfer]))
+        .routes(routes!(list))
+        .routes(routes!(add).errors(&add_errors))
+        .routes(routes!(remove).errors(&remove_errors))
+        .routes(routes!(change).errors(&change_errors))
+}
+
+/// With neither cursor nor limit, the list has all members.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ListParams {
+    /// From the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<2>>,
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
+    limit: Option<Limit>,
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct RemoveParams {
-    user_ids: Option<String>,
+    /// At most 500 ids, separated by commas, if the request has no body.
+    #[param(value_type = Option<String>)]
+    user_ids: Option<Ids<UserId, MAX_NAMED>>,
+}
+
+/// A changed member, or the message of a transfer.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum ChangedMember {
+    Message(&'static str),
+    Member(ChatMember),
 }
 
 /// Joins a public channel.
@@ -60,14 +88,16 @@ async fn leave(member: Member, State(log): State<Log>) -> Result<StatusCode> {
 
 /// Lists the members, oldest first.
 #[utoipa::path(get, path = "/api/chat/{id}/members", operation_id = "list_members",
-    params(("id" = i64, Path), PageParams), responses((status = 200, body = Vec<ChatMember>)))]
+    params(("id" = i64, Path), ListParams), responses((status = 200, body = Vec<ChatMember>, headers(
+        ("x-next-cursor" = String, description = "The next page's cursor, if there is one")
+    ))))]
 async fn list(
     member: Member,
     State(db): State<PgPool>,
-    Params(params): Params<PageParams>,
+    Params(params): Params<ListParams>,
 ) -> Result<(HeaderMap, Json<Vec<ChatMember>>)> {
-    let (cursor, limit) = (params.cursor.as_deref(), params.limit.as_deref());
-    let (members, next) = member::list(&db, &member, cursor, limit).await?;
+    let page = Page::or_all(params.cursor, params.limit);
+    let (members, next) = member::list(&db, &member, page).await?;
     Ok((next_cursor(next), Json(members)))
 }
 
@@ -100,7 +130,7 @@ async fn remove(
 ) -> Result<StatusCode> {
     let people = match (people, params.user_ids) {
         (Some(people), None) => people,
-        (None, Some(ids)) => page::ids("user_ids", &ids)?,
+        (None, Some(Ids(ids))) => ids,
         _ => return Err(AppError::invalid("user_ids", "must be in the body or in the query")),
     };
     limits.take_for_names(member.user.id, people.len())?;
@@ -111,20 +141,20 @@ async fn remove(
 /// Transfers the chat to a member, or changes a member's role.
 #[utoipa::path(patch, path = "/api/chat/{id}/members/{member_id}", operation_id = "change_member",
     params(("id" = i64, Path), ("member_id" = i64, Path)), request_body = Option<MemberChange>,
-    responses((status = 200, body = ChatMember)))]
+    responses((status = 200, body = ChangedMember)))]
 async fn change(
     caller: CurrentUser,
     Id(chat_id): Id<ChatId>,
     InMember(target): InMember,
     State(state): State<AppState>,
     MaybeJson(change): MaybeJson<MemberChange>,
-) -> Result<Response> {
+) -> Result<Json<ChangedMember>> {
     let stores = (&state.log, &state.config.limits);
-    let response = match member_role::change(stores, caller, (chat_id, target), change).await? {
-        Changed::Transferred => Json("Chat ownership transferred successfully").into_response(),
-        Changed::Role(member) => Json(member).into_response(),
-    };
-    Ok(response)
+    let changed = member_role::change(stores, caller, (chat_id, target), change).await?;
+    Ok(Json(match changed {
+        Changed::Transferred => ChangedMember::Message("Chat ownership transferred successfully"),
+        Changed::Role(member) => ChangedMember::Member(member),
+    }))
 }
 
 fn check_count(people: &[UserId]) -> Result<&[UserId]> {

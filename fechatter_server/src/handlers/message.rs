@@ -3,34 +3,95 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use fechatter_core::ChatId;
 use fechatter_core::message::Message;
+use fechatter_core::{ChatId, MessageId};
+use serde::Deserialize;
 use sqlx::PgPool;
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::error::Result;
+use crate::document::WithErrors;
+use crate::error::{AppError, ErrorKind, Result};
 use crate::handlers::chat::replayed;
 use crate::middlewares::auth::Caller;
-use crate::models::history::{self, Selection};
+use crate::models::history::{self, Place};
 use crate::models::membership::Member;
 use crate::models::message::{self, MessageDraft, Sent};
 use crate::services::batch_writer::BatchWriter;
 use crate::services::limits::RequestLimits;
 use crate::state::AppState;
 use crate::utils::json::Json;
-use crate::utils::page::Params;
+use crate::utils::page::Limit;
 use crate::utils::path::{Id, InMessage};
+use crate::utils::query::{Ids, Number, Params};
 
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list, send)).routes(routes!(show))
+    use ErrorKind as E;
+    let send_errors = [E::EmptyMessage, E::Archived, E::Forbidden, E::IdempotencyMismatch];
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(send).errors(&send_errors))
+        .routes(routes!(show))
+}
+
+/// The messages of a list when the client names no number.
+const DEFAULT_LIMIT: i64 = 100;
+
+/// At most one of `last_id`, the three seqs and `ids` selects the messages.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct HistoryParams {
+    /// Messages with a smaller id.
+    #[param(value_type = Option<i64>, minimum = 0)]
+    last_id: Option<Number>,
+    #[param(value_type = Option<i64>, minimum = 0)]
+    before_seq: Option<Number>,
+    #[param(value_type = Option<i64>, minimum = 0)]
+    after_seq: Option<Number>,
+    /// Half of the page on either side of this message.
+    #[param(value_type = Option<i64>, minimum = 0)]
+    around_seq: Option<Number>,
+    /// At most 100 ids, separated by commas.
+    #[param(value_type = Option<String>)]
+    ids: Option<Ids<MessageId, 100>>,
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 100, default = 100)]
+    limit: Option<Limit>,
+}
+
+enum Selection {
+    Place(Place),
+    Ids(Vec<MessageId>),
+}
+
+impl HistoryParams {
+    fn selection(&self) -> Result<Selection> {
+        let place = |number: Option<Number>, place: fn(i64) -> Place| {
+            number.map(|Number(number)| Selection::Place(place(number)))
+        };
+        let given = [
+            place(self.last_id, Place::BeforeId),
+            place(self.before_seq, Place::BeforeSeq),
+            place(self.after_seq, Place::AfterSeq),
+            place(self.around_seq, Place::AroundSeq),
+            self.ids.clone().map(|Ids(ids)| Selection::Ids(ids)),
+        ];
+        let mut given = given.into_iter().flatten();
+        let selection = given.next().unwrap_or(Selection::Place(Place::End));
+        match given.next() {
+            None => Ok(selection),
+            Some(_) => Err(AppError::invalid("query", "takes only one place at a time")),
+        }
+    }
 }
 
 /// Sends a message. The membership is checked in the statement that writes it.
 #[utoipa::path(post, path = "/api/chat/{id}/messages", operation_id = "send_message",
     params(("id" = i64, Path)), request_body = MessageDraft,
-    responses((status = 201, body = Message)))]
+    responses((status = 201, body = Message, headers(
+        ("idempotency-replayed" = bool, description = "Present if the key was used before")
+    ))))]
 async fn send(
     Caller(caller): Caller,
     Id(chat_id): Id<ChatId>,
@@ -51,18 +112,21 @@ async fn send(
 
 /// Returns a page of messages, newest first.
 #[utoipa::path(get, path = "/api/chat/{id}/messages", operation_id = "list_messages",
-    params(
-        ("id" = i64, Path), ("last_id" = Option<i64>, Query), ("before_seq" = Option<i64>, Query),
-        ("after_seq" = Option<i64>, Query), ("around_seq" = Option<i64>, Query),
-        ("ids" = Option<String>, Query), ("limit" = Option<u8>, Query),
-    ),
-    responses((status = 200, body = Vec<Message>)))]
+    params(("id" = i64, Path), HistoryParams),
+    responses((status = 200, body = Vec<Message>, headers(
+        ("x-has-older" = bool, description = "Whether there are older messages than the page's"),
+        ("x-has-newer" = bool, description = "Whether there are newer messages than the page's")
+    ))))]
 async fn list(
     member: Member,
     State(db): State<PgPool>,
-    Params(selection): Params<Selection>,
+    Params(params): Params<HistoryParams>,
 ) -> Result<Response> {
-    let page = history::page(&db, &member, selection).await?;
+    let limit = params.limit.map_or(DEFAULT_LIMIT, |Limit(limit)| limit);
+    let page = match params.selection()? {
+        Selection::Place(place) => history::page(&db, &member, place, limit).await?,
+        Selection::Ids(ids) => history::by_ids(&db, &member, &ids).await?,
+    };
     let beyond =
         [("x-has-older", page.has_older.to_string()), ("x-has-newer", page.has_newer.to_string())];
     Ok((beyond, Json(page.messages)).into_response())

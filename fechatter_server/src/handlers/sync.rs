@@ -11,7 +11,7 @@ use crate::models::current_user::CurrentUser;
 use crate::models::sync::{self, Sync};
 use crate::state::AppState;
 use crate::utils::json::Json;
-use crate::utils::page::Params;
+use crate::utils::query::Params;
 
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -19,6 +19,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct SyncParams {
     /// If false, the response has no people; the default is true.
     users: Option<bool>,

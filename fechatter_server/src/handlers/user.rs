@@ -4,12 +4,15 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use fechatter_core::UserId;
 use fechatter_core::log::Log;
-use fechatter_core::user::User;
+use fechatter_core::user::{Role, User, UserStatus};
+use serde::Deserialize;
 use sqlx::PgPool;
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::error::Result;
+use crate::document::WithErrors;
+use crate::error::{ErrorKind, Result};
 use crate::models::current_user::CurrentUser;
 use crate::models::departure;
 use crate::models::user::{self, Filter};
@@ -17,15 +20,40 @@ use crate::models::workspace_role::{self, UserChanges};
 use crate::services::departures::Departures;
 use crate::state::AppState;
 use crate::utils::json::Json;
-use crate::utils::page::Params;
+use crate::utils::key::search_key;
+use crate::utils::page::{Cursor, Limit, Page};
 use crate::utils::path::Id;
+use crate::utils::query::{Ids, Params};
 
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
+    use ErrorKind as E;
     OpenApiRouter::new()
         .routes(routes!(me))
         .routes(routes!(list))
-        .routes(routes!(show, update, remove))
+        .routes(routes!(show))
+        .routes(routes!(update).errors(&[E::Forbidden, E::LastOwner]))
+        .routes(routes!(remove).errors(&[E::Forbidden, E::LastOwner]))
+}
+
+/// Each given condition narrows the list; with neither cursor nor limit it has all people.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ListParams {
+    /// A part of the name or of the e-mail address, regardless of case and accents.
+    q: Option<String>,
+    #[param(inline)]
+    role: Option<Role>,
+    #[param(inline)]
+    status: Option<UserStatus>,
+    /// At most 100 ids, separated by commas.
+    #[param(value_type = Option<String>)]
+    ids: Option<Ids<UserId, 100>>,
+    /// From the page before.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<1>>,
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
+    limit: Option<Limit>,
 }
 
 /// Returns the caller.
@@ -37,18 +65,23 @@ async fn me(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<User>>
 
 /// Lists the workspace's people, by id.
 #[utoipa::path(get, path = "/api/users", operation_id = "list_users",
-    params(
-        ("q" = Option<String>, Query), ("role" = Option<String>, Query),
-        ("status" = Option<String>, Query), ("ids" = Option<String>, Query),
-        ("cursor" = Option<String>, Query), ("limit" = Option<u8>, Query),
-    ),
-    responses((status = 200, body = Vec<User>)))]
+    params(ListParams),
+    responses((status = 200, body = Vec<User>, headers(
+        ("x-next-cursor" = String, description = "The next page's cursor, if there is one")
+    ))))]
 async fn list(
     caller: CurrentUser,
     State(db): State<PgPool>,
-    Params(filter): Params<Filter>,
+    Params(params): Params<ListParams>,
 ) -> Result<(HeaderMap, Json<Vec<User>>)> {
-    let (users, next) = user::list(&db, caller.workspace_id, filter).await?;
+    let page = Page::or_all(params.cursor, params.limit);
+    let filter = Filter {
+        q: search_key(params.q.as_deref())?,
+        role: params.role,
+        status: params.status,
+        ids: params.ids.map(|Ids(ids)| ids),
+    };
+    let (users, next) = user::list(&db, caller.workspace_id, filter, page).await?;
     Ok((next_cursor(next), Json(users)))
 }
 

@@ -11,7 +11,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::error::Result;
+use crate::document::WithErrors;
+use crate::error::{ErrorKind, Result};
 use crate::handlers::auth::{AuthResponse, respond};
 use crate::models::current_user::CurrentUser;
 use crate::models::workspace::{self, JoinRequest, WorkspaceChanges, WorkspaceWithRole};
@@ -24,12 +25,17 @@ use crate::utils::text::WorkspaceName;
 
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
+    use ErrorKind as E;
+    let create_errors = [E::WorkspaceCreationClosed, E::WorkspaceTaken, E::LimitReached];
+    let join_errors = [E::InviteRequired, E::InviteInvalid];
     OpenApiRouter::new()
-        .routes(routes!(list, create))
-        .routes(routes!(join))
+        .routes(routes!(list))
+        .routes(routes!(create).errors(&create_errors))
+        .routes(routes!(join).errors(&join_errors))
         .routes(routes!(switch))
-        .routes(routes!(show, update))
-        .routes(routes!(leave))
+        .routes(routes!(show))
+        .routes(routes!(update).errors(&[E::Forbidden, E::WorkspaceTaken]))
+        .routes(routes!(leave).errors(&[E::LastOwner]))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -40,7 +46,6 @@ struct Workspaces {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct WorkspaceDraft {
-    #[schema(value_type = String)]
     name: WorkspaceName,
 }
 

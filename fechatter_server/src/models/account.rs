@@ -25,14 +25,11 @@ use crate::utils::text::{Email, FullName, Password, WorkspaceName};
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SignUp {
-    #[schema(value_type = String)]
     fullname: FullName,
-    #[schema(value_type = String)]
     email: Email,
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = Password, min_length = 8, max_length = 128)]
     password: Password,
     /// Created if it does not exist; may be absent with an invite's code.
-    #[schema(value_type = Option<String>)]
     workspace: Option<WorkspaceName>,
     invite_code: Option<String>,
 }
@@ -42,7 +39,7 @@ pub(crate) struct SignUp {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SignIn {
     email: String,
-    #[schema(value_type = String)]
+    #[schema(value_type = String, format = Password)]
     password: Password,
     workspace: Option<String>,
     /// From an earlier sign-in on this device, for clients without cookies.

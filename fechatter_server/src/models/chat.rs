@@ -27,11 +27,10 @@ const UNIQUE_NAME: [&str; 2] = ["chats_public_name_unique", "chats_public_name_s
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChatDraft {
-    #[schema(value_type = Option<String>)]
     name: Option<ChatName>,
     chat_type: ChatType,
+    #[schema(max_items = 500)]
     members: Option<Vec<UserId>>,
-    #[schema(value_type = Option<String>)]
     description: Option<Description>,
     idempotency_key: Option<Uuid>,
 }
@@ -41,12 +40,13 @@ pub(crate) struct ChatDraft {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChatChanges {
     #[serde(default, deserialize_with = "not_null")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = ChatName, required = false)]
     name: Option<ChatName>,
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<Description>)]
     description: Change<Description>,
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = ChatType, required = false)]
     chat_type: Option<ChatType>,
 }
 

@@ -7,8 +7,7 @@ use utoipa::ToSchema;
 
 use crate::error::Result;
 use crate::models::current_user::CurrentUser;
-use crate::utils::key::search_key;
-use crate::utils::page;
+use crate::utils::page::Page;
 
 /// A public channel as the directory lists it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -18,16 +17,15 @@ pub(crate) struct DirectoryEntry {
     joined: bool,
 }
 
-/// Lists public channels by id, with a flag for those that the caller has joined, and the cursor of
+/// Lists the public channels whose names contain `q`, a search key, by id, with a flag for those that the caller has joined, and the cursor of
 /// the next page.
 pub(crate) async fn list(
     db: &PgPool,
     user: &CurrentUser,
     q: Option<String>,
-    (cursor, limit): (Option<&str>, i64),
+    page: Page<1>,
 ) -> Result<(Vec<DirectoryEntry>, Option<String>)> {
-    let [after] = cursor.map_or(Ok([0]), page::read_cursor)?;
-    let q = search_key(q.as_deref())?;
+    let [after] = page.after.unwrap_or([0]);
     let mut entries = sqlx::query_as!(
         DirectoryEntry,
         r#"select object as "chat!: Chat",
@@ -48,10 +46,10 @@ pub(crate) async fn list(
         after,
         q,
         user.id as _,
-        limit + 1
+        page.limit + 1
     )
     .fetch_all(db)
     .await?;
-    let next = page::cut(&mut entries, limit, |entry| [entry.chat.id.0]);
+    let next = page.cut(&mut entries, |entry| [entry.chat.id.0]);
     Ok((entries, next))
 }

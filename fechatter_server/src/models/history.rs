@@ -2,22 +2,22 @@
 
 use fechatter_core::message::{Message, MessageObject};
 use fechatter_core::{ChatId, MessageId, Seq};
-use serde::Deserialize;
 use sqlx::PgPool;
 
-use crate::error::{AppError, Result};
+use crate::error::Result;
 use crate::models::membership::Member;
-use crate::utils::page;
 
-/// The query string that selects messages: at most one of the places, or ids.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct Selection {
-    last_id: Option<String>,
-    before_seq: Option<String>,
-    after_seq: Option<String>,
-    around_seq: Option<String>,
-    ids: Option<String>,
-    limit: Option<String>,
+/// The part of a chat that a page shows.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// The newest messages.
+    End,
+    /// The newest messages with a smaller id.
+    BeforeId(i64),
+    BeforeSeq(i64),
+    AfterSeq(i64),
+    /// Half of the page on either side.
+    AroundSeq(i64),
 }
 
 /// Messages of a chat, newest first, with flags for older and newer ones.
@@ -28,41 +28,24 @@ pub(crate) struct MessagePage {
     pub(crate) has_newer: bool,
 }
 
-/// Reads a page of a chat. Seqs have no gaps (1, 2, 3, …), so that every page is a range of seqs.
+/// Reads a page of a chat of at most `limit` messages. Seqs have no gaps (1, 2, 3, …), so that every
+/// page is a range of seqs.
 pub(crate) async fn page(
     db: &PgPool,
     member: &Member,
-    selection: Selection,
+    place: Place,
+    limit: i64,
 ) -> Result<MessagePage> {
-    let limit = page::limit(selection.limit.as_deref(), 100)?;
-    let place = |field, text: &Option<String>| -> Result<Option<i64>> {
-        let number = text.as_deref().map(page::number);
-        number
-            .map(|number| number.ok_or_else(|| AppError::invalid(field, "must be a number ≥ 0")))
-            .transpose()
-    };
-    let last_id = place("last_id", &selection.last_id)?;
-    let before = place("before_seq", &selection.before_seq)?;
-    let after = place("after_seq", &selection.after_seq)?;
-    let around = place("around_seq", &selection.around_seq)?;
-    let given = [last_id, before, after, around].iter().flatten().count();
-    if given + usize::from(selection.ids.is_some()) > 1 {
-        return Err(AppError::invalid("query", "takes only one place at a time"));
-    }
-    if let Some(ids) = &selection.ids {
-        return by_ids(db, member.chat_id, &page::ids("ids", ids)?).await;
-    }
+    let last_id = if let Place::BeforeId(id) = place { Some(id) } else { None };
     let chat = extent(db, member.chat_id, last_id).await?;
-    let (first, last) = if let Some(after) = after {
-        (after.saturating_add(1), after.saturating_add(limit).min(chat.head))
-    } else if let Some(around) = around {
-        // Half of the page on either side, and a whole page also near the ends.
-        let last = around.saturating_add(limit / 2).max(limit).min(chat.head);
-        (last - limit + 1, last)
-    } else {
-        let before = before.or(chat.last_id_seq).unwrap_or(i64::MAX);
-        let last = (before - 1).min(chat.head);
-        (last - limit + 1, last)
+    let up_to = |last: i64| (last.min(chat.head) - limit + 1, last.min(chat.head));
+    let (first, last) = match place {
+        Place::End => up_to(chat.head),
+        Place::BeforeId(_) => up_to(chat.last_id_seq.map_or(chat.head, |seq| seq - 1)),
+        Place::BeforeSeq(seq) => up_to(seq - 1),
+        Place::AfterSeq(seq) => (seq.saturating_add(1), seq.saturating_add(limit).min(chat.head)),
+        // A whole page also near the ends.
+        Place::AroundSeq(seq) => up_to(seq.saturating_add(limit / 2).max(limit)),
     };
     Ok(MessagePage {
         messages: between(db, member.chat_id, Seq(first.max(1)), Seq(last)).await?,
@@ -110,16 +93,14 @@ async fn between(db: &PgPool, chat_id: ChatId, first: Seq, last: Seq) -> Result<
     Ok(objects.into_iter().map(Message::from).collect())
 }
 
-async fn by_ids(db: &PgPool, chat_id: ChatId, ids: &[MessageId]) -> Result<MessagePage> {
-    if ids.len() > 100 {
-        return Err(AppError::invalid("ids", "must be at most 100"));
-    }
+/// Returns the messages of a chat that have these ids, newest first.
+pub(crate) async fn by_ids(db: &PgPool, member: &Member, ids: &[MessageId]) -> Result<MessagePage> {
     let objects = sqlx::query_scalar!(
         r#"select m as "message!: MessageObject"
            from message_objects as m
            where chat_id = $1 and id = any($2)
            order by seq desc"#,
-        chat_id as _,
+        member.chat_id as _,
         ids as _
     )
     .fetch_all(db)

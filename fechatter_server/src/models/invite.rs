@@ -17,7 +17,7 @@ use crate::error::{AppError, Result};
 use crate::models::current_user::CurrentUser;
 use crate::models::membership;
 use crate::utils::key::key;
-use crate::utils::page;
+use crate::utils::page::Page;
 use crate::utils::text::Email;
 
 /// The longest validity of an invite.
@@ -50,10 +50,10 @@ pub(crate) struct NewInvite {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct InviteDraft {
-    #[schema(value_type = Option<String>)]
     email: Option<Email>,
     role: Option<Role>,
     chat_ids: Option<Vec<ChatId>>,
+    #[schema(minimum = 1, maximum = 10_000, default = 1)]
     max_uses: Option<i32>,
     expires_at: Option<Timestamp>,
 }
@@ -166,10 +166,9 @@ async fn check_open(db: impl PgExecutor<'_>, caller: &CurrentUser, most: i64) ->
 pub(crate) async fn list(
     db: &PgPool,
     caller: &CurrentUser,
-    cursor: Option<&str>,
-    limit: i64,
+    page: Page<1>,
 ) -> Result<(Vec<Invite>, Option<String>)> {
-    let [before] = cursor.map_or(Ok([i64::MAX]), page::read_cursor)?;
+    let [before] = page.after.unwrap_or([i64::MAX]);
     let mut invites = sqlx::query_as!(
         Invite,
         "select id, email, role, chat_ids, max_uses, uses, expires_at, created_by, created_at
@@ -183,11 +182,11 @@ pub(crate) async fn list(
         before,
         caller.id as _,
         caller.role >= Role::Admin,
-        limit + 1
+        page.limit + 1
     )
     .fetch_all(db)
     .await?;
-    let next = page::cut(&mut invites, limit, |invite| [invite.id.0]);
+    let next = page.cut(&mut invites, |invite| [invite.id.0]);
     Ok((invites, next))
 }
 

@@ -11,20 +11,16 @@ use crate::error::{AppError, Result};
 use crate::models::chat_lookup;
 use crate::models::current_user::CurrentUser;
 use crate::models::membership::{self, Member};
-use crate::utils::page;
+use crate::utils::page::Page;
 
-/// Lists the members of a chat, oldest first, with the cursor of the next page. Without cursor and
-/// limit it lists all of them, because clients of the earlier Fechatter expect it.
+/// Lists the members of a chat, oldest first, with the cursor of the next page.
 pub(crate) async fn list(
     db: &PgPool,
     member: &Member,
-    cursor: Option<&str>,
-    limit: Option<&str>,
+    page: Page<2>,
 ) -> Result<(Vec<ChatMember>, Option<String>)> {
-    let paged = cursor.is_some() || limit.is_some();
-    let limit = page::limit(limit, if paged { 50 } else { i64::MAX - 1 })?;
-    let [position, user_id] = cursor.map_or(Ok([0, 0]), page::read_cursor)?;
-    let rows = sqlx::query!(
+    let [position, user_id] = page.after.unwrap_or([0, 0]);
+    let mut rows = sqlx::query!(
         "select user_id, role, joined_at, joined_position
          from chat_members
          where chat_id = $1
@@ -35,12 +31,11 @@ pub(crate) async fn list(
         member.chat_id as _,
         position,
         user_id,
-        limit + 1
+        page.limit + 1
     )
     .fetch_all(db)
     .await?;
-    let mut rows = rows;
-    let next = page::cut(&mut rows, limit, |row| [row.joined_position.0, row.user_id.0]);
+    let next = page.cut(&mut rows, |row| [row.joined_position.0, row.user_id.0]);
     let members = rows.into_iter().map(|row| ChatMember {
         chat_id: member.chat_id,
         user_id: row.user_id,

@@ -22,14 +22,16 @@ use crate::utils::json::not_null;
 #[serde(deny_unknown_fields)]
 pub(crate) struct MemberChange {
     #[serde(default, deserialize_with = "not_null")]
-    operation: Option<Operation>,
+    #[schema(value_type = MemberOperation, required = false)]
+    operation: Option<MemberOperation>,
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = GivenRole, required = false)]
     role: Option<GivenRole>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Operation {
+enum MemberOperation {
     TransferOwnership,
 }
 
@@ -58,7 +60,8 @@ pub(crate) async fn change(
     change: Option<MemberChange>,
 ) -> Result<Changed> {
     match change {
-        None | Some(MemberChange { operation: Some(Operation::TransferOwnership), role: None }) => {
+        None
+        | Some(MemberChange { operation: Some(MemberOperation::TransferOwnership), role: None }) => {
             transfer((log, limits), user, chat_id, target).await?;
             Ok(Changed::Transferred)
         }

@@ -16,9 +16,9 @@ use crate::utils::text::Content;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MessageDraft {
-    #[schema(value_type = String)]
     content: Content,
     /// Must be empty or absent.
+    #[schema(max_items = 0)]
     files: Option<Vec<String>>,
     idempotency_key: Option<Uuid>,
     /// Must be null or absent.

@@ -14,10 +14,9 @@ use crate::models::current_user::CurrentUser;
 const UNREAD_CAP: i64 = 100;
 
 /// A chat as its member lists it.
-///
-/// Nothing here may change without an event of the member's audience: `services/chat_lists.rs` keeps
-/// lists until there is one. Where a new field changes by what one does oneself, that is an event
-/// for [`Audience::User`](fechatter_core::event::Audience::User).
+// Nothing here may change without an event of the member's audience: `services/chat_lists.rs` keeps
+// lists until there is one. Where a new field changes by what one does oneself, that is an event
+// for `Audience::User`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ChatSidebar {
     id: ChatId,
@@ -27,11 +26,14 @@ pub(crate) struct ChatSidebar {
     last_message: Option<LastMessage>,
     is_creator: bool,
     peer_id: Option<UserId>,
+    #[schema(minimum = 0)]
     member_count: i32,
     last_seq: Seq,
     last_read_seq: Seq,
+    #[schema(minimum = 0, maximum = 100)]
     unread_count: i64,
     unread_capped: bool,
+    #[schema(minimum = 0)]
     mention_count: i64,
     notify_level: NotifyLevel,
     muted_until: Option<Timestamp>,

@@ -15,12 +15,12 @@ use crate::models::current_user::CurrentUser;
 use crate::models::sidebar::{self, ChatSidebar};
 use crate::models::user::{self, Filter};
 use crate::models::workspace_lookup;
+use crate::utils::page::Page;
 
 /// The caller's view of their workspace at one position of its log.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Sync {
     /// The cursor for `GET /events`, which continues exactly after this state.
-    #[schema(value_type = String)]
     cursor: Cursor,
     server_time: Timestamp,
     me: User,
@@ -28,7 +28,7 @@ pub(crate) struct Sync {
     chats: Vec<ChatSidebar>,
     /// All people of the workspace, by id.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(required = false)]
+    #[schema(value_type = Vec<User>, required = false)]
     users: Option<Vec<User>>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn read(
     let workspace = workspace_lookup::find(&mut *tx, caller.workspace_id).await?;
     let chats = sidebar::list(&mut *tx, &caller, None, None).await?;
     let users = if with_users {
-        Some(user::list(&mut *tx, caller.workspace_id, Filter::default()).await?.0)
+        Some(user::list(&mut *tx, caller.workspace_id, Filter::default(), Page::ALL).await?.0)
     } else {
         None
     };

@@ -2,12 +2,10 @@
 
 use fechatter_core::user::{Role, User, UserStatus};
 use fechatter_core::{UserId, WorkspaceId};
-use serde::Deserialize;
 use sqlx::PgExecutor;
 
 use crate::error::{AppError, Result};
-use crate::utils::key::search_key;
-use crate::utils::page;
+use crate::utils::page::Page;
 
 /// Finds one person of a workspace; a person who has left it is not found.
 pub(crate) async fn find(
@@ -35,30 +33,25 @@ pub(crate) async fn find_ever(
     user.ok_or(AppError::NotFound)
 }
 
-/// The filter in the query string of `GET /api/users`.
-#[derive(Debug, Default, Deserialize)]
+/// The people to list: all, or those that match each given condition.
+#[derive(Debug, Default)]
 pub(crate) struct Filter {
-    q: Option<String>,
-    role: Option<Role>,
-    status: Option<UserStatus>,
-    ids: Option<String>,
-    cursor: Option<String>,
-    limit: Option<String>,
+    /// The [search key](crate::utils::key::search_key) of a part of the name or e-mail address.
+    pub(crate) q: Option<String>,
+    pub(crate) role: Option<Role>,
+    pub(crate) status: Option<UserStatus>,
+    pub(crate) ids: Option<Vec<UserId>>,
 }
 
-/// Lists the people of a workspace by id, with the cursor of the next page. Without cursor and
-/// limit it lists all of them, because clients of the earlier Fechatter expect it. People who have
-/// left are included only if they are requested by id.
+/// Lists the people of a workspace by id, with the cursor of the next page. People who have left
+/// are included only if they are requested by id.
 pub(crate) async fn list(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,
     filter: Filter,
+    page: Page<1>,
 ) -> Result<(Vec<User>, Option<String>)> {
-    let paged = filter.cursor.is_some() || filter.limit.is_some();
-    let limit = page::limit(filter.limit.as_deref(), if paged { 50 } else { i64::MAX - 1 })?;
-    let [after] = filter.cursor.as_deref().map_or(Ok([0]), page::read_cursor)?;
-    let ids = filter.ids.as_deref().map(|ids| page::ids::<UserId>("ids", ids)).transpose()?;
-    let q = search_key(filter.q.as_deref())?;
+    let [after] = page.after.unwrap_or([0]);
     let mut users = sqlx::query_scalar!(
         r#"select object as "user!: User"
            from workspace_members as m
@@ -77,14 +70,14 @@ pub(crate) async fn list(
            limit $7"#,
         workspace_id as _,
         after,
-        q,
+        filter.q,
         filter.role as _,
         filter.status as _,
-        ids as _,
-        limit + 1
+        filter.ids as _,
+        page.limit + 1
     )
     .fetch_all(db)
     .await?;
-    let next = page::cut(&mut users, limit, |user| [user.id.0]);
+    let next = page.cut(&mut users, |user| [user.id.0]);
     Ok((users, next))
 }

@@ -35,9 +35,10 @@ pub(crate) struct WorkspaceWithRole {
 #[serde(deny_unknown_fields)]
 pub(crate) struct WorkspaceChanges {
     #[serde(default, deserialize_with = "not_null")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = WorkspaceName, required = false)]
     name: Option<WorkspaceName>,
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = JoinPolicy, required = false)]
     join_policy: Option<JoinPolicy>,
 }
 
@@ -46,7 +47,6 @@ pub(crate) struct WorkspaceChanges {
 #[serde(deny_unknown_fields)]
 pub(crate) struct JoinRequest {
     invite_code: Option<String>,
-    #[schema(value_type = Option<String>)]
     name: Option<WorkspaceName>,
 }
 

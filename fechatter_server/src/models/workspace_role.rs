@@ -18,8 +18,10 @@ use crate::utils::json::not_null;
 #[serde(deny_unknown_fields)]
 pub(crate) struct UserChanges {
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = Role, required = false)]
     role: Option<Role>,
     #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = GivenStatus, required = false)]
     status: Option<GivenStatus>,
 }
 

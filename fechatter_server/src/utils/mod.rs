@@ -4,4 +4,5 @@ pub(crate) mod json;
 pub(crate) mod key;
 pub(crate) mod page;
 pub(crate) mod path;
+pub(crate) mod query;
 pub(crate) mod text;

@@ -1,78 +1,84 @@
-//! Query parameters and pages of lists.
+//! Pages of lists.
 
-use axum::extract::{FromRequestParts, Query};
-use axum::http::request::Parts;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
-use crate::error::AppError;
+use crate::utils::query::parse_number;
 
-/// The parsed query string; wrong values are refused with 400.
-#[derive(Debug)]
-pub(crate) struct Params<T>(pub(crate) T);
+const DEFAULT_LIMIT: i64 = 50;
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
-    type Rejection = AppError;
+/// A page of a list: its size, and the keys of the row after which it begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Page<const N: usize> {
+    pub(crate) after: Option<[i64; N]>,
+    pub(crate) limit: i64,
+}
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AppError> {
-        let parsed = Query::<T>::try_from_uri(&parts.uri);
-        parsed.map(|Query(params)| Self(params)).map_err(|error| {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            AppError::invalid("query", &cause.unwrap_or_default())
-        })
+impl<const N: usize> Page<N> {
+    /// A page of the whole list.
+    pub(crate) const ALL: Self = Self { after: None, limit: i64::MAX - 1 };
+
+    pub(crate) fn new(cursor: Option<Cursor<N>>, limit: Option<Limit>) -> Self {
+        let limit = limit.map_or(DEFAULT_LIMIT, |Limit(limit)| limit);
+        Self { after: cursor.map(|Cursor(keys)| keys), limit }
+    }
+
+    /// Returns the whole list if there is neither a cursor nor a limit, because clients of the
+    /// earlier Fechatter expect it.
+    pub(crate) fn or_all(cursor: Option<Cursor<N>>, limit: Option<Limit>) -> Self {
+        if cursor.is_none() && limit.is_none() { Self::ALL } else { Self::new(cursor, limit) }
+    }
+
+    /// Removes the extra row that was read beyond the page, and returns the cursor of the next page.
+    pub(crate) fn cut<T>(
+        &self,
+        rows: &mut Vec<T>,
+        keys: impl Fn(&T) -> [i64; N],
+    ) -> Option<String> {
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        rows.last().filter(|_| more).map(|last| Cursor(keys(last)).to_text())
     }
 }
 
-/// Parses a limit from 1 to 100, or returns `default` if there is none. Other values are refused
-/// with 400.
-pub(crate) fn limit(text: Option<&str>, default: i64) -> Result<i64, AppError> {
-    let Some(text) = text else { return Ok(default) };
-    let limit = number(text).filter(|limit| (1..=100).contains(limit));
-    limit.ok_or_else(|| AppError::invalid("limit", "must be a number from 1 to 100"))
+/// The size of a page: 1 to 100.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Limit(pub(crate) i64);
+
+impl TryFrom<String> for Limit {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let limit = parse_number(&text).filter(|limit| (1..=100).contains(limit));
+        limit.map(Self).ok_or("must be a number from 1 to 100")
+    }
 }
 
-/// Parses a decimal integer ≥ 0 of at most 63 bits, without a sign.
-pub(crate) fn number(text: &str) -> Option<i64> {
-    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+/// The keys of the last row of a page, which clients receive as an opaque text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Cursor<const N: usize>(pub(crate) [i64; N]);
+
+impl<const N: usize> Cursor<N> {
+    fn to_text(self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.0.map(|key| key.to_string()).join("."))
+    }
 }
 
-/// Parses ids that are separated by commas.
-pub(crate) fn ids<T: std::str::FromStr>(field: &str, text: &str) -> Result<Vec<T>, AppError> {
-    text.split(',')
-        .map(|id| {
-            id.trim()
-                .parse()
-                .map_err(|_| AppError::invalid(field, "must be ids, with commas between"))
-        })
-        .collect()
-}
+impl<const N: usize> TryFrom<String> for Cursor<N> {
+    type Error = &'static str;
 
-/// Encodes the keys of the last row of a page as an opaque cursor.
-pub(crate) fn write_cursor<const N: usize>(keys: [i64; N]) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(keys.map(|key| key.to_string()).join("."))
-}
-
-/// Decodes the keys of an opaque cursor.
-pub(crate) fn read_cursor<const N: usize>(text: &str) -> Result<[i64; N], AppError> {
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
-    let keys = bytes.and_then(|bytes| {
-        let text = String::from_utf8(bytes).ok()?;
-        text.split('.').map(number).collect::<Option<Vec<_>>>()?.try_into().ok()
-    });
-    keys.ok_or_else(|| AppError::invalid("cursor", "is not one of ours"))
-}
-
-/// Removes the extra row that was read beyond the page, and returns the cursor of the next page.
-pub(crate) fn cut<T, const N: usize>(
-    rows: &mut Vec<T>,
-    limit: i64,
-    keys: impl Fn(&T) -> [i64; N],
-) -> Option<String> {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    rows.last().filter(|_| more).map(|last| write_cursor(keys(last)))
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
+        let keys = bytes.and_then(|bytes| {
+            let text = String::from_utf8(bytes).ok()?;
+            text.split('.').map(parse_number).collect::<Option<Vec<_>>>()?.try_into().ok()
+        });
+        keys.map(Self).ok_or("is not one of ours")
+    }
 }
 
 #[cfg(test)]
@@ -81,8 +87,9 @@ mod tests {
 
     #[test]
     fn a_cursor_survives_being_written_and_read() {
-        assert_eq!(read_cursor(&write_cursor([7, i64::MAX])).unwrap(), [7, i64::MAX]);
-        assert!(read_cursor::<2>(&write_cursor([7])).is_err());
-        assert!(read_cursor::<1>("%").is_err());
+        let cursor = Cursor([7, i64::MAX]);
+        assert_eq!(Cursor::try_from(cursor.to_text()), Ok(cursor));
+        assert!(Cursor::<2>::try_from(Cursor([7]).to_text()).is_err());
+        assert!(Cursor::<1>::try_from("%".to_owned()).is_err());
     }
 }

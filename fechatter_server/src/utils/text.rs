@@ -27,10 +27,11 @@ fn name(text: &str, min: usize, max: usize) -> Result<String, String> {
 }
 
 macro_rules! text {
-    ($(#[$doc:meta])* $name:ident, $parse:expr) => {
+    ($(#[$doc:meta])* $name:ident, $min:tt..=$max:tt, $parse:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
         #[serde(try_from = "String")]
+        #[schema(min_length = $min, max_length = $max)]
         pub(crate) struct $name(String);
 
         impl $name {
@@ -52,15 +53,15 @@ macro_rules! text {
 
 text! {
     /// A person's name: 1 to 50 characters after trimming.
-    FullName, |text| name(text, 1, 50)
+    FullName, 1..=50, |text| name(text, 1, 50)
 }
 text! {
     /// A workspace's name: 1 to 32 characters after trimming.
-    WorkspaceName, |text| name(text, 1, 32)
+    WorkspaceName, 1..=32, |text| name(text, 1, 32)
 }
 text! {
     /// A chat's name: at most 128 characters after trimming; empty only for a Single.
-    ChatName, |text| name(text, 0, 128)
+    ChatName, 0..=128, |text| name(text, 0, 128)
 }
 impl ChatName {
     /// Returns true if the name is empty, which is allowed for a Single only.
@@ -71,12 +72,12 @@ impl ChatName {
 
 text! {
     /// A chat's description: at most 1,000 characters.
-    Description, |text| name(text, 0, 1_000)
+    Description, 0..=1_000, |text| name(text, 0, 1_000)
 }
 text! {
     /// An e-mail address in the format that browsers accept, extended to other scripts, without
     /// invisible characters; at most 254 characters.
-    Email, email
+    Email, 3..=254, email
 }
 
 impl Email {
@@ -106,6 +107,7 @@ fn email(text: &str) -> Result<String, String> {
 /// A message's text. LF and TAB are its only control characters; CRLF is replaced by LF.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
+#[schema(min_length = 1, max_length = 10_000)]
 pub(crate) struct Content(String);
 
 impl Content {

@@ -442,16 +442,14 @@ async fn parameters_that_a_route_does_not_have_are_refused() {
     let chat = alice.creates_private_channel("lunch", []).await;
 
     let routes = serde_json::to_value(fechatter_server::openapi()).unwrap();
-    for (path, item) in routes["paths"].as_object().unwrap() {
+    for (path, method, operation) in contract::operations(&routes) {
         let path = path.replace("{id}", &chat.id.to_string()).replace("{mid}", "1");
-        for (method, operation) in item.as_object().unwrap() {
-            let is_open = operation["security"].is_array();
-            let query = format!("{path}?limit=1&offset=20");
-            let method = method.to_uppercase().parse().unwrap();
-            let caller = if is_open { &app.anyone } else { &*alice };
-            let refused = caller.call(method, &query, NOTHING).await;
-            refused.refuses(StatusCode::BAD_REQUEST, "invalid_input");
-        }
+        let is_open = operation["security"].is_array();
+        let query = format!("{path}?limit=1&offset=20");
+        let method = method.to_uppercase().parse().unwrap();
+        let caller = if is_open { &app.anyone } else { &*alice };
+        let refused = caller.call(method, &query, NOTHING).await;
+        refused.refuses(StatusCode::BAD_REQUEST, "invalid_input");
     }
     for query in ["before=5", "limit=5&=x", "Limit=5", "last_id=1&last_id=2", "limit[]=5"] {
         let refused = alice.get(&format!("{}?{query}", chat.messages)).await;

@@ -80,7 +80,7 @@ impl Server {
         });
         Self {
             anyone: Client::of(public),
-            operator: Client::of(operations),
+            operator: Client::of_operations(operations),
             running: Running { guard: shutdown.drop_guard(), task },
         }
     }

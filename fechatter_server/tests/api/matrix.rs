@@ -95,17 +95,12 @@ impl Route {
     fn all() -> Vec<Self> {
         let document = serde_json::to_value(fechatter_server::openapi()).unwrap();
         let mut routes = Vec::new();
-        for (path, item) in document["paths"].as_object().unwrap() {
+        for (path, method, _) in contract::operations(&document) {
             let segments: Vec<_> = path.split('/').collect();
             let named = segments.windows(2).filter(|pair| pair[1].starts_with('{'));
-            let parameters: Vec<_> = named.map(|pair| pair[0].to_owned()).collect();
-            for method in item.as_object().unwrap().keys() {
-                let Ok(method) = method.to_uppercase().parse::<Method>() else { continue };
-                if ["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&method.as_str()) {
-                    let (path, parameters) = (path.clone(), parameters.clone());
-                    routes.push(Self { method, path, parameters });
-                }
-            }
+            let parameters = named.map(|pair| pair[0].to_owned()).collect();
+            let method = method.to_uppercase().parse().unwrap();
+            routes.push(Self { method, path: path.to_owned(), parameters });
         }
         routes
     }

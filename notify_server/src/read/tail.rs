@@ -14,6 +14,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use fechatter_core::log::{self, Announcement, Cursor, DoorbellPayload, Entry, Range};
 use fechatter_core::sabotage::{self, Sabotage};
+use fechatter_core::stream_event::{GoodbyeReason, ResetReason};
 use fechatter_core::{Position, WorkspaceId, db, metrics};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
@@ -21,7 +22,6 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{error, info, warn};
 
-use crate::frame::{GoodbyeReason, ResetReason};
 use crate::read::pace::Paces;
 use crate::workspace::hub::{Advance, Hub};
 use crate::workspace::news::News;

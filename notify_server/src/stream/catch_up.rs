@@ -5,11 +5,12 @@ use std::time::Duration;
 use ::metrics::histogram;
 use fechatter_core::log::Cursor;
 use fechatter_core::sabotage::{self, Sabotage};
+use fechatter_core::stream_event::GoodbyeReason;
 use fechatter_core::{Position, metrics};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::app::App;
-use crate::frame::{Frame, GoodbyeReason};
+use crate::frame::Frame;
 use crate::stream::replay::{self, PageSize, RETRY, Stop, Tries};
 use crate::workspace::hub::{Attachment, Follow};
 use crate::workspace::news::News;

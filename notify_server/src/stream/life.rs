@@ -7,12 +7,13 @@ use std::time::Duration;
 use ::metrics::{counter, gauge};
 use fechatter_core::http::{Taken, Takeover};
 use fechatter_core::metrics;
+use fechatter_core::stream_event::GoodbyeReason;
 use fechatter_core::token::AuthUser;
 use tokio::time::sleep;
 use tracing::warn;
 
 use crate::app::App;
-use crate::frame::{self, Control, GoodbyeReason};
+use crate::frame::{self};
 use crate::stream::catch_up::{CatchUp, Chunk, Then};
 use crate::stream::limits::StreamPermit;
 use crate::stream::replay::Stop;
@@ -148,11 +149,11 @@ async fn follow(attachment: Attachment, writer: &mut Writer) -> Stop {
 /// socket is blocked and `end` forbids sending pending data. Returns the reason for the metrics.
 async fn part(mut writer: Writer, end: End) -> &'static str {
     let (last, reason) = match end {
-        End::Goodbye(reason) => (Control::goodbye(reason), reason.name()),
-        End::Reset(reason, cursor) => (Control::reset(reason, cursor), "reset"),
+        End::Goodbye(reason) => (frame::goodbye(reason), reason.name()),
+        End::Reset(reason, cursor) => (frame::reset(reason, cursor), "reset"),
     };
     if !(writer.is_blocked() && end.forbids()) {
-        writer.take([last.frame()].into());
+        writer.take([frame::control(&last)].into());
         writer.end().await;
     }
     reason

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fechatter_core::log::{self, Cursor, Entry, Found, Range};
+use fechatter_core::stream_event::ResetReason;
 use fechatter_core::{Position, WorkspaceId};
 use sqlx::PgConnection;
 use tokio::time::sleep;
@@ -12,7 +13,6 @@ use tracing::debug;
 
 use crate::app::App;
 use crate::database::Reads;
-use crate::frame::ResetReason;
 use crate::stream::writer::Gone;
 use crate::workspace::outbox::End;
 use crate::workspace::state::Reader;

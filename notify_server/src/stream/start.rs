@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use fechatter_core::log::{self, Cursor, Range, Stamp};
+use fechatter_core::stream_event::ResetReason;
 use fechatter_core::token::AuthUser;
 use fechatter_core::user::UserStatus;
 use fechatter_core::{Position, http::ApiError};
@@ -13,7 +14,6 @@ use tracing::{error, warn};
 
 use crate::app::App;
 use crate::database::Reads;
-use crate::frame::ResetReason;
 use crate::stream::refusals::{later, rate_limited};
 
 /// The time limit of each of the two queries, most of which is spent waiting for a permit.

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use fechatter_core::event::Effect;
+use fechatter_core::stream_event::GoodbyeReason;
 use fechatter_core::token::AuthUser;
 use fechatter_core::{SessionId, UserId};
-
-use crate::frame::GoodbyeReason;
 
 /// The streams that an event ends.
 #[derive(Debug, Clone, PartialEq, Eq)]

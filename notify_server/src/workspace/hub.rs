@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use fechatter_core::Timestamp;
 use fechatter_core::log::{self, Cursor, Ephemeral};
+use fechatter_core::stream_event::GoodbyeReason;
 use fechatter_core::token::AuthUser;
 use fechatter_core::{Position, UserId, WorkspaceId};
 use tokio::sync::watch;
 
-use crate::frame::{self, GoodbyeReason};
+use crate::frame::{self};
 use crate::workspace::news::News;
 use crate::workspace::outbox::{End, Outbox, Wakers};
 use crate::workspace::state::{

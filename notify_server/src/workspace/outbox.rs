@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use fechatter_core::log::Cursor;
+use fechatter_core::stream_event::{GoodbyeReason, ResetReason};
 
-use crate::frame::{Frame, GoodbyeReason, ResetReason};
+use crate::frame::Frame;
 
 const MAX_FRAMES: usize = 1_024;
 const MAX_BYTES: usize = 4 * 1024 * 1024;

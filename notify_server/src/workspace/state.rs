@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use ::metrics::counter;
 use fechatter_core::log::{Cursor, Entry};
 use fechatter_core::sabotage::{self, Sabotage};
+use fechatter_core::stream_event::{Control, GoodbyeReason};
 use fechatter_core::token::AuthUser;
 use fechatter_core::{ChatId, Position, Timestamp, UserId, metrics};
 use tokio::sync::watch;
 
-use crate::frame::{Control, Frame, GoodbyeReason};
+use crate::frame::{self, Frame};
 use crate::workspace::memberships::{Membership, Memberships};
 use crate::workspace::outbox::{BackloggedOutboxes, End, Outbox, Wakers};
 use crate::workspace::recent::{After, Event, Recent};
@@ -296,7 +297,7 @@ impl WorkspaceState {
     }
 
     fn heartbeat(&self, now: Timestamp) -> Frame {
-        Control::Heartbeat { cursor: self.head(), server_time: now }.frame()
+        frame::control(&Control::Heartbeat { cursor: self.head(), server_time: now })
     }
 
     fn deliver(&self, event: &Event, wakers: &mut Wakers) {

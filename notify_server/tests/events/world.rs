@@ -432,6 +432,9 @@ impl Stream {
     }
 }
 
+/// The name of an event that this version does not know.
+const OF_A_NEWER_VERSION: &str = "ChatMoved";
+
 impl Frame {
     fn parse(text: &str) -> Self {
         let field = |name| {
@@ -443,6 +446,10 @@ impl Frame {
         let event = field("event").unwrap();
         let data = field("data").unwrap();
         assert!(data.starts_with(&format!(r#"{{"event":"{event}""#)), "{data}");
+        if event != OF_A_NEWER_VERSION {
+            contract::check_event(&data)
+                .unwrap_or_else(|difference| panic!("{difference}\n{data}"));
+        }
         Self { id: field("id"), event, data: serde_json::from_str(&data).unwrap() }
     }
 

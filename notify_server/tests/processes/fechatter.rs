@@ -229,15 +229,35 @@ impl<'a> Person<'a> {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
-        let response = self.call(Method::POST, path, body).await;
-        assert!(response.status().is_success(), "{path}: {}", response.text().await.unwrap());
-        response.json().await.unwrap()
+        serde_json::from_str(&self.text_of(Method::POST, path, body).await).unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        serde_json::from_str(&self.text_of(Method::GET, path, &Value::Null).await).unwrap()
+    }
+
+    /// The body of a success, which is as documented.
+    async fn text_of(&self, method: Method, path: &str, body: &Value) -> String {
+        let response = self.call(method.clone(), path, body).await;
+        let status = response.status();
+        let content_type = response.headers().get("content-type").cloned();
+        let text = response.text().await.unwrap();
+        assert!(status.is_success(), "{path}: {text}");
+        let answer = contract::Answer {
+            method: method.as_str(),
+            path,
+            status: status.as_u16(),
+            content_type: content_type.as_ref().map(|kind| kind.to_str().unwrap()),
+            body: &text,
+        };
+        contract::check(&answer)
+            .unwrap_or_else(|difference| panic!("{path}: {difference}\n{text}"));
+        text
     }
 
     /// A call that answers nothing, or nothing that counts.
     pub(crate) async fn does(&self, method: Method, path: &str, body: &Value) {
-        let response = self.call(method, path, body).await;
-        assert!(response.status().is_success(), "{path}: {}", response.text().await.unwrap());
+        self.text_of(method, path, body).await;
     }
 
     /// How `GET /events` answers.
@@ -279,6 +299,8 @@ impl Stream {
                 let line = |field| frame.lines().find_map(|line| line.strip_prefix(field));
                 self.cursor = line("id: ").map(ToOwned::to_owned).or(self.cursor.take());
                 if let Some(data) = line("data: ") {
+                    contract::check_event(data)
+                        .unwrap_or_else(|difference| panic!("{difference}\n{data}"));
                     return Some(serde_json::from_str(data).unwrap());
                 }
                 continue;

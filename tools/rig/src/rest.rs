@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use fechatter_core::{ChatId, SessionId, UserId, WorkspaceId};
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, Method, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -97,7 +97,7 @@ impl Rest {
         body: Option<&Value>,
     ) -> Answer {
         let server = self.servers[self.index(server)];
-        let mut request = self.client.request(method, format!("http://{server}{path}"));
+        let mut request = self.client.request(method.clone(), format!("http://{server}{path}"));
         if let Some(address) = self.address {
             request = request.header("x-forwarded-for", address.to_string());
         }
@@ -108,7 +108,7 @@ impl Rest {
             request = request.json(body);
         }
         match request.send().await {
-            Ok(response) => Answer::read(response).await,
+            Ok(response) => Answer::read(response, (method, path)).await,
             Err(error) => Answer::Unknown(error.to_string()),
         }
     }
@@ -157,13 +157,26 @@ impl Rest {
 }
 
 impl Answer {
-    async fn read(response: reqwest::Response) -> Self {
+    /// Reads an answer. One that is not as documented is a fault of the server's.
+    async fn read(response: reqwest::Response, (method, path): (Method, &str)) -> Self {
         let status = response.status();
         let replayed = response.headers().contains_key("idempotency-replayed");
-        let body = match response.bytes().await {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        let content_type = response.headers().get(CONTENT_TYPE).cloned();
+        let text = match response.text().await {
+            Ok(text) => text,
             Err(error) => return Self::Unknown(error.to_string()),
         };
+        let answer = contract::Answer {
+            method: method.as_str(),
+            path,
+            status: status.as_u16(),
+            content_type: content_type.as_ref().and_then(|kind| kind.to_str().ok()),
+            body: &text,
+        };
+        if let Err(difference) = contract::check(&answer) {
+            return Self::Fault(format!("{difference}\n{text}"));
+        }
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         if status.is_success() {
             Self::Ok { body, replayed }
         } else if status.is_client_error() && !MAY_YET_BE.contains(&status) {

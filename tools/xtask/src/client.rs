@@ -21,11 +21,10 @@ pub(crate) async fn run(server: &str) -> Result<u8> {
         println!("skipped: {needed}");
         return Ok(0);
     }
-    for arguments in [&["ci", "--prefer-offline", "--no-audit", "--no-fund"][..], &["run", "build"]]
-    {
-        let status = npm().arg("--silent").args(arguments).status().context("starting npm")?;
-        ensure!(status.success(), "npm {} failed", arguments.join(" "));
-    }
+    npm_does(&INSTALL)?;
+    npm_does(&["run", "generate", "--", "--check"])
+        .context("src/schema.ts is not of docs/openapi.json: run `cargo xtask openapi`")?;
+    npm_does(&["run", "build"])?;
     let [rest, notify] = build(&[], ["fechatter_server", "notify_server"])?;
     // Under such a name, devdb removes it even if we are killed.
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
@@ -41,6 +40,24 @@ pub(crate) async fn run(server: &str) -> Result<u8> {
         .await
         .context("dropping the client's database")?;
     code
+}
+
+/// Writes the client's types from `docs/openapi.json`, where there is Node.
+pub(crate) fn generate() -> Result<()> {
+    if !has_node() {
+        println!("The client's types stay as they are: that takes npm and Node {OLDEST_NODE}.");
+        return Ok(());
+    }
+    npm_does(&INSTALL)?;
+    npm_does(&["run", "generate"])
+}
+
+const INSTALL: [&str; 4] = ["ci", "--prefer-offline", "--no-audit", "--no-fund"];
+
+fn npm_does(arguments: &[&str]) -> Result<()> {
+    let status = npm().arg("--silent").args(arguments).status().context("starting npm")?;
+    ensure!(status.success(), "npm {} failed", arguments.join(" "));
+    Ok(())
 }
 
 fn npm() -> Command {

@@ -5,6 +5,7 @@ mod chaos;
 mod client;
 mod compat;
 mod demo;
+mod openapi;
 mod query_data;
 mod run;
 mod test;
@@ -41,6 +42,8 @@ enum Job {
     Chaos(chaos::Options),
     /// Try proxies and ready-made clients on real servers, as far as they are installed
     Compat(compat::Options),
+    /// Write `docs/openapi.json`, and the client's types where there is Node
+    Openapi,
     /// Describe every query in `.sqlx`, so that building needs no database
     Sqlx {
         /// Change nothing; fail if `.sqlx` is not up to date
@@ -67,6 +70,7 @@ fn run(job: Job) -> Result<ExitCode> {
             Job::Bench(options) => bench::run(options).await,
             Job::Chaos(options) => chaos::run(options).await,
             Job::Compat(options) => compat::run(options).await,
+            Job::Openapi => openapi::run(),
             Job::Sqlx { check } => query_data::run(check).await,
         }
     });

@@ -18,12 +18,18 @@ pub(crate) struct Client {
     address: SocketAddr,
     base: String,
     headers: HeaderMap,
+    is_operator: bool,
 }
 
 impl Client {
     pub(crate) fn of(address: SocketAddr) -> Self {
         let (http, base) = (reqwest::Client::new(), format!("http://{address}"));
-        Self { http, address, base, headers: HeaderMap::new() }
+        Self { http, address, base, headers: HeaderMap::new(), is_operator: false }
+    }
+
+    /// A client of the operations port, which is not a part of the documented API.
+    pub(crate) fn of_operations(address: SocketAddr) -> Self {
+        Self { is_operator: true, ..Self::of(address) }
     }
 
     /// Where the server listens.
@@ -68,7 +74,8 @@ impl Client {
     /// Sends JSON, or [`NOTHING`].
     pub(crate) async fn call(&self, method: Method, path: &str, body: Value) -> Reply {
         let request = self.request(method, path);
-        Reply::to(if body.is_null() { request } else { request.json(&body) }).await
+        let request = if body.is_null() { request } else { request.json(&body) };
+        if self.is_operator { Reply::to_operator(request).await } else { Reply::to(request).await }
     }
 
     /// Posts bytes that call themselves JSON.

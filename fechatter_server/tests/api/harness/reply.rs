@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use contract::Answer;
 use reqwest::header::{ALLOW, CONTENT_TYPE, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{RequestBuilder, StatusCode};
 use serde::de::{MapAccess, SeqAccess, Visitor};
@@ -13,23 +14,33 @@ use serde_json::Value;
 #[derive(Debug)]
 pub(crate) struct Reply {
     request: String,
+    method: String,
+    path: String,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
 }
 
 impl Reply {
-    /// Sends the request. Every answer must bear the shared headers, every error the one form.
+    /// Sends the request. Every answer must bear the shared headers and be as documented.
     pub(crate) async fn to(request: RequestBuilder) -> Self {
+        let reply = Self::to_operator(request).await;
+        reply.check_contract();
+        reply
+    }
+
+    /// Sends the request. Every answer must bear the shared headers, every error the one form.
+    pub(crate) async fn to_operator(request: RequestBuilder) -> Self {
         let (http, request) = request.build_split();
         let request = request.unwrap();
         let path = request.url().to_string().chars().take(200).collect::<String>();
         let name = format!("{} {path}", request.method());
+        let (method, path) = (request.method().to_string(), request.url().path().to_owned());
         let response =
             http.execute(request).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.unwrap();
-        let reply = Self { request: name, status, headers, text };
+        let reply = Self { request: name, method, path, status, headers, text };
         reply.check();
         reply
     }
@@ -71,6 +82,20 @@ impl Reply {
     fn json(&self) -> Value {
         let parsed = serde_json::from_str(&self.text);
         parsed.unwrap_or_else(|_| panic!("{} answered no JSON: {}", self.request, self.text))
+    }
+
+    fn check_contract(&self) {
+        let Self { request, status, .. } = self;
+        let answer = Answer {
+            method: &self.method,
+            path: &self.path,
+            status: status.as_u16(),
+            content_type: self.header("content-type"),
+            body: &self.text,
+        };
+        if let Err(difference) = contract::check(&answer) {
+            panic!("{request}: {difference}\n{}", self.text);
+        }
     }
 
     fn check(&self) {

@@ -88,6 +88,10 @@ impl Client {
                 if mine("id") {
                     self.me = user.clone();
                 }
+                // A Single has the name of the other person.
+                for chat in self.chats.values_mut().filter(|chat| chat["peer_id"] == user["id"]) {
+                    chat["name"] = user["fullname"].clone();
+                }
                 self.users.insert(id("id"), user);
             }
             "UserLeftWorkspace" => assert!(!self.users.contains_key(&id("user_id"))),

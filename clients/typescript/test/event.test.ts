@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { parseEvent } from "../src/events.js";
+import { parseEvent } from "../src/event.js";
 
 test("events that are known come as they are, newer fields included", () => {
   const event = { event: "ChatDeleted", id: 7, reason: "spring cleaning" };
