@@ -39,6 +39,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     let create_errors = [
         E::InvalidMembers,
         E::UserNotFound,
+        E::NotFound,
         E::ChatNameTaken,
         E::LimitReached,
         E::IdempotencyMismatch,

@@ -30,7 +30,14 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     use ErrorKind as E;
     let add_errors = [E::SingleIsFixed, E::Forbidden, E::UserNotFound];
     let remove_errors = [E::SingleIsFixed, E::NoMembersMatched, E::Forbidden, E::OwnerMustTransfer];
-    let change_errors = [E::SingleIsFixed, E::NotAChatMember, E::Forbidden, E::LimitReached];
+    let change_errors = [
+        E::SingleIsFixed,
+        E::NotAChatMember,
+        E::UserNotFound,
+        E::Forbidden,
+        E::LimitReached,
+        E::OwnerMustTransfer,
+    ];
     OpenApiRouter::new()
         .routes(routes!(join).errors(&[E::SingleIsFixed]))
         .routes(routes!(leave).errors(&[E::SingleIsFixed, E::OwnerMustTransfer]))

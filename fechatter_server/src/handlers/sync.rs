@@ -6,7 +6,8 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::error::Result;
+use crate::document::WithErrors;
+use crate::error::{ErrorKind, Result};
 use crate::models::current_user::CurrentUser;
 use crate::models::sync::{self, Sync};
 use crate::state::AppState;
@@ -15,7 +16,7 @@ use crate::utils::query::Params;
 
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(show))
+    OpenApiRouter::new().routes(routes!(show).errors(&[ErrorKind::NotFound]))
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -29,7 +29,7 @@ use crate::utils::query::{Ids, Params};
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     use ErrorKind as E;
     OpenApiRouter::new()
-        .routes(routes!(me))
+        .routes(routes!(me).errors(&[E::NotFound]))
         .routes(routes!(list))
         .routes(routes!(show))
         .routes(routes!(update).errors(&[E::Forbidden, E::LastOwner]))
