@@ -20,7 +20,6 @@ pub use effect::Effect;
 /// Readers pass on kinds that a newer build has written without parsing them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "event")]
-#[schema(as = LogEvent)]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
 pub enum Event {
     NewChat(Chat),

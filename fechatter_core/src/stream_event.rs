@@ -2,7 +2,7 @@
 //! the stream itself.
 
 use serde::Serialize;
-use utoipa::openapi::schema::{AllOf, ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::schema::{AllOf, Discriminator, ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -14,7 +14,6 @@ use crate::message::Message;
 /// An event about the stream itself.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(tag = "event")]
-#[schema(as = ControlEvent)]
 pub enum Control {
     /// The first event.
     Ready {
@@ -121,40 +120,88 @@ impl Control {
     }
 }
 
-/// The schema of any event's `data`.
+/// The schema of any event's `data`. Each event has a schema of its own, `<name>Event`, because
+/// generators of clients name their types after schemas.
 #[derive(Debug)]
 pub struct StreamEvent;
 
 impl PartialSchema for StreamEvent {
     fn schema() -> RefOr<Schema> {
-        let message_event = |name: &str| {
-            let event = ObjectBuilder::new().schema_type(Type::String).enum_values(Some([name]));
-            let tag = ObjectBuilder::new().property("event", event).required("event");
-            let message = Ref::from_schema_name(Message::name());
-            Schema::from(AllOf::builder().item(message).item(tag).build())
-        };
-        let kinds = [Control::name(), Event::name(), EphemeralEvent::name()];
-        let all = kinds
-            .into_iter()
-            .fold(OneOfBuilder::new(), |all, kind| all.item(Ref::from_schema_name(kind)));
-        let all = MESSAGE_EVENTS.iter().fold(all, |all, name| all.item(message_event(name)));
+        let mut all = OneOfBuilder::new();
+        let mut discriminator = Discriminator::new("event");
+        for (name, _) in events() {
+            let event = Ref::from_schema_name(schema_name(&name));
+            discriminator.mapping.insert(name, event.ref_location.clone());
+            all = all.item(event);
+        }
         let description = "The `data` of one event; its `event` says which it is. Clients ignore \
                            events and fields that they do not know.";
-        RefOr::T(all.description(Some(description)).build().into())
+        let all = all.discriminator(Some(discriminator)).description(Some(description));
+        RefOr::T(all.build().into())
     }
 }
 
 impl ToSchema for StreamEvent {
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        add::<Control>(schemas);
-        add::<Event>(schemas);
-        add::<EphemeralEvent>(schemas);
-        add::<Message>(schemas);
+        schemas.push((Message::name().into(), Message::schema()));
+        Message::schemas(schemas);
+        Control::schemas(schemas);
+        Event::schemas(schemas);
+        EphemeralEvent::schemas(schemas);
+        schemas.extend(events().map(|(name, schema)| (schema_name(&name), schema)));
     }
 }
 
-/// Adds a schema with all schemas that it refers to.
-fn add<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-    schemas.push((T::name().into(), T::schema()));
-    T::schemas(schemas);
+fn schema_name(event: &str) -> String {
+    format!("{event}Event")
+}
+
+/// Returns the names and schemas of all events.
+fn events() -> impl Iterator<Item = (String, RefOr<Schema>)> {
+    let declared = [Control::schema(), Event::schema(), EphemeralEvent::schema()];
+    let declared = declared.into_iter().flat_map(|schema| match schema {
+        RefOr::T(Schema::OneOf(one)) => one.items,
+        _ => Vec::new(),
+    });
+    let declared = declared.filter_map(|schema| Some((event_name(&schema)?, schema)));
+    declared.chain(MESSAGE_EVENTS.map(|name| (name.to_owned(), message_event(name))))
+}
+
+/// Returns the only value of the property `event`.
+fn event_name(schema: &RefOr<Schema>) -> Option<String> {
+    match schema {
+        RefOr::T(Schema::AllOf(all)) => all.items.iter().find_map(event_name),
+        RefOr::T(Schema::Object(object)) => match object.properties.get("event")? {
+            RefOr::T(Schema::Object(event)) => {
+                event.enum_values.as_ref()?.first()?.as_str().map(ToOwned::to_owned)
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn message_event(name: &str) -> RefOr<Schema> {
+    let event = ObjectBuilder::new().schema_type(Type::String).enum_values(Some([name]));
+    let tag = ObjectBuilder::new().property("event", event).required("event");
+    let message = Ref::from_schema_name(Message::name());
+    RefOr::T(AllOf::builder().item(message).item(tag).build().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_has_a_schema_under_its_name() {
+        let names: Vec<_> = events().map(|(name, _)| name).collect();
+        for name in ["Ready", "Goodbye", "NewChat", "UserUpdated", "NewMessage"] {
+            assert!(names.iter().any(|known| known == name), "{name}: {names:?}");
+        }
+        let mut schemas = Vec::new();
+        StreamEvent::schemas(&mut schemas);
+        for name in names {
+            assert!(schemas.iter().any(|(schema, _)| *schema == format!("{name}Event")), "{name}");
+        }
+    }
 }

@@ -1,6 +1,15 @@
 /** Everything that a stream carries, told apart by `event`. */
 
-import type { ControlEvent, StreamEvent } from "./schema.js";
+import type {
+  GoodbyeEvent,
+  HeartbeatEvent,
+  ReadyEvent,
+  ResetEvent,
+  StreamEvent,
+} from "./schema.js";
+
+/** About the stream itself: `EventStream` deals with these. */
+export type ControlEvent = ReadyEvent | HeartbeatEvent | ResetEvent | GoodbyeEvent;
 
 /** An event of a name that this version does not know. */
 export interface UnknownEvent {

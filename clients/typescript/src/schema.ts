@@ -592,6 +592,14 @@ export interface components {
             description?: components["schemas"]["Description"] | null;
             name?: components["schemas"]["ChatName"];
         };
+        ChatDeletedEvent: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "ChatDeleted";
+            id: components["schemas"]["ChatId"];
+        };
         /** @description The request to create a chat. */
         ChatDraft: {
             chat_type: components["schemas"]["ChatType"];
@@ -646,47 +654,22 @@ export interface components {
          * @enum {string}
          */
         ChatType: "Single" | "Group" | "PrivateChannel" | "PublicChannel";
+        ChatUpdatedEvent: components["schemas"]["Chat"] & {
+            /** @enum {string} */
+            event: "ChatUpdated";
+        } & {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "ChatUpdated";
+        };
         /** @description A chat, with the caller's own view of it if they are in it. */
         ChatWithMe: components["schemas"]["Chat"] & {
             me: components["schemas"]["ChatSidebar"] | null;
         };
         /** @description A message's text. LF and TAB are its only control characters; CRLF is replaced by LF. */
         Content: string;
-        /** @description An event about the stream itself. */
-        ControlEvent: {
-            /** @description The place where the stream starts: the client's own cursor when it resumes. */
-            cursor: components["schemas"]["Cursor"];
-            /** @enum {string} */
-            event: "Ready";
-            /** @description True if the client sent a cursor. */
-            resumed: boolean;
-            /** @description The server's time. */
-            server_time: components["schemas"]["Timestamp"];
-        } | {
-            /** @description The newest event's place. */
-            cursor: components["schemas"]["Cursor"];
-            /** @enum {string} */
-            event: "Heartbeat";
-            /** @description The server's time. */
-            server_time: components["schemas"]["Timestamp"];
-        } | {
-            /** @description The place from which `GET /api/sync` continues. */
-            cursor: components["schemas"]["Cursor"];
-            /** @enum {string} */
-            event: "Reset";
-            /** @description The reason. */
-            reason: components["schemas"]["ResetReason"];
-        } | {
-            /** @enum {string} */
-            event: "Goodbye";
-            /** @description The reason. */
-            reason: components["schemas"]["GoodbyeReason"];
-            /**
-             * Format: int64
-             * @description The delay before a reconnect, in milliseconds.
-             */
-            retry_ms: number;
-        };
         /**
          * @description A place in the workspace's log; opaque to clients.
          * @example 2f3c00a1-812
@@ -707,20 +690,23 @@ export interface components {
         DirectoryEntry: components["schemas"]["Chat"] & {
             joined: boolean;
         };
-        /**
-         * @description An e-mail address in the format that browsers accept, extended to other scripts, without
-         *     invisible characters; at most 254 characters.
-         */
-        Email: string;
-        EphemeralEvent: {
+        DuplicateMessageAttemptedEvent: {
             chat_id: components["schemas"]["ChatId"];
-            /** @enum {string} */
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
             event: "DuplicateMessageAttempted";
             /** Format: uuid */
             idempotency_key: string;
             message_id: components["schemas"]["MessageId"];
             sender_id: components["schemas"]["UserId"];
         };
+        /**
+         * @description An e-mail address in the format that browsers accept, extended to other scripts, without
+         *     invisible characters; at most 254 characters.
+         */
+        Email: string;
         /** @description An error's JSON. */
         ErrorBody: {
             /**
@@ -751,11 +737,38 @@ export interface components {
          * @enum {string}
          */
         GivenStatus: "Active" | "Suspended";
+        /** @description The last event. */
+        GoodbyeEvent: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "Goodbye";
+            /** @description The reason. */
+            reason: components["schemas"]["GoodbyeReason"];
+            /**
+             * Format: int64
+             * @description The delay before a reconnect, in milliseconds.
+             */
+            retry_ms: number;
+        };
         /**
          * @description The reason why a stream ends.
          * @enum {string}
          */
         GoodbyeReason: "token_expired" | "session_revoked" | "suspended" | "removed" | "slow_consumer" | "draining";
+        /** @description No more events at or below the cursor follow. */
+        HeartbeatEvent: {
+            /** @description The newest event's place. */
+            cursor: components["schemas"]["Cursor"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "Heartbeat";
+            /** @description The server's time. */
+            server_time: components["schemas"]["Timestamp"];
+        };
         /** @description An invite, without its code. */
         Invite: {
             chat_ids: components["schemas"]["ChatId"][];
@@ -819,74 +832,6 @@ export interface components {
          * @enum {string}
          */
         LeaveReason: "left" | "removed";
-        /**
-         * @description A durable event; its JSON is the `data` of a frame: `{"event": "<Name>", …fields…}`. Events that
-         *     show messages are not included, because the log names messages and never copies them.
-         *
-         *     Readers pass on kinds that a newer build has written without parsing them.
-         */
-        LogEvent: (components["schemas"]["Chat"] & {
-            /** @enum {string} */
-            event: "NewChat";
-        }) | (components["schemas"]["Chat"] & {
-            /** @enum {string} */
-            event: "ChatUpdated";
-        }) | {
-            /** @enum {string} */
-            event: "ChatDeleted";
-            id: components["schemas"]["ChatId"];
-        } | {
-            actor_id: components["schemas"]["UserId"];
-            /** @description With `chat_members` left empty. */
-            chat: components["schemas"]["Chat"];
-            chat_id: components["schemas"]["ChatId"];
-            /** @enum {string} */
-            event: "UserJoinedChat";
-            joined_at: components["schemas"]["Timestamp"];
-            role: components["schemas"]["Role"];
-            user_id: components["schemas"]["UserId"];
-        } | {
-            actor_id: components["schemas"]["UserId"];
-            chat_id: components["schemas"]["ChatId"];
-            /** @enum {string} */
-            event: "UserLeftChat";
-            joined_at: components["schemas"]["Timestamp"];
-            reason: components["schemas"]["LeaveReason"];
-            user_id: components["schemas"]["UserId"];
-        } | (components["schemas"]["ChatMember"] & {
-            /** @enum {string} */
-            event: "MemberUpdated";
-        }) | {
-            chat_id: components["schemas"]["ChatId"];
-            /**
-             * Format: int64
-             * @description The number of people who have added the emoji, including this one.
-             */
-            count: number;
-            emoji: string;
-            /** @enum {string} */
-            event: "ReactionAdded";
-            message_id: components["schemas"]["MessageId"];
-            user_id: components["schemas"]["UserId"];
-        } | (components["schemas"]["User"] & {
-            /** @enum {string} */
-            event: "UserJoinedWorkspace";
-        }) | (components["schemas"]["User"] & {
-            /** @enum {string} */
-            event: "UserUpdated";
-        }) | {
-            /** @enum {string} */
-            event: "UserLeftWorkspace";
-            reason: components["schemas"]["LeaveReason"];
-            user_id: components["schemas"]["UserId"];
-        } | (components["schemas"]["Workspace"] & {
-            /** @enum {string} */
-            event: "WorkspaceUpdated";
-        }) | {
-            /** @enum {string} */
-            event: "SessionRevoked";
-            session_id: components["schemas"]["SessionId"];
-        };
         /** @description The body of `PATCH …/members/{member_id}`. A request without a body transfers the ownership. */
         MemberChange: {
             operation?: components["schemas"]["MemberOperation"];
@@ -894,6 +839,16 @@ export interface components {
         };
         /** @enum {string} */
         MemberOperation: "transfer_ownership";
+        MemberUpdatedEvent: components["schemas"]["ChatMember"] & {
+            /** @enum {string} */
+            event: "MemberUpdated";
+        } & {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "MemberUpdated";
+        };
         /** @description The people that a message mentions. */
         Mentions: {
             all: boolean;
@@ -939,10 +894,30 @@ export interface components {
          * @enum {string}
          */
         MessageKind: "user" | "system";
+        NewChatEvent: components["schemas"]["Chat"] & {
+            /** @enum {string} */
+            event: "NewChat";
+        } & {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "NewChat";
+        };
         /** @description An invite as it is shown once, to its creator. */
         NewInvite: components["schemas"]["Invite"] & {
             code: string;
             url: string;
+        };
+        NewMessageEvent: components["schemas"]["Message"] & {
+            /** @enum {string} */
+            event: "NewMessage";
+        } & {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "NewMessage";
         };
         /**
          * @description The events that a person wants notifications for.
@@ -959,6 +934,48 @@ export interface components {
             emoji: string;
             /** @description The first twenty of them. */
             user_ids: components["schemas"]["UserId"][];
+        };
+        ReactionAddedEvent: {
+            chat_id: components["schemas"]["ChatId"];
+            /**
+             * Format: int64
+             * @description The number of people who have added the emoji, including this one.
+             */
+            count: number;
+            emoji: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "ReactionAdded";
+            message_id: components["schemas"]["MessageId"];
+            user_id: components["schemas"]["UserId"];
+        };
+        /** @description The first event. */
+        ReadyEvent: {
+            /** @description The place where the stream starts: the client's own cursor when it resumes. */
+            cursor: components["schemas"]["Cursor"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "Ready";
+            /** @description True if the client sent a cursor. */
+            resumed: boolean;
+            /** @description The server's time. */
+            server_time: components["schemas"]["Timestamp"];
+        };
+        /** @description The stream cannot continue from the client's cursor: the only event of its stream. */
+        ResetEvent: {
+            /** @description The place from which `GET /api/sync` continues. */
+            cursor: components["schemas"]["Cursor"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "Reset";
+            /** @description The reason. */
+            reason: components["schemas"]["ResetReason"];
         };
         /**
          * @description The reason why a stream cannot continue from a cursor.
@@ -1013,6 +1030,14 @@ export interface components {
          * @description A sign-in of one account on one device.
          */
         SessionId: string;
+        SessionRevokedEvent: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "SessionRevoked";
+            session_id: components["schemas"]["SessionId"];
+        };
         Sessions: {
             items: components["schemas"]["SessionEntry"][];
         };
@@ -1035,10 +1060,7 @@ export interface components {
             workspace?: components["schemas"]["WorkspaceName"] | null;
         };
         /** @description The `data` of one event; its `event` says which it is. Clients ignore events and fields that they do not know. */
-        StreamEvent: components["schemas"]["ControlEvent"] | components["schemas"]["LogEvent"] | components["schemas"]["EphemeralEvent"] | (components["schemas"]["Message"] & {
-            /** @enum {string} */
-            event: "NewMessage";
-        });
+        StreamEvent: components["schemas"]["ReadyEvent"] | components["schemas"]["HeartbeatEvent"] | components["schemas"]["ResetEvent"] | components["schemas"]["GoodbyeEvent"] | components["schemas"]["NewChatEvent"] | components["schemas"]["ChatUpdatedEvent"] | components["schemas"]["ChatDeletedEvent"] | components["schemas"]["UserJoinedChatEvent"] | components["schemas"]["UserLeftChatEvent"] | components["schemas"]["MemberUpdatedEvent"] | components["schemas"]["ReactionAddedEvent"] | components["schemas"]["UserJoinedWorkspaceEvent"] | components["schemas"]["UserUpdatedEvent"] | components["schemas"]["UserLeftWorkspaceEvent"] | components["schemas"]["WorkspaceUpdatedEvent"] | components["schemas"]["SessionRevokedEvent"] | components["schemas"]["DuplicateMessageAttemptedEvent"] | components["schemas"]["NewMessageEvent"];
         /** @description The caller's view of their workspace at one position of its log. */
         Sync: {
             chats: components["schemas"]["ChatSidebar"][];
@@ -1079,11 +1101,67 @@ export interface components {
          * @example 42
          */
         UserId: number;
+        UserJoinedChatEvent: {
+            actor_id: components["schemas"]["UserId"];
+            /** @description With `chat_members` left empty. */
+            chat: components["schemas"]["Chat"];
+            chat_id: components["schemas"]["ChatId"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "UserJoinedChat";
+            joined_at: components["schemas"]["Timestamp"];
+            role: components["schemas"]["Role"];
+            user_id: components["schemas"]["UserId"];
+        };
+        UserJoinedWorkspaceEvent: components["schemas"]["User"] & {
+            /** @enum {string} */
+            event: "UserJoinedWorkspace";
+        } & {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "UserJoinedWorkspace";
+        };
+        UserLeftChatEvent: {
+            actor_id: components["schemas"]["UserId"];
+            chat_id: components["schemas"]["ChatId"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "UserLeftChat";
+            joined_at: components["schemas"]["Timestamp"];
+            reason: components["schemas"]["LeaveReason"];
+            user_id: components["schemas"]["UserId"];
+        };
+        /** @description The last event of a departure, which begins with `UserUpdated` and the status `Left`. */
+        UserLeftWorkspaceEvent: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "UserLeftWorkspace";
+            reason: components["schemas"]["LeaveReason"];
+            user_id: components["schemas"]["UserId"];
+        };
         /**
          * @description The status of a person in a workspace.
          * @enum {string}
          */
         UserStatus: "Active" | "Suspended" | "Left";
+        UserUpdatedEvent: components["schemas"]["User"] & {
+            /** @enum {string} */
+            event: "UserUpdated";
+        } & {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "UserUpdated";
+        };
         /** @description A tenant, isolated from all others. */
         Workspace: {
             created_at: components["schemas"]["Timestamp"];
@@ -1113,6 +1191,16 @@ export interface components {
         WorkspaceId: number;
         /** @description A workspace's name: 1 to 32 characters after trimming. */
         WorkspaceName: string;
+        WorkspaceUpdatedEvent: components["schemas"]["Workspace"] & {
+            /** @enum {string} */
+            event: "WorkspaceUpdated";
+        } & {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "WorkspaceUpdated";
+        };
         /** @description A workspace of an account, with the account's role in it. */
         WorkspaceWithRole: components["schemas"]["Workspace"] & {
             role: components["schemas"]["Role"];
@@ -1224,27 +1312,30 @@ export type AuthResponse = components['schemas']['AuthResponse'];
 export type ChangedMember = components['schemas']['ChangedMember'];
 export type Chat = components['schemas']['Chat'];
 export type ChatChanges = components['schemas']['ChatChanges'];
+export type ChatDeletedEvent = components['schemas']['ChatDeletedEvent'];
 export type ChatDraft = components['schemas']['ChatDraft'];
 export type ChatId = components['schemas']['ChatId'];
 export type ChatMember = components['schemas']['ChatMember'];
 export type ChatName = components['schemas']['ChatName'];
 export type ChatSidebar = components['schemas']['ChatSidebar'];
 export type ChatType = components['schemas']['ChatType'];
+export type ChatUpdatedEvent = components['schemas']['ChatUpdatedEvent'];
 export type ChatWithMe = components['schemas']['ChatWithMe'];
 export type Content = components['schemas']['Content'];
-export type ControlEvent = components['schemas']['ControlEvent'];
 export type Cursor = components['schemas']['Cursor'];
 export type Description = components['schemas']['Description'];
 export type Detail = components['schemas']['Detail'];
 export type Directory = components['schemas']['Directory'];
 export type DirectoryEntry = components['schemas']['DirectoryEntry'];
+export type DuplicateMessageAttemptedEvent = components['schemas']['DuplicateMessageAttemptedEvent'];
 export type Email = components['schemas']['Email'];
-export type EphemeralEvent = components['schemas']['EphemeralEvent'];
 export type ErrorBody = components['schemas']['ErrorBody'];
 export type FullName = components['schemas']['FullName'];
 export type GivenRole = components['schemas']['GivenRole'];
 export type GivenStatus = components['schemas']['GivenStatus'];
+export type GoodbyeEvent = components['schemas']['GoodbyeEvent'];
 export type GoodbyeReason = components['schemas']['GoodbyeReason'];
+export type HeartbeatEvent = components['schemas']['HeartbeatEvent'];
 export type Invite = components['schemas']['Invite'];
 export type InviteDraft = components['schemas']['InviteDraft'];
 export type InviteId = components['schemas']['InviteId'];
@@ -1253,17 +1344,22 @@ export type JoinPolicy = components['schemas']['JoinPolicy'];
 export type JoinRequest = components['schemas']['JoinRequest'];
 export type LastMessage = components['schemas']['LastMessage'];
 export type LeaveReason = components['schemas']['LeaveReason'];
-export type LogEvent = components['schemas']['LogEvent'];
 export type MemberChange = components['schemas']['MemberChange'];
 export type MemberOperation = components['schemas']['MemberOperation'];
+export type MemberUpdatedEvent = components['schemas']['MemberUpdatedEvent'];
 export type Mentions = components['schemas']['Mentions'];
 export type Message = components['schemas']['Message'];
 export type MessageDraft = components['schemas']['MessageDraft'];
 export type MessageId = components['schemas']['MessageId'];
 export type MessageKind = components['schemas']['MessageKind'];
+export type NewChatEvent = components['schemas']['NewChatEvent'];
 export type NewInvite = components['schemas']['NewInvite'];
+export type NewMessageEvent = components['schemas']['NewMessageEvent'];
 export type NotifyLevel = components['schemas']['NotifyLevel'];
 export type Reaction = components['schemas']['Reaction'];
+export type ReactionAddedEvent = components['schemas']['ReactionAddedEvent'];
+export type ReadyEvent = components['schemas']['ReadyEvent'];
+export type ResetEvent = components['schemas']['ResetEvent'];
 export type ResetReason = components['schemas']['ResetReason'];
 export type Role = components['schemas']['Role'];
 export type Said = components['schemas']['Said'];
@@ -1272,6 +1368,7 @@ export type ServerInfo = components['schemas']['ServerInfo'];
 export type ServerLimits = components['schemas']['ServerLimits'];
 export type SessionEntry = components['schemas']['SessionEntry'];
 export type SessionId = components['schemas']['SessionId'];
+export type SessionRevokedEvent = components['schemas']['SessionRevokedEvent'];
 export type Sessions = components['schemas']['Sessions'];
 export type SignIn = components['schemas']['SignIn'];
 export type SignUp = components['schemas']['SignUp'];
@@ -1281,13 +1378,19 @@ export type Timestamp = components['schemas']['Timestamp'];
 export type User = components['schemas']['User'];
 export type UserChanges = components['schemas']['UserChanges'];
 export type UserId = components['schemas']['UserId'];
+export type UserJoinedChatEvent = components['schemas']['UserJoinedChatEvent'];
+export type UserJoinedWorkspaceEvent = components['schemas']['UserJoinedWorkspaceEvent'];
+export type UserLeftChatEvent = components['schemas']['UserLeftChatEvent'];
+export type UserLeftWorkspaceEvent = components['schemas']['UserLeftWorkspaceEvent'];
 export type UserStatus = components['schemas']['UserStatus'];
+export type UserUpdatedEvent = components['schemas']['UserUpdatedEvent'];
 export type Workspace = components['schemas']['Workspace'];
 export type WorkspaceChanges = components['schemas']['WorkspaceChanges'];
 export type WorkspaceCreation = components['schemas']['WorkspaceCreation'];
 export type WorkspaceDraft = components['schemas']['WorkspaceDraft'];
 export type WorkspaceId = components['schemas']['WorkspaceId'];
 export type WorkspaceName = components['schemas']['WorkspaceName'];
+export type WorkspaceUpdatedEvent = components['schemas']['WorkspaceUpdatedEvent'];
 export type WorkspaceWithRole = components['schemas']['WorkspaceWithRole'];
 export type Workspaces = components['schemas']['Workspaces'];
 export type ResponseHeadersTooLarge = components['responses']['headers_too_large'];

@@ -2,9 +2,9 @@
 
 import { Backoff } from "./backoff.js";
 import { memoryCursor, type CursorStore } from "./cursor.js";
-import { parseEvent } from "./event.js";
+import { parseEvent, type ControlEvent } from "./event.js";
 import { ApiError, pause, within } from "./http.js";
-import type { ControlEvent, Sync } from "./schema.js";
+import type { Sync } from "./schema.js";
 import type { EventStreamOptions, StreamState } from "./options.js";
 import { SseParser, type SseMessage } from "./sse.js";
 import { AccessLost, type LossReason } from "./tokens.js";

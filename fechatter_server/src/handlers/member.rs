@@ -62,7 +62,7 @@ struct ListParams {
 #[into_params(parameter_in = Query)]
 struct RemoveParams {
     /// At most 500 ids, separated by commas, if the request has no body.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^[1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*$")]
     user_ids: Option<Ids<UserId, MAX_NAMED>>,
 }
 

@@ -54,7 +54,7 @@ struct HistoryParams {
     #[param(value_type = Option<i64>, minimum = 0)]
     around_seq: Option<Number>,
     /// At most 100 ids, separated by commas.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^[1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*$")]
     ids: Option<Ids<MessageId, 100>>,
     #[param(value_type = Option<i64>, minimum = 1, maximum = 100, default = 100)]
     limit: Option<Limit>,

@@ -47,7 +47,7 @@ struct ListParams {
     #[param(inline)]
     status: Option<UserStatus>,
     /// At most 100 ids, separated by commas.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^[1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*$")]
     ids: Option<Ids<UserId, 100>>,
     /// From the page before.
     #[param(value_type = Option<String>)]

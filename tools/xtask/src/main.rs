@@ -4,6 +4,7 @@ mod bench;
 mod chaos;
 mod client;
 mod compat;
+mod contract;
 mod demo;
 mod openapi;
 mod query_data;
@@ -42,6 +43,8 @@ enum Job {
     Chaos(chaos::Options),
     /// Try proxies and ready-made clients on real servers, as far as they are installed
     Compat(compat::Options),
+    /// Have a validator, two generators and a fuzzer try `docs/openapi.json` on a real server
+    Contract,
     /// Write `docs/openapi.json`, and the client's types where there is Node
     Openapi,
     /// Describe every query in `.sqlx`, so that building needs no database
@@ -70,6 +73,7 @@ fn run(job: Job) -> Result<ExitCode> {
             Job::Bench(options) => bench::run(options).await,
             Job::Chaos(options) => chaos::run(options).await,
             Job::Compat(options) => compat::run(options).await,
+            Job::Contract => contract::run().await,
             Job::Openapi => openapi::run(),
             Job::Sqlx { check } => query_data::run(check).await,
         }

@@ -142,7 +142,7 @@ async fn serve(
 }
 
 /// A running `fechatter_server` or `notify_server`.
-struct Server {
+pub(crate) struct Server {
     name: String,
     operations: u16,
     log: PathBuf,
@@ -150,7 +150,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(
+    pub(crate) fn start(
         program: &Path,
         home: &Path,
         operations: u16,
@@ -167,7 +167,7 @@ impl Server {
         Ok(Self { name, operations, log, leash })
     }
 
-    async fn ready(&mut self, client: &Client) -> Result<()> {
+    pub(crate) async fn ready(&mut self, client: &Client) -> Result<()> {
         let url = format!("http://127.0.0.1:{}/readyz", self.operations);
         let deadline = Instant::now() + STARTING;
         loop {
@@ -182,7 +182,7 @@ impl Server {
         }
     }
 
-    fn check(&mut self) -> Result<()> {
+    pub(crate) fn check(&mut self) -> Result<()> {
         if let Some(status) = self.leash.try_wait()? {
             bail!("{} has ended ({status}):\n{}", self.name, tail(&self.log));
         }
@@ -191,7 +191,7 @@ impl Server {
 }
 
 /// The four ports of a run.
-struct Ports {
+pub(crate) struct Ports {
     rest: u16,
     stream: u16,
     rest_operations: u16,
@@ -199,12 +199,17 @@ struct Ports {
 }
 
 impl Ports {
-    fn above(rest: u16) -> Self {
+    pub(crate) fn above(rest: u16) -> Self {
         Self { rest, stream: rest - 1, rest_operations: rest + 10, stream_operations: rest + 11 }
     }
 
-    fn rest_url(&self) -> String {
+    pub(crate) fn rest_url(&self) -> String {
         format!("http://localhost:{}", self.rest)
+    }
+
+    /// Where REST's operations are.
+    pub(crate) fn operations(&self) -> u16 {
+        self.rest_operations
     }
 
     fn stream_url(&self) -> String {
@@ -212,7 +217,7 @@ impl Ports {
     }
 
     /// Before the build, which may take minutes.
-    async fn check_free(&self) -> Result<()> {
+    pub(crate) async fn check_free(&self) -> Result<()> {
         let ports = [
             (self.rest, "REST"),
             (self.stream, "streams"),
@@ -234,7 +239,7 @@ impl Ports {
         Ok(())
     }
 
-    fn environment(&self) -> Vec<(String, String)> {
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
         [
             ("SERVER__LISTEN", format!("127.0.0.1:{}", self.rest)),
             ("SERVER__OPERATIONS_LISTEN", format!("127.0.0.1:{}", self.rest_operations)),
@@ -256,7 +261,7 @@ fn home(port: u16) -> Result<PathBuf> {
     Ok(home)
 }
 
-fn development_settings() -> Vec<(String, String)> {
+pub(crate) fn development_settings() -> Vec<(String, String)> {
     let example = root().join("app.yml.example").display().to_string();
     DEVELOPMENT
         .map(|(key, value)| (key, value.to_owned()))
@@ -268,7 +273,7 @@ fn development_settings() -> Vec<(String, String)> {
 }
 
 /// The keys of this port's data, made on first use.
-fn keys(server: &Path, home: &Path) -> Result<Vec<(String, String)>> {
+pub(crate) fn keys(server: &Path, home: &Path) -> Result<Vec<(String, String)>> {
     if env::var_os("FECHATTER__AUTH__PRIVATE_KEY").is_some() {
         return Ok(Vec::new());
     }
