@@ -1,11 +1,14 @@
 //! The configuration file `app.yml`, read by both servers.
 //!
-//! Unknown keys are errors, and so are missing keys that are not optional and have no default.
-//! `FECHATTER__SECTION__KEY` overrides each key, and `DATABASE_URL` also overrides the address of
-//! the database. Lists are separated by commas in the environment.
+//! Every key has a default (`config/defaults.yml`), except the addresses for people, the database and
+//! the keys of tokens. `FECHATTER__SECTION__KEY` overrides each key, and `DATABASE_URL` also
+//! overrides the address of the database. Lists are separated by commas in the environment. An
+//! unknown key is a warning, so that a version also starts with the file of a newer one.
 
 mod address;
+mod fault;
 mod limits;
+mod source;
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -13,8 +16,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
-use config::builder::DefaultState;
-use config::{ConfigError, Environment, File, FileFormat};
 use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::de::Error as _;
@@ -24,10 +25,10 @@ use crate::workspace::JoinPolicy;
 
 use address::PageOrigin;
 pub use limits::LimitsConfig;
+pub use source::Settings;
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct Config {
     pub server: ServerConfig,
@@ -36,15 +37,16 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub auth: AuthConfig,
     pub accounts: AccountsConfig,
-    #[serde(default)]
     pub limits: LimitsConfig,
     pub retention: RetentionConfig,
     pub log: LogConfig,
+    /// A warning for each key that this version does not know.
+    #[serde(skip)]
+    pub unknown_keys: Vec<String>,
 }
 
 /// `server`: the REST API.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct ServerConfig {
     pub listen: SocketAddr,
@@ -56,7 +58,6 @@ pub struct ServerConfig {
 
 /// `notify`: the event streams.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct NotifyConfig {
     pub listen: SocketAddr,
@@ -71,7 +72,6 @@ pub struct NotifyConfig {
 
 /// `http`: the rules for requests to either server.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct HttpConfig {
     #[serde(deserialize_with = "origins")]
@@ -80,9 +80,7 @@ pub struct HttpConfig {
     pub trusted_proxies: Vec<IpNet>,
     pub requests_per_second: u32,
     pub burst: u32,
-    #[serde(default = "keep_alive_seconds")]
     pub keep_alive_seconds: u32,
-    #[serde(default = "hsts_seconds")]
     pub hsts_seconds: u32,
 }
 
@@ -90,18 +88,8 @@ pub struct HttpConfig {
 /// 60 s, `HAProxy` and Apache less, Caddy 120 s).
 pub(crate) const DEFAULT_KEEP_ALIVE: u32 = 150;
 
-fn keep_alive_seconds() -> u32 {
-    DEFAULT_KEEP_ALIVE
-}
-
-/// The default of `http.hsts_seconds`: one year.
-fn hsts_seconds() -> u32 {
-    31_536_000
-}
-
 /// `database`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct DatabaseConfig {
     pub url: SecretString,
@@ -112,7 +100,6 @@ pub struct DatabaseConfig {
 
 /// `auth`: the keys of tokens, and the cookie.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct AuthConfig {
     /// Needed by `fechatter_server` only.
@@ -126,7 +113,6 @@ pub struct AuthConfig {
 
 /// `accounts`: the rules for sign-up and sign-in, and their rate limits.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct AccountsConfig {
     pub workspace_creation: WorkspaceCreation,
@@ -134,13 +120,8 @@ pub struct AccountsConfig {
     pub refuse_common_passwords: bool,
     pub free_failures: i32,
     pub attempts_per_minute: i32,
-    #[serde(default = "attempts_per_minute_per_site")]
     pub attempts_per_minute_per_site: i32,
     pub attempts_per_minute_overall: i32,
-}
-
-fn attempts_per_minute_per_site() -> i32 {
-    120
 }
 
 /// The people who may create workspaces.
@@ -157,7 +138,6 @@ pub enum WorkspaceCreation {
 
 /// `retention`: the time for which data is kept.
 #[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct RetentionConfig {
     pub events_days: u32,
@@ -165,7 +145,6 @@ pub struct RetentionConfig {
 
 /// `log`: the log output of the servers.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct LogConfig {
     pub filter: String,
@@ -186,8 +165,16 @@ impl Config {
     /// Reads `.env`, then the file (`app.yml` unless named), then the environment's overrides.
     ///
     /// # Errors
-    /// Names the key that is unknown, missing or of the wrong type, but never shows a value.
+    /// Names the key that is missing or of the wrong type, but never shows a value.
     pub fn load(path: Option<&Path>) -> anyhow::Result<Self> {
+        Self::load_with_settings(path).map(|(config, _)| config)
+    }
+
+    /// Reads the configuration, and says where each value comes from.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_with_settings(path: Option<&Path>) -> anyhow::Result<(Self, Settings)> {
         env_file::load_nearest()?;
         let path = path
             .map(Path::to_path_buf)
@@ -200,36 +187,26 @@ impl Config {
                 path.display()
             );
         }
-        let environment = Environment::with_prefix("FECHATTER")
-            .prefix_separator("__")
-            .separator("__")
-            .try_parsing(true)
-            .list_separator(",")
-            .with_list_parse_key("http.allowed_origins")
-            .with_list_parse_key("http.trusted_proxies")
-            .with_list_parse_key("auth.public_keys");
-        let config = config::Config::builder()
-            .add_source(File::from(path.clone()).format(FileFormat::Yaml))
-            .add_source(environment)
-            .set_override_option("database.url", std::env::var("DATABASE_URL").ok())
-            .and_then(config::ConfigBuilder::<DefaultState>::build)
-            .and_then(config::Config::try_deserialize::<Self>)
-            .map_err(|error| anyhow::anyhow!(without_values(&error)))
-            .with_context(|| format!("the configuration {} is not valid", path.display()))?;
-        config.check()?;
-        Ok(config)
+        let read = || {
+            let settings = source::read(&path)?;
+            Ok::<_, anyhow::Error>((Self::of(&settings)?, settings))
+        };
+        read().with_context(|| format!("the configuration {} is not valid", path.display()))
     }
 
-    /// Reads a configuration from YAML alone, without environment or overrides.
+    /// Reads a configuration from YAML alone, without the environment.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
     pub fn from_yaml(yaml: &str) -> anyhow::Result<Self> {
-        let config: Self = config::Config::builder()
-            .add_source(File::from_str(yaml, FileFormat::Yaml))
-            .build()
-            .and_then(config::Config::try_deserialize)
-            .map_err(|error| anyhow::anyhow!(without_values(&error)))?;
+        let mut settings = Settings::of_defaults()?;
+        settings.add_yaml(yaml)?;
+        Self::of(&settings)
+    }
+
+    fn of(settings: &Settings) -> anyhow::Result<Self> {
+        let mut config: Self = settings.parse()?;
+        config.unknown_keys = settings.unknown_keys();
         config.check()?;
         Ok(config)
     }
@@ -259,49 +236,6 @@ impl Config {
             }
         }
         self.limits.check()
-    }
-}
-
-/// Names the wrong key and the fault, without the value that was found, because the value may be a
-/// secret even where another key or a whole section belongs.
-fn without_values(error: &ConfigError) -> String {
-    let key_of = |key: &Option<String>| key.as_deref().unwrap_or("the whole").to_owned();
-    match error {
-        ConfigError::NotFound(key) => format!("{key} is missing"),
-        ConfigError::Type { unexpected, expected, key, origin } => {
-            // The text before the first quote is the kind of the value.
-            let found = unexpected.to_string();
-            let found = found.split(['`', '"']).next().unwrap_or_default().trim_end();
-            let origin = origin.as_ref().map(|origin| format!(" in {origin}")).unwrap_or_default();
-            format!("{}{origin}: found {found}, expected {expected}", key_of(key))
-        }
-        ConfigError::At { error, key, .. } => {
-            format!("{}: {}", key_of(key), without_values(error))
-        }
-        ConfigError::FileParse { cause, .. } => {
-            let cause = cause.to_string();
-            let line = cause.rsplit_once(" line ").map(|(_, line)| line.split(' ').next());
-            match line.flatten().and_then(|line| line.parse::<usize>().ok()) {
-                Some(line) => format!("it is no YAML, at or before line {line}"),
-                None => "it is no YAML".to_owned(),
-            }
-        }
-        ConfigError::Message(text) => without_value(text),
-        _ => "it cannot be read".to_owned(),
-    }
-}
-
-/// Returns the parts of a message that are known to quote no value.
-fn without_value(text: &str) -> String {
-    let is_key = |name: &&str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    let unknown = text.strip_prefix("unknown field `").and_then(|text| text.split('`').next());
-    if let Some(name) = unknown.filter(is_key) {
-        format!("{name} is no key that there is")
-    } else if let Some((variable, _)) = text.split_once(" contains non-Unicode data") {
-        format!("{variable} is no text in UTF-8")
-    } else {
-        let expected = text.rfind(", expected ").map_or("", |at| &text[at..]);
-        format!("the value is not valid{expected}")
     }
 }
 
@@ -395,8 +329,6 @@ mod tests {
             (with(refresh_key, "  refresh_key: !hunter2!x y\n"), "line"),
             (with(refresh_key, "  refresh_key: %hunter2\n"), "line"),
             (with(refresh_key, "  ? [hunter2]\n  : x\n"), "YAML"),
-            (with(refresh_key, "  hunter2: \n"), "auth"),
-            (with(refresh_key, "  key: hunter2\n"), "key"),
             (with(url, &format!("  url: [{secret_url}]\n")), "database.url"),
             (with(url, &format!("  - {secret_url}\n")), "line"),
             (with("  max_connections: 20\n", "  max_connections: hunter2\n"), "max_connections"),
@@ -417,6 +349,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_unknown_key_that_may_be_a_secret_is_not_repeated() {
+        let example = include_str!("../../app.yml.example");
+        for (line, warning) in [
+            ("  hunter2: \n", "a key in auth is not known"),
+            ("  key: hunter2\n", "auth.key is not known"),
+        ] {
+            let yaml = example.replace("  refresh_key: REPLACE-WITH-KEYGEN\n", line);
+            assert_eq!(Config::from_yaml(&yaml).unwrap().unknown_keys, [warning]);
+        }
+    }
+
     fn http(trusted: &[&str]) -> HttpConfig {
         HttpConfig {
             allowed_origins: Vec::new(),
@@ -428,20 +372,36 @@ mod tests {
         }
     }
 
+    /// The keys that have no default.
+    const LEAST: &str = "
+        server: {public_url: http://localhost:6688}
+        notify: {public_url: http://localhost:6687}
+        database: {url: postgres:///fechatter}
+        auth: {public_keys: [x]}
+    ";
+
     #[test]
-    fn the_example_is_complete() {
-        Config::from_yaml(include_str!("../../app.yml.example")).unwrap();
+    fn all_keys_but_four_have_defaults() {
+        assert_eq!(Config::from_yaml(LEAST).unwrap().http.burst, 100);
+        for key in ["server.public_url", "notify.public_url", "database.url", "auth.public_keys"] {
+            let section = key.split('.').next().unwrap();
+            let without: Vec<_> =
+                LEAST.lines().filter(|line| !line.trim().starts_with(section)).collect();
+            let error = Config::from_yaml(&without.join("\n")).unwrap_err();
+            assert_eq!(error.to_string(), format!("{key} is missing"));
+        }
     }
 
     #[test]
-    fn a_missing_and_an_unknown_key_are_named() {
-        let example = include_str!("../../app.yml.example");
-        let missing = example.replace("  burst: 100\n", "");
-        let unknown = example.replace("  burst: 100\n", "  burst: 100\n  brust: 1\n");
+    fn the_example_of_an_earlier_version_is_good_for_this_one() {
+        let config = Config::from_yaml(include_str!("config/earlier.yml")).unwrap();
+        assert_eq!(config.unknown_keys, [""; 0]);
+    }
 
-        let error = |yaml: &str| format!("{:#}", Config::from_yaml(yaml).unwrap_err());
-        assert!(error(&missing).contains("http.burst"), "{}", error(&missing));
-        assert!(error(&unknown).contains("brust"), "{}", error(&unknown));
+    #[test]
+    fn an_unknown_key_is_a_warning() {
+        let config = Config::from_yaml(&format!("{LEAST}\n        http: {{brust: 1}}")).unwrap();
+        assert_eq!(config.unknown_keys, ["http.brust is not known: did you mean http.burst?"]);
     }
 
     #[test]

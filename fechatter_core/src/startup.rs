@@ -20,6 +20,9 @@ const OLDEST: i32 = 150_000;
 
 /// Warns about probable mistakes in the configuration.
 pub fn doubt(config: &Config) {
+    for warning in &config.unknown_keys {
+        warn!("{warning}");
+    }
     let is_https = config.server.public_url.starts_with("https://");
     if is_https && !config.auth.secure_cookie {
         warn!("auth.secure_cookie is off although server.public_url is https");

@@ -33,6 +33,11 @@ enum Command {
     Serve,
     /// Apply the migrations, and end.
     Migrate,
+    /// Work on the configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Print the OpenAPI document of both servers, and end.
     Openapi,
     /// Make new keys for the configuration, as lines for `.env`.
@@ -41,6 +46,13 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         write: Option<PathBuf>,
     },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Print each key's value and where it comes from, without secrets. Ends with 1 if a key is
+    /// wrong, missing or unknown.
+    Check,
 }
 
 #[tokio::main]
@@ -53,6 +65,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     if matches!(arguments.command, Some(Command::Openapi)) {
         println!("{}", fechatter_server::openapi().to_pretty_json()?);
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(Command::Config { command: ConfigCommand::Check }) = arguments.command {
+        return check_config(arguments.config.as_deref());
     }
     let config = Config::load(arguments.config.as_deref())?;
     telemetry::init(&config.log)?;
@@ -88,6 +103,16 @@ async fn run(arguments: Arguments, config: Config) -> anyhow::Result<()> {
     startup::raise_open_files(config.limits.connections + database + OTHER_FILES);
     let listeners = Listeners::bind(config.server.listen, config.server.operations_listen)?;
     fechatter_server::serve(config, listeners, shutdown::on_signal()?).await
+}
+
+fn check_config(path: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let (config, settings) = Config::load_with_settings(path)?;
+    print!("{settings}");
+    for unknown in &config.unknown_keys {
+        eprintln!("error: {unknown}");
+    }
+    fechatter_server::check_keys(&config)?;
+    Ok(if config.unknown_keys.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn make_keys(file: Option<&Path>) -> anyhow::Result<()> {

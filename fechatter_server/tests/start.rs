@@ -165,3 +165,53 @@ fn keygen_prints_keys_or_adds_them_to_a_file() {
     assert!(!again.status.success());
     assert_eq!(fs::read_to_string(folder.0.join(".env")).unwrap(), content);
 }
+
+#[test]
+fn config_check_says_where_each_value_comes_from_and_shows_no_secret() {
+    let folder = Folder::with(&format!("{}FECHATTER__HTTP__BURST=7\n", good_keys()));
+    fs::write(folder.0.join("app.yml"), LEAST).unwrap();
+
+    let output = folder.run(&["config", "check"], &[]);
+
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    for line in [
+        "accounts.join_policy = invite (default)",
+        "auth.private_key is set (environment)",
+        "database.listen_url is not set",
+        "database.url is set (DATABASE_URL)",
+        "http.burst = 7 (environment)",
+        "server.public_url = https://chat.example (file)",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}:\n{text}");
+    }
+    assert!(!text.contains("127.0.0.1:1/none"), "{text}");
+}
+
+#[test]
+fn config_check_refuses_what_the_server_only_warns_of() {
+    let folder = Folder::with(&good_keys());
+    fs::write(folder.0.join("app.yml"), format!("{LEAST}http: {{brust: 7}}\n")).unwrap();
+    let unknown = "http.brust is not known: did you mean http.burst?";
+
+    let checked = folder.run(&["config", "check"], &[]);
+    assert_eq!(checked.status.code(), Some(1));
+    let complaint = String::from_utf8(checked.stderr).unwrap();
+    assert!(complaint.contains(unknown), "{complaint}");
+
+    // The server gets as far as its database.
+    let complaint = folder.complaint(&[]);
+    assert!(complaint.contains(unknown) && complaint.contains("cannot be reached"), "{complaint}");
+
+    fs::write(folder.0.join("app.yml"), "server: {public_url: https://chat.example}\n").unwrap();
+    let checked = folder.run(&["config", "check"], &[]);
+    assert_eq!(checked.status.code(), Some(1));
+    let complaint = String::from_utf8(checked.stderr).unwrap();
+    assert!(complaint.contains("notify.public_url is missing"), "{complaint}");
+}
+
+/// All that a configuration must say, besides the keys and the database.
+const LEAST: &str = "
+server: {public_url: https://chat.example}
+notify: {public_url: https://chat.example}
+";

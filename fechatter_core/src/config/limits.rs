@@ -6,7 +6,6 @@ use serde::Deserialize;
 /// `limits`: the share of each scarce resource that one person, one address and one workspace may
 /// take of a server. ARCHITECTURE.md has the table of them.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct LimitsConfig {
     pub connections: usize,
@@ -27,31 +26,6 @@ pub struct LimitsConfig {
     pub workspaces_per_person: i64,
     pub sessions_per_person: i64,
     pub invites_per_person: i64,
-}
-
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        Self {
-            connections: 10_000,
-            connections_per_address: 1_000,
-            hashes_per_address: 9,
-            database_percent_per_workspace: 15,
-            database_percent_per_person: 10,
-            log_connections_per_workspace: 2,
-            replays_per_workspace: 2,
-            replays_per_person: 1,
-            request_mebibytes: 128,
-            request_mebibytes_per_workspace: 32,
-            request_mebibytes_per_person: 8,
-            answer_mebibytes: 128,
-            answer_mebibytes_per_workspace: 32,
-            answer_mebibytes_per_person: 8,
-            chats_per_person: 1_000,
-            workspaces_per_person: 20,
-            sessions_per_person: 100,
-            invites_per_person: 100,
-        }
-    }
 }
 
 impl LimitsConfig {
@@ -93,17 +67,5 @@ impl LimitsConfig {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::Config;
-    use super::*;
-
-    #[test]
-    fn the_example_shows_the_limits_that_hold_without_it() {
-        let shown = Config::from_yaml(include_str!("../../../app.yml.example")).unwrap().limits;
-        assert_eq!(format!("{shown:?}"), format!("{:?}", LimitsConfig::default()));
     }
 }
