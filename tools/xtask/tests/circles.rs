@@ -102,7 +102,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         if path.is_dir() {
             files.extend(self::files(&path));
-        } else if !["main", "tests"].contains(&&*name) {
+        } else if path.extension().is_some_and(|kind| kind == "rs")
+            && !["main", "tests"].contains(&&*name)
+        {
             files.push(path);
         }
     }
