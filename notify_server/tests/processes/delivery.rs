@@ -75,7 +75,7 @@ async fn both_servers_end_on_sigterm_and_streams_say_goodbye() {
     assert_eq!(stream.until("Goodbye").await["reason"], "draining");
     assert!(stream.next().await.is_none(), "Goodbye is the last event");
     let statuses = tokio::task::spawn_blocking(move || {
-        fechatter.servers.map(|server| server.stop().unwrap().code())
+        fechatter.servers.map(|mut server| server.stop().unwrap())
     });
     // A server that did not end within 20 s was killed, and its status says so.
     assert_eq!(statuses.await.unwrap(), [Some(0), Some(0)]);

@@ -1,15 +1,15 @@
 //! Both servers as processes of their own, and people who use them.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use devdb::{Ending, Leash, TestDatabase, lasting_port};
+use devdb::{TestDatabase, lasting_port};
 use fechatter_core::schema::{CODE, MIGRATOR};
 use reqwest::{Client, Method, Response, StatusCode};
+use rig::Process;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -26,7 +26,7 @@ pub(crate) struct Fechatter {
     rest: String,
     events: String,
     pub(crate) operations: [String; 2],
-    pub(crate) servers: [Leash; 2],
+    pub(crate) servers: [Process; 2],
     logs: [Log; 2],
     pub(crate) database: Option<TestDatabase>,
 }
@@ -74,19 +74,20 @@ impl Fechatter {
             (key, value.to_owned())
         }));
         environment.extend(settings.iter().cloned());
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../app.yml.example");
+        environment.push(("FECHATTER_CONFIG", example.to_owned()));
         let logs = [Log::new(), Log::new()];
-        let start = |program: &Path, number: usize, arguments: &[&str]| {
-            let ending = Ending::new("TERM", Duration::from_secs(20));
-            let configure = |command: &mut Command| {
-                let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../app.yml.example");
-                command.args(["--config", example]).args(arguments).stdout(Stdio::null());
-                command.envs(environment.iter().chain(own[number]).cloned());
-                command.stderr(File::create(&logs[number].0).unwrap());
-            };
-            Leash::start(program, ending, configure).unwrap()
-        };
-        let notify_server = Path::new(env!("CARGO_BIN_EXE_notify_server"));
-        let servers = [start(&fechatter_server(), 0, arguments), start(notify_server, 1, &[])];
+        let programs = [fechatter_server(), env!("CARGO_BIN_EXE_notify_server").into()];
+        let addresses = [[rest, rest_operations], [events, events_operations]];
+        let servers = [(0, arguments), (1, &[])].map(|(number, arguments)| {
+            let environment = environment.iter().chain(own[number]);
+            let environment = environment.map(|(name, value)| ((*name).to_owned(), value.clone()));
+            let (program, log) = (&programs[number], logs[number].0.clone());
+            let process = Process::new(program, addresses[number], environment.collect(), log);
+            let mut process = process.with_arguments(arguments);
+            process.start().unwrap();
+            process
+        });
         Self {
             client: Client::builder().no_proxy().build().unwrap(),
             rest: format!("http://{rest}"),

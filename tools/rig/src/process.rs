@@ -4,7 +4,7 @@ use std::{
     fs::{self, OpenOptions},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,7 @@ const GRACE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Process {
     program: PathBuf,
+    arguments: Vec<String>,
     address: SocketAddr,
     operations: SocketAddr,
     environment: Vec<(String, String)>,
@@ -29,13 +30,15 @@ pub struct Process {
 
 impl Process {
     /// A process that is still to be started. What it says is added to the file `log`.
-    pub(crate) fn new(
+    #[must_use]
+    pub fn new(
         program: &Path,
         [address, operations]: [SocketAddr; 2],
         environment: Vec<(String, String)>,
         log: PathBuf,
     ) -> Self {
-        Self { program: program.to_owned(), address, operations, environment, log, leash: None }
+        let program = program.to_owned();
+        Self { program, arguments: Vec::new(), address, operations, environment, log, leash: None }
     }
 
     /// Where clients reach it.
@@ -64,6 +67,13 @@ impl Process {
         line.split_whitespace().next()?.parse().ok()
     }
 
+    /// The same process, to be started with these arguments.
+    #[must_use]
+    pub fn with_arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        self
+    }
+
     /// Gives it an environment variable from its next start on.
     pub fn set(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -76,7 +86,8 @@ impl Process {
     pub fn start(&mut self) -> Result<()> {
         let output = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let leash = Leash::start(&self.program, Ending::new("TERM", GRACE), |command| {
-            command.stdout(Stdio::null()).stderr(output).envs(self.environment.iter().cloned());
+            command.args(&self.arguments).envs(self.environment.iter().cloned());
+            command.stdout(Stdio::null()).stderr(output);
         });
         self.leash = Some(leash.with_context(|| format!("starting {}", self.program.display()))?);
         Ok(())
@@ -102,13 +113,21 @@ impl Process {
         Ok(())
     }
 
+    /// How it has ended, if it has.
+    ///
+    /// # Errors
+    /// When it was not started, or the system cannot tell.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        let leash = self.leash.as_mut().with_context(|| "this server was not started")?;
+        Ok(leash.try_wait()?)
+    }
+
     /// Whether it still runs; it does not end by itself.
     ///
     /// # Errors
     /// When it has ended or was not started.
     pub fn check(&mut self) -> Result<()> {
-        let leash = self.leash.as_mut().with_context(|| "this server was not started")?;
-        if let Some(status) = leash.try_wait()? {
+        if let Some(status) = self.try_wait()? {
             bail!("{} has ended ({status}); see {}", self.name(), self.log.display());
         }
         Ok(())
