@@ -150,7 +150,7 @@ pub async fn serve(
     let retention = config.retention;
     let passwords = Passwords::new(config.limits.hashes_per_address)?;
     tokio::spawn(passwords.forget_idle(shutdown.clone()));
-    let document = openapi();
+    let (router, described) = handlers::routes().split_for_parts();
     let state = AppState::from(App {
         purge: purge.clone(),
         departures: departures.clone(),
@@ -159,8 +159,7 @@ pub async fn serve(
         passwords,
         config: Arc::new(config),
         limits: limits.clone(),
-        parameters: KnownParameters::of(&document),
-        document: serde_json::to_vec(&document)?.into(),
+        parameters: KnownParameters::of(&described),
         db: db.clone(),
         log: log.clone(),
         verifier,
@@ -216,7 +215,7 @@ pub async fn serve(
         ConnectionLimits::operations(),
         ended.clone(),
     ));
-    serve_http(listeners.public, router(state), connections, shutdown).await;
+    serve_http(listeners.public, layered(router, state), connections, shutdown).await;
     ended.cancel();
     let closing = async {
         // All queued commands are written, even if their callers have stopped waiting.
@@ -235,13 +234,12 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     handlers::document()
 }
 
-fn router(state: AppState) -> Router {
+fn layered(router: Router<AppState>, state: AppState) -> Router {
     let layers = Shared {
         allowed_origins: state.config.http.allowed_origins.clone(),
         hsts: state.config.http.hsts(&state.config.server.public_url),
         is_for_probes: false,
     };
-    let (router, _) = handlers::routes().split_for_parts();
     let router = router
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(DefaultBodyLimit::max(admission::MAX_BODY))

@@ -3,7 +3,6 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::FromRef;
 use fechatter_core::config::Config;
 use fechatter_core::log::Log;
@@ -35,8 +34,6 @@ pub(crate) struct App {
     pub(crate) departures: Departures,
     pub(crate) limits: RequestLimits,
     pub(crate) parameters: KnownParameters,
-    /// The OpenAPI document as JSON.
-    pub(crate) document: Bytes,
     pub(crate) verifier: Verifier,
     pub(crate) signer: Signer,
     pub(crate) refresh_key: RefreshKey,

@@ -52,9 +52,12 @@ async fn show(State(state): State<AppState>) -> Json<ServerInfo> {
     })
 }
 
+/// The document as `cargo xtask openapi` writes it. A test compares it with the routes.
+const DOCUMENT: &str = include_str!("../../../docs/openapi.json");
+
 /// Returns this document.
 #[utoipa::path(get, path = "/api-docs/openapi.json", operation_id = "get_openapi", security(()),
     responses((status = 200, body = serde_json::Value)))]
-async fn document(State(state): State<AppState>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], state.document.clone())
+async fn document() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], DOCUMENT)
 }
