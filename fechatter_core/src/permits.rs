@@ -22,8 +22,8 @@ impl<T: Copy + Eq + Hash + Send + 'static> Key for T {}
 /// The limits on the permits held at a time.
 #[derive(Debug, Clone, Copy)]
 #[expect(missing_docs, reason = "the names say it")]
-pub struct Shares {
-    pub in_all: usize,
+pub struct PermitLimits {
+    pub total: usize,
     pub per_group: usize,
     pub per_member: usize,
     /// The maximum number of waiting callers of one group; further ones are refused at once.
@@ -43,7 +43,7 @@ pub struct Permit<G: Key, M: Key> {
 pub struct Crowded;
 
 struct Shared<G, M> {
-    shares: Shares,
+    limits: PermitLimits,
     state: Mutex<State<G, M>>,
 }
 
@@ -73,27 +73,27 @@ struct Member {
 impl<G: Key, M: Key> Permits<G, M> {
     /// Creates permits with these limits.
     #[must_use]
-    pub fn new(shares: Shares) -> Self {
-        let shares = if sabotage::is(Sabotage::NoShares) {
+    pub fn new(limits: PermitLimits) -> Self {
+        let limits = if sabotage::is(Sabotage::NoShares) {
             let unshared = usize::MAX;
-            Shares {
+            PermitLimits {
                 per_group: unshared,
                 per_member: unshared,
                 waiting_per_group: unshared,
-                ..shares
+                ..limits
             }
         } else {
-            shares
+            limits
         };
         let state = State { taken: 0, groups: HashMap::new(), order: VecDeque::new() };
-        Self(Arc::new(Shared { shares, state: Mutex::new(state) }))
+        Self(Arc::new(Shared { limits, state: Mutex::new(state) }))
     }
 
     /// Returns a permit if one is available now.
     #[must_use]
     pub fn try_acquire(&self, group: G, member: M) -> Option<Permit<G, M>> {
         let mut state = self.0.lock();
-        state.has_room(self.0.shares, group, member).then(|| {
+        state.has_room(self.0.limits, group, member).then(|| {
             state.take(group, member);
             Permit { shared: Arc::clone(&self.0), group, member }
         })
@@ -106,11 +106,11 @@ impl<G: Key, M: Key> Permits<G, M> {
     pub async fn acquire(&self, group: G, member: M) -> Result<Permit<G, M>, Crowded> {
         let waits = {
             let mut state = self.0.lock();
-            if state.has_room(self.0.shares, group, member) {
+            if state.has_room(self.0.limits, group, member) {
                 state.take(group, member);
                 None
             } else {
-                Some(state.wait(self.0.shares, group, member)?)
+                Some(state.wait(self.0.limits, group, member)?)
             }
         };
         if let Some(granted) = waits {
@@ -164,19 +164,19 @@ impl<G: Key, M: Key> Shared<G, M> {
     fn give_back(&self, group: G, member: M) {
         let mut state = self.lock();
         state.give_back(group, member);
-        state.serve(self.shares);
+        state.serve(self.limits);
     }
 }
 
 impl<G: Key, M: Key> State<G, M> {
     /// Returns true if a caller of this member gets a permit now without overtaking another one.
-    fn has_room(&self, shares: Shares, group: G, member: M) -> bool {
-        let Some(group) = self.groups.get(&group) else { return self.taken < shares.in_all };
-        let is_theirs = group
+    fn has_room(&self, limits: PermitLimits, group: G, member: M) -> bool {
+        let Some(group) = self.groups.get(&group) else { return self.taken < limits.total };
+        let member_has_room = group
             .members
             .get(&member)
-            .is_none_or(|member| member.taken < shares.per_member && member.waiting.is_empty());
-        self.taken < shares.in_all && group.taken < shares.per_group && is_theirs
+            .is_none_or(|member| member.taken < limits.per_member && member.waiting.is_empty());
+        self.taken < limits.total && group.taken < limits.per_group && member_has_room
     }
 
     fn take(&mut self, group: G, member: M) {
@@ -188,14 +188,14 @@ impl<G: Key, M: Key> State<G, M> {
 
     fn wait(
         &mut self,
-        shares: Shares,
+        limits: PermitLimits,
         group_key: G,
         member_key: M,
     ) -> Result<oneshot::Receiver<()>, Crowded> {
         let group = self.groups.entry(group_key).or_insert_with(Group::new);
-        if group.waiting >= shares.waiting_per_group {
+        if group.waiting >= limits.waiting_per_group {
             group.forget_gone();
-            if group.waiting >= shares.waiting_per_group {
+            if group.waiting >= limits.waiting_per_group {
                 return Err(Crowded);
             }
         }
@@ -229,12 +229,12 @@ impl<G: Key, M: Key> State<G, M> {
 
     /// Gives free permits to waiting callers, one group after the other, until no group may have
     /// another permit.
-    fn serve(&mut self, shares: Shares) {
+    fn serve(&mut self, limits: PermitLimits) {
         let mut passed_over = 0;
-        while self.taken < shares.in_all && passed_over < self.order.len() {
+        while self.taken < limits.total && passed_over < self.order.len() {
             let Some(key) = self.order.pop_front() else { return };
             let Some(group) = self.groups.get_mut(&key) else { continue };
-            if group.taken < shares.per_group && group.serve(shares.per_member) {
+            if group.taken < limits.per_group && group.serve(limits.per_member) {
                 self.taken += 1;
                 passed_over = 0;
             } else {
@@ -311,7 +311,7 @@ impl<G: Key, M: Key> Clone for Permits<G, M> {
 impl<G: Key, M: Key> fmt::Debug for Permits<G, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permits")
-            .field("shares", &self.0.shares)
+            .field("limits", &self.0.limits)
             .field("taken", &self.0.lock().taken)
             .finish_non_exhaustive()
     }
@@ -329,8 +329,8 @@ mod tests {
 
     use super::*;
 
-    fn permits(in_all: usize, per_group: usize, per_member: usize) -> Permits<char, u8> {
-        Permits::new(Shares { in_all, per_group, per_member, waiting_per_group: 3 })
+    fn permits(total: usize, per_group: usize, per_member: usize) -> Permits<char, u8> {
+        Permits::new(PermitLimits { total, per_group, per_member, waiting_per_group: 3 })
     }
 
     fn now(permits: &Permits<char, u8>, group: char, member: u8) -> Option<Permit<char, u8>> {

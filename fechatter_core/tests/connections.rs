@@ -46,9 +46,9 @@ impl Drop for Port {
     }
 }
 
-fn limits(in_all: usize, per_address: usize) -> ConnectionLimits {
+fn limits(total: usize, per_address: usize) -> ConnectionLimits {
     let idle = Duration::from_mins(1);
-    ConnectionLimits { port: "test", in_all, per_address, exempt: Vec::new(), idle }
+    ConnectionLimits { port: "test", total, per_address, exempt: Vec::new(), idle }
 }
 
 fn unlimited() -> ConnectionLimits {

@@ -137,7 +137,7 @@ pub async fn serve(
     let limits = RequestLimits::new(&config);
     let connections = ConnectionLimits {
         port: "public",
-        in_all: config.limits.connections,
+        total: config.limits.connections,
         per_address: config.limits.connections_per_address,
         exempt: config.http.trusted_proxies.clone(),
         idle: Duration::from_secs(config.http.keep_alive_seconds.into()),

@@ -3,7 +3,7 @@
 
 use fechatter_core::config::Config;
 use fechatter_core::finish::Finish;
-use fechatter_core::permits::{Permit, Permits, Shares};
+use fechatter_core::permits::{Permit, PermitLimits, Permits};
 use fechatter_core::token::AuthUser;
 use fechatter_core::{UserId, WorkspaceId};
 use sqlx::pool::PoolConnection;
@@ -38,14 +38,14 @@ impl Database {
         let limits = &config.limits;
         let all = usize::try_from(config.database.max_connections).unwrap_or(usize::MAX);
         let of_all = |percent: u32| (all * percent as usize / 100).max(1);
-        let connections = Permits::new(Shares {
-            in_all: all.saturating_sub(RESERVE).max(1),
+        let connections = Permits::new(PermitLimits {
+            total: all.saturating_sub(RESERVE).max(1),
             per_group: of_all(limits.database_percent_per_workspace),
             per_member: of_all(limits.database_percent_per_person),
             waiting_per_group: config.notify.streams,
         });
-        let replays = Permits::new(Shares {
-            in_all: REPLAYS,
+        let replays = Permits::new(PermitLimits {
+            total: REPLAYS,
             per_group: limits.replays_per_workspace,
             per_member: limits.replays_per_person,
             waiting_per_group: config.notify.streams,

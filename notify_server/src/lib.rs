@@ -170,7 +170,7 @@ async fn run_ticks(hub: Arc<Hub>, clock: Clock, shutdown: CancellationToken) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for number in 1.. {
         tokio::select! {
-            _ = ticks.tick() => hub.beat(number, clock.timestamp()),
+            _ = ticks.tick() => hub.tick(number, clock.timestamp()),
             () = shutdown.cancelled() => return hub.drain(),
         }
     }
@@ -190,7 +190,7 @@ fn connection_limits(config: &Config) -> ConnectionLimits {
     ConnectionLimits {
         port: "public",
         // In addition to the configured number of streams, clients may be requesting one.
-        in_all: config.notify.streams.saturating_add(EXTRA_CONNECTIONS),
+        total: config.notify.streams.saturating_add(EXTRA_CONNECTIONS),
         per_address: config.limits.connections_per_address,
         exempt: config.http.trusted_proxies.clone(),
         idle: Duration::from_secs(config.http.keep_alive_seconds.into()),

@@ -21,7 +21,7 @@ pub struct ConnectionLimits {
     /// Names the port in the metrics.
     pub port: &'static str,
     /// The limit in total.
-    pub in_all: usize,
+    pub total: usize,
     /// The limit per client: an IPv4 address, or an IPv6 network of 64 bits.
     pub per_address: usize,
     /// Networks of proxies, which connect for many clients: only the total limit applies to them.
@@ -34,9 +34,9 @@ impl ConnectionLimits {
     /// Returns the limits of an operations port.
     #[must_use]
     pub fn operations() -> Self {
-        const IN_ALL: usize = 1_000;
+        const TOTAL: usize = 1_000;
         let idle = Duration::from_secs(DEFAULT_KEEP_ALIVE.into());
-        Self { port: "operations", in_all: IN_ALL, per_address: IN_ALL, exempt: Vec::new(), idle }
+        Self { port: "operations", total: TOTAL, per_address: TOTAL, exempt: Vec::new(), idle }
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Connections {
 
 #[derive(Debug, Default)]
 struct Open {
-    in_all: usize,
+    total: usize,
     by_client: HashMap<IpAddr, usize>,
 }
 
@@ -115,16 +115,16 @@ impl Open {
         if of_client >= limits.per_address && !is_exempt() {
             return Err(Refusal::Address);
         }
-        if self.in_all >= limits.in_all {
+        if self.total >= limits.total {
             return Err(Refusal::All);
         }
-        self.in_all += 1;
+        self.total += 1;
         self.by_client.insert(client, of_client + 1);
         Ok(())
     }
 
     fn forget(&mut self, client: IpAddr) {
-        self.in_all -= 1;
+        self.total -= 1;
         if let Some(of_client) = self.by_client.get_mut(&client) {
             *of_client -= 1;
             if *of_client == 0 {
@@ -174,10 +174,10 @@ fn count(limits: &ConnectionLimits, refusal: Refusal, connections: u64) {
 mod tests {
     use super::*;
 
-    fn connections(in_all: usize, per_address: usize) -> Arc<Connections> {
+    fn connections(total: usize, per_address: usize) -> Arc<Connections> {
         Connections::new(ConnectionLimits {
             port: "public",
-            in_all,
+            total,
             per_address,
             exempt: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
             idle: Duration::from_secs(1),
@@ -225,6 +225,6 @@ mod tests {
             connections.admit(std::net::Ipv4Addr::from_bits(client).into()).unwrap();
         }
         let open = connections.open();
-        assert_eq!((open.in_all, open.by_client.len()), (0, 0));
+        assert_eq!((open.total, open.by_client.len()), (0, 0));
     }
 }

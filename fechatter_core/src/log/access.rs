@@ -7,7 +7,7 @@ use tracing::warn;
 use super::announcement::Announcement;
 use super::doorbell::{Doorbell, Ephemeral, MAX_PAYLOAD};
 use crate::event::EphemeralEvent;
-use crate::permits::{Permits, Shares};
+use crate::permits::{PermitLimits, Permits};
 use crate::{UserId, WorkspaceId, metrics};
 
 /// Access to the logs: the database, and the doorbell that notifies readers.
@@ -77,8 +77,8 @@ impl Log {
 }
 
 fn writers(per_group: usize) -> Permits<WorkspaceId, ()> {
-    Permits::new(Shares {
-        in_all: usize::MAX,
+    Permits::new(PermitLimits {
+        total: usize::MAX,
         per_group,
         per_member: usize::MAX,
         waiting_per_group: WAITING_WRITERS,

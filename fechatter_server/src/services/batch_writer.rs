@@ -276,7 +276,7 @@ async fn run(
     let mut waiting = Waiting::default();
     // A separate batch with the commands of one workspace whose log is locked by another
     // transaction. It waits for that lock without blocking the other workspaces.
-    let mut patient: Option<JoinHandle<Vec<Item>>> = None;
+    let mut blocking: Option<JoinHandle<Vec<Item>>> = None;
     let mut closed = false;
     // The permit is kept until there is nothing left to write.
     let mut permit = None;
@@ -284,14 +284,14 @@ async fn run(
         while let Ok(item) = arrivals.try_recv() {
             waiting.push(item);
         }
-        if let Some(ended) = patient.take_if(|patient| patient.is_finished()) {
-            waiting.end_patience(ended.await.unwrap_or_default());
+        if let Some(ended) = blocking.take_if(|blocking| blocking.is_finished()) {
+            waiting.end_blocking(ended.await.unwrap_or_default());
         }
-        if let Some(batch) = waiting.patient_batch() {
+        if let Some(batch) = waiting.blocking_batch() {
             let (write, progress) = (write.clone(), progress.clone());
             let deliver =
                 async move { delivery::deliver(&write, &progress, batch, Locking::Wait).await };
-            patient = Some(tokio::spawn(deliver));
+            blocking = Some(tokio::spawn(deliver));
         }
         if permit.is_none() && !waiting.is_empty() {
             permit = direct.in_flight.acquire().await.ok();
@@ -309,7 +309,7 @@ async fn run(
             continue;
         }
         permit = None;
-        if closed && patient.is_none() && waiting.is_empty() {
+        if closed && blocking.is_none() && waiting.is_empty() {
             return;
         }
         let retry = waiting.retry_at();
@@ -318,19 +318,19 @@ async fn run(
                 Some(item) => waiting.push(item),
                 None => closed = true,
             },
-            ended = ended(&mut patient) => waiting.end_patience(ended),
+            ended = ended(&mut blocking) => waiting.end_blocking(ended),
             () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {}
         }
     }
 }
 
-/// Waits for the end of the patient batch, and returns the commands that it could not carry out.
+/// Waits for the end of the blocking batch, and returns the commands that it could not carry out.
 /// Never resolves if there is no such batch.
-async fn ended(patient: &mut Option<JoinHandle<Vec<Item>>>) -> Vec<Item> {
-    match patient {
+async fn ended(blocking: &mut Option<JoinHandle<Vec<Item>>>) -> Vec<Item> {
+    match blocking {
         Some(running) => {
             let ended = running.await;
-            *patient = None;
+            *blocking = None;
             ended.unwrap_or_default()
         }
         None => pending().await,

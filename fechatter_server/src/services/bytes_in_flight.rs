@@ -26,7 +26,7 @@ impl MiB {
 /// The bytes in flight and their limits: in total, per workspace and per person. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct BytesInFlight {
-    in_all: usize,
+    total: usize,
     per_workspace: usize,
     per_person: usize,
     held: Arc<Mutex<Held>>,
@@ -34,7 +34,7 @@ pub(crate) struct BytesInFlight {
 
 #[derive(Debug, Default)]
 struct Held {
-    in_all: usize,
+    total: usize,
     workspaces: HashMap<WorkspaceId, usize>,
     people: HashMap<UserId, usize>,
 }
@@ -49,20 +49,20 @@ pub(crate) struct Counted {
 }
 
 impl BytesInFlight {
-    pub(crate) fn new(in_all: MiB, per_workspace: MiB, per_person: MiB) -> Self {
-        let [in_all, per_workspace, per_person] = if sabotage::is(Sabotage::NoShares) {
+    pub(crate) fn new(total: MiB, per_workspace: MiB, per_person: MiB) -> Self {
+        let [total, per_workspace, per_person] = if sabotage::is(Sabotage::NoShares) {
             [usize::MAX; 3]
         } else {
-            [in_all, per_workspace, per_person].map(MiB::bytes)
+            [total, per_workspace, per_person].map(MiB::bytes)
         };
-        Self { in_all, per_workspace, per_person, held: Arc::default() }
+        Self { total, per_workspace, per_person, held: Arc::default() }
     }
 
     /// Counts this many bytes, if they are within all three limits.
     pub(crate) fn reserve(&self, user: &AuthUser, bytes: usize) -> Option<Counted> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = held.with(user, bytes, |in_all, workspace, person| {
-            in_all <= self.in_all && workspace <= self.per_workspace && person <= self.per_person
+        let fits = held.with(user, bytes, |total, workspace, person| {
+            total <= self.total && workspace <= self.per_workspace && person <= self.per_person
         });
         fits.then(|| self.count(&mut held, user, bytes))
     }
@@ -70,8 +70,8 @@ impl BytesInFlight {
     /// Returns true if none of the three limits is reached for this person.
     pub(crate) fn has_room(&self, user: &AuthUser) -> bool {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.with(user, 0, |in_all, workspace, person| {
-            in_all < self.in_all && workspace < self.per_workspace && person < self.per_person
+        held.with(user, 0, |total, workspace, person| {
+            total < self.total && workspace < self.per_workspace && person < self.per_person
         })
     }
 
@@ -84,7 +84,7 @@ impl BytesInFlight {
 
     fn count(&self, held: &mut Held, user: &AuthUser, bytes: usize) -> Counted {
         let (workspace_id, user_id) = (user.workspace_id, user.id);
-        held.in_all += bytes;
+        held.total += bytes;
         *held.workspaces.entry(workspace_id).or_default() += bytes;
         *held.people.entry(user_id).or_default() += bytes;
         Counted { held: Arc::clone(&self.held), workspace_id, user_id, bytes }
@@ -112,14 +112,14 @@ impl Held {
     ) -> bool {
         let theirs = self.workspaces.get(&user.workspace_id).copied().unwrap_or_default();
         let persons = self.people.get(&user.id).copied().unwrap_or_default();
-        ask(self.in_all + bytes, theirs + bytes, persons + bytes)
+        ask(self.total + bytes, theirs + bytes, persons + bytes)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.in_all -= self.bytes;
+        held.total -= self.bytes;
         give_back(&mut held.workspaces, self.workspace_id, self.bytes);
         give_back(&mut held.people, self.user_id, self.bytes);
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use fechatter_core::config::Config;
-use fechatter_core::permits::{Permit, Permits, Shares};
+use fechatter_core::permits::{Permit, PermitLimits, Permits};
 use fechatter_core::rate::Rates;
 use fechatter_core::{SessionId, UserId, WorkspaceId};
 use tokio::time::timeout;
@@ -66,12 +66,12 @@ impl RequestLimits {
         let limits = &config.limits;
         let pool = config.database.max_connections;
         // The rest is for work outside of requests: the doorbell, the purge, commits that continue.
-        let in_all = pool - pool.div_ceil(10);
-        let share = |percent: u32| (in_all * percent).div_ceil(100).clamp(1, in_all) as usize;
+        let total = pool - pool.div_ceil(10);
+        let share = |percent: u32| (total * percent).div_ceil(100).clamp(1, total) as usize;
         Self {
             rates: Rates::new(config.http.requests_per_second, config.http.burst),
-            connections: Permits::new(Shares {
-                in_all: in_all as usize,
+            connections: Permits::new(PermitLimits {
+                total: total as usize,
                 per_group: share(limits.database_percent_per_workspace),
                 per_member: share(limits.database_percent_per_person),
                 waiting_per_group: WAITING,

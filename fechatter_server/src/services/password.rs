@@ -8,7 +8,7 @@ use std::thread::available_parallelism;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::password_hash::{self, PasswordHasher};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use fechatter_core::permits::{self, Permits, Shares};
+use fechatter_core::permits::{self, PermitLimits, Permits};
 use fechatter_core::rate::Rates;
 use tokio_util::sync::CancellationToken;
 
@@ -63,8 +63,8 @@ impl Passwords {
     /// Fails if the system has no randomness or cannot start a thread.
     pub(crate) fn new(per_address: usize) -> anyhow::Result<Self> {
         let workers = available_parallelism().map_or(1, |cores| cores.get() - 1).max(1);
-        let callers = Permits::new(Shares {
-            in_all: workers * CALLERS_PER_WORKER,
+        let callers = Permits::new(PermitLimits {
+            total: workers * CALLERS_PER_WORKER,
             per_group: workers * CALLERS_PER_CLASS,
             per_member: per_address,
             waiting_per_group: 0,

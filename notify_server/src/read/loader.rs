@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fechatter_core::log::{self, Cursor, Entry, Range};
-use fechatter_core::permits::{Permits, Shares};
+use fechatter_core::permits::{PermitLimits, Permits};
 use fechatter_core::token::AuthUser;
 use fechatter_core::{ChatId, Position, UserId, WorkspaceId};
 use sqlx::{Connection, PgConnection};
@@ -34,8 +34,8 @@ pub(crate) struct Loader {
 
 impl Loader {
     pub(crate) fn new(db: Database, hub: Arc<Hub>, tail: Arc<Tail>, streams: usize) -> Self {
-        let loads = Permits::new(Shares {
-            in_all: LOADS,
+        let loads = Permits::new(PermitLimits {
+            total: LOADS,
             per_group: 1,
             per_member: 1,
             waiting_per_group: streams,

@@ -1,5 +1,5 @@
 //! The pace at which the tail reads workspaces that would delay others: in smaller parts if their
-//! events are long, and after a pause if their outboxes are crowded.
+//! events are long, and after a pause if their outboxes are backlogged.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -246,7 +246,7 @@ impl Tail {
         Ok(found)
     }
 
-    /// Delivers the entries that were read of a workspace, until one of its outboxes is crowded:
+    /// Delivers the entries that were read of a workspace, until one of its outboxes is backlogged:
     /// the rest is read again after a pause.
     fn deliver(
         &self,
@@ -261,11 +261,11 @@ impl Tail {
             let step = step_len(entries);
             let advance = self.hub.advance(workspace_id, from, &entries[..step]);
             let Advance::To(head) = advance else { return advance };
-            let is_crowded = step > 1 && self.hub.has_backlog(workspace_id);
-            if is_crowded {
+            let is_backlogged = step > 1 && self.hub.has_backlog(workspace_id);
+            if is_backlogged {
                 paces.put_off(workspace_id, Instant::now() + PAUSE);
             }
-            if is_crowded || step == entries.len() {
+            if is_backlogged || step == entries.len() {
                 return advance;
             }
             from = head;
@@ -361,7 +361,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_crowded_workspace_does_not_hold_up_another_ones_events() {
-        let (hub, [crowded, quiet]) = followed();
+        let (hub, [backlogged, quiet]) = followed();
         let tail = Tail::new(hub, PgConnectOptions::new());
         let mut paces = Paces::new(MAX_ENTRIES - 1);
         // A step is 11 of them; with the fourth step, an outbox is half full.
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(range(&paces, (CROWDED, at(45)), MAX_ENTRIES).to, Position(56));
         let advance = tail.deliver(&mut paces, CROWDED, at(45), &log[44..56]);
         assert_eq!(advance, Advance::To(at(56)));
-        assert_eq!(crowded.outbox.len(), 55);
+        assert_eq!(backlogged.outbox.len(), 55);
         let due = paces.next().unwrap();
         assert_eq!(paces.resume(due), [CROWDED].into());
         // Without new events there is no reason to pause.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::app::App;
 use crate::frame::Frame;
 use crate::stream::replay::{self, PageSize, RETRY, Stop, Tries};
-use crate::workspace::hub::{Attachment, Follow};
+use crate::workspace::hub::{Attachment, FollowOutcome};
 use crate::workspace::news::News;
 use crate::workspace::recent::Event;
 use crate::workspace::state::Reader;
@@ -95,21 +95,21 @@ impl CatchUp {
     async fn follow(&mut self) -> Result<Option<Chunk>, Stop> {
         let workspace_id = self.reader.user.workspace_id;
         match self.app.hub.follow(&self.reader, self.reached) {
-            Follow::Missed(missed) => {
+            FollowOutcome::Missed(missed) => {
                 self.reached = missed.reached;
                 let then = missed.end.map_or(Then::More, Then::End);
                 return Ok(Some(Chunk { frames: missed.frames, then }));
             }
-            Follow::Attached(missed, attachment) => {
+            FollowOutcome::Attached(missed, attachment) => {
                 let then = Then::Live(attachment);
                 return Ok(Some(Chunk { frames: missed.frames, then }));
             }
-            Follow::NotInMemory(upto) => {
+            FollowOutcome::NotInMemory(upto) => {
                 self.source = "database";
                 self.unread = Some(upto);
                 self.page_size = PageSize::default();
             }
-            Follow::Behind(mut place) => {
+            FollowOutcome::Behind(mut place) => {
                 self.app.tail.wake(News::In([workspace_id].into()));
                 let arrives = place.wait_for(|place| *place >= self.reached.position);
                 if timeout(RETRY, arrives).await.is_err() {
@@ -117,11 +117,11 @@ impl CatchUp {
                 }
             }
             // If the workspace in memory is the wrong one, the tail will detect that soon.
-            Follow::Diverged => {
+            FollowOutcome::Diverged => {
                 replay::check(&self.app, &self.reader, self.reached).await?;
                 sleep(RETRY).await;
             }
-            Follow::NotLoaded => {
+            FollowOutcome::NotLoaded => {
                 if let Err(error) = self.app.loader.load(&self.reader.user).await {
                     self.tries.wait(error).await?;
                 }

@@ -10,14 +10,14 @@ use fechatter_core::config::NotifyConfig;
 #[derive(Debug)]
 pub(crate) struct StreamLimits {
     per_user: usize,
-    in_all: usize,
+    total: usize,
     open: Mutex<Open>,
 }
 
 #[derive(Debug, Default)]
 struct Open {
     by_user: HashMap<UserId, usize>,
-    in_all: usize,
+    total: usize,
 }
 
 /// The limit that refuses another stream.
@@ -38,7 +38,7 @@ pub(crate) struct StreamPermit {
 
 impl StreamLimits {
     pub(crate) fn new(config: &NotifyConfig) -> Self {
-        Self { per_user: config.streams_per_user, in_all: config.streams, open: Mutex::default() }
+        Self { per_user: config.streams_per_user, total: config.streams, open: Mutex::default() }
     }
 
     /// Counts one more stream of a person.
@@ -51,11 +51,11 @@ impl StreamLimits {
         if theirs >= self.per_user {
             return Err(LimitReached::Person);
         }
-        if open.in_all >= self.in_all {
+        if open.total >= self.total {
             return Err(LimitReached::Server);
         }
         open.by_user.insert(user_id, theirs + 1);
-        open.in_all += 1;
+        open.total += 1;
         Ok(StreamPermit { limits: Arc::clone(self), user_id })
     }
 }
@@ -63,7 +63,7 @@ impl StreamLimits {
 impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut open = self.limits.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.in_all -= 1;
+        open.total -= 1;
         if let Some(count) = open.by_user.get_mut(&self.user_id) {
             *count -= 1;
             if *count == 0 {
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_closed_stream_makes_room_for_another() {
-        let limits = Arc::new(StreamLimits { per_user: 2, in_all: 3, open: Mutex::default() });
+        let limits = Arc::new(StreamLimits { per_user: 2, total: 3, open: Mutex::default() });
         let (one, two) = (limits.acquire(UserId(1)), limits.acquire(UserId(1)));
         assert!(one.is_ok() && two.is_ok());
         assert_eq!(limits.acquire(UserId(1)).unwrap_err(), LimitReached::Person);
@@ -90,6 +90,6 @@ mod tests {
         assert!(limits.acquire(UserId(1)).is_ok());
         drop((two, other));
         let open = limits.open.lock().unwrap();
-        assert_eq!((open.by_user.len(), open.in_all), (0, 0));
+        assert_eq!((open.by_user.len(), open.total), (0, 0));
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Hub {
     // Set before `drain` locks any workspace and read under the workspace lock, so that a stream
     // attached later also sees it.
     draining: AtomicBool,
-    beat: AtomicU64,
+    tick: AtomicU64,
     limits: RecentLimits,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct Attachment {
 
 /// The next step for a reader who has everything up to a cursor.
 #[derive(Debug)]
-pub(crate) enum Follow {
+pub(crate) enum FollowOutcome {
     /// Send these missed events, and call `follow` again.
     Missed(Missed),
     /// Send these missed events; later events are queued in the attachment's outbox.
@@ -93,8 +93,8 @@ pub(crate) enum Follow {
 
 impl Hub {
     pub(crate) fn new(limits: RecentLimits) -> Self {
-        let (all, next_stream_id, draining, beat) = Default::default();
-        Self { workspaces: all, next_stream_id, draining, beat, limits }
+        let (all, next_stream_id, draining, tick) = Default::default();
+        Self { workspaces: all, next_stream_id, draining, tick, limits }
     }
 
     /// Returns the limits of the recent events for a workspace that is about to be loaded.
@@ -121,27 +121,29 @@ impl Hub {
 
     /// Continues a reader who has everything up to `reached`: returns the events that they missed,
     /// and attaches their stream once they have all, without a gap in between.
-    pub(crate) fn follow(self: &Arc<Self>, reader: &Reader, reached: Cursor) -> Follow {
-        let Some(slot) = self.slot(reader.user.workspace_id) else { return Follow::NotLoaded };
-        let Some(state) = &mut *slot.state() else { return Follow::NotLoaded };
+    pub(crate) fn follow(self: &Arc<Self>, reader: &Reader, reached: Cursor) -> FollowOutcome {
+        let Some(slot) = self.slot(reader.user.workspace_id) else {
+            return FollowOutcome::NotLoaded;
+        };
+        let Some(state) = &mut *slot.state() else { return FollowOutcome::NotLoaded };
         match state.missed(reader, reached) {
             MissedResult::Missed(missed) => {
                 if missed.reached != state.head() || missed.end.is_some() {
-                    return Follow::Missed(missed);
+                    return FollowOutcome::Missed(missed);
                 }
                 let attachment = self.attach(state, *reader);
-                Follow::Attached(missed, attachment)
+                FollowOutcome::Attached(missed, attachment)
             }
-            MissedResult::NotInMemory(upto) => Follow::NotInMemory(upto),
-            MissedResult::Behind => Follow::Behind(state.head_position()),
-            MissedResult::Diverged => Follow::Diverged,
+            MissedResult::NotInMemory(upto) => FollowOutcome::NotInMemory(upto),
+            MissedResult::Behind => FollowOutcome::Behind(state.head_position()),
+            MissedResult::Diverged => FollowOutcome::Diverged,
         }
     }
 
     fn attach(self: &Arc<Self>, state: &mut WorkspaceState, reader: Reader) -> Attachment {
         let id = self.next_stream_id.fetch_add(1, Ordering::Relaxed);
-        let beat = self.beat.load(Ordering::Relaxed);
-        let outbox = state.attach([id, beat], reader);
+        let tick = self.tick.load(Ordering::Relaxed);
+        let outbox = state.attach([id, tick], reader);
         if self.draining.load(Ordering::Relaxed) {
             outbox.end(DRAINING, &mut Wakers::default());
         }
@@ -261,11 +263,11 @@ impl Hub {
         }
     }
 
-    /// Sends every stream a heartbeat every 15 beats, and ends streams whose token has expired.
-    pub(crate) fn beat(&self, number: u64, now: Timestamp) {
-        self.each_workspace(|state| state.beat(number, now));
+    /// Sends every stream a heartbeat every 15 ticks, and ends streams whose token has expired.
+    pub(crate) fn tick(&self, number: u64, now: Timestamp) {
+        self.each_workspace(|state| state.tick(number, now));
         // Stored last, so that a stream attached meanwhile does not get its first heartbeat early.
-        self.beat.store(number, Ordering::Relaxed);
+        self.tick.store(number, Ordering::Relaxed);
     }
 
     /// Ends all streams, including those that attach later.
@@ -356,7 +358,8 @@ pub(crate) mod tests {
         let attachments = [CROWDED, QUIET].map(|workspace_id| {
             let recent = Recent::new(&[entry(workspace_id, 1, 1)]).unwrap();
             hub.insert(workspace_id, Snapshot { recent, memberships: Vec::new() });
-            let Follow::Attached(_, attachment) = hub.follow(&reader(workspace_id), at(1)) else {
+            let FollowOutcome::Attached(_, attachment) = hub.follow(&reader(workspace_id), at(1))
+            else {
                 panic!("the workspace is not there")
             };
             attachment
@@ -375,7 +378,7 @@ pub(crate) mod tests {
             let news = [entry(QUIET, 1, 1), entry(QUIET, 2, 1)];
             assert_eq!(others.advance(QUIET, at(1), &news), Advance::To(at(2)));
             let followed = others.follow(&reader(QUIET), at(1));
-            assert!(matches!(followed, Follow::Attached(..)));
+            assert!(matches!(followed, FollowOutcome::Attached(..)));
             drop((followed, quiet));
             assert!(others.has(CROWDED));
             done.send(()).unwrap();
@@ -385,14 +388,14 @@ pub(crate) mod tests {
 
     #[test]
     fn a_forgotten_workspace_has_no_streams_and_comes_anew() {
-        let (hub, [crowded, _quiet]) = followed();
+        let (hub, [backlogged, _quiet]) = followed();
         let late = hub.slot(CROWDED).unwrap();
         hub.close_workspace(CROWDED, DRAINING);
         assert!(late.state().is_none());
-        assert!(matches!(hub.follow(&reader(CROWDED), at(1)), Follow::NotLoaded));
+        assert!(matches!(hub.follow(&reader(CROWDED), at(1)), FollowOutcome::NotLoaded));
         let recent = Recent::new(&[entry(CROWDED, 7, 1)]).unwrap();
         hub.insert(CROWDED, Snapshot { recent, memberships: Vec::new() });
-        drop(crowded);
+        drop(backlogged);
         assert_eq!(hub.heads(&News::In([CROWDED].into())), [(CROWDED, at(7))]);
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct BackloggedOutboxes(Arc<AtomicUsize>);
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
-    crowded: BackloggedOutboxes,
+    backlogged: BackloggedOutboxes,
 }
 
 #[derive(Debug, Default)]
@@ -33,8 +33,8 @@ struct Queue {
     // Holds little memory while it is empty, which is nearly always.
     frames: VecDeque<Frame>,
     bytes: usize,
-    // True while this one is counted as crowded.
-    is_crowded: bool,
+    // True while this one is counted as backlogged.
+    is_backlogged: bool,
     // Separate from the frames, so that there is always room for it.
     end: Option<End>,
     // The waker of the stream's task, while it waits for frames or only for the end.
@@ -85,16 +85,16 @@ impl End {
 }
 
 impl BackloggedOutboxes {
-    /// Returns true if an outbox is crowded.
+    /// Returns true if an outbox is backlogged.
     pub(crate) fn any(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }
 }
 
 impl Outbox {
-    /// Creates an empty outbox, which is counted in `crowded` while it is crowded.
-    pub(crate) fn new(crowded: BackloggedOutboxes) -> Self {
-        Self { queue: Mutex::default(), crowded }
+    /// Creates an empty outbox, which is counted in `backlogged` while it is backlogged.
+    pub(crate) fn new(backlogged: BackloggedOutboxes) -> Self {
+        Self { queue: Mutex::default(), backlogged }
     }
 
     /// Queues a frame. If there is no room, drops the queue and ends the stream instead; the
@@ -113,7 +113,7 @@ impl Outbox {
             queue.bytes = 0;
             queue.end = Some(End::Goodbye(GoodbyeReason::SlowConsumer));
         }
-        queue.count_among(&self.crowded);
+        queue.count_among(&self.backlogged);
         if queue.wants_frames {
             wakers.0.extend(queue.taker.take());
         }
@@ -141,7 +141,7 @@ impl Outbox {
         let queue = &mut *self.queue();
         if !queue.frames.is_empty() {
             queue.take(hand);
-            queue.count_among(&self.crowded);
+            queue.count_among(&self.backlogged);
             return Poll::Ready(Next::Frames);
         }
         match queue.end {
@@ -166,8 +166,8 @@ impl Outbox {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        if self.queue().is_crowded {
-            self.crowded.0.fetch_sub(1, Ordering::Relaxed);
+        if self.queue().is_backlogged {
+            self.backlogged.0.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -189,14 +189,14 @@ impl Queue {
     }
 
     /// Updates the count of outboxes that are more than half full.
-    fn count_among(&mut self, crowded: &BackloggedOutboxes) {
-        let is_crowded = self.frames.len() > MAX_FRAMES / 2 || self.bytes > MAX_BYTES / 2;
-        if is_crowded && !self.is_crowded {
-            crowded.0.fetch_add(1, Ordering::Relaxed);
-        } else if !is_crowded && self.is_crowded {
-            crowded.0.fetch_sub(1, Ordering::Relaxed);
+    fn count_among(&mut self, backlogged: &BackloggedOutboxes) {
+        let is_backlogged = self.frames.len() > MAX_FRAMES / 2 || self.bytes > MAX_BYTES / 2;
+        if is_backlogged && !self.is_backlogged {
+            backlogged.0.fetch_add(1, Ordering::Relaxed);
+        } else if !is_backlogged && self.is_backlogged {
+            backlogged.0.fetch_sub(1, Ordering::Relaxed);
         }
-        self.is_crowded = is_crowded;
+        self.is_backlogged = is_backlogged;
     }
 
     fn wait<T>(&mut self, context: &Context<'_>, wants_frames: bool) -> Poll<T> {
@@ -299,27 +299,27 @@ mod tests {
 
     #[test]
     fn an_outbox_counts_as_crowded_while_more_than_half_of_it_is_taken_up() {
-        let crowded = BackloggedOutboxes::default();
-        let outboxes: [Outbox; 3] = std::array::from_fn(|_| Outbox::new(crowded.clone()));
+        let backlogged = BackloggedOutboxes::default();
+        let outboxes: [Outbox; 3] = std::array::from_fn(|_| Outbox::new(backlogged.clone()));
         let [by_frames, by_bytes, by_end] = &outboxes;
         (0..=MAX_FRAMES / 2).for_each(|_| by_frames.takes(frame(1)));
         by_bytes.takes(frame(MAX_BYTES));
-        assert_eq!(crowded.0.load(Ordering::Relaxed), 2);
+        assert_eq!(backlogged.0.load(Ordering::Relaxed), 2);
 
         assert_eq!(by_frames.next(), frames([1; TAKEN_FRAMES]));
-        assert!(crowded.any());
+        assert!(backlogged.any());
         assert_eq!(by_bytes.next(), frames([MAX_BYTES]));
-        assert!(!crowded.any());
+        assert!(!backlogged.any());
 
         by_end.takes(frame(MAX_BYTES));
-        assert!(crowded.any());
+        assert!(backlogged.any());
         by_end.takes(frame(1));
-        assert!(!crowded.any(), "it has ended");
+        assert!(!backlogged.any(), "it has ended");
 
         by_bytes.takes(frame(MAX_BYTES));
-        assert!(crowded.any());
+        assert!(backlogged.any());
         drop(outboxes);
-        assert!(!crowded.any());
+        assert!(!backlogged.any());
     }
 
     #[test]

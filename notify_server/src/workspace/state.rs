@@ -37,7 +37,7 @@ pub(crate) struct WorkspaceState {
     recent: Recent,
     memberships: Memberships,
     streams: HashMap<UserId, Vec<Stream>>,
-    crowded: BackloggedOutboxes,
+    backlogged: BackloggedOutboxes,
     // The time since which there have been no streams.
     idle_since: Option<Instant>,
     head_position: watch::Sender<Position>,
@@ -48,7 +48,7 @@ pub(crate) struct WorkspaceState {
 struct Stream {
     id: u64,
     /// The number of the last tick before the stream was attached; heartbeats are counted from it.
-    beat: u64,
+    tick: u64,
     reader: Reader,
     outbox: Arc<Outbox>,
 }
@@ -116,12 +116,12 @@ impl WorkspaceState {
     pub(crate) fn new(Snapshot { recent, memberships }: Snapshot) -> Self {
         let head_position = watch::Sender::new(recent.head().position);
         let memberships = Memberships::new(memberships);
-        let (streams, crowded) = (HashMap::new(), BackloggedOutboxes::default());
+        let (streams, backlogged) = (HashMap::new(), BackloggedOutboxes::default());
         Self {
             recent,
             memberships,
             streams,
-            crowded,
+            backlogged,
             idle_since: Some(Instant::now()),
             head_position,
         }
@@ -192,9 +192,9 @@ impl WorkspaceState {
 
     /// Adds a stream whose reader has everything up to the head. Later events are queued in the
     /// returned outbox.
-    pub(crate) fn attach(&mut self, [id, beat]: [u64; 2], reader: Reader) -> Arc<Outbox> {
-        let outbox = Arc::new(Outbox::new(self.crowded.clone()));
-        let stream = Stream { id, beat, reader, outbox: Arc::clone(&outbox) };
+    pub(crate) fn attach(&mut self, [id, tick]: [u64; 2], reader: Reader) -> Arc<Outbox> {
+        let outbox = Arc::new(Outbox::new(self.backlogged.clone()));
+        let stream = Stream { id, tick, reader, outbox: Arc::clone(&outbox) };
         // Most people have one stream.
         self.streams.entry(reader.user.id).or_insert_with(|| Vec::with_capacity(1)).push(stream);
         self.idle_since = None;
@@ -271,7 +271,7 @@ impl WorkspaceState {
 
     /// Returns true if an outbox is more than half full.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.crowded.any()
+        self.backlogged.any()
     }
 
     /// Ends all streams.
@@ -282,14 +282,14 @@ impl WorkspaceState {
 
     /// Queues a heartbeat, after all events up to its cursor, for streams that are due, and ends
     /// streams whose token has expired.
-    pub(crate) fn beat(&self, number: u64, now: Timestamp) {
+    pub(crate) fn tick(&self, number: u64, now: Timestamp) {
         let mut wakers = Wakers::default();
         let expired = End::Goodbye(GoodbyeReason::TokenExpired);
         let mut heartbeat = None;
-        for Stream { beat, reader, outbox, .. } in self.streams.values().flatten() {
+        for Stream { tick, reader, outbox, .. } in self.streams.values().flatten() {
             if reader.user.expires_at <= now.0.timestamp() {
                 outbox.end(expired, &mut wakers);
-            } else if (number - beat).is_multiple_of(HEARTBEAT) {
+            } else if (number - tick).is_multiple_of(HEARTBEAT) {
                 let frame = heartbeat.get_or_insert_with(|| self.heartbeat(now));
                 outbox.push(frame.clone(), &mut wakers);
             }

@@ -24,7 +24,7 @@ pub(super) struct Waiting {
     /// The workspaces of the current batch, held or not.
     tried: HashSet<WorkspaceId>,
     /// The workspace whose log a batch waits for.
-    patient: Option<WorkspaceId>,
+    blocking: Option<WorkspaceId>,
 }
 
 /// A log that another transaction had locked at the last attempt.
@@ -55,18 +55,18 @@ impl Waiting {
     /// whose logs are due for another attempt, as far as there is room.
     pub(super) fn batch(&mut self) -> Vec<Item> {
         let mut batch = Batch::default();
-        let (held, patient) = (self.held.clone(), self.patient);
-        self.fill(&mut batch, |id| !held.contains_key(&id) && patient != Some(id));
+        let (held, blocking) = (self.held.clone(), self.blocking);
+        self.fill(&mut batch, |id| !held.contains_key(&id) && blocking != Some(id));
         self.tried.clear();
         if !held.is_empty() {
             let now = Instant::now();
             let is_due = |held: &Held| held.retry_at <= now;
-            self.fill(&mut batch, |id| held.get(&id).is_some_and(is_due) && patient != Some(id));
+            self.fill(&mut batch, |id| held.get(&id).is_some_and(is_due) && blocking != Some(id));
             self.tried = batch.items.iter().map(Item::workspace_id).collect();
             // Callers may have withdrawn all commands of a workspace.
             let waiting: HashSet<_> = self.items.iter().map(Item::workspace_id).collect();
             self.held.retain(|id, _| {
-                patient == Some(*id) || self.tried.contains(id) || waiting.contains(id)
+                blocking == Some(*id) || self.tried.contains(id) || waiting.contains(id)
             });
         }
         batch.items
@@ -74,8 +74,8 @@ impl Waiting {
 
     /// Returns a batch for the workspace whose log has been locked longest, if it is at least 50
     /// ms. It will wait for the lock; there is only one such batch at a time.
-    pub(super) fn patient_batch(&mut self) -> Option<Vec<Item>> {
-        if self.patient.is_some() {
+    pub(super) fn blocking_batch(&mut self) -> Option<Vec<Item>> {
+        if self.blocking.is_some() {
             return None;
         }
         let (id, held) = self.held.iter().min_by_key(|(_, held)| held.since)?;
@@ -89,13 +89,13 @@ impl Waiting {
             self.held.remove(&id);
             return None;
         }
-        self.patient = Some(id);
+        self.blocking = Some(id);
         Some(batch.items)
     }
 
-    /// Takes back the commands that the patient batch could not carry out.
-    pub(super) fn end_patience(&mut self, locked_items: Vec<Item>) {
-        if let Some(id) = self.patient.take() {
+    /// Takes back the commands that the blocking batch could not carry out.
+    pub(super) fn end_blocking(&mut self, locked_items: Vec<Item>) {
+        if let Some(id) = self.blocking.take() {
             self.held.remove(&id);
         }
         self.put_back(locked_items);
@@ -125,7 +125,7 @@ impl Waiting {
 
     /// Returns the time of the next attempt at a locked log.
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        let held = self.held.iter().filter(|(id, _)| self.patient != Some(**id));
+        let held = self.held.iter().filter(|(id, _)| self.blocking != Some(**id));
         held.map(|(_, held)| held.retry_at).min()
     }
 

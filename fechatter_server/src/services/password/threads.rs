@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use argon2::Block;
-use fechatter_core::permits::{Permits, Shares};
+use fechatter_core::permits::{PermitLimits, Permits};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
@@ -47,8 +47,8 @@ pub(super) enum Priority {
 impl Threads {
     pub(super) fn start(count: usize, priority: Priority) -> io::Result<Self> {
         let (jobs, queue) = mpsc::unbounded_channel();
-        let running = Permits::new(Shares {
-            in_all: count,
+        let running = Permits::new(PermitLimits {
+            total: count,
             per_group: count,
             per_member: count,
             waiting_per_group: usize::MAX,
