@@ -31,7 +31,8 @@ pub enum Control {
         /// The server's time.
         server_time: Timestamp,
     },
-    /// The stream cannot continue from the client's cursor: the only event of its stream.
+    /// The stream cannot continue from the client's cursor. This is the last event of the stream, and
+    /// the only one if the cursor at its start is refused.
     Reset {
         /// The reason.
         reason: ResetReason,

@@ -287,8 +287,8 @@ fn stream() -> PathItem {
         .operation_id(Some("events"))
         .summary(Some("Streams the events of the caller's workspace."))
         .description(Some(
-            "One person may have at most 10 streams on each server. The address is the \
-             `events_url` of `GET /api/server`.",
+            "The number of open streams per person and server is limited (10 by default). The \
+             address is the `events_url` of `GET /api/server`.",
         ))
         .parameter(in_query("cursor", "Resume after this event; without it, from now on."))
         .parameter(in_query("lastEventId", "As `cursor`, for polyfills of `EventSource`."))

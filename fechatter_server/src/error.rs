@@ -100,7 +100,7 @@ errors! {
     InvalidMembers(&'static str) => BAD_REQUEST, "invalid_members", "{0}";
     UserNotFound => NOT_FOUND, "user_not_found", "there is no such active user in this workspace";
     ChatNameTaken => CONFLICT, "chat_name_taken", "there is a public channel of this name";
-    SingleIsFixed => BAD_REQUEST, "single_is_fixed", "the two people of a Single are fixed";
+    SingleIsFixed => BAD_REQUEST, "single_is_fixed", "a Single does not allow this";
     OwnerMustTransfer => CONFLICT, "owner_must_transfer", "the owner must give the chat to somebody else first";
     NoMembersMatched => BAD_REQUEST, "no_members_matched", "none of them is a member";
     NotAChatMember => BAD_REQUEST, "not_a_chat_member", "this person is not a member of the chat";

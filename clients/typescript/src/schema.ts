@@ -534,7 +534,7 @@ export interface paths {
         };
         /**
          * Streams the events of the caller's workspace.
-         * @description One person may have at most 10 streams on each server. The address is the `events_url` of `GET /api/server`.
+         * @description The number of open streams per person and server is limited (10 by default). The address is the `events_url` of `GET /api/server`.
          */
         get: operations["events"];
         put?: never;
@@ -965,7 +965,10 @@ export interface components {
             /** @description The server's time. */
             server_time: components["schemas"]["Timestamp"];
         };
-        /** @description The stream cannot continue from the client's cursor: the only event of its stream. */
+        /**
+         * @description The stream cannot continue from the client's cursor. This is the last event of the stream, and
+         *     the only one if the cursor at its start is refused.
+         */
         ResetEvent: {
             /** @description The place from which `GET /api/sync` continues. */
             cursor: components["schemas"]["Cursor"];

@@ -1,5 +1,5 @@
-//! Holds answers of the servers and events of their streams against `docs/openapi.json`, for all
-//! tests that talk to a server. Objects must have the documented fields and no others.
+//! Compares answers of the servers and events of their streams with `docs/openapi.json`, for the
+//! clients that tests use. Objects must have the documented fields and no others.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
