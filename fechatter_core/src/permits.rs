@@ -1,6 +1,7 @@
 //! Permits for a scarce resource, with limits in total, per group (a workspace, say) and per member
-//! of a group. Waiting groups are served in turn, and so are the members of a group, regardless of
-//! the number of their waiting callers, so that a crowd delays mainly itself.
+//! of a group. Waiting groups are served round-robin, and so are the members of a group, regardless
+//! of the number of their waiting callers. A group with many waiting callers therefore delays mainly
+//! its own callers.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -30,17 +31,17 @@ pub struct PermitLimits {
     pub waiting_per_group: usize,
 }
 
-/// The right to use the resource; dropping it gives it back.
+/// The right to use the resource. Dropping it returns the permit.
 pub struct Permit<G: Key, M: Key> {
     shared: Arc<Shared<G, M>>,
     group: G,
     member: M,
 }
 
-/// The error when too many callers of a group wait already.
+/// The error for a caller whose group already has the maximum number of waiting callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many callers wait")]
-pub struct Crowded;
+#[error("the group has the maximum number of waiting callers")]
+pub struct QueueFull;
 
 struct Shared<G, M> {
     limits: PermitLimits,
@@ -50,17 +51,17 @@ struct Shared<G, M> {
 struct State<G, M> {
     taken: usize,
     groups: HashMap<G, Group<M>>,
-    /// Groups with callers that wait; the first is served next.
+    /// The groups with waiting callers. The first is served next.
     order: VecDeque<G>,
 }
 
 struct Group<M> {
     taken: usize,
     waiting: usize,
-    /// True while the group stands in the order of groups.
+    /// True while the group is in `State::order`.
     is_queued: bool,
     members: HashMap<M, Member>,
-    /// Members with callers that wait; the first is served next.
+    /// The members with waiting callers. The first is served next.
     order: VecDeque<M>,
 }
 
@@ -99,12 +100,12 @@ impl<G: Key, M: Key> Permits<G, M> {
         })
     }
 
-    /// Waits for a permit. Dropping the future leaves the queue.
+    /// Waits for a permit. Dropping the future removes the caller from the queue.
     ///
     /// # Errors
-    /// When too many of the group wait already.
-    pub async fn acquire(&self, group: G, member: M) -> Result<Permit<G, M>, Crowded> {
-        let waits = {
+    /// If the group already has `waiting_per_group` waiting callers.
+    pub async fn acquire(&self, group: G, member: M) -> Result<Permit<G, M>, QueueFull> {
+        let queued = {
             let mut state = self.0.lock();
             if state.has_room(self.0.limits, group, member) {
                 state.take(group, member);
@@ -113,7 +114,7 @@ impl<G: Key, M: Key> Permits<G, M> {
                 Some(state.wait(self.0.limits, group, member)?)
             }
         };
-        if let Some(granted) = waits {
+        if let Some(granted) = queued {
             Waiting { shared: &self.0, group, member, receipt: Some(granted) }.wait().await;
         }
         Ok(Permit { shared: Arc::clone(&self.0), group, member })
@@ -191,12 +192,12 @@ impl<G: Key, M: Key> State<G, M> {
         limits: PermitLimits,
         group_key: G,
         member_key: M,
-    ) -> Result<oneshot::Receiver<()>, Crowded> {
+    ) -> Result<oneshot::Receiver<()>, QueueFull> {
         let group = self.groups.entry(group_key).or_insert_with(Group::new);
         if group.waiting >= limits.waiting_per_group {
-            group.forget_gone();
+            group.remove_cancelled_waiters();
             if group.waiting >= limits.waiting_per_group {
-                return Err(Crowded);
+                return Err(QueueFull);
             }
         }
         if !std::mem::replace(&mut group.is_queued, true) {
@@ -227,8 +228,8 @@ impl<G: Key, M: Key> State<G, M> {
         }
     }
 
-    /// Gives free permits to waiting callers, one group after the other, until no group may have
-    /// another permit.
+    /// Gives free permits to waiting callers, one group after the other, until no waiting group can
+    /// get another permit.
     fn serve(&mut self, limits: PermitLimits) {
         let mut passed_over = 0;
         while self.taken < limits.total && passed_over < self.order.len() {
@@ -261,7 +262,8 @@ impl<M: Key> Group<M> {
         }
     }
 
-    /// Gives a permit to the next member that may have one, if there is one.
+    /// Gives a permit to the next waiting member that is below its limit. Returns false if there is
+    /// none.
     fn serve(&mut self, per_member: usize) -> bool {
         for _ in 0..self.order.len() {
             let Some(key) = self.order.pop_front() else { return false };
@@ -291,7 +293,7 @@ impl<M: Key> Group<M> {
         false
     }
 
-    fn forget_gone(&mut self) {
+    fn remove_cancelled_waiters(&mut self) {
         for member in self.members.values_mut() {
             member.waiting.retain(|grant| !grant.is_closed());
         }
@@ -352,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_served_in_turn_however_many_of_one_wait() {
+    fn groups_and_members_are_served_round_robin() {
         let permits = permits(1, 1, 1);
         let first = now(&permits, 'a', 1).unwrap();
         let mut waiting: Vec<_> = [('a', 1), ('a', 2), ('a', 1), ('b', 1), ('c', 1)]
@@ -373,12 +375,12 @@ mod tests {
     }
 
     #[test]
-    fn a_group_with_too_many_that_wait_is_refused_and_others_are_not() {
+    fn a_group_with_a_full_queue_is_refused_and_others_are_not() {
         let permits = permits(1, 1, 1);
         let _held = now(&permits, 'a', 1);
         let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(permits.acquire('a', 1))).collect();
         assert!(waiting.iter_mut().all(|permit| permit.now_or_never().is_none()));
-        assert_eq!(permits.acquire('a', 2).now_or_never().unwrap().unwrap_err(), Crowded);
+        assert_eq!(permits.acquire('a', 2).now_or_never().unwrap().unwrap_err(), QueueFull);
         assert!(permits.acquire('b', 1).now_or_never().is_none());
         // Callers that no longer wait make room.
         waiting.pop();
@@ -386,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_was_granted_to_somebody_who_has_gone_is_not_lost() {
+    fn a_permit_granted_to_a_cancelled_caller_is_returned() {
         let permits = permits(1, 1, 1);
         let held = now(&permits, 'a', 1).unwrap();
         let mut gone = Box::pin(permits.acquire('a', 2));

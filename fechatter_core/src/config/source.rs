@@ -1,4 +1,5 @@
-//! Where each value of the configuration comes from: the defaults, the file or the environment.
+//! Reads the values of the configuration from the defaults, the file and the environment, and
+//! records the origin of each value.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,19 +11,19 @@ use serde::de::DeserializeOwned;
 
 use super::fault::without_values;
 
-/// All keys, with the values that hold where nothing else is said.
+/// All keys, with their default values.
 const DEFAULTS: &str = include_str!("defaults.yml");
 /// The keys that must have a value.
 const REQUIRED: [&str; 4] =
     ["server.public_url", "notify.public_url", "database.url", "auth.public_keys"];
-/// The keys whose values are shown to nobody.
+/// The keys whose values are secret and are not printed.
 const SECRETS: [&str; 4] =
     ["database.url", "database.listen_url", "auth.private_key", "auth.refresh_key"];
 
 /// The values by key, such as `server.listen`.
 type Values = BTreeMap<String, Value>;
 
-/// The place that a value comes from.
+/// The origin of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
     Default,
@@ -31,7 +32,7 @@ enum Origin {
     DatabaseUrl,
 }
 
-/// All values, each with its origin, and the keys that this version does not know.
+/// All values, each with its origin, and the unknown keys.
 #[derive(Debug)]
 pub struct Settings {
     values: BTreeMap<String, (Value, Origin)>,
@@ -56,7 +57,7 @@ impl Settings {
         self.add(Origin::File, values(&File::from_str(yaml, FileFormat::Yaml))?)
     }
 
-    /// Adds the overrides of the environment, where lists are separated by commas.
+    /// Adds the overrides from the environment. The items of a list are separated by commas.
     pub(super) fn add_environment(&mut self) -> anyhow::Result<()> {
         let environment = Environment::with_prefix("FECHATTER")
             .prefix_separator("__")
@@ -74,8 +75,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Adds values that go before those that are there. A value for a section, or a section for a
-    /// key, is refused; an unknown key is kept for the warning.
+    /// Adds values, which override the present ones; a null overrides nothing. Returns an error if
+    /// a section has a value or a key contains other keys. Stores unknown keys for the warning.
     fn add(&mut self, origin: Origin, values: Values) -> anyhow::Result<()> {
         for (key, value) in values {
             if let Some(known) = self.values.get_mut(&key) {
@@ -84,23 +85,26 @@ impl Settings {
                 }
                 continue;
             }
-            let holds = |outer: &str, inner: &str| {
+            let contains = |outer: &str, inner: &str| {
                 inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'))
             };
-            if self.values.keys().any(|known| holds(&key, known)) {
-                // A section without keys is as good as none.
-                ensure!(matches!(value.kind, ValueKind::Nil), "{key} is a section of keys");
+            if self.values.keys().any(|known| contains(&key, known)) {
+                // A section without keys has no effect.
+                ensure!(
+                    matches!(value.kind, ValueKind::Nil),
+                    "{key} is a section and cannot have a value"
+                );
                 continue;
             }
-            if let Some(known) = self.values.keys().find(|known| holds(known, &key)) {
-                bail!("{known} is a key, and no section");
+            if let Some(known) = self.values.keys().find(|known| contains(known, &key)) {
+                bail!("{known} is a key and cannot contain other keys");
             }
-            self.unknown.push(shown(&key));
+            self.unknown.push(redact_unknown_key(&key));
         }
         Ok(())
     }
 
-    /// Returns the values as one type.
+    /// Deserialises the values.
     pub(super) fn parse<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
         for key in REQUIRED {
             let is_there = self
@@ -120,7 +124,8 @@ impl Settings {
             .map_err(|error| without_values(&error))
     }
 
-    /// Describes each key that this version does not know, with the known key that is most like it.
+    /// Describes each unknown key, with the most similar known key unless all known keys are very
+    /// different.
     #[must_use]
     pub fn unknown_keys(&self) -> Vec<String> {
         let describe = |key: &String| match self.nearest(key) {
@@ -138,7 +143,7 @@ impl Settings {
     }
 }
 
-/// One line for each key: its value, and where it comes from. Of a secret, only whether it is set.
+/// Writes one line for each key: its value and its origin. The line of a secret omits the value.
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (key, (value, origin)) in &self.values {
@@ -160,8 +165,9 @@ impl fmt::Display for Settings {
     }
 }
 
-/// Returns an unknown key, or only its section if the key may be a value at the wrong place.
-fn shown(key: &str) -> String {
+/// Returns the text for an unknown key in the warning: the key, or only its section if the key may
+/// be a misplaced secret value.
+fn redact_unknown_key(key: &str) -> String {
     let is_key = |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
     match key.rsplit_once('.') {
         _ if key.split('.').all(is_key) => key.to_owned(),
@@ -213,21 +219,21 @@ mod tests {
         assert_eq!(example.unknown_keys(), [""; 0]);
         let defaults = Settings::of_defaults().unwrap();
         for (key, (default, _)) in &defaults.values {
-            let (shown, origin) = &example.values[key];
+            let (value, origin) = &example.values[key];
             if matches!(default.kind, ValueKind::Nil) {
                 assert!(
                     REQUIRED.contains(&key.as_str()) || SECRETS.contains(&key.as_str()),
                     "{key}"
                 );
             } else {
-                assert_eq!(shown.to_string(), default.to_string(), "{key}");
+                assert_eq!(value.to_string(), default.to_string(), "{key}");
                 assert_eq!(*origin, Origin::File, "the example leaves {key} out");
             }
         }
     }
 
     #[test]
-    fn an_unknown_key_is_named_with_the_one_that_is_most_like_it() {
+    fn an_unknown_key_is_reported_with_the_most_similar_known_key() {
         let settings = settings("http:\n  brust: 7\nfuture:\n  thing: 1\n");
         assert_eq!(
             settings.unknown_keys(),
@@ -236,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_all_keys_says_where_they_come_from_and_no_secret() {
+    fn the_list_of_all_keys_shows_their_origins_and_no_secret() {
         let yaml = "database:\n  url: postgres://u:hunter2@db/x\nhttp:\n  burst: 7\nlimits:\n";
         let text = settings(yaml).to_string();
         for line in [

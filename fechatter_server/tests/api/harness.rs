@@ -105,7 +105,7 @@ impl TestApp {
         let (private_key, public_key) = generate_keys().unwrap();
         let mut config = Config::from_yaml(include_str!("../../../app.yml.example")).unwrap();
         config.database.url = database.url().into();
-        config.database.max_connections = 10;
+        config.database.max_connections = 4;
         config.auth.private_key = Some(private_key.clone());
         config.auth.public_keys = vec![public_key.clone()];
         config.auth.refresh_key = Some(BASE64_STANDARD.encode(rand::random::<[u8; 32]>()).into());

@@ -26,7 +26,7 @@ use crate::read::pace::Paces;
 use crate::workspace::hub::{Advance, Hub};
 use crate::workspace::news::News;
 use crate::workspace::outbox::End;
-use crate::workspace::state::Obstacle;
+use crate::workspace::state::ApplyError;
 
 /// The settings of the tail's connection.
 const SETTINGS: [(&str, &str); 2] = [("statement_timeout", "2s"), ("jit", "off")];
@@ -200,7 +200,7 @@ impl Tail {
                         paces.put_off(id, Instant::now() + PAUSE);
                     }
                 }
-                Advance::Stale | Advance::Stopped(_) => news.add(News::In([id].into())),
+                Advance::Stale | Advance::Failed(_) => news.add(News::In([id].into())),
             }
         }
         delivered
@@ -231,10 +231,10 @@ impl Tail {
                         }
                     }
                     Advance::Stale => {}
-                    Advance::Stopped(Obstacle::Diverged) => {
+                    Advance::Failed(ApplyError::Diverged) => {
                         self.reset_workspace(connection, workspace_id, from).await?;
                     }
-                    Advance::Stopped(Obstacle::UnknownEffect) => {
+                    Advance::Failed(ApplyError::UnknownEffect) => {
                         warn!(%workspace_id, "a newer version has written what is not known here: \
                                               loading the workspace anew");
                         self.hub

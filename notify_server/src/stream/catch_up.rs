@@ -22,32 +22,34 @@ pub(crate) struct CatchUp {
     app: App,
     reader: Reader,
     reached: Cursor,
-    /// The position up to which the log is read from the database, if events are not in memory.
-    unread: Option<Position>,
+    /// The position up to which the log is read from the database, if the next events are not in
+    /// memory.
+    replay_upto: Option<Position>,
     page_size: PageSize,
     tries: Tries,
     began: Instant,
     source: &'static str,
     events: usize,
     /// The number of positions read from the log, and the duration of the last read.
-    read: i64,
-    took: Duration,
+    positions_read: i64,
+    last_read_duration: Duration,
 }
 
-/// A replay of more positions than this pauses after each part.
-const LONG: i64 = 10_000;
+/// A replay that has read at least this many positions pauses before each further read.
+const LONG_REPLAY_POSITIONS: i64 = 10_000;
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 
-/// Some of the missed events, and the step that follows them.
+/// Some of the missed events, and the step after they are sent.
 pub(crate) struct Chunk {
     pub(crate) frames: Vec<Frame>,
-    pub(crate) then: Then,
+    pub(crate) next_step: NextStep,
 }
 
 /// The step after a chunk.
-pub(crate) enum Then {
+pub(crate) enum NextStep {
+    /// Request the next chunk.
     More,
-    /// All missed events were sent, and later ones are queued here.
+    /// This chunk is the last one; later events are queued in the attachment's outbox.
     Live(Attachment),
     End(GoodbyeReason),
 }
@@ -58,21 +60,21 @@ impl CatchUp {
             app,
             reader,
             reached: from,
-            unread: None,
+            replay_upto: None,
             page_size: PageSize::default(),
             tries: Tries::default(),
             began: Instant::now(),
             source: "memory",
             events: 0,
-            read: 0,
-            took: Duration::ZERO,
+            positions_read: 0,
+            last_read_duration: Duration::ZERO,
         }
     }
 
     /// Returns the next missed events.
     pub(crate) async fn next(&mut self) -> Result<Chunk, Stop> {
         let chunk = loop {
-            if let Some(upto) = self.unread {
+            if let Some(upto) = self.replay_upto {
                 break self.replay(upto).await?;
             }
             if let Some(chunk) = self.follow().await? {
@@ -90,23 +92,23 @@ impl CatchUp {
         histogram!(metrics::REPLAY_SECONDS, "source" => self.source).record(self.began.elapsed());
     }
 
-    /// Returns missed events from memory. Returns `None` after another action (a wait, a load) that
-    /// must precede the next attempt.
+    /// Returns missed events from memory. Returns `None` if the caller must try again: after a wait
+    /// or a load, or with a replay from the database.
     async fn follow(&mut self) -> Result<Option<Chunk>, Stop> {
         let workspace_id = self.reader.user.workspace_id;
         match self.app.hub.follow(&self.reader, self.reached) {
             FollowOutcome::Missed(missed) => {
                 self.reached = missed.reached;
-                let then = missed.end.map_or(Then::More, Then::End);
-                return Ok(Some(Chunk { frames: missed.frames, then }));
+                let next_step = missed.end.map_or(NextStep::More, NextStep::End);
+                return Ok(Some(Chunk { frames: missed.frames, next_step }));
             }
             FollowOutcome::Attached(missed, attachment) => {
-                let then = Then::Live(attachment);
-                return Ok(Some(Chunk { frames: missed.frames, then }));
+                let next_step = NextStep::Live(attachment);
+                return Ok(Some(Chunk { frames: missed.frames, next_step }));
             }
             FollowOutcome::NotInMemory(upto) => {
                 self.source = "database";
-                self.unread = Some(upto);
+                self.replay_upto = Some(upto);
                 self.page_size = PageSize::default();
             }
             FollowOutcome::Behind(mut place) => {
@@ -116,7 +118,9 @@ impl CatchUp {
                     replay::check(&self.app, &self.reader, self.reached).await?;
                 }
             }
-            // If the workspace in memory is the wrong one, the tail will detect that soon.
+            // The check ends the stream with `Reset` if the log does not contain the reader's cursor.
+            // Otherwise the events in memory are not those of the log, which the tail detects at its
+            // next read.
             FollowOutcome::Diverged => {
                 replay::check(&self.app, &self.reader, self.reached).await?;
                 sleep(RETRY).await;
@@ -130,18 +134,19 @@ impl CatchUp {
         Ok(None)
     }
 
-    /// Returns the pause of a long replay before its next part, because readers who are less far
-    /// behind take precedence, and the database must have time for other queries.
+    /// Returns the pause before the next read of a long replay. The pause lets readers that are less
+    /// far behind go first, and leaves the database time for other queries.
     fn pause(&self) -> Option<Duration> {
-        let is_long = self.read >= LONG && !sabotage::is(Sabotage::NoShares);
-        is_long.then(|| (3 * self.took).min(MAX_PAUSE))
+        let is_long =
+            self.positions_read >= LONG_REPLAY_POSITIONS && !sabotage::is(Sabotage::NoShares);
+        is_long.then(|| (3 * self.last_read_duration).min(MAX_PAUSE))
     }
 
     /// Reads the next events from the log, up to a position.
     async fn replay(&mut self, upto: Position) -> Result<Chunk, Stop> {
-        let mut chunk = Chunk { frames: Vec::new(), then: Then::More };
+        let mut chunk = Chunk { frames: Vec::new(), next_step: NextStep::More };
         if self.reached.position >= upto {
-            self.unread = None;
+            self.replay_upto = None;
             return Ok(chunk);
         }
         if let Some(pause) = self.pause() {
@@ -152,12 +157,12 @@ impl CatchUp {
         let (entries, reached) =
             replay::read_on(&self.app, &self.reader, place, &mut self.page_size).await?;
         self.reached = reached;
-        self.read += reached.position.0 - from.0;
-        self.took = began.elapsed();
+        self.positions_read += reached.position.0 - from.0;
+        self.last_read_duration = began.elapsed();
         for event in entries.iter().map(Event::new) {
             chunk.frames.extend(event.frame.clone());
             if let Some(reason) = self.reader.ended_by(&event) {
-                chunk.then = Then::End(reason);
+                chunk.next_step = NextStep::End(reason);
                 break;
             }
         }

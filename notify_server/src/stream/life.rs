@@ -1,4 +1,5 @@
-//! The life of one stream: `Ready`, missed events, live events, `Goodbye`.
+//! Runs one stream: sends `Ready`, the missed events, live events, and the final frame (`Goodbye` or
+//! `Reset`).
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -14,7 +15,7 @@ use tracing::warn;
 
 use crate::app::App;
 use crate::frame::{self};
-use crate::stream::catch_up::{CatchUp, Chunk, Then};
+use crate::stream::catch_up::{CatchUp, Chunk, NextStep};
 use crate::stream::limits::StreamPermit;
 use crate::stream::replay::Stop;
 use crate::stream::start::Start;
@@ -41,25 +42,25 @@ impl Stream {
         let Self { app, user, start, permit } = self;
         let (Taken { socket, head, is_chunked, open }, user_id) = (taken, user.id);
         // Boxed, so that its memory is freed when the live phase begins.
-        let begins = Box::pin(async move {
+        let begin_phase = Box::pin(async move {
             let mut writer = Writer::new(socket, head, is_chunked);
-            let begun = begin(app, user, start, &mut writer).await;
-            (writer, begun)
+            let attached = begin(app, user, start, &mut writer).await;
+            (writer, attached)
         });
         async move {
             let _held = (open, permit);
-            let mut closing = Closing::of_opened();
-            let (mut writer, begun) = begins.await;
-            let stop = match begun {
+            let mut metrics_guard = StreamMetricsGuard::new();
+            let (mut writer, attached) = begin_phase.await;
+            let stop = match attached {
                 Ok(attachment) => follow(attachment, &mut writer).await,
                 Err(stop) => stop,
             };
             match stop {
                 Stop::Gone => {}
-                Stop::End(end) => closing.reason = part(writer, end).await,
+                Stop::End(end) => metrics_guard.reason = send_final_frame(writer, end).await,
                 Stop::Failed(error) => {
-                    warn!(%error, %user_id, "a stream could not be continued");
-                    closing.reason = "failed";
+                    warn!(%error, %user_id, "a stream failed");
+                    metrics_guard.reason = "failed";
                 }
             }
         }
@@ -82,24 +83,24 @@ async fn begin(
     let seconds_left = user.expires_at - now.0.timestamp();
     let lifetime = Duration::from_secs(seconds_left.try_into().unwrap_or(0));
     let shutdown = app.shutdown.clone();
-    let reader = Reader { user, checked_at: head.position };
+    let reader = Reader { user, authorized_position: head.position };
     let mut missed = CatchUp::new(app, reader, from);
     let catch_up = async {
         loop {
             writer.flush().await?;
-            let Chunk { frames, then } = tokio::select! {
+            let Chunk { frames, next_step } = tokio::select! {
                 biased;
                 gone = poll_fn(|context| writer.poll_gone(context)) => return Err(gone.into()),
                 chunk = missed.next() => chunk?,
             };
             writer.take(frames.into());
-            match then {
-                Then::More => {}
-                Then::End(reason) => {
+            match next_step {
+                NextStep::More => {}
+                NextStep::End(reason) => {
                     writer.flush().await?;
                     return Err(Stop::End(End::Goodbye(reason)));
                 }
-                Then::Live(attachment) => {
+                NextStep::Live(attachment) => {
                     if resumed {
                         missed.record();
                     }
@@ -112,7 +113,7 @@ async fn begin(
         biased;
         () = shutdown.cancelled() => Err(Stop::End(End::Goodbye(GoodbyeReason::Draining))),
         () = sleep(lifetime) => Err(Stop::End(End::Goodbye(GoodbyeReason::TokenExpired))),
-        begun = catch_up => begun,
+        attached = catch_up => attached,
     }
 }
 
@@ -147,7 +148,7 @@ async fn follow(attachment: Attachment, writer: &mut Writer) -> Stop {
 
 /// Sends the final frame (`Goodbye` or `Reset`) and closes the stream. Skips the frame if the
 /// socket is blocked and `end` forbids sending pending data. Returns the reason for the metrics.
-async fn part(mut writer: Writer, end: End) -> &'static str {
+async fn send_final_frame(mut writer: Writer, end: End) -> &'static str {
     let (last, reason) = match end {
         End::Goodbye(reason) => (frame::goodbye(reason), reason.name()),
         End::Reset(reason, cursor) => (frame::reset(reason, cursor), "reset"),
@@ -159,7 +160,7 @@ async fn part(mut writer: Writer, end: End) -> &'static str {
     reason
 }
 
-/// The reasons for which streams end, for the metrics.
+/// The reasons why streams end, as labels of the metrics.
 pub(crate) const REASONS: [&str; 9] = [
     GoodbyeReason::TokenExpired.name(),
     GoodbyeReason::SessionRevoked.name(),
@@ -172,20 +173,20 @@ pub(crate) const REASONS: [&str; 9] = [
     "failed",
 ];
 
-/// Counts a stream while it is open, and then its end by reason.
-struct Closing {
+/// Counts a stream as open until it is dropped, and then counts its end by reason.
+struct StreamMetricsGuard {
     reason: &'static str,
 }
 
-impl Closing {
-    fn of_opened() -> Self {
+impl StreamMetricsGuard {
+    fn new() -> Self {
         gauge!(metrics::STREAMS_OPEN).increment(1);
-        // The default, which holds unless another reason is set: the client has left.
+        // The reason if no other one is set: the client has left.
         Self { reason: "gone" }
     }
 }
 
-impl Drop for Closing {
+impl Drop for StreamMetricsGuard {
     fn drop(&mut self) {
         gauge!(metrics::STREAMS_OPEN).decrement(1);
         counter!(metrics::STREAMS_CLOSED, "reason" => self.reason).increment(1);

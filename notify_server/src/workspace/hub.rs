@@ -20,7 +20,7 @@ use crate::frame::{self};
 use crate::workspace::news::News;
 use crate::workspace::outbox::{End, Outbox, Wakers};
 use crate::workspace::state::{
-    HubStats, Missed, MissedResult, Obstacle, Reader, Snapshot, WorkspaceState,
+    ApplyError, HubStats, Missed, MissedResult, Reader, Snapshot, WorkspaceState,
 };
 
 /// The time for which a workspace stays in memory after its last stream ended.
@@ -39,7 +39,7 @@ pub(crate) struct Hub {
     limits: RecentLimits,
 }
 
-/// A workspace's place in the hub: empty after the workspace was removed.
+/// A workspace's place in the hub. It is empty after the workspace was removed.
 #[derive(Debug)]
 struct Slot(Mutex<Option<WorkspaceState>>);
 
@@ -59,8 +59,8 @@ pub(crate) enum Advance {
     /// The workspace is not loaded, or its head is no longer `from` (it was reloaded or has
     /// advanced since the read). The entries are not applied.
     Stale,
-    /// The workspace cannot apply them.
-    Stopped(Obstacle),
+    /// The workspace cannot apply the entries.
+    Failed(ApplyError),
 }
 
 /// A stream's registration in the hub. Dropping it detaches the stream.
@@ -93,8 +93,13 @@ pub(crate) enum FollowOutcome {
 
 impl Hub {
     pub(crate) fn new(limits: RecentLimits) -> Self {
-        let (all, next_stream_id, draining, tick) = Default::default();
-        Self { workspaces: all, next_stream_id, draining, tick, limits }
+        Self {
+            workspaces: Mutex::default(),
+            next_stream_id: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            tick: AtomicU64::new(0),
+            limits,
+        }
     }
 
     /// Returns the limits of the recent events for a workspace that is about to be loaded.
@@ -119,8 +124,9 @@ impl Hub {
             .collect()
     }
 
-    /// Continues a reader who has everything up to `reached`: returns the events that they missed,
-    /// and attaches their stream once they have all, without a gap in between.
+    /// Returns the next events that a reader who has everything up to `reached` has missed. If these
+    /// end at the head, also attaches the stream, under the same lock, so that no event is lost in
+    /// between.
     pub(crate) fn follow(self: &Arc<Self>, reader: &Reader, reached: Cursor) -> FollowOutcome {
         let Some(slot) = self.slot(reader.user.workspace_id) else {
             return FollowOutcome::NotLoaded;
@@ -135,7 +141,7 @@ impl Hub {
                 FollowOutcome::Attached(missed, attachment)
             }
             MissedResult::NotInMemory(upto) => FollowOutcome::NotInMemory(upto),
-            MissedResult::Behind => FollowOutcome::Behind(state.head_position()),
+            MissedResult::Behind => FollowOutcome::Behind(state.subscribe_head_position()),
             MissedResult::Diverged => FollowOutcome::Diverged,
         }
     }
@@ -154,7 +160,7 @@ impl Hub {
     /// Inserts a loaded workspace, unless another task has inserted it. The caller is expected to
     /// call `follow` next.
     pub(crate) fn insert(&self, workspace_id: WorkspaceId, snapshot: Snapshot) {
-        // Built before the lock, because large workspaces take long.
+        // Built before the lock is taken, because building a large workspace takes long.
         let slot = Arc::new(Slot(Mutex::new(Some(WorkspaceState::new(snapshot)))));
         self.workspaces().entry(workspace_id).or_insert(slot);
         let slots = self.slots();
@@ -183,16 +189,16 @@ impl Hub {
         self.workspaces().contains_key(&workspace_id)
     }
 
-    /// Removes the workspaces that have had no stream for `IDLE_TIMEOUT`. The delay avoids a reload when
-    /// the only client reconnects soon.
+    /// Removes the workspaces that have had no stream for `IDLE_TIMEOUT`. The delay avoids a reload
+    /// when the only client reconnects soon.
     pub(crate) fn evict_idle(&self) {
-        let mut deserted = Vec::new();
+        let mut evicted = Vec::new();
         self.workspaces().retain(|_, slot| {
-            deserted.extend(slot.state().take_if(|state| state.is_idle_for(IDLE_TIMEOUT)));
+            evicted.extend(slot.state().take_if(|state| state.is_idle_for(IDLE_TIMEOUT)));
             slot.state().is_some()
         });
-        // Dropped outside the lock, because large workspaces take long.
-        drop(deserted);
+        // Dropped after the lock is released, because dropping a large workspace takes long.
+        drop(evicted);
     }
 
     /// Returns true if a workspace is loaded here and this event is among its recent ones.
@@ -225,7 +231,7 @@ impl Hub {
         &self,
         workspace_id: WorkspaceId,
         from: Cursor,
-        advance: impl FnOnce(&mut WorkspaceState) -> Result<(), Obstacle>,
+        advance: impl FnOnce(&mut WorkspaceState) -> Result<(), ApplyError>,
     ) -> Advance {
         let share = self.limits.bytes / self.workspaces().len().max(1);
         let Some(slot) = self.slot(workspace_id) else { return Advance::Stale };
@@ -233,8 +239,8 @@ impl Hub {
         let Some(state) = state.as_mut().filter(|state| state.head() == from) else {
             return Advance::Stale;
         };
-        if let Err(obstacle) = advance(state) {
-            return Advance::Stopped(obstacle);
+        if let Err(error) = advance(state) {
+            return Advance::Failed(error);
         }
         state.trim(self.limits.events, share);
         Advance::To(state.head())
@@ -349,7 +355,7 @@ pub(crate) mod tests {
     fn reader(workspace_id: WorkspaceId) -> Reader {
         let session_id = SessionId(uuid::Uuid::nil());
         let user = AuthUser { id: UserId(1), workspace_id, session_id, expires_at: i64::MAX };
-        Reader { user, checked_at: Position(1) }
+        Reader { user, authorized_position: Position(1) }
     }
 
     /// Returns two workspaces at position 1, each with a stream that reads nothing.
@@ -368,7 +374,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn who_is_busy_with_one_workspace_keeps_nobody_waiting_in_another() {
+    fn a_locked_workspace_does_not_block_other_workspaces() {
         let (hub, [_crowded, quiet]) = followed();
         let busy = hub.slot(CROWDED).unwrap();
         let _busy = busy.state();
@@ -387,7 +393,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_forgotten_workspace_has_no_streams_and_comes_anew() {
+    fn a_closed_workspace_has_no_streams_and_is_loaded_again() {
         let (hub, [backlogged, _quiet]) = followed();
         let late = hub.slot(CROWDED).unwrap();
         hub.close_workspace(CROWDED, DRAINING);

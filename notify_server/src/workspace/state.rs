@@ -20,8 +20,8 @@ use crate::workspace::recent::{After, Event, Recent};
 /// The maximum number of frames in one chunk of missed events, and of events examined to build it.
 const MAX_FRAMES: usize = 256;
 const MAX_EVENTS: usize = 2_000;
-/// The number of beats between two heartbeats of a stream.
-const HEARTBEAT: u64 = 15;
+/// The number of ticks between two heartbeats of a stream.
+const TICKS_PER_HEARTBEAT: u64 = 15;
 
 /// The state of a workspace at one position of its log.
 #[derive(Debug)]
@@ -38,7 +38,8 @@ pub(crate) struct WorkspaceState {
     memberships: Memberships,
     streams: HashMap<UserId, Vec<Stream>>,
     backlogged: BackloggedOutboxes,
-    // The time since which there have been no streams.
+    // The time at which the last stream was detached, or at which the workspace was loaded; `None`
+    // while there are streams.
     idle_since: Option<Instant>,
     head_position: watch::Sender<Position>,
 }
@@ -53,11 +54,11 @@ struct Stream {
     outbox: Arc<Outbox>,
 }
 
-/// The memory use and queue lengths for streams.
+/// The memory use and the queue lengths of the hub.
 #[derive(Debug, Default)]
 pub(crate) struct HubStats {
     pub(crate) workspaces: usize,
-    /// The size of the recent events.
+    /// The size of the recent events, in bytes.
     pub(crate) recent_bytes: usize,
     /// The number of frames queued in all outboxes, and in the longest one.
     pub(crate) waiting: usize,
@@ -66,7 +67,7 @@ pub(crate) struct HubStats {
 
 /// The reason why a workspace cannot apply entries of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Obstacle {
+pub(crate) enum ApplyError {
     /// The log does not continue from this workspace's head.
     Diverged,
     /// An event has an effect that this version does not know: the workspace must be reloaded.
@@ -78,7 +79,7 @@ pub(crate) enum Obstacle {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader {
     pub(crate) user: AuthUser,
-    pub(crate) checked_at: Position,
+    pub(crate) authorized_position: Position,
 }
 
 /// The events that a reader missed, as far as they are in memory.
@@ -91,7 +92,7 @@ pub(crate) struct Missed {
     pub(crate) end: Option<GoodbyeReason>,
 }
 
-/// The answer to a reader who has everything up to a cursor.
+/// The result of [`WorkspaceState::missed`].
 #[derive(Debug)]
 pub(crate) enum MissedResult {
     /// The missed events.
@@ -107,7 +108,7 @@ pub(crate) enum MissedResult {
 impl Reader {
     /// Returns the reason if an event ends this reader's stream.
     pub(crate) fn ended_by(&self, event: &Event) -> Option<GoodbyeReason> {
-        let later = event.cursor.position > self.checked_at;
+        let later = event.cursor.position > self.authorized_position;
         event.ending.as_ref().filter(|_| later)?.reason_for(&self.user)
     }
 }
@@ -141,10 +142,10 @@ impl WorkspaceState {
     pub(crate) fn missed(&self, reader: &Reader, reached: Cursor) -> MissedResult {
         let mut missed = Missed { frames: Vec::new(), reached, end: None };
         if sabotage::is(Sabotage::NoCatchUp) {
-            let unread = reached.position < reader.checked_at;
+            let unread = reached.position < reader.authorized_position;
             missed.reached = self.head();
             return if unread {
-                MissedResult::NotInMemory(reader.checked_at)
+                MissedResult::NotInMemory(reader.authorized_position)
             } else {
                 MissedResult::Missed(missed)
             };
@@ -181,7 +182,7 @@ impl WorkspaceState {
 
     /// Returns a receiver of the head position. The channel closes when the workspace is removed
     /// from the hub.
-    pub(crate) fn head_position(&self) -> watch::Receiver<Position> {
+    pub(crate) fn subscribe_head_position(&self) -> watch::Receiver<Position> {
         self.head_position.subscribe()
     }
 
@@ -215,22 +216,22 @@ impl WorkspaceState {
 
     /// Applies entries of the log. The first must be the current head, which proves that the log
     /// still contains it.
-    pub(crate) fn advance(&mut self, entries: &[Entry]) -> Result<(), Obstacle> {
+    pub(crate) fn advance(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
         match entries.split_first() {
             Some((first, rest)) if first.cursor == self.head() => self.append(rest),
-            _ => Err(Obstacle::Diverged),
+            _ => Err(ApplyError::Diverged),
         }
     }
 
     /// Applies the next events of the log.
-    pub(crate) fn append(&mut self, entries: &[Entry]) -> Result<(), Obstacle> {
+    pub(crate) fn append(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
         let mut wakers = Wakers::default();
         for entry in entries {
             if entry.cursor.position != self.head().position.next() {
-                return Err(Obstacle::Diverged);
+                return Err(ApplyError::Diverged);
             }
             if entry.effect.is_none() {
-                return Err(Obstacle::UnknownEffect);
+                return Err(ApplyError::UnknownEffect);
             }
             let event = Event::new(entry);
             self.memberships.begin(entry);
@@ -289,7 +290,7 @@ impl WorkspaceState {
         for Stream { tick, reader, outbox, .. } in self.streams.values().flatten() {
             if reader.user.expires_at <= now.0.timestamp() {
                 outbox.end(expired, &mut wakers);
-            } else if (number - tick).is_multiple_of(HEARTBEAT) {
+            } else if (number - tick).is_multiple_of(TICKS_PER_HEARTBEAT) {
                 let frame = heartbeat.get_or_insert_with(|| self.heartbeat(now));
                 outbox.push(frame.clone(), &mut wakers);
             }
@@ -302,7 +303,7 @@ impl WorkspaceState {
 
     fn deliver(&self, event: &Event, wakers: &mut Wakers) {
         let mut delivered = 0;
-        let mut tell = |streams: &[Stream]| {
+        let mut push_to_streams = |streams: &[Stream]| {
             for stream in streams {
                 if let Some(frame) = &event.frame {
                     stream.outbox.push(frame.clone(), wakers);
@@ -314,39 +315,41 @@ impl WorkspaceState {
             }
         };
         match (event.chat_id, event.user_id) {
-            (Some(chat_id), user_id) => self.push_to_chat(chat_id, user_id, tell),
-            (None, Some(user_id)) => self.push_to_user(user_id, &mut tell),
-            (None, None) => self.streams.values().for_each(|streams| tell(streams)),
+            (Some(chat_id), user_id) => self.push_to_chat(chat_id, user_id, push_to_streams),
+            (None, Some(user_id)) => self.push_to_user(user_id, &mut push_to_streams),
+            (None, None) => self.streams.values().for_each(|streams| push_to_streams(streams)),
         }
         counter!(metrics::DELIVERIES).increment(delivered);
     }
 
-    fn push_to_user(&self, user_id: UserId, tell: &mut impl FnMut(&[Stream])) {
+    fn push_to_user(&self, user_id: UserId, push_to_streams: &mut impl FnMut(&[Stream])) {
         if let Some(streams) = self.streams.get(&user_id) {
-            tell(streams);
+            push_to_streams(streams);
         }
     }
 
-    /// Calls `tell` with the streams of the chat's members, and of one more person.
+    /// Calls `push_to_streams` with the streams of the chat's members, and of `user_id` if that person
+    /// is not a member.
     fn push_to_chat(
         &self,
         chat_id: ChatId,
         user_id: Option<UserId>,
-        mut tell: impl FnMut(&[Stream]),
+        mut push_to_streams: impl FnMut(&[Stream]),
     ) {
-        let nobody = HashMap::new();
-        let members = self.memberships.of(chat_id).unwrap_or(&nobody);
+        let no_members = HashMap::new();
+        let members = self.memberships.of(chat_id).unwrap_or(&no_members);
         // Iterates over the smaller set: the members, or the people with streams.
         if members.len() <= self.streams.len() {
             for user_id in members.keys() {
-                self.push_to_user(*user_id, &mut tell);
+                self.push_to_user(*user_id, &mut push_to_streams);
             }
         } else {
-            let here = self.streams.iter().filter(|(user_id, _)| members.contains_key(user_id));
-            here.for_each(|(_, streams)| tell(streams));
+            let of_members =
+                self.streams.iter().filter(|(user_id, _)| members.contains_key(user_id));
+            of_members.for_each(|(_, streams)| push_to_streams(streams));
         }
         if let Some(user_id) = user_id.filter(|user_id| !members.contains_key(user_id)) {
-            self.push_to_user(user_id, &mut tell);
+            self.push_to_user(user_id, &mut push_to_streams);
         }
     }
 }

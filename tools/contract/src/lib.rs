@@ -1,5 +1,5 @@
-//! Compares answers of the servers and events of their streams with `docs/openapi.json`, for the
-//! clients that tests use. Objects must have the documented fields and no others.
+//! Checks the servers' HTTP responses and stream events against `docs/openapi.json`. The clients of
+//! the tests call it. An object must have all required fields and no undocumented ones.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 const TEXT: &str = include_str!("../../../docs/openapi.json");
 
-/// An answer to a request.
+/// An HTTP response, with the method and path of its request.
 #[derive(Debug, Clone, Copy)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Answer<'a> {
@@ -21,11 +21,11 @@ pub struct Answer<'a> {
     pub body: &'a str,
 }
 
-/// Checks an answer: that the operation has this status, that its body is as documented, and that an
-/// error is one of the operation's.
+/// Checks a response: the operation must document its status, the content type and the body must be
+/// as documented, and the type of an error must be one of the operation's.
 ///
 /// # Errors
-/// Describes the difference.
+/// If the response is not as documented. The error describes the difference.
 pub fn check(answer: &Answer<'_>) -> Result<(), String> {
     let document = document();
     let path = answer.path.split(['?', '#']).next().unwrap_or_default();
@@ -40,7 +40,8 @@ pub fn check(answer: &Answer<'_>) -> Result<(), String> {
     let template = template(document, path);
     let operation = template.and_then(|template| document["paths"][template].get(&method));
     let Some(operation) = operation else {
-        return check_error_body(answer).map_err(|why| format!("(no such operation) {why}"));
+        return check_error_body(answer)
+            .map_err(|error| format!("(the operation is not documented) {error}"));
     };
     let status = answer.status.to_string();
     let key = format!("/paths/{}/{method}", escape(template.unwrap_or_default()));
@@ -57,7 +58,11 @@ pub fn check(answer: &Answer<'_>) -> Result<(), String> {
         return Ok(());
     }
     let Some(content) = response.get("content").and_then(Value::as_object) else {
-        return if answer.body.is_empty() { Ok(()) } else { Err("has a body".into()) };
+        return if answer.body.is_empty() {
+            Ok(())
+        } else {
+            Err("the body is not documented".into())
+        };
     };
     let kind = answer.content_type.and_then(|kind| kind.split(';').next()).unwrap_or_default();
     if !content.contains_key(kind) {
@@ -72,16 +77,16 @@ pub fn check(answer: &Answer<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks the `data` of an event, whose name is in it.
+/// Checks the `data` of an event, which contains the event's name.
 ///
 /// # Errors
-/// Describes the difference.
+/// If the event is not as documented. The error describes the difference.
 pub fn check_event(data: &str) -> Result<(), String> {
     let event = serde_json::from_str(data).map_err(|error| error.to_string())?;
     check_value("/components/schemas/StreamEvent", &event)
 }
 
-/// Returns the document.
+/// Returns `docs/openapi.json`.
 #[must_use]
 pub fn document() -> &'static Value {
     static DOCUMENT: LazyLock<Value> =
@@ -120,10 +125,10 @@ fn collect_event_names(schema: &Value, names: &mut Vec<String>) {
     }
 }
 
-/// Checks the error for an address or method that the document does not have.
+/// Checks the response to a request whose path or method is not in the document: it must be an error.
 fn check_error_body(answer: &Answer<'_>) -> Result<(), String> {
     if answer.status < 400 {
-        return Err(format!("answers {}", answer.status));
+        return Err(format!("the status {} is not an error", answer.status));
     }
     if answer.method == "HEAD" {
         return Ok(());
@@ -140,7 +145,7 @@ fn check_value(pointer: &str, value: &Value) -> Result<(), String> {
         validator
     } else {
         // Kept until the process ends, as there are few of them.
-        let validator: &'static Validator = Box::leak(Box::new(build(pointer)?));
+        let validator: &'static Validator = Box::leak(Box::new(compile_schema(pointer)?));
         let mut all = VALIDATORS.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(pointer.to_owned(), validator);
         validator
@@ -152,39 +157,48 @@ fn check_value(pointer: &str, value: &Value) -> Result<(), String> {
             format!("{}: {error}", if at.is_empty() { "the body" } else { &at })
         })
         .collect();
-    if errors.is_empty() { Ok(()) } else { Err(format!("{}\nnot as {pointer}", errors.join("\n"))) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{}\n(schema: {pointer})", errors.join("\n")))
+    }
 }
 
-/// Compiles the schema at a place of the document.
-fn build(pointer: &str) -> Result<Validator, String> {
-    static CLOSED: LazyLock<Value> = LazyLock::new(|| close(document().clone()));
-    let mut root = CLOSED.as_object().cloned().unwrap_or_default();
-    root.insert("$ref".into(), json!(format!("#{}", in_fragment(pointer))));
+/// Compiles the schema at a JSON pointer of the document.
+fn compile_schema(pointer: &str) -> Result<Validator, String> {
+    static STRICT_DOCUMENT: LazyLock<Value> =
+        LazyLock::new(|| forbid_undocumented_properties(document().clone()));
+    let mut root = STRICT_DOCUMENT.as_object().cloned().unwrap_or_default();
+    root.insert("$ref".into(), json!(format!("#{}", encode_fragment(pointer))));
     let options = jsonschema::options().with_draft(Draft::Draft202012);
     let options = options.should_validate_formats(true);
     options.build(&Value::Object(root)).map_err(|error| error.to_string())
 }
 
-/// Closes the objects of the document's schemas: what is evaluated by no part of a schema is refused.
-/// The parts of an `allOf` stay open, because each evaluates some properties only.
-fn close(mut document: Value) -> Value {
-    close_inside(&mut document);
+/// Forbids properties that a schema of the document does not describe. The parts of an `allOf` are
+/// left as they are, because each of them describes only some of the properties.
+fn forbid_undocumented_properties(mut document: Value) -> Value {
+    forbid_in_subschemas(&mut document);
     document
 }
 
-fn close_inside(value: &mut Value) {
+fn forbid_in_subschemas(value: &mut Value) {
     match value {
-        Value::Array(items) => items.iter_mut().for_each(close_inside),
+        Value::Array(items) => items.iter_mut().for_each(forbid_in_subschemas),
         Value::Object(object) => {
             for (key, inner) in object.iter_mut() {
                 match (key.as_str(), &mut *inner) {
                     ("properties", Value::Object(properties)) => {
-                        properties.values_mut().for_each(close_schema);
+                        properties.values_mut().for_each(forbid_in_schema);
                     }
-                    ("items" | "schema", schema) => close_schema(schema),
-                    ("oneOf", Value::Array(schemas)) => schemas.iter_mut().for_each(close_schema),
-                    ("allOf", Value::Array(schemas)) => schemas.iter_mut().for_each(close_inside),
-                    _ => close_inside(inner),
+                    ("items" | "schema", schema) => forbid_in_schema(schema),
+                    ("oneOf", Value::Array(schemas)) => {
+                        schemas.iter_mut().for_each(forbid_in_schema);
+                    }
+                    ("allOf", Value::Array(schemas)) => {
+                        schemas.iter_mut().for_each(forbid_in_subschemas);
+                    }
+                    _ => forbid_in_subschemas(inner),
                 }
             }
         }
@@ -192,8 +206,8 @@ fn close_inside(value: &mut Value) {
     }
 }
 
-fn close_schema(schema: &mut Value) {
-    close_inside(schema);
+fn forbid_in_schema(schema: &mut Value) {
+    forbid_in_subschemas(schema);
     if let Some(schema) = schema.as_object_mut().filter(|schema| describes_objects(schema)) {
         schema.insert("unevaluatedProperties".into(), json!(false));
     }
@@ -203,7 +217,8 @@ fn describes_objects(schema: &Map<String, Value>) -> bool {
     ["$ref", "properties", "allOf"].iter().any(|key| schema.contains_key(*key))
 }
 
-/// Returns the path of the document that a request's path belongs to. A path without parameters wins.
+/// Returns the documented path template that matches a request's path. If several match, returns the
+/// one with the fewest parameters.
 fn template<'a>(document: &'a Value, path: &str) -> Option<&'a str> {
     let templates = document["paths"].as_object()?.keys().map(String::as_str);
     let matching = templates.filter(|template| {
@@ -220,12 +235,12 @@ fn template<'a>(document: &'a Value, path: &str) -> Option<&'a str> {
     matching.min_by_key(|template| template.matches('{').count())
 }
 
-/// Writes a JSON pointer as the fragment of a URI (RFC 3986), which has no braces.
-fn in_fragment(pointer: &str) -> String {
+/// Encodes a JSON pointer as the fragment of a URI, which cannot contain braces (RFC 3986).
+fn encode_fragment(pointer: &str) -> String {
     pointer.replace('{', "%7B").replace('}', "%7D")
 }
 
-/// Writes a key for a JSON pointer (RFC 6901).
+/// Escapes a key for a JSON pointer (RFC 6901).
 fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
@@ -264,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_are_not_documented_are_refused() {
+    fn undocumented_fields_are_refused() {
         let member = r#"{"event":"MemberUpdated","chat_id":1,"user_id":2,"role":"admin",
                          "joined_at":"2026-01-31T12:00:00.000Z"}"#;
         assert_eq!(check_event(member), Ok(()));

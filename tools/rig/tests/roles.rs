@@ -1,4 +1,5 @@
-//! With the three database roles of the documents, people talk, and no server may do more than it must.
+//! Tests the three database roles of `docs/operating.md`: both servers work with them, and PostgreSQL
+//! refuses statements that a role does not need.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::{env, path::Path, process::Command, time::Duration};
@@ -13,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DATABASE: &str = "fechatter_roles";
 
 #[tokio::test]
-async fn three_roles_are_enough_and_each_is_needed() {
+async fn servers_work_with_three_roles_that_have_no_more_rights_than_needed() {
     let test = env::current_exe().unwrap();
     let programs = Programs::in_folder(test.ancestors().nth(2).unwrap()).unwrap();
     let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("roles");
@@ -30,7 +31,7 @@ async fn three_roles_are_enough_and_each_is_needed() {
     .unwrap();
     devdb::create_database_if_absent(&cluster.postgres.url(DATABASE)).await.unwrap();
     let mut admin = PgConnection::connect(&cluster.postgres.url(DATABASE)).await.unwrap();
-    sqlx::raw_sql(AssertSqlSafe(printed_sql())).execute(&mut admin).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(documented_role_sql())).execute(&mut admin).await.unwrap();
     let address = cluster.postgres.address();
     let url = |role: &str| format!("postgres://{role}:secret@{address}/{DATABASE}");
     for role in ["fechatter_migrator", "fechatter_server", "fechatter_notify"] {
@@ -57,7 +58,7 @@ async fn three_roles_are_enough_and_each_is_needed() {
     let alice = cluster.rest.person(&signed_up).unwrap();
     let chat = alice.create_chat("PublicChannel", "lunch", &[]).await.ok().unwrap();
     let chat = fechatter_core::ChatId(chat["id"].as_i64().unwrap());
-    let (told, mut heard) = mpsc::unbounded_channel();
+    let (sender, mut receiver) = mpsc::unbounded_channel();
     let mut follower = Follower {
         addresses: cluster.events.clone(),
         server: 0,
@@ -66,22 +67,22 @@ async fn three_roles_are_enough_and_each_is_needed() {
         pause: Duration::from_millis(20),
     };
     tokio::spawn(async move {
-        let hear = |what: Heard<'_>| {
-            if let Heard::Frame(frame) = what {
-                let _ = told.send(serde_json::from_slice::<Value>(frame.data).unwrap());
+        let on_heard = |heard: Heard<'_>| {
+            if let Heard::Frame(frame) = heard {
+                let _ = sender.send(serde_json::from_slice::<Value>(frame.data).unwrap());
             }
         };
-        follower.follow(hear).await
+        follower.follow(on_heard).await
     });
-    let mut next = async || timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
-    assert_eq!(next().await["event"], "Ready");
+    let mut next_event = async || timeout(PATIENCE, receiver.recv()).await.unwrap().unwrap();
+    assert_eq!(next_event().await["event"], "Ready");
     let sent = alice.send(chat, "noodles?", Uuid::new_v4()).await.ok().unwrap();
-    assert_eq!(next().await["id"], sent["id"]);
+    assert_eq!(next_event().await["id"], sent["id"]);
     assert!(matches!(
         alice.call(reqwest::Method::DELETE, &format!("/api/chat/{chat}"), None).await,
         Answer::Ok { .. }
     ));
-    assert_eq!(next().await["event"], "ChatDeleted");
+    assert_eq!(next_event().await["event"], "ChatDeleted");
 
     for (role, statement) in [
         ("fechatter_server", "create table more (id int)"),
@@ -99,8 +100,9 @@ async fn three_roles_are_enough_and_each_is_needed() {
     }
 }
 
-/// The statements as the documents print them, for this database.
-fn printed_sql() -> String {
+/// Returns the SQL that `docs/operating.md` shows for the three roles, with the name of this test's
+/// database.
+fn documented_role_sql() -> String {
     let page = include_str!("../../../docs/operating.md");
     let (_, block) = page.split_once("<!-- three roles -->\n```sql\n").unwrap();
     let (sql, _) = block.split_once("```").unwrap();

@@ -1,4 +1,4 @@
-//! Examples of the rules.
+//! Tests of the rules for audiences, memberships and the ends of streams.
 
 use fechatter_core::event::Effect::{self, ClosesChat, Joins, Leaves, None as Nothing};
 use fechatter_core::{MessageId, SessionId, WorkspaceId};
@@ -56,7 +56,7 @@ fn reader(user: i64, session_id: SessionId) -> AuthUser {
 /// Returns the positions that a person missed since another position, and the reason that ends
 /// their stream.
 fn missed(state: &WorkspaceState, user: i64, since: i64) -> (Vec<i64>, Option<GoodbyeReason>) {
-    let reader = Reader { user: reader(user, PHONE), checked_at: at(10).position };
+    let reader = Reader { user: reader(user, PHONE), authorized_position: at(10).position };
     let MissedResult::Missed(missed) = state.missed(&reader, at(since)) else {
         panic!("{since} is not known here")
     };
@@ -73,7 +73,8 @@ fn position(frame: &Frame) -> i64 {
 
 impl WorkspaceState {
     fn joins(&mut self, user: i64, session_id: SessionId) -> Arc<Outbox> {
-        let reader = Reader { user: reader(user, session_id), checked_at: at(10).position };
+        let reader =
+            Reader { user: reader(user, session_id), authorized_position: at(10).position };
         self.attach([0, 0], reader)
     }
 
@@ -125,7 +126,7 @@ fn the_columns_decide_the_audience() {
 }
 
 #[test]
-fn the_audience_is_the_same_however_few_are_here() {
+fn the_audience_does_not_depend_on_the_number_of_streams() {
     let mut state = state();
     let streams = state.here([2]);
 
@@ -167,7 +168,7 @@ fn a_chat_begins_and_ends_with_its_events() {
 }
 
 #[test]
-fn an_event_with_nothing_to_tell_only_moves_the_position() {
+fn an_event_without_data_only_advances_the_head() {
     let mut state = state();
     let streams = state.here([1]);
 
@@ -180,7 +181,7 @@ fn an_event_with_nothing_to_tell_only_moves_the_position() {
 }
 
 #[test]
-fn a_revoked_session_hears_of_it_and_no_more() {
+fn a_revoked_session_receives_its_revocation_and_nothing_later() {
     let mut state = state();
     let (phone, laptop) = (state.joins(1, PHONE), state.joins(1, LAPTOP));
     let other = state.joins(2, PHONE);
@@ -195,7 +196,7 @@ fn a_revoked_session_hears_of_it_and_no_more() {
 }
 
 #[test]
-fn a_log_that_does_not_go_on_is_noticed() {
+fn a_log_that_does_not_continue_from_the_head_is_detected() {
     let entry = |cursor| Entry { cursor, ..entry(1, Nothing, Some(LUNCH), None) };
     let other_stamp = Cursor { position: Position(10), .."0000000f-1".parse().unwrap() };
     for log in [
@@ -206,35 +207,34 @@ fn a_log_that_does_not_go_on_is_noticed() {
     ] {
         let mut state = state();
         let streams = state.here([1]);
-        assert_eq!(state.advance(&log), Err(Obstacle::Diverged), "{log:?}");
+        assert_eq!(state.advance(&log), Err(ApplyError::Diverged), "{log:?}");
         assert_received(&streams, [&[]]);
     }
 }
 
 #[test]
-fn an_effect_of_a_newer_version_stops_the_workspace_before_anything_is_told() {
+fn an_unknown_effect_is_an_error_and_its_event_is_not_delivered() {
     let mut state = state();
     let streams = state.here([1]);
     let unknown = Entry { effect: None, ..entry(11, Nothing, Some(LUNCH), None) };
 
     let advanced = state.advance(&[entry(10, Nothing, None, None), unknown.clone()]);
 
-    assert_eq!(advanced, Err(Obstacle::UnknownEffect));
+    assert_eq!(advanced, Err(ApplyError::UnknownEffect));
     assert_received(&streams, [&[]]);
-    // A workspace that is loaded later has it among its recent events, and ends streams that pass
-    // it.
+    // A workspace that is loaded later has it among its recent events. A stream that reaches it ends.
     let recent = Recent::new(&[entry(10, Nothing, None, None), unknown]).unwrap();
     let member = Membership { chat_id: LUNCH, user_id: UserId(1), joined: Position(1), left: None };
     let loaded = WorkspaceState::new(Snapshot { recent, memberships: vec![member] });
     assert_eq!(missed(&loaded, 1, 10), (vec![11], Some(GoodbyeReason::Draining)));
-    // But not streams whose reader was checked after it.
-    let reader = Reader { user: reader(1, PHONE), checked_at: Position(11) };
+    // The stream of a reader who was authorised at its position or later does not end.
+    let reader = Reader { user: reader(1, PHONE), authorized_position: Position(11) };
     let MissedResult::Missed(missed) = loaded.missed(&reader, at(10)) else { panic!("not known") };
     assert_eq!(missed.end, None);
 }
 
 #[test]
-fn an_event_about_a_message_that_does_not_change_it_leaves_what_is_remembered() {
+fn an_event_that_does_not_change_its_message_changes_no_recent_event() {
     let mut state = state();
     let about = |position| Entry {
         message_id: Some(MESSAGE),
@@ -249,7 +249,7 @@ fn an_event_about_a_message_that_does_not_change_it_leaves_what_is_remembered() 
 }
 
 #[test]
-fn who_was_away_gets_what_they_would_have_got_live() {
+fn missed_events_from_memory_equal_the_live_events() {
     let mut state = state();
     let live = state.here([1, 2, 3]);
 
@@ -273,7 +273,7 @@ fn who_was_away_gets_what_they_would_have_got_live() {
 }
 
 #[test]
-fn what_was_said_in_a_deleted_chat_is_not_told_again() {
+fn messages_of_a_deleted_chat_are_not_sent_again() {
     let said = Entry { message_id: Some(MESSAGE), ..entry(9, Nothing, Some(LUNCH), None) };
     let deleted = entry(10, ClosesChat, Some(LUNCH), None);
     let recent = Recent::new(&[entry(8, Nothing, None, None), said, deleted]).unwrap();
@@ -303,13 +303,13 @@ fn a_conversation(state: &mut WorkspaceState) {
         data: Some(format!(r#"{{"event":"OfTheFuture","content":"before {id}"}}"#).into()),
         ..entry(position, Nothing, Some(LUNCH), None)
     };
-    let told = Entry { shows_message: false, ..sent(13, 1) };
-    let log = [entry(10, Nothing, None, None), sent(11, 1), sent(12, 2), told];
+    let about_first = Entry { shows_message: false, ..sent(13, 1) };
+    let log = [entry(10, Nothing, None, None), sent(11, 1), sent(12, 2), about_first];
     state.advance(&log).unwrap();
 }
 
 fn texts(state: &WorkspaceState, since: i64) -> Vec<String> {
-    let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
+    let reader = Reader { user: reader(1, PHONE), authorized_position: Position(10) };
     let MissedResult::Missed(missed) = state.missed(&reader, at(since)) else {
         panic!("not known")
     };
@@ -318,7 +318,7 @@ fn texts(state: &WorkspaceState, since: i64) -> Vec<String> {
 }
 
 #[test]
-fn a_message_that_has_changed_is_told_again_as_it_is_now() {
+fn a_changed_message_is_sent_again_in_its_new_state() {
     let mut state = state();
     a_conversation(&mut state);
     let before = texts(&state, 10);
@@ -346,7 +346,7 @@ fn a_message_that_has_changed_is_told_again_as_it_is_now() {
 }
 
 #[test]
-fn of_a_message_that_is_removed_nothing_is_told_but_that() {
+fn a_removed_message_is_sent_again_without_its_content() {
     let mut state = state();
     a_conversation(&mut state);
     let removes = Entry {
@@ -367,7 +367,7 @@ fn of_a_message_that_is_removed_nothing_is_told_but_that() {
 }
 
 #[test]
-fn what_is_remembered_is_measured_as_it_changes() {
+fn the_size_of_the_recent_events_follows_changes() {
     let mut state = state();
     a_conversation(&mut state);
     let grows = |position, content: &str| Entry {
@@ -390,7 +390,7 @@ fn what_is_remembered_is_measured_as_it_changes() {
 }
 
 #[test]
-fn an_ending_that_was_missed_is_the_last_thing_told() {
+fn a_missed_ending_is_the_last_event_sent() {
     let mut state = state();
     state.takes(Effect::ChangesPerson(UserId(1)), None, None);
     state.takes(Effect::Suspends(UserId(1)), None, None);
@@ -398,8 +398,9 @@ fn an_ending_that_was_missed_is_the_last_thing_told() {
 
     assert_eq!(missed(&state, 1, 10), (vec![11, 12], Some(GoodbyeReason::Suspended)));
     assert_eq!(missed(&state, 2, 10), (vec![11, 12, 13], None));
-    // If the database confirmed the reader after the event, the event was an earlier suspension.
-    let reader = Reader { user: reader(1, PHONE), checked_at: Position(12) };
+    // The stream of a reader who was authorised after the event does not end, because the suspension
+    // is over.
+    let reader = Reader { user: reader(1, PHONE), authorized_position: Position(12) };
     let MissedResult::Missed(missed) = state.missed(&reader, at(10)) else {
         panic!("10 is not known here")
     };
@@ -407,7 +408,7 @@ fn an_ending_that_was_missed_is_the_last_thing_told() {
 }
 
 #[test]
-fn the_suspended_and_the_removed_hear_of_it_and_no_more() {
+fn the_suspended_and_the_removed_receive_that_event_and_nothing_later() {
     let mut state = state();
     let [alice, bob, carol] = state.here([1, 2, 3]);
 
@@ -422,9 +423,9 @@ fn the_suspended_and_the_removed_hear_of_it_and_no_more() {
 }
 
 #[test]
-fn a_stream_outlives_an_ending_that_was_over_when_it_was_checked() {
+fn an_ending_up_to_the_authorized_position_does_not_end_the_stream() {
     let mut state = state();
-    let reader = Reader { user: reader(1, PHONE), checked_at: Position(12) };
+    let reader = Reader { user: reader(1, PHONE), authorized_position: Position(12) };
     let outbox = state.attach([0, 0], reader);
 
     let (suspends, changes) = (Effect::Suspends(UserId(1)), Effect::ChangesPerson(UserId(1)));
@@ -437,12 +438,12 @@ fn a_stream_outlives_an_ending_that_was_over_when_it_was_checked() {
 }
 
 #[test]
-fn only_so_much_is_kept_and_told_at_once() {
+fn the_recent_events_and_each_chunk_are_limited() {
     let mut state = state();
     for _ in 0..1_000 {
         state.takes(Nothing, Some(LUNCH), None);
     }
-    let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
+    let reader = Reader { user: reader(1, PHONE), authorized_position: Position(10) };
     let MissedResult::Missed(first) = state.missed(&reader, at(500)) else { panic!("not known") };
     assert_eq!((first.frames.len(), first.reached), (MAX_FRAMES, at(756)));
 
@@ -456,13 +457,13 @@ fn only_so_much_is_kept_and_told_at_once() {
 }
 
 #[test]
-fn a_cursor_that_is_not_here_is_noticed() {
+fn an_unknown_cursor_is_detected() {
     let mut state = state();
-    let reader = Reader { user: reader(1, PHONE), checked_at: Position(10) };
+    let reader = Reader { user: reader(1, PHONE), authorized_position: Position(10) };
     let other = Cursor { position: Position(10), .."0000000f-1".parse().unwrap() };
     assert!(matches!(state.missed(&reader, other), MissedResult::Diverged));
     assert!(matches!(state.missed(&reader, at(11)), MissedResult::Behind));
-    let place = state.head_position();
+    let place = state.subscribe_head_position();
 
     state.takes(Nothing, Some(LUNCH), None);
 
