@@ -32,8 +32,7 @@ enum Job {
     Run(run::Options),
     /// Run all tests against a PostgreSQL that is gone afterwards; the client's too, where there is Node
     Test {
-        /// Passed on to `cargo nextest run`, or to `cargo test` where nextest is not installed; the client's tests are
-        /// then left out
+        /// Passed on to `cargo test`; the client's tests are then left out
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
