@@ -31,9 +31,9 @@ create table workspace_members (
 -- The workspaces of an account.
 create index workspace_members_user_id on workspace_members (user_id);
 
--- The last departure of each person who has left a workspace. They lose access at once; their memberships
+-- The last offboarding of each person who has left a workspace. They lose access at once; their memberships
 -- of chats end afterwards, in batches, and until then they cannot come back.
-create table departures (
+create table offboardings (
     workspace_id bigint not null,
     user_id bigint not null,
     -- The person who removed them, or they themselves.
@@ -44,14 +44,14 @@ create table departures (
     ended_upto bigint not null default 0,
     -- The next batch begins no sooner, whichever server makes it.
     next_batch_at timestamptz not null default clock_timestamp(),
-    -- The position of the last event of the departure; null until then.
+    -- The position of the last event of the offboarding; null until then.
     ended_position bigint check (ended_position > 0),
     primary key (workspace_id, user_id),
     foreign key (workspace_id, user_id) references workspace_members (workspace_id, user_id),
     foreign key (workspace_id, actor_id) references workspace_members (workspace_id, user_id)
 );
 
-create index departures_unfinished on departures (workspace_id, user_id) where ended_position is null;
+create index offboardings_unfinished on offboardings (workspace_id, user_id) where ended_position is null;
 
 create table invites (
     id bigint generated always as identity primary key,

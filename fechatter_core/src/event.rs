@@ -54,7 +54,7 @@ pub enum Event {
     },
     UserJoinedWorkspace(User),
     UserUpdated(User),
-    /// The last event of a departure, which begins with `UserUpdated` and the status `Left`.
+    /// The last event of an offboarding, which begins with `UserUpdated` and the status `Left`.
     UserLeftWorkspace {
         user_id: UserId,
         reason: LeaveReason,

@@ -41,8 +41,8 @@ use crate::middlewares::admission;
 use crate::middlewares::parameters::KnownParameters;
 use crate::services::batch_writer::BatchWriter;
 use crate::services::chat_lists::ChatLists;
-use crate::services::departures::Departures;
 use crate::services::limits::RequestLimits;
+use crate::services::offboarding::Offboardings;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
@@ -143,7 +143,7 @@ pub async fn serve(
         idle: Duration::from_secs(config.http.keep_alive_seconds.into()),
     };
     let purge = Purge::default();
-    let departures = Departures::default();
+    let offboardings = Offboardings::default();
     let (writer, writing) = BatchWriter::start(log.clone())?;
     // Only the requests may keep the writer alive.
     let health = writer.health();
@@ -153,7 +153,7 @@ pub async fn serve(
     let (router, described) = handlers::routes().split_for_parts();
     let state = AppState::from(App {
         purge: purge.clone(),
-        departures: departures.clone(),
+        offboardings: offboardings.clone(),
         writer,
         chat_lists: ChatLists::new(config.server.chat_list_cache_mebibytes),
         passwords,
@@ -169,7 +169,7 @@ pub async fn serve(
     tokio::spawn(limits.forget_idle(shutdown.clone()));
     tokio::spawn(clock.clone().follow(db.clone(), shutdown.clone()));
     tokio::spawn(purge.run(db.clone(), retention, shutdown.clone()));
-    tokio::spawn(departures.run(log, shutdown.clone()));
+    tokio::spawn(offboardings.run(log, shutdown.clone()));
 
     let metrics = Metrics::start()?;
     metrics::begin_at_zero(&COUNTERS);

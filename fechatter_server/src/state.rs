@@ -10,11 +10,11 @@ use fechatter_core::token::{Signer, Verifier};
 use sqlx::PgPool;
 
 use crate::middlewares::parameters::KnownParameters;
-use crate::models::entrance::Entrance;
+use crate::models::session::entrance::Entrance;
 use crate::services::batch_writer::BatchWriter;
 use crate::services::chat_lists::ChatLists;
-use crate::services::departures::Departures;
 use crate::services::limits::RequestLimits;
+use crate::services::offboarding::Offboardings;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
@@ -31,7 +31,7 @@ pub(crate) struct App {
     pub(crate) chat_lists: ChatLists,
     pub(crate) passwords: Passwords,
     pub(crate) purge: Purge,
-    pub(crate) departures: Departures,
+    pub(crate) offboardings: Offboardings,
     pub(crate) limits: RequestLimits,
     pub(crate) parameters: KnownParameters,
     pub(crate) verifier: Verifier,
@@ -70,7 +70,7 @@ parts! {
     writer: BatchWriter,
     chat_lists: ChatLists,
     purge: Purge,
-    departures: Departures,
+    offboardings: Offboardings,
     limits: RequestLimits,
     verifier: Verifier,
 }

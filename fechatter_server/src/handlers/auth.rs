@@ -23,11 +23,11 @@ use utoipa_axum::routes;
 
 use crate::document::WithErrors;
 use crate::error::{AppError, ErrorKind, Result};
-use crate::models::account::{self, SignIn, SignUp, SignedIn};
-use crate::models::current_user::CurrentUser;
-use crate::models::device::Device;
-use crate::models::entrance::Entrance;
+use crate::models::account::device::Device;
+use crate::models::session::current_user::CurrentUser;
+use crate::models::session::entrance::Entrance;
 use crate::models::session::{self, Session, Which};
+use crate::models::sign_in::{self, SignIn, SignUp, SignedIn};
 use crate::services::device_token;
 use crate::services::limits::Caller;
 use crate::services::refresh_token::RefreshToken;
@@ -116,7 +116,7 @@ async fn sign_up(
     jar: CookieJar,
     Json(request): Json<SignUp>,
 ) -> Result<(StatusCode, CookieJar, NewDevice, Json<AuthResponse>)> {
-    let signed_in = account::sign_up(&entrance, request, &device).await?;
+    let signed_in = sign_in::sign_up(&entrance, request, &device).await?;
     let (jar, device, body) = with_cookies(&state, jar, signed_in)?;
     Ok((StatusCode::CREATED, jar, device, body))
 }
@@ -134,7 +134,7 @@ async fn sign_in(
     let shown = shown_tokens(&jar).chain(request.device_token.as_deref());
     let shown: Vec<_> =
         shown.take(KNOWN_ACCOUNTS + 1).filter_map(|text| entrance.device_key.read(text)).collect();
-    let signed_in = account::sign_in(&entrance, request, &device, &shown).await?;
+    let signed_in = sign_in::sign_in(&entrance, request, &device, &shown).await?;
     with_cookies(&state, jar, signed_in)
 }
 

@@ -18,12 +18,12 @@ use utoipa_axum::routes;
 
 use crate::document::WithErrors;
 use crate::error::{ErrorKind, Result};
+use crate::models::chat::directory::{self, DirectoryEntry};
+use crate::models::chat::lookup;
+use crate::models::chat::membership::Member;
+use crate::models::chat::sidebar::{self, ChatSidebar};
 use crate::models::chat::{self, ChatChanges, ChatDraft, Created};
-use crate::models::chat_lookup;
-use crate::models::current_user::CurrentUser;
-use crate::models::directory::{self, DirectoryEntry};
-use crate::models::membership::Member;
-use crate::models::sidebar::{self, ChatSidebar};
+use crate::models::session::current_user::CurrentUser;
 use crate::services::chat_lists::ChatLists;
 use crate::services::purge::Purge;
 use crate::state::AppState;
@@ -156,9 +156,9 @@ async fn show(
 ) -> Result<Json<ChatWithMe>> {
     let me = sidebar::list(&db, &caller, Some(id), None).await?.pop();
     if me.is_none() {
-        chat_lookup::check_public(&db, caller.workspace_id, id).await?;
+        lookup::check_public(&db, caller.workspace_id, id).await?;
     }
-    let chat = chat_lookup::find(&db, caller.workspace_id, id).await?;
+    let chat = lookup::find(&db, caller.workspace_id, id).await?;
     Ok(Json(ChatWithMe { chat, me }))
 }
 

@@ -11,8 +11,8 @@ use utoipa_axum::routes;
 
 use crate::document::WithErrors;
 use crate::error::{ErrorKind, Result};
-use crate::models::current_user::CurrentUser;
-use crate::models::invite::{self, Invite, InviteDraft, NewInvite};
+use crate::models::session::current_user::CurrentUser;
+use crate::models::workspace::invite::{self, Invite, InviteDraft, NewInvite};
 use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::page::{Cursor, Limit, Page};

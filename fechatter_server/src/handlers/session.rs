@@ -11,8 +11,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::error::Result;
-use crate::models::current_user::CurrentUser;
-use crate::models::session_list::{self, SessionEntry};
+use crate::models::session::current_user::CurrentUser;
+use crate::models::session::list::{self, SessionEntry};
 use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::path::Id;
@@ -31,7 +31,7 @@ struct Sessions {
 #[utoipa::path(get, path = "/api/sessions", operation_id = "list_sessions",
     responses((status = 200, body = Sessions)))]
 async fn list(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<Sessions>> {
-    Ok(Json(Sessions { items: session_list::list(&db, &caller).await? }))
+    Ok(Json(Sessions { items: list::list(&db, &caller).await? }))
 }
 
 /// Ends one of the account's sessions.
@@ -43,6 +43,6 @@ async fn end(
     State(db): State<PgPool>,
     State(log): State<Log>,
 ) -> Result<StatusCode> {
-    session_list::end(&db, &log, &caller, id).await?;
+    list::end(&db, &log, &caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

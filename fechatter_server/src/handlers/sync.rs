@@ -8,7 +8,7 @@ use utoipa_axum::routes;
 
 use crate::document::WithErrors;
 use crate::error::{ErrorKind, Result};
-use crate::models::current_user::CurrentUser;
+use crate::models::session::current_user::CurrentUser;
 use crate::models::sync::{self, Sync};
 use crate::state::AppState;
 use crate::utils::json::Json;

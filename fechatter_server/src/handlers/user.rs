@@ -13,11 +13,11 @@ use utoipa_axum::routes;
 
 use crate::document::WithErrors;
 use crate::error::{ErrorKind, Result};
-use crate::models::current_user::CurrentUser;
-use crate::models::departure;
-use crate::models::user::{self, Filter};
-use crate::models::workspace_role::{self, UserChanges};
-use crate::services::departures::Departures;
+use crate::models::account::user::{self, Filter};
+use crate::models::session::current_user::CurrentUser;
+use crate::models::workspace::offboarding;
+use crate::models::workspace::role::{self, UserChanges};
+use crate::services::offboarding::Offboardings;
 use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::key::search_key;
@@ -107,7 +107,7 @@ async fn update(
     State(log): State<Log>,
     Json(changes): Json<UserChanges>,
 ) -> Result<Json<User>> {
-    workspace_role::update(&log, caller, id, changes).await.map(Json)
+    role::update(&log, caller, id, changes).await.map(Json)
 }
 
 /// Removes a person from the workspace and all its chats.
@@ -117,10 +117,10 @@ async fn remove(
     caller: CurrentUser,
     Id(id): Id<UserId>,
     State(log): State<Log>,
-    State(departures): State<Departures>,
+    State(offboardings): State<Offboardings>,
 ) -> Result<StatusCode> {
-    departure::remove(&log, caller, id).await?;
-    departures.wake();
+    offboarding::remove(&log, caller, id).await?;
+    offboardings.wake();
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -14,10 +14,12 @@ use utoipa_axum::routes;
 use crate::document::WithErrors;
 use crate::error::{ErrorKind, Result};
 use crate::handlers::auth::{AuthResponse, respond};
-use crate::models::current_user::CurrentUser;
+use crate::models::session;
+use crate::models::session::current_user::CurrentUser;
+use crate::models::workspace::lookup;
+use crate::models::workspace::offboarding;
 use crate::models::workspace::{self, JoinRequest, WorkspaceChanges, WorkspaceWithRole};
-use crate::models::{departure, session, workspace_lookup};
-use crate::services::departures::Departures;
+use crate::services::offboarding::Offboardings;
 use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::path::Id;
@@ -98,7 +100,7 @@ async fn switch(
 #[utoipa::path(get, path = "/api/workspace", operation_id = "get_workspace",
     responses((status = 200, body = Workspace)))]
 async fn show(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<Workspace>> {
-    workspace_lookup::find(&db, caller.workspace_id).await.map(Json)
+    lookup::find(&db, caller.workspace_id).await.map(Json)
 }
 
 /// Changes the workspace's name or join policy.
@@ -118,9 +120,9 @@ async fn update(
 async fn leave(
     caller: CurrentUser,
     State(log): State<Log>,
-    State(departures): State<Departures>,
+    State(offboardings): State<Offboardings>,
 ) -> Result<StatusCode> {
-    departure::leave(&log, caller).await?;
-    departures.wake();
+    offboarding::leave(&log, caller).await?;
+    offboardings.wake();
     Ok(StatusCode::NO_CONTENT)
 }

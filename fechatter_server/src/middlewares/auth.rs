@@ -6,7 +6,7 @@ use fechatter_core::token::AuthUser;
 
 use crate::error::{AppError, Result};
 use crate::middlewares::admission::Admission;
-use crate::models::current_user::CurrentUser;
+use crate::models::session::current_user::CurrentUser;
 use crate::state::AppState;
 
 /// The caller of an admitted request with a valid access token. The session, and that its person is

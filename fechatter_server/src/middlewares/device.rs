@@ -8,7 +8,7 @@ use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
 use fechatter_core::http::Peer;
 
-use crate::models::device::Device;
+use crate::models::account::device::Device;
 use crate::state::AppState;
 
 impl FromRequestParts<AppState> for Device {

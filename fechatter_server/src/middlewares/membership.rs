@@ -4,8 +4,8 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use crate::error::{AppError, Result};
-use crate::models::current_user::CurrentUser;
-use crate::models::membership::Member;
+use crate::models::chat::membership::Member;
+use crate::models::session::current_user::CurrentUser;
 use crate::state::AppState;
 use crate::utils::path::Id;
 

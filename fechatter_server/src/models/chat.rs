@@ -1,5 +1,12 @@
 //! Chats: their four types, and how they are created, changed and deleted.
 
+pub(crate) mod directory;
+pub(crate) mod lookup;
+pub(crate) mod member;
+pub(crate) mod member_role;
+pub(crate) mod membership;
+pub(crate) mod sidebar;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use fechatter_core::chat::{Chat, ChatType};
 use fechatter_core::config::LimitsConfig;
@@ -13,9 +20,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::{AppError, OnConstraint, Result};
-use crate::models::chat_lookup;
-use crate::models::current_user::CurrentUser;
-use crate::models::membership::{self, LockedMember, MAX_NAMED, Member};
+use crate::models::chat::membership::{LockedMember, MAX_NAMED, Member};
+use crate::models::session::current_user::CurrentUser;
 use crate::utils::json::{Change, not_null};
 use crate::utils::key::{key, skeleton_key, unique_key};
 use crate::utils::text::{ChatName, Description};
@@ -177,7 +183,7 @@ pub(crate) async fn create(
     )
     .execute(writer.db())
     .await?;
-    let chat = chat_lookup::find(writer.db(), workspace_id, id).await?;
+    let chat = lookup::find(writer.db(), workspace_id, id).await?;
     writer.append(workspace_id, &Event::NewChat(chat.clone()))?;
     writer.commit().await?;
     Ok(Created::New(chat))
@@ -213,7 +219,7 @@ async fn whole_single(
     pair: (UserId, UserId),
 ) -> Result<Option<Chat>> {
     let Some(id) = find_single(&mut *db, workspace_id, pair).await? else { return Ok(None) };
-    let chat = chat_lookup::find(db, workspace_id, id).await?;
+    let chat = lookup::find(db, workspace_id, id).await?;
     Ok((chat.member_count == 2).then_some(chat))
 }
 
@@ -244,7 +250,7 @@ async fn readmit(
     if !returned.is_empty() {
         membership::add_members(&mut writer, user.workspace_id, id, &returned, user.id).await?;
     }
-    let chat = chat_lookup::find(writer.db(), user.workspace_id, id).await?;
+    let chat = lookup::find(writer.db(), user.workspace_id, id).await?;
     writer.commit().await?;
     Ok(chat)
 }
@@ -304,7 +310,7 @@ async fn replay(
         return Err(AppError::IdempotencyMismatch);
     }
     Member::find(&mut *db, *user, earlier.id).await?;
-    chat_lookup::find(db, user.workspace_id, earlier.id).await.map(Some)
+    lookup::find(db, user.workspace_id, earlier.id).await.map(Some)
 }
 
 async fn find_single(
@@ -387,7 +393,7 @@ pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> R
     .execute(writer.db())
     .await
     .on_constraint(&UNIQUE_NAME, AppError::ChatNameTaken)?;
-    let chat = chat_lookup::find(writer.db(), workspace_id, member.chat_id).await?;
+    let chat = lookup::find(writer.db(), workspace_id, member.chat_id).await?;
     writer.append(workspace_id, &Event::ChatUpdated(chat.clone()))?;
     writer.commit().await?;
     Ok(chat)

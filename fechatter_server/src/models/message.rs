@@ -1,5 +1,10 @@
 //! Messages: the request to send one, and a lookup by id.
 
+pub(crate) mod actor;
+pub(crate) mod history;
+pub(crate) mod reaction;
+pub(crate) mod write_batch;
+
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use fechatter_core::message::{Message, MessageKind, MessageObject};
 use fechatter_core::{ChatId, MessageId, Seq, Timestamp};
@@ -9,7 +14,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::{AppError, Result};
-use crate::models::actor::Actor;
+use crate::models::message::actor::Actor;
 use crate::utils::text::Content;
 
 /// The request to send a message.

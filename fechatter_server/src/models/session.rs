@@ -1,5 +1,9 @@
 //! Sessions: a sign-in on a device, kept alive by rotating refresh tokens.
 
+pub(crate) mod current_user;
+pub(crate) mod entrance;
+pub(crate) mod list;
+
 use fechatter_core::db::begin;
 use fechatter_core::event::Event;
 use fechatter_core::log::{Log, LogWriter};
@@ -10,8 +14,8 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use crate::error::{AppError, Result};
-use crate::models::device::Device;
-use crate::models::user;
+use crate::models::account::device::Device;
+use crate::models::account::user;
 use crate::services::limits::{Caller, RequestLimits};
 use crate::services::refresh_token::RefreshToken;
 

@@ -11,10 +11,10 @@ use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use crate::error::Result;
-use crate::models::current_user::CurrentUser;
-use crate::models::sidebar::{self, ChatSidebar};
-use crate::models::user::{self, Filter};
-use crate::models::workspace_lookup;
+use crate::models::account::user::{self, Filter};
+use crate::models::chat::sidebar::{self, ChatSidebar};
+use crate::models::session::current_user::CurrentUser;
+use crate::models::workspace::lookup;
 use crate::utils::page::Page;
 
 /// The caller's view of their workspace at one position of its log.
@@ -43,7 +43,7 @@ pub(crate) async fn read(
     let caller = caller.recheck(&mut *tx).await?;
     let cursor = log::head(&mut *tx, caller.workspace_id).await?;
     let me = user::find(&mut *tx, caller.workspace_id, caller.id).await?;
-    let workspace = workspace_lookup::find(&mut *tx, caller.workspace_id).await?;
+    let workspace = lookup::find(&mut *tx, caller.workspace_id).await?;
     let chats = sidebar::list(&mut *tx, &caller, None, None).await?;
     let users = if with_users {
         Some(user::list(&mut *tx, caller.workspace_id, Filter::default(), Page::ALL).await?.0)

@@ -1,5 +1,10 @@
 //! Workspaces: creation, joining and changes.
 
+pub(crate) mod invite;
+pub(crate) mod lookup;
+pub(crate) mod offboarding;
+pub(crate) mod role;
+
 use fechatter_core::config::{Config, WorkspaceCreation};
 use fechatter_core::db::begin;
 use fechatter_core::event::Event;
@@ -12,9 +17,10 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use utoipa::ToSchema;
 
 use crate::error::{AppError, OnConstraint, Result};
-use crate::models::current_user::CurrentUser;
-use crate::models::invite::{self, Redeemed};
-use crate::models::{departure, session, user, workspace_lookup};
+use crate::models::account::user;
+use crate::models::session;
+use crate::models::session::current_user::CurrentUser;
+use crate::models::workspace::invite::Redeemed;
 use crate::utils::json::not_null;
 use crate::utils::key::{key, skeleton_key, unique_key};
 use crate::utils::text::WorkspaceName;
@@ -143,7 +149,7 @@ pub(crate) async fn create_another(
     let fullname = user::find(writer.db(), caller.workspace_id, caller.id).await?.fullname;
     let owner = create(&mut writer, config, name, (caller.id, &fullname)).await?;
     let owner = owner.ok_or(AppError::WorkspaceTaken)?;
-    let workspace = workspace_lookup::find(writer.db(), owner.workspace_id).await?;
+    let workspace = lookup::find(writer.db(), owner.workspace_id).await?;
     writer.commit().await?;
     Ok(workspace)
 }
@@ -158,7 +164,7 @@ pub(crate) async fn join(
     let (id, join_by) = find_target(log.db(), &request).await?;
     let mut db = log.db().acquire().await?;
     if is_in(&mut db, id, caller.id).await? {
-        return Ok((workspace_lookup::find(&mut *db, id).await?, false));
+        return Ok((lookup::find(&mut *db, id).await?, false));
     }
     drop(db);
     let current = user::find(log.db(), caller.workspace_id, caller.id).await?;
@@ -171,7 +177,7 @@ pub(crate) async fn join(
         let grant = authorize(writer.db(), id, &join_by, &current.email).await?;
         enter(&mut writer, id, grant, (caller.id, &current.fullname)).await?;
     }
-    let workspace = workspace_lookup::find(writer.db(), id).await?;
+    let workspace = lookup::find(writer.db(), id).await?;
     writer.commit().await?;
     Ok((workspace, joins))
 }
@@ -194,12 +200,12 @@ async fn find_target(db: &PgPool, request: &JoinRequest) -> Result<(WorkspaceId,
 }
 
 /// Returns true if an account is in a workspace. Refuses an account that is suspended there, or
-/// whose departure is unfinished.
+/// whose offboarding is unfinished.
 pub(crate) async fn is_in(db: &mut PgConnection, id: WorkspaceId, user_id: UserId) -> Result<bool> {
     match user::find(&mut *db, id, user_id).await {
         Ok(user) => session::active(user).map(|_| true),
         Err(AppError::NotFound) => {
-            departure::check_finished(db, id, user_id).await?;
+            offboarding::check_finished(db, id, user_id).await?;
             Ok(false)
         }
         Err(error) => Err(error),
@@ -230,7 +236,7 @@ pub(crate) async fn authorize(
     email: &str,
 ) -> Result<JoinGrant> {
     match join_by {
-        JoinBy::Name => match workspace_lookup::find(db, id).await?.join_policy {
+        JoinBy::Name => match lookup::find(db, id).await?.join_policy {
             JoinPolicy::Open => Ok(JoinGrant { role: Role::Member, invite: None }),
             JoinPolicy::Invite => Err(AppError::InviteRequired),
         },
@@ -329,7 +335,7 @@ pub(crate) async fn update(
     .execute(writer.db())
     .await
     .on_constraint(&UNIQUE_NAME, AppError::WorkspaceTaken)?;
-    let workspace = workspace_lookup::find(writer.db(), id).await?;
+    let workspace = lookup::find(writer.db(), id).await?;
     writer.append(id, &Event::WorkspaceUpdated(workspace.clone()))?;
     writer.commit().await?;
     Ok(workspace)

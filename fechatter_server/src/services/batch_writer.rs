@@ -44,9 +44,9 @@ use self::limits::BATCH_TIMEOUT;
 use self::queue::{Item, MeanBatchTime, Progress, Queue};
 use self::waiting::Waiting;
 use crate::error::{AppError, Result};
+use crate::models::message::reaction::NewReaction;
+use crate::models::message::write_batch::{Command, Locking, Outcome};
 use crate::models::message::{self, Outgoing, Sent};
-use crate::models::reaction::NewReaction;
-use crate::models::write_batch::{Command, Locking, Outcome};
 
 /// The total time that a caller waits for the outcome of a command: slightly less than the request
 /// timeout (10 s).

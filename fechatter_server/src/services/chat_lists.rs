@@ -16,8 +16,8 @@ use moka::sync::Cache;
 use sqlx::{PgExecutor, PgPool};
 
 use crate::error::Result;
-use crate::models::current_user::CurrentUser;
-use crate::models::sidebar;
+use crate::models::chat::sidebar;
+use crate::models::session::current_user::CurrentUser;
 
 /// The estimated size of an entry besides its JSON: keys, hashes, headers, the cache's own data.
 const ENTRY_BYTES: usize = 512;

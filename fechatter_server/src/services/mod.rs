@@ -3,9 +3,9 @@
 pub(crate) mod batch_writer;
 pub(crate) mod bytes_in_flight;
 pub(crate) mod chat_lists;
-pub(crate) mod departures;
 pub(crate) mod device_token;
 pub(crate) mod limits;
+pub(crate) mod offboarding;
 pub(crate) mod password;
 pub(crate) mod purge;
 pub(crate) mod refresh_token;

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::models::throttle;
+use crate::models::account::throttle;
 use crate::services::retention;
 
 const BATCH: i64 = 1_000;

@@ -167,7 +167,7 @@ enum Deed {
     Convert { chat: usize, kind: usize },
     Delete { chat: usize },
     Suspend { whom: usize, back: bool },
-    Depart,
+    LeaveWorkspace,
     Return { name: u8 },
     Prune,
 }
@@ -212,7 +212,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (chat(), 1..4_usize).prop_map(|(chat, kind)| Deed::Convert { chat, kind }),
         1 => chat().prop_map(|chat| Deed::Delete { chat }),
         1 => (who(), any::<bool>()).prop_map(|(whom, back)| Deed::Suspend { whom, back }),
-        1 => Just(Deed::Depart),
+        1 => Just(Deed::LeaveWorkspace),
         2 => any::<u8>().prop_map(|name| Deed::Return { name }),
         1 => Just(Deed::Prune),
     ];
@@ -271,7 +271,7 @@ impl World {
                 let path = format!("/api/users/{}", self.people[whom].id);
                 (Method::PATCH, path, json!({ "status": status }))
             }
-            Deed::Depart => (Method::POST, "/api/workspace/leave".into(), NOTHING),
+            Deed::LeaveWorkspace => (Method::POST, "/api/workspace/leave".into(), NOTHING),
             Deed::Return { name } => return self.returns(*actor, name).await,
             Deed::Prune => return self.prune().await,
             Deed::Send { chat }
@@ -315,9 +315,9 @@ impl World {
         let server = self.servers()[*at].with_token(&self.people[*actor].token);
         let reply = server.call(method, &path, body).await;
         prop_assert!(!reply.status.is_server_error(), "{deed:?}: {}", reply.text);
-        if matches!(deed, Deed::Depart) {
+        if matches!(deed, Deed::LeaveWorkspace) {
             // Two answers are compared later: nothing may happen between them.
-            self.app.departures_end().await;
+            self.app.offboardings_end().await;
         }
         if matches!(deed, Deed::Create { .. }) && reply.status.is_success() {
             self.chats.push(Chat::of(serde_json::from_str(&reply.text).unwrap()));

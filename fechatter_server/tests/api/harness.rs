@@ -148,8 +148,8 @@ impl TestApp {
     }
 
     /// Waits until all who leave a workspace have left all their chats.
-    pub(crate) async fn departures_end(&self) {
-        let unfinished = "select exists (select from departures where ended_position is null)";
+    pub(crate) async fn offboardings_end(&self) {
+        let unfinished = "select exists (select from offboardings where ended_position is null)";
         let ending = async {
             while sqlx::query_scalar::<_, bool>(unfinished).fetch_one(&self.db).await.unwrap() {
                 sleep(Duration::from_millis(10)).await;

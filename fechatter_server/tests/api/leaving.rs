@@ -22,7 +22,7 @@ async fn whoever_leaves_is_out_of_every_chat_and_what_they_wrote_stays() {
     let mut log = app.log_of(alice.workspace_id).await;
 
     bob.post("/api/workspace/leave", NOTHING).await.expect(StatusCode::NO_CONTENT);
-    app.departures_end().await;
+    app.offboardings_end().await;
 
     let news = log.news().await;
     let told: Vec<_> =
@@ -107,7 +107,7 @@ async fn whoever_comes_back_starts_as_new_and_finds_their_singles_again() {
     alice.delete(&path(&bob), NOTHING).await.expect(StatusCode::NO_CONTENT);
     let refreshed = app.anyone.with_cookie(&bob.refresh_token).post("/api/refresh", NOTHING).await;
     let elsewhere = Person::signed_in(&app.anyone, &refreshed.expect(StatusCode::OK));
-    app.departures_end().await;
+    app.offboardings_end().await;
 
     let joined = elsewhere.post("/api/workspaces/join", json!({ "name": "Acme" })).await;
     joined.expect(StatusCode::CREATED);
@@ -143,7 +143,7 @@ async fn whoever_has_left_every_workspace_comes_back_by_signing_up() {
     };
     signing_up(crate::harness::PASSWORD, "Mine").await.refuses(StatusCode::CONFLICT, "email_taken");
     alice.delete(&path(&bob), NOTHING).await.expect(StatusCode::NO_CONTENT);
-    app.departures_end().await;
+    app.offboardings_end().await;
 
     signing_up("not the password", "Acme").await.refuses(StatusCode::CONFLICT, "email_taken");
     let back = signing_up(crate::harness::PASSWORD, "Acme").await.expect(StatusCode::CREATED);

@@ -56,7 +56,7 @@ struct Answer {
     stamp: Stamp,
     floor: Option<Position>,
     asked: Option<Stamp>,
-    departed: Option<Position>,
+    offboarded: Option<Position>,
 }
 
 /// The log at the moment of connecting.
@@ -67,8 +67,8 @@ struct Log {
     floor: Option<Position>,
     /// The stamp of the event at the requested position, if there is one.
     stamp: Option<Stamp>,
-    /// The end of the caller's last departure, if they have left the workspace and come back.
-    departed: Option<Position>,
+    /// The end of the caller's last offboarding, if they have left the workspace and come back.
+    offboarded: Option<Position>,
 }
 
 /// Checks that the caller's session and membership are valid, and finds the start of the stream.
@@ -91,7 +91,7 @@ pub(crate) async fn find(app: &App, user: AuthUser, asked: Asked) -> Result<Star
     match row.status {
         Some(UserStatus::Active) => {
             let head = Cursor { stamp: row.stamp, position: row.position };
-            let log = Log { head, floor: row.floor, stamp: row.asked, departed: row.departed };
+            let log = Log { head, floor: row.floor, stamp: row.asked, offboarded: row.offboarded };
             let start = decide(asked, log);
             limit(app, user, start).await
         }
@@ -129,9 +129,9 @@ async fn ask(
                       select stamp from events where workspace_id = $3 and position = $4
                   ) as "asked: Stamp",
                   (
-                      select ended_position from departures
+                      select ended_position from offboardings
                       where workspace_id = $3 and user_id = $2
-                  ) as "departed: Position"
+                  ) as "offboarded: Position"
            from (
                select position, stamp
                from events
@@ -184,7 +184,7 @@ async fn in_time<T>(asking: impl Future<Output = sqlx::Result<T>>) -> Result<T, 
 ///
 /// A person who has left the workspace and come back starts over: their memberships lasted for a
 /// while after they had lost access, and they must not receive the events of that time.
-fn decide(asked: Asked, Log { head, floor, stamp, departed }: Log) -> Start {
+fn decide(asked: Asked, Log { head, floor, stamp, offboarded }: Log) -> Start {
     let reset = |reason| Start::Reset { reason, cursor: head };
     match asked {
         Asked::Now => Start::At { from: head, head, resumed: false },
@@ -193,7 +193,7 @@ fn decide(asked: Asked, Log { head, floor, stamp, departed }: Log) -> Start {
             reset(ResetReason::CursorExpired)
         }
         Asked::From(from) if stamp != Some(from.stamp) => reset(ResetReason::CursorUnknown),
-        Asked::From(from) if departed.is_some_and(|departed| from.position < departed) => {
+        Asked::From(from) if offboarded.is_some_and(|offboarded| from.position < offboarded) => {
             reset(ResetReason::CursorExpired)
         }
         Asked::From(from) if head.position.0 - from.position.0 > TOO_FAR_BEHIND => {
@@ -218,7 +218,7 @@ mod tests {
             matches!(asked, Asked::From(from) if (10..=200_000).contains(&from.position.0));
         let stamp = exists.then(|| cursor("00000001-1").stamp);
         let floor = (!exists).then_some(Position(10));
-        decide(asked, Log { head, floor, stamp, departed: None })
+        decide(asked, Log { head, floor, stamp, offboarded: None })
     }
 
     #[test]
@@ -251,12 +251,12 @@ mod tests {
     }
 
     #[test]
-    fn those_who_came_back_resume_only_from_after_their_departure() {
+    fn those_who_came_back_resume_only_from_after_their_offboarding() {
         let head = cursor("00000002-200");
         let decided = |text| {
             let from = cursor(text);
             let log =
-                Log { head, floor: None, stamp: Some(from.stamp), departed: Some(Position(150)) };
+                Log { head, floor: None, stamp: Some(from.stamp), offboarded: Some(Position(150)) };
             decide(Asked::From(from), log)
         };
         let reset = Start::Reset { reason: ResetReason::CursorExpired, cursor: head };

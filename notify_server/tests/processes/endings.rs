@@ -73,7 +73,7 @@ async fn the_removed_hear_that_they_are_and_no_more() {
 }
 
 #[tokio::test]
-async fn colleagues_hear_of_a_departure_and_of_the_chats_that_they_shared() {
+async fn colleagues_hear_of_a_colleague_who_left_and_of_the_chats_that_they_shared() {
     let fechatter = Fechatter::start().await;
     let alice = fechatter.signs_up("alice", "Acme").await;
     let bob = fechatter.signs_up("bob", "Acme").await;
@@ -87,12 +87,12 @@ async fn colleagues_hear_of_a_departure_and_of_the_chats_that_they_shared() {
     bob.does(Method::POST, "/api/workspace/leave", &Value::Null).await;
 
     for (stream, chats) in streams.iter_mut().zip([vec![both_id, hers_id], vec![both_id]]) {
-        assert_departs(stream, bob.id, &chats).await;
+        assert_offboarded(stream, bob.id, &chats).await;
     }
     // Afterwards the chats are as they say, also for those who were away.
     alice.post(&both, &json!({ "content": "without bob" })).await;
     let mut resumed = carol.listens(cursor.as_deref()).await;
-    assert_departs(&mut resumed, bob.id, &[both_id]).await;
+    assert_offboarded(&mut resumed, bob.id, &[both_id]).await;
     for stream in streams.iter_mut().chain([&mut resumed]) {
         assert_eq!(stream.next().await.unwrap()["content"], "without bob");
     }
@@ -102,7 +102,7 @@ fn chat_of(messages: &str) -> i64 {
     messages.split('/').nth(3).unwrap().parse().unwrap()
 }
 
-async fn assert_departs(stream: &mut Stream, user_id: i64, chats: &[i64]) {
+async fn assert_offboarded(stream: &mut Stream, user_id: i64, chats: &[i64]) {
     let first = stream.next().await.unwrap();
     assert_eq!((&first["event"], &first["status"]), (&json!("UserUpdated"), &json!("Left")));
     assert_eq!(first["id"], user_id);

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::delivery::Write;
 use crate::error::{AppError, Result, STATEMENT_CANCELLED};
-use crate::models::write_batch::{self, Command, Locking, Outcome};
+use crate::models::message::write_batch::{self, Command, Locking, Outcome};
 
 /// A connection that was used this recently counts as alive; older ones are pinged first.
 const FRESH: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use tracing::{error, warn};
 
 use super::queue::{Item, Progress};
 use crate::error::{AppError, Result};
-use crate::models::write_batch::{Command, Locking, Outcome};
+use crate::models::message::write_batch::{Command, Locking, Outcome};
 
 /// A way to write a batch in one commit.
 pub(super) trait Write: Clone + Send + Sync + 'static {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::limits::{BATCH_BYTES, BATCH_COMMANDS};
 use crate::error::Result;
-use crate::models::write_batch::{Command, Outcome};
+use crate::models::message::write_batch::{Command, Outcome};
 
 /// The maximum number of commands that wait for their answers, and their maximum bytes.
 const MAX_COMMANDS: usize = 4_096;

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::*;
-use crate::models::actor::Actor;
+use crate::models::message::actor::Actor;
 
 /// The timeout for everything that must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -156,7 +156,7 @@ impl World {
     /// Resets the database to its initial content.
     pub(crate) async fn empty(&self) {
         let all = "truncate users, workspaces, workspace_members, sessions, workspace_logs, chats, chat_members,
-                       messages, message_reactions, events, invites, departures restart identity";
+                       messages, message_reactions, events, invites, offboardings restart identity";
         sqlx::raw_sql(all).execute(&self.db).await.unwrap();
         sqlx::raw_sql(WORLD).execute(&self.db).await.unwrap();
     }

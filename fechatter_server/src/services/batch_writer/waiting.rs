@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::limits::{BATCH_BYTES, BATCH_COMMANDS, BATCH_TIMEOUT};
 use super::queue::Item;
 use crate::error::AppError;
-use crate::models::write_batch::Key;
+use crate::models::message::write_batch::Key;
 
 /// The pause before another attempt at a log that another transaction has locked.
 const RETRY: Duration = Duration::from_millis(2);

@@ -136,7 +136,7 @@ impl Step {
             }
         };
         let answer = people[self.actor].call(method, &path, &body).await;
-        // A person who comes back before their departure is over has to wait.
+        // A person who comes back before their offboarding is over has to wait.
         let is_early = matches!(self.deed, Deed::ComeBack) && answer.status() == 503;
         let is_error = answer.status().is_server_error() && !is_early;
         assert!(!is_error, "{self:?}: {}", answer.status());

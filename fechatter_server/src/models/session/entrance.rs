@@ -11,9 +11,9 @@ use sqlx::{PgConnection, PgPool};
 use tracing::warn;
 
 use crate::error::Result;
-use crate::models::credentials;
+use crate::models::account::credentials;
+use crate::models::account::throttle::SignInAttempt;
 use crate::models::session::{self, Which};
-use crate::models::throttle::SignInAttempt;
 use crate::services::device_token::{DeviceId, DeviceKey, DeviceToken};
 use crate::services::limits::{Caller, ConnectionShare, RequestLimits};
 use crate::services::password::{HashPermit, Passwords};

@@ -30,7 +30,7 @@ async fn very_many_memberships_end_in_batches_whichever_servers_make_them() {
     bob.get("/api/me").await.refuses(StatusCode::UNAUTHORIZED, "unauthenticated");
     // Each looks at once for what others have left.
     let _others = [app.another(|_| {}).await, app.another(|_| {}).await];
-    app.departures_end().await;
+    app.offboardings_end().await;
 
     let news = log.news().await;
     let (first, rest) = news.split_first().unwrap();
@@ -59,11 +59,11 @@ async fn between_batches_memberships_are_shown_and_mean_nothing() {
     let lunch = alice.creates_group("Lunch", [&bob, &carol]).await;
     let other = alice.creates_private_channel("other", []).await;
     let single = bob.opens_single_with(&carol).await;
-    app.halts_departures_at(BATCH).await;
+    app.halts_offboardings_at(BATCH).await;
     let mut log = app.log_of(alice.workspace_id).await;
 
     alice.delete(&path(&bob), NOTHING).await.expect(StatusCode::NO_CONTENT);
-    app.departures_halt().await;
+    app.offboardings_halt().await;
 
     let ended = log.kinds().await;
     let (first, ended) = ended.split_first().unwrap();
@@ -89,8 +89,8 @@ async fn between_batches_memberships_are_shown_and_mean_nothing() {
     // A membership that a colleague ends is not ended again.
     alice.removes([&bob], &lunch).await;
 
-    app.departures_go_on().await;
-    app.departures_end().await;
+    app.offboardings_continue().await;
+    app.offboardings_end().await;
 
     let news = log.news().await;
     assert_eq!([&*news[0].kind, &*news[1].kind], ["NewMessage", "UserLeftChat"]);
@@ -103,21 +103,21 @@ async fn between_batches_memberships_are_shown_and_mean_nothing() {
 }
 
 #[tokio::test]
-async fn a_departure_that_a_server_leaves_unfinished_is_finished_by_the_next() {
+async fn an_offboarding_that_a_server_leaves_unfinished_is_finished_by_the_next() {
     let mut app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     app.joins_many(&bob, &alice, 1_000).await;
-    app.halts_departures_at(BATCH + 1).await;
+    app.halts_offboardings_at(BATCH + 1).await;
     let mut log = app.log_of(alice.workspace_id).await;
     alice.delete(&path(&bob), NOTHING).await.expect(StatusCode::NO_CONTENT);
-    app.departures_halt().await;
+    app.offboardings_halt().await;
     let mut news = log.news().await;
     assert_eq!(news.len(), 201);
 
     app.ends().await;
-    app.departures_go_on().await;
+    app.offboardings_continue().await;
     let next = app.another(|_| {}).await;
-    app.departures_end().await;
+    app.offboardings_end().await;
 
     news.extend(log.news().await);
     let (last, left) = news[1..].split_last().unwrap();
@@ -131,7 +131,7 @@ async fn a_departure_that_a_server_leaves_unfinished_is_finished_by_the_next() {
 }
 
 #[tokio::test]
-async fn nobody_comes_back_before_their_departure_is_over() {
+async fn nobody_comes_back_before_their_offboarding_is_over() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let lunch = alice.creates_group("Lunch", [&bob, &carol]).await;
@@ -148,7 +148,7 @@ async fn nobody_comes_back_before_their_departure_is_over() {
         request[field] = value.clone();
         anyone.post("/api/signup", request).await
     };
-    app.halts_departures_at(0).await;
+    app.halts_offboardings_at(0).await;
     for person in [&bob, &carol] {
         person.post("/api/workspace/leave", NOTHING).await.expect(StatusCode::NO_CONTENT);
     }
@@ -170,8 +170,8 @@ async fn nobody_comes_back_before_their_departure_is_over() {
     }
     assert!(log.kinds().await.is_empty());
 
-    app.departures_go_on().await;
-    app.departures_end().await;
+    app.offboardings_continue().await;
+    app.offboardings_end().await;
     log.news().await;
 
     elsewhere.post("/api/workspaces/join", by_name).await.expect(StatusCode::CREATED);
@@ -187,20 +187,20 @@ async fn nobody_comes_back_before_their_departure_is_over() {
 }
 
 #[tokio::test]
-async fn each_departure_is_complete_also_without_chats_and_the_second_time() {
+async fn each_offboarding_is_complete_also_without_chats_and_the_second_time() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let mut log = app.log_of(alice.workspace_id).await;
 
     bob.post("/api/workspace/leave", NOTHING).await.expect(StatusCode::NO_CONTENT);
-    app.departures_end().await;
+    app.offboardings_end().await;
     assert_eq!(log.kinds().await, ["UserUpdated", "UserLeftWorkspace"]);
 
     let bob = app.user("bob").await;
     let lunch = alice.creates_group("Lunch", [&bob, &carol]).await;
     log.news().await;
     alice.delete(&path(&bob), NOTHING).await.expect(StatusCode::NO_CONTENT);
-    app.departures_end().await;
+    app.offboardings_end().await;
 
     let news = log.news().await;
     let kinds: Vec<_> = news.iter().map(|event| event.kind.as_str()).collect();
@@ -210,7 +210,7 @@ async fn each_departure_is_complete_also_without_chats_and_the_second_time() {
 }
 
 #[tokio::test]
-async fn a_departure_that_fails_is_tried_again_and_keeps_nobody_else() {
+async fn an_offboarding_that_fails_is_tried_again_and_keeps_nobody_else() {
     const FAILS: &str = "
         create function fail() returns trigger language plpgsql as $$
         begin raise exception 'not yet'; end
@@ -235,7 +235,7 @@ async fn a_departure_that_fails_is_tried_again_and_keeps_nobody_else() {
     timeout(PATIENCE, leaves).await.unwrap();
     assert_eq!(alice.members_of(&lunch).await, [alice.id, bob.id]);
     sqlx::raw_sql("drop trigger fail on chat_members").execute(&app.db).await.unwrap();
-    app.departures_end().await;
+    app.offboardings_end().await;
     assert_eq!(alice.members_of(&lunch).await, [alice.id]);
 }
 
@@ -244,7 +244,7 @@ async fn the_workspace_names_another_owner_at_once() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     app.promotes(&bob, "owner").await;
-    app.halts_departures_at(0).await;
+    app.halts_offboardings_at(0).await;
     let mut log = app.log_of(alice.workspace_id).await;
 
     alice.post("/api/workspace/leave", NOTHING).await.expect(StatusCode::NO_CONTENT);
@@ -315,9 +315,9 @@ impl TestApp {
         joined.execute(&self.db).await.unwrap();
     }
 
-    /// Lets no departure go on once the memberships of so many chats, or more, have ended: between two batches,
+    /// Lets no offboarding go on once the memberships of so many chats, or more, have ended: between two batches,
     /// or before the first one.
-    async fn halts_departures_at(&self, chats: i64) {
+    async fn halts_offboardings_at(&self, chats: i64) {
         let halting = format!(
             "create function halt() returns trigger language plpgsql as $$
              begin
@@ -327,15 +327,15 @@ impl TestApp {
                  return new;
              end
              $$;
-             create trigger halt before insert or update on departures
+             create trigger halt before insert or update on offboardings
                  for each row execute function halt();"
         );
         sqlx::raw_sql(AssertSqlSafe(halting)).execute(&self.db).await.unwrap();
     }
 
-    /// Waits until the departure has come to where it halts.
-    async fn departures_halt(&self) {
-        let halted = "select exists (select from departures where next_batch_at = 'infinity')";
+    /// Waits until the offboarding has come to where it halts.
+    async fn offboardings_halt(&self) {
+        let halted = "select exists (select from offboardings where next_batch_at = 'infinity')";
         let halting = async {
             while !sqlx::query_scalar::<_, bool>(halted).fetch_one(&self.db).await.unwrap() {
                 sleep(Duration::from_millis(10)).await;
@@ -344,9 +344,9 @@ impl TestApp {
         timeout(PATIENCE, halting).await.unwrap();
     }
 
-    async fn departures_go_on(&self) {
-        let going_on = "drop trigger halt on departures;
-                        update departures set next_batch_at = clock_timestamp();";
+    async fn offboardings_continue(&self) {
+        let going_on = "drop trigger halt on offboardings;
+                        update offboardings set next_batch_at = clock_timestamp();";
         sqlx::raw_sql(going_on).execute(&self.db).await.unwrap();
     }
 }

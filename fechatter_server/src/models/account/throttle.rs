@@ -10,8 +10,8 @@ use fechatter_core::config::AccountsConfig;
 use sqlx::{PgExecutor, PgPool};
 
 use crate::error::{AppError, Result};
-use crate::models::credentials::Credentials;
-use crate::models::device::Device;
+use crate::models::account::credentials::Credentials;
+use crate::models::account::device::Device;
 use crate::services::device_token::DeviceId;
 
 /// Buckets of attempts to sign in or up.

@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use crate::error::Result;
-use crate::models::current_user::CurrentUser;
+use crate::models::session::current_user::CurrentUser;
 use crate::utils::page::Page;
 
 /// A public channel as the directory lists it.

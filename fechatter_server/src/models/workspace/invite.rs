@@ -14,8 +14,8 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
-use crate::models::current_user::CurrentUser;
-use crate::models::membership;
+use crate::models::chat::membership;
+use crate::models::session::current_user::CurrentUser;
 use crate::utils::key::key;
 use crate::utils::page::Page;
 use crate::utils::text::Email;

@@ -5,7 +5,7 @@ use fechatter_core::{ChatId, MessageId, Seq};
 use sqlx::PgPool;
 
 use crate::error::Result;
-use crate::models::membership::Member;
+use crate::models::chat::membership::Member;
 
 /// The part of a chat that a page shows.
 #[derive(Debug)]

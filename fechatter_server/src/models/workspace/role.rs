@@ -9,8 +9,9 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
-use crate::models::current_user::CurrentUser;
-use crate::models::{user, workspace_lookup};
+use crate::models::account::user;
+use crate::models::session::current_user::CurrentUser;
+use crate::models::workspace::lookup;
 use crate::utils::json::not_null;
 
 /// The changes that an owner may make to all people, and an admin to members.
@@ -121,7 +122,7 @@ pub(crate) async fn keep_an_owner_besides(db: &mut PgConnection, person: &User) 
 /// Names another owner in the workspace, if it named this person.
 pub(crate) async fn pass_on_from(writer: &mut LogWriter, person: &User) -> Result<()> {
     let workspace_id: WorkspaceId = person.workspace_id;
-    let named = workspace_lookup::find(writer.db(), workspace_id).await?;
+    let named = lookup::find(writer.db(), workspace_id).await?;
     if named.owner_id != person.id {
         return Ok(());
     }
@@ -133,7 +134,7 @@ pub(crate) async fn pass_on_from(writer: &mut LogWriter, person: &User) -> Resul
     )
     .execute(writer.db())
     .await?;
-    let workspace = workspace_lookup::find(writer.db(), workspace_id).await?;
+    let workspace = lookup::find(writer.db(), workspace_id).await?;
     writer.append(workspace_id, &Event::WorkspaceUpdated(workspace))?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! A person who leaves the workspace, or is removed, loses all access with the first commit. The
 //! memberships end afterwards, in batches, so that other writers do not wait long for the log.
-//! `services/departures.rs` writes the batches.
+//! `services/offboarding.rs` writes the batches.
 
 use std::time::Duration;
 
@@ -13,13 +13,15 @@ use fechatter_core::{ChatId, UserId, WorkspaceId};
 use sqlx::{PgConnection, PgExecutor};
 
 use crate::error::{AppError, Result};
-use crate::models::current_user::CurrentUser;
-use crate::models::{membership, user, workspace_role};
+use crate::models::account::user;
+use crate::models::chat::membership;
+use crate::models::session::current_user::CurrentUser;
+use crate::models::workspace::role;
 
 /// The number of memberships that one transaction ends. Each takes about 0.1 ms under the log's
 /// lock, and a message of a colleague should not wait longer than 50 ms for it.
 const BATCH: i64 = 100;
-/// The pause between two batches of a departure, in which others can lock the log.
+/// The pause between two batches of an offboarding, in which others can lock the log.
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// Takes the caller out of the workspace and, soon after, out of all its chats. Their messages
@@ -27,11 +29,11 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) async fn leave(log: &Log, caller: CurrentUser) -> Result<()> {
     let mut db = log.db().acquire().await?;
     let leaver = user::find(&mut *db, caller.workspace_id, caller.id).await?;
-    workspace_role::keep_an_owner_besides(&mut db, &leaver).await?;
+    role::keep_an_owner_besides(&mut db, &leaver).await?;
     drop(db);
     let (mut writer, caller) = caller.lock(log).await?;
     let leaver = user::find(writer.db(), caller.workspace_id, caller.id).await?;
-    depart(&mut writer, &leaver, (caller.id, LeaveReason::Left)).await?;
+    begin_offboarding(&mut writer, &leaver, (caller.id, LeaveReason::Left)).await?;
     Ok(writer.commit().await?)
 }
 
@@ -39,35 +41,39 @@ pub(crate) async fn leave(log: &Log, caller: CurrentUser) -> Result<()> {
 /// members only, and themselves.
 pub(crate) async fn remove(log: &Log, caller: CurrentUser, person: UserId) -> Result<()> {
     let mut db = log.db().acquire().await?;
-    to_remove(&mut db, &caller, person).await?;
+    find_removable(&mut db, &caller, person).await?;
     drop(db);
     let (mut writer, caller) = caller.lock(log).await?;
-    let leaver = to_remove(writer.db(), &caller, person).await?;
-    depart(&mut writer, &leaver, (caller.id, LeaveReason::Removed)).await?;
+    let leaver = find_removable(writer.db(), &caller, person).await?;
+    begin_offboarding(&mut writer, &leaver, (caller.id, LeaveReason::Removed)).await?;
     Ok(writer.commit().await?)
 }
 
 /// Finds the person to remove, if the caller may remove them.
-async fn to_remove(db: &mut PgConnection, caller: &CurrentUser, person: UserId) -> Result<User> {
+async fn find_removable(
+    db: &mut PgConnection,
+    caller: &CurrentUser,
+    person: UserId,
+) -> Result<User> {
     let leaver = user::find(db, caller.workspace_id, person).await?;
     if caller.role == Role::Member {
         return Err(AppError::Forbidden);
     }
     if leaver.id != caller.id {
-        workspace_role::require_power_over(caller, &leaver)?;
+        role::require_power_over(caller, &leaver)?;
     }
     Ok(leaver)
 }
 
-/// Takes away all access at once. The memberships end afterwards, see [`go_on`], because one
+/// Takes away all access at once. The memberships end afterwards, see [`end_next_memberships`], because one
 /// transaction for very many memberships would hold the log for seconds.
-async fn depart(
+async fn begin_offboarding(
     writer: &mut LogWriter,
     leaver: &User,
     (actor_id, reason): (UserId, LeaveReason),
 ) -> Result<()> {
     let User { id, workspace_id, .. } = *leaver;
-    workspace_role::keep_an_owner_besides(writer.db(), leaver).await?;
+    role::keep_an_owner_besides(writer.db(), leaver).await?;
     sqlx::query!(
         "update workspace_members
          set status = $3, left_at = clock_timestamp()
@@ -79,7 +85,7 @@ async fn depart(
     .execute(writer.db())
     .await?;
     sqlx::query!(
-        "insert into departures (workspace_id, user_id, actor_id, reason)
+        "insert into offboardings (workspace_id, user_id, actor_id, reason)
          values ($1, $2, $3, $4)
          on conflict (workspace_id, user_id) do update
          set actor_id = excluded.actor_id,
@@ -96,33 +102,33 @@ async fn depart(
     .await?;
     let left = User { status: UserStatus::Left, ..leaver.clone() };
     writer.append(workspace_id, &Event::UserUpdated(left))?;
-    workspace_role::pass_on_from(writer, leaver).await
+    role::pass_on_from(writer, leaver).await
 }
 
-/// An unfinished departure: some of the person's memberships may still have to end.
+/// An unfinished offboarding: some of the person's memberships may still have to end.
 #[derive(Debug)]
-pub(crate) struct Departure {
+pub(crate) struct Offboarding {
     pub(crate) workspace_id: WorkspaceId,
     pub(crate) user_id: UserId,
     /// True if the pause after its last batch is over.
     pub(crate) is_due: bool,
 }
 
-/// Lists all unfinished departures, of all workspaces.
-pub(crate) async fn unfinished(db: impl PgExecutor<'_>) -> Result<Vec<Departure>> {
-    let departures = sqlx::query_as!(
-        Departure,
+/// Lists all unfinished offboardings, of all workspaces.
+pub(crate) async fn unfinished(db: impl PgExecutor<'_>) -> Result<Vec<Offboarding>> {
+    let offboardings = sqlx::query_as!(
+        Offboarding,
         r#"select workspace_id, user_id, next_batch_at <= clock_timestamp() as "is_due!"
-           from departures
+           from offboardings
            where ended_position is null
            order by workspace_id, user_id"#
     )
     .fetch_all(db)
     .await?;
-    Ok(departures)
+    Ok(offboardings)
 }
 
-/// Refuses while an account's departure from a workspace is unfinished.
+/// Refuses while an account's offboarding from a workspace is unfinished.
 pub(crate) async fn check_finished(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,
@@ -130,7 +136,7 @@ pub(crate) async fn check_finished(
 ) -> Result<()> {
     let is_leaving = sqlx::query_scalar!(
         r#"select exists (
-               select 1 from departures
+               select 1 from offboardings
                where workspace_id = $1 and user_id = $2 and ended_position is null
            ) as "is_leaving!""#,
         workspace_id as _,
@@ -141,14 +147,14 @@ pub(crate) async fn check_finished(
     if is_leaving { Err(AppError::Busy) } else { Ok(()) }
 }
 
-/// Ends the next memberships of a departure, and after the last of them the departure itself.
+/// Ends the next memberships of an offboarding, and after the last of them the offboarding itself.
 /// Several servers may call this at the same time: only one of them writes each batch.
-pub(crate) async fn go_on(log: &Log, departure: &Departure) -> Result<()> {
-    let Departure { workspace_id, user_id, .. } = *departure;
+pub(crate) async fn end_next_memberships(log: &Log, offboarding: &Offboarding) -> Result<()> {
+    let Offboarding { workspace_id, user_id, .. } = *offboarding;
     let mut writer = LogWriter::lock(log, &[workspace_id]).await?;
     let due = sqlx::query!(
         "select actor_id, reason, ended_upto
-         from departures
+         from offboardings
          where workspace_id = $1
            and user_id = $2
            and ended_position is null
@@ -177,7 +183,7 @@ pub(crate) async fn go_on(log: &Log, departure: &Departure) -> Result<()> {
         None
     };
     sqlx::query!(
-        "update departures
+        "update offboardings
          set ended_upto = $3,
              ended_position = $4,
              next_batch_at = clock_timestamp() + $5
@@ -193,18 +199,18 @@ pub(crate) async fn go_on(log: &Log, departure: &Departure) -> Result<()> {
     Ok(writer.commit().await?)
 }
 
-/// Delays the next batch of a departure by this duration, counted from now.
-pub(crate) async fn put_off(
+/// Delays the next batch of an offboarding by this duration, counted from now.
+pub(crate) async fn postpone(
     db: impl PgExecutor<'_>,
-    departure: &Departure,
+    offboarding: &Offboarding,
     wait: Duration,
 ) -> Result<()> {
     sqlx::query!(
-        "update departures
+        "update offboardings
          set next_batch_at = clock_timestamp() + $3
          where workspace_id = $1 and user_id = $2",
-        departure.workspace_id as _,
-        departure.user_id as _,
+        offboarding.workspace_id as _,
+        offboarding.user_id as _,
         wait as _
     )
     .execute(db)

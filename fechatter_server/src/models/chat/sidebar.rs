@@ -8,7 +8,7 @@ use sqlx::PgExecutor;
 use utoipa::ToSchema;
 
 use crate::error::Result;
-use crate::models::current_user::CurrentUser;
+use crate::models::session::current_user::CurrentUser;
 
 /// Unread messages are counted up to here.
 const UNREAD_CAP: i64 = 100;

@@ -11,10 +11,11 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
-use crate::models::current_user::CurrentUser;
-use crate::models::member::find_member;
-use crate::models::membership::{Member, check_active};
-use crate::models::{chat, chat_lookup};
+use crate::models::chat;
+use crate::models::chat::lookup;
+use crate::models::chat::member::find_member;
+use crate::models::chat::membership::{Member, check_active};
+use crate::models::session::current_user::CurrentUser;
 use crate::utils::json::not_null;
 
 /// The body of `PATCH …/members/{member_id}`. A request without a body transfers the ownership.
@@ -100,7 +101,7 @@ async fn transfer(
     )
     .execute(writer.db())
     .await?;
-    let updated = chat_lookup::find(writer.db(), workspace_id, chat_id).await?;
+    let updated = lookup::find(writer.db(), workspace_id, chat_id).await?;
     writer.append(workspace_id, &Event::ChatUpdated(updated))?;
     for person in [chat.created_by, target] {
         if let Some(member) = find_member(writer.db(), chat_id, person).await? {
@@ -133,10 +134,10 @@ async fn to_transfer(
 async fn may_transfer(db: &mut PgConnection, user: CurrentUser, chat_id: ChatId) -> Result<Chat> {
     let membership = Member::find(&mut *db, user, chat_id).await;
     if let Ok(Member { role: Role::Owner, .. }) = membership {
-        return chat_lookup::find(db, user.workspace_id, chat_id).await;
+        return lookup::find(db, user.workspace_id, chat_id).await;
     }
     if user.role >= Role::Admin {
-        let chat = chat_lookup::find(&mut *db, user.workspace_id, chat_id).await?;
+        let chat = lookup::find(&mut *db, user.workspace_id, chat_id).await?;
         if chat.chat_type == ChatType::Single {
             return membership.and(Err(AppError::SingleIsFixed));
         }

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
-use crate::models::current_user::CurrentUser;
+use crate::models::session::current_user::CurrentUser;
 use crate::models::session::{self, Which};
 
 /// A sign-in on a device.

@@ -8,9 +8,9 @@ use fechatter_core::{ChatId, UserId};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use crate::error::{AppError, Result};
-use crate::models::chat_lookup;
-use crate::models::current_user::CurrentUser;
-use crate::models::membership::{self, Member};
+use crate::models::chat::lookup;
+use crate::models::chat::membership::{self, Member};
+use crate::models::session::current_user::CurrentUser;
 use crate::utils::page::Page;
 
 /// Lists the members of a chat, oldest first, with the cursor of the next page.
@@ -100,7 +100,7 @@ async fn joined(
             find_member(db, chat_id, user.id).await?.ok_or(AppError::NotFound).map(Some)
         }
         Err(AppError::NotFound) => {
-            chat_lookup::check_public(db, user.workspace_id, chat_id).await?;
+            lookup::check_public(db, user.workspace_id, chat_id).await?;
             Ok(None)
         }
         Err(error) => Err(error),

@@ -8,8 +8,8 @@ use fechatter_core::{ChatId, Position, UserId, WorkspaceId};
 use sqlx::{PgConnection, PgExecutor};
 
 use crate::error::{AppError, Result};
-use crate::models::chat_lookup;
-use crate::models::current_user::CurrentUser;
+use crate::models::chat::lookup;
+use crate::models::session::current_user::CurrentUser;
 
 /// The maximum number of people in one request.
 pub(crate) const MAX_NAMED: usize = 500;
@@ -109,7 +109,7 @@ pub(crate) async fn add_members(
     people: &[UserId],
     actor_id: UserId,
 ) -> Result<Vec<ChatMember>> {
-    let chat = chat_lookup::find(writer.db(), workspace_id, chat_id).await?;
+    let chat = lookup::find(writer.db(), workspace_id, chat_id).await?;
     let newcomers = find_non_members(writer.db(), chat_id, people).await?;
     let first = writer.next_position(workspace_id)?;
     let positions: Vec<_> = (first.0..).take(newcomers.len()).map(Position).collect();

@@ -10,9 +10,9 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::error::{AppError, Result};
-use crate::models::actor::Actor;
 use crate::models::message::Outgoing;
-use crate::models::reaction::NewReaction;
+use crate::models::message::actor::Actor;
+use crate::models::message::reaction::NewReaction;
 
 /// A small change. A batch makes its changes in the order of these variants.
 #[derive(Debug, Clone)]

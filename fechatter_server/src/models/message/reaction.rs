@@ -2,7 +2,7 @@
 
 use fechatter_core::{ChatId, MessageId};
 
-use crate::models::actor::Actor;
+use crate::models::message::actor::Actor;
 
 /// A request to add an emoji to a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
