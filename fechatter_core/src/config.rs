@@ -20,14 +20,13 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-
-use crate::workspace::JoinPolicy;
+use tracing::warn;
 
 use address::PageOrigin;
 pub use limits::LimitsConfig;
 pub use source::Settings;
 
-/// The whole file.
+/// The sections that both servers read.
 #[derive(Debug, Clone, Deserialize)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct Config {
@@ -36,9 +35,7 @@ pub struct Config {
     pub http: HttpConfig,
     pub database: DatabaseConfig,
     pub auth: AuthConfig,
-    pub accounts: AccountsConfig,
     pub limits: LimitsConfig,
-    pub retention: RetentionConfig,
     pub log: LogConfig,
     /// A warning for each key that this version does not know.
     #[serde(skip)]
@@ -53,7 +50,6 @@ pub struct ServerConfig {
     pub operations_listen: SocketAddr,
     #[serde(deserialize_with = "address::without_path")]
     pub public_url: String,
-    pub chat_list_cache_mebibytes: u32,
 }
 
 /// `notify`: the event streams.
@@ -98,49 +94,12 @@ pub struct DatabaseConfig {
     pub max_connections: u32,
 }
 
-/// `auth`: the keys of tokens, and the cookie.
+/// `auth`: the keys that check tokens. Those that make tokens are known to `fechatter_server` alone.
 #[derive(Debug, Clone, Deserialize)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct AuthConfig {
-    /// Needed by `fechatter_server` only.
-    pub private_key: Option<SecretString>,
     #[serde(deserialize_with = "list")]
     pub public_keys: Vec<String>,
-    /// Needed by `fechatter_server` only.
-    pub refresh_key: Option<SecretString>,
-    pub secure_cookie: bool,
-}
-
-/// `accounts`: the rules for sign-up and sign-in, and their rate limits.
-#[derive(Debug, Clone, Deserialize)]
-#[expect(missing_docs, reason = "app.yml.example explains every key")]
-pub struct AccountsConfig {
-    pub workspace_creation: WorkspaceCreation,
-    pub join_policy: JoinPolicy,
-    pub refuse_common_passwords: bool,
-    pub free_failures: i32,
-    pub attempts_per_minute: i32,
-    pub attempts_per_minute_per_site: i32,
-    pub attempts_per_minute_overall: i32,
-}
-
-/// The people who may create workspaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WorkspaceCreation {
-    /// Any person who signs up.
-    Anyone,
-    /// Only the first person who signs up.
-    FirstOnly,
-    /// No one.
-    Nobody,
-}
-
-/// `retention`: the time for which data is kept.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[expect(missing_docs, reason = "app.yml.example explains every key")]
-pub struct RetentionConfig {
-    pub events_days: u32,
 }
 
 /// `log`: the log output of the servers.
@@ -161,54 +120,76 @@ pub enum LogFormat {
     Json,
 }
 
-impl Config {
-    /// Reads `.env`, then the file (`app.yml` unless named), then the environment's overrides.
-    ///
-    /// # Errors
-    /// Names the key that is missing or of the wrong type, but never shows a value.
-    pub fn load(path: Option<&Path>) -> anyhow::Result<Self> {
-        Self::load_with_settings(path).map(|(config, _)| config)
+/// Reads `.env`, then the file (`app.yml` unless named), then the environment's overrides, and makes
+/// a configuration of them.
+///
+/// # Errors
+/// Names the key that is missing or of the wrong type, but never shows a value.
+pub fn load<T>(
+    path: Option<&Path>,
+    from_settings: impl FnOnce(&Settings) -> anyhow::Result<T>,
+) -> anyhow::Result<(T, Settings)> {
+    env_file::load_nearest()?;
+    let path = path
+        .map(Path::to_path_buf)
+        .or_else(|| std::env::var_os("FECHATTER_CONFIG").map(PathBuf::from))
+        .unwrap_or_else(|| "app.yml".into());
+    if !path.exists() {
+        bail!(
+            "there is no configuration {}: copy app.yml.example there, or name another file with \
+             --config or FECHATTER_CONFIG",
+            path.display()
+        );
     }
+    let read = || {
+        let settings = Settings::read(&path)?;
+        Ok::<_, anyhow::Error>((from_settings(&settings)?, settings))
+    };
+    read().with_context(|| format!("the configuration {} is not valid", path.display()))
+}
 
-    /// Reads the configuration, and says where each value comes from.
+impl Config {
+    /// Reads the configuration of a server that reads nothing else, as [`load`] does.
     ///
     /// # Errors
-    /// As for [`load`](Self::load).
-    pub fn load_with_settings(path: Option<&Path>) -> anyhow::Result<(Self, Settings)> {
-        env_file::load_nearest()?;
-        let path = path
-            .map(Path::to_path_buf)
-            .or_else(|| std::env::var_os("FECHATTER_CONFIG").map(PathBuf::from))
-            .unwrap_or_else(|| "app.yml".into());
-        if !path.exists() {
-            bail!(
-                "there is no configuration {}: copy app.yml.example there, or name another file \
-                 with --config or FECHATTER_CONFIG",
-                path.display()
-            );
-        }
-        let read = || {
-            let settings = source::read(&path)?;
-            Ok::<_, anyhow::Error>((Self::of(&settings)?, settings))
-        };
-        read().with_context(|| format!("the configuration {} is not valid", path.display()))
+    /// As for [`load`].
+    pub fn load(path: Option<&Path>) -> anyhow::Result<Self> {
+        load(path, Self::from_settings).map(|(config, _)| config)
     }
 
     /// Reads a configuration from YAML alone, without the environment.
     ///
     /// # Errors
-    /// As for [`load`](Self::load).
+    /// As for [`load`].
     pub fn from_yaml(yaml: &str) -> anyhow::Result<Self> {
-        let mut settings = Settings::of_defaults()?;
-        settings.add_yaml(yaml)?;
-        Self::of(&settings)
+        Self::from_settings(&Settings::from_yaml(yaml)?)
     }
 
-    fn of(settings: &Settings) -> anyhow::Result<Self> {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// As for [`load`].
+    pub fn from_settings(settings: &Settings) -> anyhow::Result<Self> {
         let mut config: Self = settings.parse()?;
         config.unknown_keys = settings.unknown_keys();
         config.check()?;
         Ok(config)
+    }
+
+    /// Warns about probable mistakes.
+    pub fn warn_of_mistakes(&self) {
+        for warning in &self.unknown_keys {
+            warn!("{warning}");
+        }
+        if self.http.trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
+            warn!("http.trusted_proxies trusts every address: any caller can claim any address");
+        }
+        if self.server.public_url.starts_with("https://") && self.http.trusted_proxies.is_empty() {
+            warn!(
+                "http.trusted_proxies is empty although server.public_url is https: all requests \
+                 seem to come from the address of the proxy, and share one limit"
+            );
+        }
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -221,14 +202,6 @@ impl Config {
             ("notify.streams", self.notify.streams > 0),
             ("notify.recent_events", self.notify.recent_events > 0),
             ("notify.recent_mebibytes", self.notify.recent_mebibytes > 0),
-            ("retention.events_days", self.retention.events_days > 0),
-            ("accounts.free_failures", self.accounts.free_failures > 0),
-            ("accounts.attempts_per_minute", self.accounts.attempts_per_minute > 0),
-            (
-                "accounts.attempts_per_minute_per_site",
-                self.accounts.attempts_per_minute_per_site > 0,
-            ),
-            ("accounts.attempts_per_minute_overall", self.accounts.attempts_per_minute_overall > 0),
         ] {
             if !positive {
                 let least = if key == "database.max_connections" { 2 } else { 1 };
@@ -319,7 +292,6 @@ mod tests {
         let secret_url = "postgres://fechatter:hunter2@db/fechatter";
         let refresh_key = "  refresh_key: REPLACE-WITH-KEYGEN\n";
         for (yaml, named) in [
-            (with(refresh_key, "  refresh_key: [hunter2]\n"), "auth.refresh_key"),
             (with(refresh_key, "  refresh_key: {hunter2: 1}\n"), "auth.refresh_key"),
             (with(refresh_key, "  refresh_key: {key: hunter2}\n"), "auth.refresh_key"),
             (with(refresh_key, "  refresh_key:hunter2\n"), "line"),
@@ -332,8 +304,6 @@ mod tests {
             (with(url, &format!("  url: [{secret_url}]\n")), "database.url"),
             (with(url, &format!("  - {secret_url}\n")), "line"),
             (with("  max_connections: 20\n", "  max_connections: hunter2\n"), "max_connections"),
-            (with("  secure_cookie: true\n", "  secure_cookie: hunter2\n"), "secure_cookie"),
-            (with("  join_policy: invite\n", "  join_policy: hunter2\n"), "join_policy"),
             (with("  trusted_proxies: []\n", "  trusted_proxies: [hunter2]\n"), "trusted_proxies"),
             (with("  listen: 127.0.0.1:6688\n", "  listen: hunter2\n"), "server.listen"),
             (format!("auth: hunter2\n{}", example.replace("auth:\n", "log2:\n")), ""),

@@ -9,7 +9,6 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::config::Config;
 use crate::schema;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -17,26 +16,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const HEARING: Duration = Duration::from_secs(2);
 /// The oldest supported version of PostgreSQL.
 const OLDEST: i32 = 150_000;
-
-/// Warns about probable mistakes in the configuration.
-pub fn doubt(config: &Config) {
-    for warning in &config.unknown_keys {
-        warn!("{warning}");
-    }
-    let is_https = config.server.public_url.starts_with("https://");
-    if is_https && !config.auth.secure_cookie {
-        warn!("auth.secure_cookie is off although server.public_url is https");
-    }
-    if config.http.trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
-        warn!("http.trusted_proxies trusts everybody: whoever calls can say that they are anybody");
-    }
-    if is_https && config.http.trusted_proxies.is_empty() {
-        warn!(
-            "http.trusted_proxies is empty although server.public_url is https: all people seem to come \
-             from the address of the proxy, and share one limit"
-        );
-    }
-}
 
 /// Refuses an unsuitable database. A database that does not answer is only logged, because it may
 /// be available in a moment.

@@ -147,7 +147,7 @@ impl AppError {
     }
 
     /// Returns true if a statement was cancelled, mostly by its time limit. It has changed nothing.
-    pub(crate) fn is_too_slow(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         match self {
             Self::Database(sqlx::Error::Database(error)) => {
                 error.code().is_some_and(|code| code == STATEMENT_CANCELLED)

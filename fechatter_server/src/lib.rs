@@ -4,6 +4,7 @@
 //! the SQL. `middlewares` find the caller and the device, `services` are the needs of the models
 //! besides PostgreSQL, `utils` parse input.
 
+mod config;
 mod document;
 mod error;
 mod handlers;
@@ -22,7 +23,6 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
-use fechatter_core::config::Config;
 use fechatter_core::http::{
     Ask, ConnectionLimits, Listeners, Operations, Shared, operations, serve as serve_http, shared,
 };
@@ -48,6 +48,7 @@ use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
 use crate::state::{App, AppState};
 
+pub use config::{AccountsConfig, Config, RetentionConfig, SigningConfig, WorkspaceCreation};
 pub use keygen::{keygen, write_keys};
 
 /// The longest time that a request may take.
@@ -105,11 +106,11 @@ pub fn check_keys(config: &Config) -> anyhow::Result<()> {
 
 fn keys(config: &Config) -> anyhow::Result<(Verifier, Signer, RefreshKey)> {
     let verifier = Verifier::new(&config.auth.public_keys)?;
-    let signer = Signer::new(config.auth.private_key.as_ref(), &verifier)?;
-    let refresh_key = RefreshKey::new(config.auth.refresh_key.as_ref())?;
-    let others = [config.auth.private_key.as_ref().map_or("", ExposeSecret::expose_secret)];
+    let signer = Signer::new(config.signing.private_key.as_ref(), &verifier)?;
+    let refresh_key = RefreshKey::new(config.signing.refresh_key.as_ref())?;
+    let others = [config.signing.private_key.as_ref().map_or("", ExposeSecret::expose_secret)];
     let mut others = others.into_iter().chain(config.auth.public_keys.iter().map(String::as_str));
-    let refresh = config.auth.refresh_key.as_ref().map_or("", ExposeSecret::expose_secret);
+    let refresh = config.signing.refresh_key.as_ref().map_or("", ExposeSecret::expose_secret);
     ensure!(
         !others.any(|key| key == refresh),
         "auth.refresh_key must be a key of its own; `fechatter_server keygen` makes one"
@@ -155,7 +156,7 @@ pub async fn serve(
         purge: purge.clone(),
         offboardings: offboardings.clone(),
         writer,
-        chat_lists: ChatLists::new(config.server.chat_list_cache_mebibytes),
+        chat_lists: ChatLists::new(config.chat_list_cache_mebibytes),
         passwords,
         config: Arc::new(config),
         limits: limits.clone(),
@@ -183,7 +184,7 @@ pub async fn serve(
                 if draining.is_cancelled() {
                     return Err("the server is about to stop");
                 }
-                if !writing.is_good() {
+                if !writing.is_healthy() {
                     return Err("messages are not being written");
                 }
                 clock.check()?;

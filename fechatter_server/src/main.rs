@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use fechatter_core::config::Config;
 use fechatter_core::http::Listeners;
 use fechatter_core::{shutdown, startup, telemetry};
+use fechatter_server::Config;
 use tracing::info;
 
 /// Files open besides connections.
@@ -85,7 +85,7 @@ async fn run(arguments: Arguments, config: Config) -> anyhow::Result<()> {
         database_connections = config.database.max_connections,
         "fechatter_server"
     );
-    startup::doubt(&config);
+    config.warn_of_mistakes();
     let is_migrate = matches!(arguments.command, Some(Command::Migrate));
     if !is_migrate {
         fechatter_server::check_keys(&config)?;

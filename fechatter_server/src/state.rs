@@ -3,14 +3,14 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::config::Config;
 use axum::extract::FromRef;
-use fechatter_core::config::Config;
 use fechatter_core::log::Log;
 use fechatter_core::token::{Signer, Verifier};
 use sqlx::PgPool;
 
 use crate::middlewares::parameters::KnownParameters;
-use crate::models::session::entrance::Entrance;
+use crate::models::session::authentication::Authentication;
 use crate::services::batch_writer::BatchWriter;
 use crate::services::chat_lists::ChatLists;
 use crate::services::limits::RequestLimits;
@@ -75,7 +75,7 @@ parts! {
     verifier: Verifier,
 }
 
-impl FromRef<AppState> for Entrance {
+impl FromRef<AppState> for Authentication {
     fn from_ref(state: &AppState) -> Self {
         Self {
             db: state.db.clone(),

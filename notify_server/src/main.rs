@@ -40,7 +40,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         database_connections = config.database.max_connections,
         "notify_server"
     );
-    startup::doubt(&config);
+    config.warn_of_mistakes();
     notify_server::check_database(&config).await?;
     let database = usize::try_from(config.database.max_connections)?;
     startup::raise_open_files(config.notify.streams + database + OTHER_FILES);

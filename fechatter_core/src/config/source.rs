@@ -40,7 +40,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub(super) fn of_defaults() -> anyhow::Result<Self> {
+    fn of_defaults() -> anyhow::Result<Self> {
         let mut settings = Self { values: BTreeMap::new(), unknown: Vec::new() };
         let defaults = values(&File::from_str(DEFAULTS, FileFormat::Yaml))?;
         settings
@@ -49,16 +49,34 @@ impl Settings {
         Ok(settings)
     }
 
-    pub(super) fn add_file(&mut self, path: &Path) -> anyhow::Result<()> {
+    /// Reads the settings of a file and of the environment.
+    pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
+        let mut settings = Self::of_defaults()?;
+        settings.add_file(path)?;
+        settings.add_environment().context("the environment")?;
+        Ok(settings)
+    }
+
+    /// Reads the settings of a text in YAML.
+    ///
+    /// # Errors
+    /// Names the line or the key that is not valid, but never shows a value.
+    pub fn from_yaml(yaml: &str) -> anyhow::Result<Self> {
+        let mut settings = Self::of_defaults()?;
+        settings.add_yaml(yaml)?;
+        Ok(settings)
+    }
+
+    fn add_file(&mut self, path: &Path) -> anyhow::Result<()> {
         self.add(Origin::File, values(&File::from(path).format(FileFormat::Yaml))?)
     }
 
-    pub(super) fn add_yaml(&mut self, yaml: &str) -> anyhow::Result<()> {
+    fn add_yaml(&mut self, yaml: &str) -> anyhow::Result<()> {
         self.add(Origin::File, values(&File::from_str(yaml, FileFormat::Yaml))?)
     }
 
     /// Adds the overrides from the environment. The items of a list are separated by commas.
-    pub(super) fn add_environment(&mut self) -> anyhow::Result<()> {
+    fn add_environment(&mut self) -> anyhow::Result<()> {
         let environment = Environment::with_prefix("FECHATTER")
             .prefix_separator("__")
             .separator("__")
@@ -104,8 +122,11 @@ impl Settings {
         Ok(())
     }
 
-    /// Deserialises the values.
-    pub(super) fn parse<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+    /// Deserialises the sections that a type names.
+    ///
+    /// # Errors
+    /// Names the key that is missing or of the wrong type, but never shows a value.
+    pub fn parse<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
         for key in REQUIRED {
             let is_there = self
                 .values
@@ -195,22 +216,12 @@ fn flatten(key: String, value: Value, values: &mut Values) {
     }
 }
 
-/// Reads the settings of a file and of the environment.
-pub(super) fn read(path: &Path) -> anyhow::Result<Settings> {
-    let mut settings = Settings::of_defaults()?;
-    settings.add_file(path)?;
-    settings.add_environment().context("the environment")?;
-    Ok(settings)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn settings(yaml: &str) -> Settings {
-        let mut settings = Settings::of_defaults().unwrap();
-        settings.add_yaml(yaml).unwrap();
-        settings
+        Settings::from_yaml(yaml).unwrap()
     }
 
     #[test]

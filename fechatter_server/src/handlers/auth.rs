@@ -24,8 +24,8 @@ use utoipa_axum::routes;
 use crate::document::WithErrors;
 use crate::error::{AppError, ErrorKind, Result};
 use crate::models::account::device::Device;
+use crate::models::session::authentication::Authentication;
 use crate::models::session::current_user::CurrentUser;
-use crate::models::session::entrance::Entrance;
 use crate::models::session::{self, Session, Which};
 use crate::models::sign_in::{self, SignIn, SignUp, SignedIn};
 use crate::services::device_token;
@@ -111,12 +111,12 @@ struct Said {
     responses((status = 201, body = AuthResponse)))]
 async fn sign_up(
     State(state): State<AppState>,
-    State(entrance): State<Entrance>,
+    State(auth): State<Authentication>,
     device: Device,
     jar: CookieJar,
     Json(request): Json<SignUp>,
 ) -> Result<(StatusCode, CookieJar, NewDevice, Json<AuthResponse>)> {
-    let signed_in = sign_in::sign_up(&entrance, request, &device).await?;
+    let signed_in = sign_in::sign_up(&auth, request, &device).await?;
     let (jar, device, body) = with_cookies(&state, jar, signed_in)?;
     Ok((StatusCode::CREATED, jar, device, body))
 }
@@ -126,15 +126,15 @@ async fn sign_up(
     responses((status = 200, body = AuthResponse)))]
 async fn sign_in(
     State(state): State<AppState>,
-    State(entrance): State<Entrance>,
+    State(auth): State<Authentication>,
     device: Device,
     jar: CookieJar,
     Json(request): Json<SignIn>,
 ) -> Result<(CookieJar, NewDevice, Json<AuthResponse>)> {
     let shown = shown_tokens(&jar).chain(request.device_token.as_deref());
     let shown: Vec<_> =
-        shown.take(KNOWN_ACCOUNTS + 1).filter_map(|text| entrance.device_key.read(text)).collect();
-    let signed_in = sign_in::sign_in(&entrance, request, &device, &shown).await?;
+        shown.take(KNOWN_ACCOUNTS + 1).filter_map(|text| auth.device_key.read(text)).collect();
+    let signed_in = sign_in::sign_in(&auth, request, &device, &shown).await?;
     with_cookies(&state, jar, signed_in)
 }
 
@@ -239,7 +239,7 @@ fn cookie(state: &AppState, value: String) -> Cookie<'static> {
     Cookie::build((COOKIE, value))
         .path("/api")
         .http_only(true)
-        .secure(state.config.auth.secure_cookie)
+        .secure(state.config.signing.secure_cookie)
         .same_site(SameSite::Strict)
         .max_age(time::Duration::days(30))
         .build()
@@ -255,7 +255,7 @@ fn device_cookie(state: &AppState, jar: &CookieJar, newest: &str) -> Cookie<'sta
     Cookie::build((DEVICE_COOKIE, tokens.join(".")))
         .path("/api/signin")
         .http_only(true)
-        .secure(state.config.auth.secure_cookie)
+        .secure(state.config.signing.secure_cookie)
         .same_site(SameSite::Strict)
         .max_age(time::Duration::days(device_token::DAYS))
         .build()
@@ -310,7 +310,8 @@ async fn session_to_end(
         }
     };
     state.limits.take(Caller::Session(refresh.session_id))?;
-    let share = state.limits.connection_at_entrance(Caller::Address(device.network())).await?;
+    let share =
+        state.limits.connection_for_authentication(Caller::Address(device.network())).await?;
     let speaker = session::speaker(&state.db, refresh).await?;
     drop(share);
     if let Some((_, user_id)) = speaker {

@@ -16,7 +16,7 @@ use crate::error::{AppError, ErrorKind, Result};
 use crate::handlers::user::next_cursor;
 use crate::models::chat::member;
 use crate::models::chat::member_role::{self, Changed, MemberChange};
-use crate::models::chat::membership::{MAX_NAMED, Member};
+use crate::models::chat::membership::{MAX_USERS_PER_REQUEST, Member};
 use crate::models::session::current_user::CurrentUser;
 use crate::services::limits::RequestLimits;
 use crate::state::AppState;
@@ -63,7 +63,7 @@ struct ListParams {
 struct RemoveParams {
     /// At most 500 ids, separated by commas, if the request has no body.
     #[param(value_type = Option<String>, pattern = "^[1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*$")]
-    user_ids: Option<Ids<UserId, MAX_NAMED>>,
+    user_ids: Option<Ids<UserId, MAX_USERS_PER_REQUEST>>,
 }
 
 /// A changed member, or the message of a transfer.
@@ -165,6 +165,6 @@ async fn change(
 }
 
 fn check_count(people: &[UserId]) -> Result<&[UserId]> {
-    let checked = (people.len() <= MAX_NAMED).then_some(people);
+    let checked = (people.len() <= MAX_USERS_PER_REQUEST).then_some(people);
     checked.ok_or_else(|| AppError::invalid("body", "must name at most 500 people"))
 }

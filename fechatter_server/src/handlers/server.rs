@@ -1,9 +1,9 @@
 //! Information about this server.
 
+use crate::config::WorkspaceCreation;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use fechatter_core::config::WorkspaceCreation;
 use fechatter_core::message::MAX_CONTENT;
 use serde::Serialize;
 use utoipa::ToSchema;

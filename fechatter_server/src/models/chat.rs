@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::{AppError, OnConstraint, Result};
-use crate::models::chat::membership::{LockedMember, MAX_NAMED, Member};
+use crate::models::chat::membership::{LockedMember, MAX_USERS_PER_REQUEST, Member};
 use crate::models::session::current_user::CurrentUser;
 use crate::utils::json::{Change, not_null};
 use crate::utils::key::{key, skeleton_key, unique_key};
@@ -75,7 +75,7 @@ impl ChatDraft {
     /// Returns the first members of the chat besides its creator, by the rules of its type.
     fn others(&self, creator: UserId) -> Result<Vec<UserId>> {
         let mut others = self.members.clone().unwrap_or_default();
-        if others.len() > MAX_NAMED {
+        if others.len() > MAX_USERS_PER_REQUEST {
             return Err(AppError::invalid("members", "must be at most 500"));
         }
         others.sort_unstable();

@@ -1,7 +1,7 @@
 //! Sessions: a sign-in on a device, kept alive by rotating refresh tokens.
 
+pub(crate) mod authentication;
 pub(crate) mod current_user;
-pub(crate) mod entrance;
 pub(crate) mod list;
 
 use fechatter_core::db::begin;
@@ -81,7 +81,7 @@ pub(crate) async fn refresh(
     // The rate limit is per session before the first query, and per person once the query has found
     // them.
     limits.take(Caller::Session(token.session_id))?;
-    let share = limits.connection_at_entrance(Caller::Address(device.network())).await?;
+    let share = limits.connection_for_authentication(Caller::Address(device.network())).await?;
     let mut tx = begin(db, "begin").await?;
     let found = sqlx::query!(
         r#"select user_id, workspace_id, generation,

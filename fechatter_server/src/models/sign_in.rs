@@ -12,7 +12,7 @@ use crate::error::{AppError, Result};
 use crate::models::account::device::Device;
 use crate::models::account::throttle::{self, Attempts, Guesses, SignInAttempt};
 use crate::models::account::user;
-use crate::models::session::entrance::Entrance;
+use crate::models::session::authentication::Authentication;
 use crate::models::session::{self, Session};
 use crate::models::workspace::invite;
 use crate::models::workspace::{self, JoinBy};
@@ -72,7 +72,7 @@ enum JoinTarget {
 /// Creates an account in a workspace, new or existing, and its first session. An account that is
 /// active in no workspace returns by the same call, because it has no other.
 pub(crate) async fn sign_up(
-    entrance: &Entrance,
+    auth: &Authentication,
     request: SignUp,
     device: &Device,
 ) -> Result<SignedIn> {
@@ -81,10 +81,10 @@ pub(crate) async fn sign_up(
     }
     request.password.check_form()?;
     let caller = Caller::Address(device.network());
-    let (target, account) = check(entrance, &request, device).await?;
+    let (target, account) = check(auth, &request, device).await?;
 
     let (mut writer, user, share) =
-        enter_workspace(entrance, caller, target, &request, &account).await?;
+        enter_workspace(auth, caller, target, &request, &account).await?;
     let owner = (user.id, Some(user.workspace_id));
     let (session, count) = session::open(writer.db(), owner, device).await?;
     let password_hash = match account {
@@ -97,26 +97,26 @@ pub(crate) async fn sign_up(
     };
     writer.commit().await?;
     drop(share);
-    let device_token = entrance.device_key.issue(DeviceId::random(), user.id, &password_hash);
-    entrance.limit_sessions(&user, count).await;
+    let device_token = auth.device_key.issue(DeviceId::random(), user.id, &password_hash);
+    auth.limit_sessions(&user, count).await;
     Ok(SignedIn { session, device_token })
 }
 
 /// Finds the workspace and the account of the request, and hashes or verifies the password. The
 /// checks that reject most requests run first, so that rejected requests stay cheap.
 async fn check(
-    entrance: &Entrance,
+    auth: &Authentication,
     request: &SignUp,
     device: &Device,
 ) -> Result<(JoinTarget, SignUpAccount)> {
-    let (permit, share) = entrance.permit(Caller::Address(device.network())).await?;
+    let (permit, share) = auth.permit(Caller::Address(device.network())).await?;
     let attempts = [Attempts::At(device), Attempts::Anywhere];
-    throttle::count_attempt(&entrance.db, entrance.policy(), attempts).await?;
-    let target = find_join_target(entrance, request).await?;
-    let returning = find_returning_account(entrance, request).await?;
+    throttle::count_attempt(&auth.db, auth.policy(), attempts).await?;
+    let target = find_join_target(auth, request).await?;
+    let returning = find_returning_account(auth, request).await?;
     drop(share);
     let Some((id, password_hash)) = returning else {
-        request.password.check_strength(entrance.policy().refuse_common_passwords)?;
+        request.password.check_strength(auth.policy().refuse_common_passwords)?;
         return Ok((
             target,
             SignUpAccount::New { password_hash: permit.hash(&request.password).await? },
@@ -133,7 +133,7 @@ async fn check(
 /// Writes the person into the workspace. The caller ends the transaction, and drops the connection
 /// share, afterwards.
 async fn enter_workspace(
-    entrance: &Entrance,
+    auth: &Authentication,
     caller: Caller,
     target: JoinTarget,
     request: &SignUp,
@@ -142,19 +142,19 @@ async fn enter_workspace(
     let (id, join_by) = match target {
         JoinTarget::Existing(id, join_by) => (id, join_by),
         JoinTarget::New => {
-            let share = entrance.connection(caller).await?;
-            let mut writer = LogWriter::begin(&entrance.log).await?;
-            if let Some(user) = create_workspace(&mut writer, entrance, request, account).await? {
+            let share = auth.connection(caller).await?;
+            let mut writer = LogWriter::begin(&auth.log).await?;
+            if let Some(user) = create_workspace(&mut writer, auth, request, account).await? {
                 return Ok((writer, user, share));
             }
             // Another request has just created it.
             drop(writer);
-            let id = find_named_workspace(&entrance.db, request).await?.ok_or(AppError::Busy)?;
+            let id = find_named_workspace(&auth.db, request).await?.ok_or(AppError::Busy)?;
             (id, JoinBy::Name)
         }
     };
-    let share = entrance.connection_in(id, caller).await?;
-    let mut writer = LogWriter::lock(&entrance.log, &[id]).await?;
+    let share = auth.connection_in(id, caller).await?;
+    let mut writer = LogWriter::lock(&auth.log, &[id]).await?;
     let user = join_existing_workspace(&mut writer, (id, &join_by), request, account).await?;
     Ok((writer, user, share))
 }
@@ -162,7 +162,7 @@ async fn enter_workspace(
 /// Finds an account that is active in no workspace, and the hash of its password. Wrong passwords
 /// count as they do for sign-ins.
 async fn find_returning_account(
-    entrance: &Entrance,
+    auth: &Authentication,
     request: &SignUp,
 ) -> Result<Option<(UserId, String)>> {
     let email_key = key(request.email.as_str());
@@ -176,25 +176,25 @@ async fn find_returning_account(
            where email_key = $1"#,
         email_key
     )
-    .fetch_optional(&entrance.db)
+    .fetch_optional(&auth.db)
     .await?;
     let Some(account) = account else { return Ok(None) };
     if account.is_active {
         return Err(AppError::EmailTaken);
     }
-    throttle::count_failure(&entrance.db, entrance.policy(), Guesses::At(&email_key)).await?;
+    throttle::count_failure(&auth.db, auth.policy(), Guesses::At(&email_key)).await?;
     Ok(Some((account.id, account.password_hash)))
 }
 
 /// Finds the workspace that the request joins or creates. This is only a preliminary check; the
 /// write transaction repeats it. The error is the same for a closed workspace and for a workspace
 /// that may not be created, so that strangers cannot learn which workspaces exist.
-async fn find_join_target(entrance: &Entrance, request: &SignUp) -> Result<JoinTarget> {
-    let named = find_named_workspace(&entrance.db, request).await?;
+async fn find_join_target(auth: &Authentication, request: &SignUp) -> Result<JoinTarget> {
+    let named = find_named_workspace(&auth.db, request).await?;
     let join_by = match (&request.invite_code, named) {
         (Some(code), named) => {
             let digest = invite::digest(code);
-            let id = invite::workspace_of(&entrance.db, &digest).await?;
+            let id = invite::workspace_of(&auth.db, &digest).await?;
             let id = id.ok_or(AppError::InviteInvalid)?;
             if request.workspace.is_some() && named != Some(id) {
                 return Err(AppError::InviteInvalid);
@@ -204,11 +204,11 @@ async fn find_join_target(entrance: &Entrance, request: &SignUp) -> Result<JoinT
         (None, named) => named.map(|id| (id, JoinBy::Name)),
     };
     if let Some((id, join_by)) = join_by {
-        workspace::check_join(&entrance.db, id, &join_by, request.email.as_str()).await?;
+        workspace::check_join(&auth.db, id, &join_by, request.email.as_str()).await?;
         return Ok(JoinTarget::Existing(id, join_by));
     }
-    let mut tx = begin(&entrance.db, "begin").await?;
-    check_may_create(&mut tx, entrance).await?;
+    let mut tx = begin(&auth.db, "begin").await?;
+    check_may_create(&mut tx, auth).await?;
     tx.rollback().await?;
     Ok(JoinTarget::New)
 }
@@ -222,8 +222,8 @@ async fn find_named_workspace(db: &PgPool, request: &SignUp) -> Result<Option<Wo
 
 /// Refuses if nobody may create a workspace, with the same error as an existing workspace that
 /// cannot be joined by name.
-async fn check_may_create(db: &mut PgConnection, entrance: &Entrance) -> Result<()> {
-    let may = workspace::check_creation(db, entrance.policy().workspace_creation).await;
+async fn check_may_create(db: &mut PgConnection, auth: &Authentication) -> Result<()> {
+    let may = workspace::check_creation(db, auth.policy().workspace_creation).await;
     may.map_err(|error| match error {
         AppError::WorkspaceCreationClosed => AppError::InviteRequired,
         error => error,
@@ -248,15 +248,15 @@ async fn join_existing_workspace(
 /// Signs up into a new workspace. Returns none if another request has just created it.
 async fn create_workspace(
     writer: &mut LogWriter,
-    entrance: &Entrance,
+    auth: &Authentication,
     request: &SignUp,
     account: &SignUpAccount,
 ) -> Result<Option<User>> {
     let name = request.workspace.as_ref().ok_or(AppError::InviteInvalid)?;
-    check_may_create(writer.db(), entrance).await?;
+    check_may_create(writer.db(), auth).await?;
     let user_id = ensure_account(writer.db(), request, account).await?;
     let owner = (user_id, request.fullname.as_str());
-    workspace::create(writer, &entrance.config, name, owner).await
+    workspace::create(writer, &auth.config, name, owner).await
 }
 
 /// Returns the account's id, and creates the account if it is new.
@@ -288,7 +288,7 @@ async fn ensure_account(
 ///
 /// A device with a token of this account has its own counters, apart from those of strangers.
 pub(crate) async fn sign_in(
-    entrance: &Entrance,
+    auth: &Authentication,
     request: SignIn,
     device: &Device,
     shown: &[DeviceToken],
@@ -303,7 +303,7 @@ pub(crate) async fn sign_in(
             return Err(AppError::invalid(field, "must not contain NUL"));
         }
     }
-    let known = entrance.known_device(shown, &email_key).await?;
+    let known = auth.known_device(shown, &email_key).await?;
     let (caller, attempt) = match known {
         Some(id) => (
             Caller::Device(id),
@@ -322,29 +322,29 @@ pub(crate) async fn sign_in(
             },
         ),
     };
-    let (permit, share) = entrance.permit(caller).await?;
-    let account = attempt.count(&entrance.db, entrance.policy(), &email_key).await?;
+    let (permit, share) = auth.permit(caller).await?;
+    let account = attempt.count(&auth.db, auth.policy(), &email_key).await?;
     drop(share);
     let hash = account.as_ref().map(|account| account.password_hash.as_str());
     let is_right = permit.verify(&request.password, hash).await?;
     let mut account = account.filter(|_| is_right).ok_or(AppError::InvalidCredentials)?;
     if Passwords::is_outdated(&account.password_hash) {
         let hash = permit.hash(&request.password).await?;
-        account.replace_hash(&entrance.db, hash).await?;
+        account.replace_hash(&auth.db, hash).await?;
     }
     drop(permit);
 
-    let share = entrance.connection(caller).await?;
-    let mut db = entrance.db.acquire().await?;
+    let share = auth.connection(caller).await?;
+    let mut db = auth.db.acquire().await?;
     let name = request.workspace.as_deref();
     let workspace_id = choose_workspace(&mut db, account.id, name).await?;
     let owner = (account.id, workspace_id);
     let (session, count) = session::open(&mut *db, owner, device).await?;
-    entrance.uncount(&mut db, attempt).await;
+    auth.uncount(&mut db, attempt).await;
     drop((db, share));
     let device_id = known.unwrap_or_else(DeviceId::random);
-    let device_token = entrance.device_key.issue(device_id, account.id, &account.password_hash);
-    entrance.limit_sessions(&session.user, count).await;
+    let device_token = auth.device_key.issue(device_id, account.id, &account.password_hash);
+    auth.limit_sessions(&session.user, count).await;
     Ok(SignedIn { session, device_token })
 }
 

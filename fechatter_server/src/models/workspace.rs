@@ -5,7 +5,7 @@ pub(crate) mod lookup;
 pub(crate) mod offboarding;
 pub(crate) mod role;
 
-use fechatter_core::config::{Config, WorkspaceCreation};
+use crate::config::{Config, WorkspaceCreation};
 use fechatter_core::db::begin;
 use fechatter_core::event::Event;
 use fechatter_core::log::{Log, LogWriter};

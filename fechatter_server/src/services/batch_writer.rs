@@ -120,7 +120,7 @@ pub(crate) struct Health(Weak<Queue>);
 
 impl Health {
     /// Returns false if the task is gone, or if commands wait and no batch was written for 10 s.
-    pub(crate) fn is_good(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         self.0.upgrade().is_none_or(|queue| queue.time_without_progress() < STALL_TIMEOUT)
     }
 }
@@ -131,8 +131,8 @@ impl BatchWriter {
     /// # Errors
     /// Fails if the system cannot start a thread.
     pub(crate) fn start(log: Log) -> io::Result<(Self, WriterEnded)> {
-        let [connections, of_requests] = [(); 2].map(|()| Connections::new(log.clone()));
-        Self::start_with(log, connections, of_requests)
+        let [connections, for_direct_writes] = [(); 2].map(|()| Connections::new(log.clone()));
+        Self::start_with(log, connections, for_direct_writes)
     }
 
     /// Does the same with other implementations of [`Write`]: one for the task, one for direct
@@ -148,21 +148,21 @@ impl BatchWriter {
         let progress = queue.progress();
         let direct = DirectPath::new(direct, mean_batch_time.clone(), progress.clone());
         let for_task = direct.clone();
-        let (ends, ended) = oneshot::channel();
-        let (begins, begun) = mpsc::channel();
+        let (ended_tx, ended_rx) = oneshot::channel();
+        let (started_tx, started_rx) = mpsc::channel();
         // A runtime must not be dropped inside another one, so it is created on its own thread.
         thread::Builder::new().name("batches".into()).spawn(move || {
             match runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
-                    let _ = begins.send(Ok(()));
+                    let _ = started_tx.send(Ok(()));
                     runtime.block_on(run(arrivals, write, &for_task, (mean_batch_time, progress)));
-                    let _ = ends.send(());
+                    let _ = ended_tx.send(());
                 }
-                Err(error) => _ = begins.send(Err(error)),
+                Err(error) => _ = started_tx.send(Err(error)),
             }
         })?;
-        begun.recv().map_err(io::Error::other)??;
-        Ok((Self { queue, log, direct }, ended))
+        started_rx.recv().map_err(io::Error::other)??;
+        Ok((Self { queue, log, direct }, ended_rx))
     }
 
     /// Returns a health check that does not keep the task from ending.
@@ -318,7 +318,7 @@ async fn run(
                 Some(item) => waiting.push(item),
                 None => closed = true,
             },
-            ended = ended(&mut blocking) => waiting.end_blocking(ended),
+            locked_items = join_blocking_batch(&mut blocking) => waiting.end_blocking(locked_items),
             () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {}
         }
     }
@@ -326,7 +326,7 @@ async fn run(
 
 /// Waits for the end of the blocking batch, and returns the commands that it could not carry out.
 /// Never resolves if there is no such batch.
-async fn ended(blocking: &mut Option<JoinHandle<Vec<Item>>>) -> Vec<Item> {
+async fn join_blocking_batch(blocking: &mut Option<JoinHandle<Vec<Item>>>) -> Vec<Item> {
     match blocking {
         Some(running) => {
             let ended = running.await;

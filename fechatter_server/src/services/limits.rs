@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use fechatter_core::config::Config;
+use crate::config::Config;
 use fechatter_core::permits::{Permit, PermitLimits, Permits};
 use fechatter_core::rate::Rates;
 use fechatter_core::{SessionId, UserId, WorkspaceId};
@@ -52,7 +52,7 @@ pub(crate) enum Caller {
 enum Group {
     Workspace(WorkspaceId),
     /// All sign-ups, sign-ins, sign-outs and refreshes.
-    Entrance,
+    Authentication,
 }
 
 /// The right to use one database connection at a time, until it is dropped.
@@ -123,7 +123,7 @@ impl RequestLimits {
     /// Empties the person's bucket if the database cancelled a statement of the request as too
     /// slow.
     pub(crate) fn charge_if_too_slow(&self, user_id: UserId, error: &AppError) {
-        if error.is_too_slow() {
+        if error.is_cancelled() {
             self.rates.charge(Caller::Person(user_id), u32::MAX);
         }
     }
@@ -146,8 +146,11 @@ impl RequestLimits {
     ///
     /// # Errors
     /// Returns [`AppError::Busy`] if none is free within 2.5 s, or too many requests wait.
-    pub(crate) async fn connection_at_entrance(&self, caller: Caller) -> Result<ConnectionShare> {
-        self.connection(Group::Entrance, caller).await
+    pub(crate) async fn connection_for_authentication(
+        &self,
+        caller: Caller,
+    ) -> Result<ConnectionShare> {
+        self.connection(Group::Authentication, caller).await
     }
 
     async fn connection(&self, group: Group, caller: Caller) -> Result<ConnectionShare> {

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::RetentionConfig;
 use fechatter_core::ChatId;
-use fechatter_core::config::RetentionConfig;
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;

@@ -1,7 +1,7 @@
 //! Signing up and signing in.
 
-use fechatter_core::config::{Config, WorkspaceCreation};
 use fechatter_core::workspace::JoinPolicy;
+use fechatter_server::{Config, WorkspaceCreation};
 use insta::assert_json_snapshot;
 use reqwest::StatusCode;
 use serde_json::{Value, json};

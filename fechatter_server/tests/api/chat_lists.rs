@@ -39,7 +39,7 @@ async fn a_list_is_kept_until_something_of_ones_own_happens() {
 
 #[tokio::test]
 async fn no_list_is_kept_where_there_is_no_room() {
-    let app = TestApp::with(|config| config.server.chat_list_cache_mebibytes = 0).await;
+    let app = TestApp::with(|config| config.chat_list_cache_mebibytes = 0).await;
     let alice = app.user("alice").await;
     let chat = alice.creates_private_channel("x", []).await;
     assert_eq!(alice.sidebar(&chat).await["name"], "x");
@@ -238,7 +238,7 @@ impl World {
     async fn start() -> Self {
         let app = TestApp::start().await;
         let other = app.another(|_| {}).await;
-        let keeps_nothing = app.another(|config| config.server.chat_list_cache_mebibytes = 0).await;
+        let keeps_nothing = app.another(|config| config.chat_list_cache_mebibytes = 0).await;
         let people = app.users(NAMES).await;
         Self { app, other, keeps_nothing, people, chats: Vec::new(), number: 0 }
     }

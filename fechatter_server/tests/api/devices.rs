@@ -26,7 +26,7 @@ fn device_cookie(reply: &Reply) -> String {
 
 #[tokio::test]
 async fn whoever_signs_up_or_in_gets_a_device_token_and_cookie() {
-    let app = TestApp::with(|config| config.auth.secure_cookie = true).await;
+    let app = TestApp::with(|config| config.signing.secure_cookie = true).await;
     let alice = app.user("alice").await;
     let reply = app.tries("alice@acme.test", PASSWORD).await;
     let body = reply.expect(StatusCode::OK);

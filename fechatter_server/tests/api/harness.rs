@@ -12,11 +12,11 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use devdb::TestDatabase;
-use fechatter_core::config::{Config, WorkspaceCreation};
 use fechatter_core::http::Listeners;
 use fechatter_core::schema::{CODE, MIGRATOR};
 use fechatter_core::token::generate_keys;
 use fechatter_core::workspace::JoinPolicy;
+use fechatter_server::{Config, WorkspaceCreation};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::postgres::PgPoolOptions;
@@ -106,10 +106,11 @@ impl TestApp {
         let mut config = Config::from_yaml(include_str!("../../../app.yml.example")).unwrap();
         config.database.url = database.url().into();
         config.database.max_connections = 4;
-        config.auth.private_key = Some(private_key.clone());
+        config.signing.private_key = Some(private_key.clone());
         config.auth.public_keys = vec![public_key.clone()];
-        config.auth.refresh_key = Some(BASE64_STANDARD.encode(rand::random::<[u8; 32]>()).into());
-        config.auth.secure_cookie = false;
+        config.signing.refresh_key =
+            Some(BASE64_STANDARD.encode(rand::random::<[u8; 32]>()).into());
+        config.signing.secure_cookie = false;
         config.accounts.workspace_creation = WorkspaceCreation::Anyone;
         config.accounts.join_policy = JoinPolicy::Open;
         config.accounts.refuse_common_passwords = false;

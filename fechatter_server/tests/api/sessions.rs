@@ -164,7 +164,7 @@ async fn a_session_ends_after_30_days_however_much_it_is_used() {
 #[tokio::test]
 async fn the_cookie_is_for_the_api_alone_and_no_script_reads_it() {
     for secure in [false, true] {
-        let app = TestApp::with(|config| config.auth.secure_cookie = secure).await;
+        let app = TestApp::with(|config| config.signing.secure_cookie = secure).await;
         let alice = app.user("alice").await;
         let signed_in = app.tries(&alice.email, crate::harness::PASSWORD).await;
         let refreshed = refresh(&app, &alice.refresh_token).await;

@@ -1,6 +1,6 @@
 //! Workspaces: founding them, joining them, going from one to another.
 
-use fechatter_core::config::WorkspaceCreation;
+use fechatter_server::WorkspaceCreation;
 use insta::assert_json_snapshot;
 use reqwest::StatusCode;
 use serde_json::{Value, json};

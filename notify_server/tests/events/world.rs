@@ -62,9 +62,6 @@ impl World {
         config.auth.public_keys = vec![public];
         let verifier = Verifier::new(&config.auth.public_keys).unwrap();
         let signer = Signer::new(Some(&private), &verifier).unwrap();
-        // What notify_server is never told.
-        config.auth.private_key = None;
-        config.auth.refresh_key = None;
         let private_key = secrecy::ExposeSecret::expose_secret(&private).to_owned();
         Self { log: Log::new(db.clone()), db, config, signer, private_key, database }
     }

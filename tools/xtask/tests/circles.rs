@@ -35,6 +35,26 @@ fn no_file_imports_a_file_that_imports_it() {
     }
 }
 
+/// The folder of a noun counts as one, with the file of its name.
+#[test]
+fn no_noun_of_the_models_depends_on_a_noun_that_depends_on_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fechatter_server/src");
+    let noun = |module: Module| {
+        let is_noun = module.len() > 1 && module[0] == "models";
+        is_noun.then(|| module[..2].to_vec())
+    };
+    let mut nouns = Imports::new();
+    for (module, imports) in imports(&root) {
+        if let Some(from) = noun(module) {
+            let imports = imports.into_iter().filter_map(noun).filter(|to| *to != from);
+            nouns.entry(from.clone()).or_default().extend(imports);
+        }
+    }
+    assert!(nouns.len() > 4, "{nouns:?}");
+    let circles: Vec<_> = nouns.keys().filter(|noun| reaches(&nouns, noun, noun)).collect();
+    assert!(circles.is_empty(), "{circles:?}");
+}
+
 #[test]
 fn a_detour_over_other_files_is_found() {
     let mut imports: Imports = [("a", "b"), ("b", "c"), ("d", "a")]

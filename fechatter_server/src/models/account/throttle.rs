@@ -5,8 +5,8 @@
 use std::iter;
 use std::time::Duration;
 
+use crate::config::AccountsConfig;
 use fechatter_core::UserId;
-use fechatter_core::config::AccountsConfig;
 use sqlx::{PgExecutor, PgPool};
 
 use crate::error::{AppError, Result};

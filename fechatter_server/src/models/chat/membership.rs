@@ -12,7 +12,7 @@ use crate::models::chat::lookup;
 use crate::models::session::current_user::CurrentUser;
 
 /// The maximum number of people in one request.
-pub(crate) const MAX_NAMED: usize = 500;
+pub(crate) const MAX_USERS_PER_REQUEST: usize = 500;
 
 /// The caller's membership of the chat in the path. For a caller who is not in the chat, it does
 /// not exist.

@@ -1,11 +1,11 @@
 //! Invites to a workspace.
 
+use crate::config::Config;
 use aws_lc_rs::digest::{SHA256, digest as hash};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use fechatter_core::clock::Clock;
-use fechatter_core::config::Config;
 use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::Role;
 use fechatter_core::{ChatId, InviteId, Timestamp, UserId, WorkspaceId};

@@ -29,7 +29,7 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) async fn leave(log: &Log, caller: CurrentUser) -> Result<()> {
     let mut db = log.db().acquire().await?;
     let leaver = user::find(&mut *db, caller.workspace_id, caller.id).await?;
-    role::keep_an_owner_besides(&mut db, &leaver).await?;
+    role::require_not_last_owner(&mut db, &leaver).await?;
     drop(db);
     let (mut writer, caller) = caller.lock(log).await?;
     let leaver = user::find(writer.db(), caller.workspace_id, caller.id).await?;
@@ -60,7 +60,7 @@ async fn find_removable(
         return Err(AppError::Forbidden);
     }
     if leaver.id != caller.id {
-        role::require_power_over(caller, &leaver)?;
+        role::require_may_manage(caller, &leaver)?;
     }
     Ok(leaver)
 }
@@ -73,7 +73,7 @@ async fn begin_offboarding(
     (actor_id, reason): (UserId, LeaveReason),
 ) -> Result<()> {
     let User { id, workspace_id, .. } = *leaver;
-    role::keep_an_owner_besides(writer.db(), leaver).await?;
+    role::require_not_last_owner(writer.db(), leaver).await?;
     sqlx::query!(
         "update workspace_members
          set status = $3, left_at = clock_timestamp()
@@ -102,7 +102,7 @@ async fn begin_offboarding(
     .await?;
     let left = User { status: UserStatus::Left, ..leaver.clone() };
     writer.append(workspace_id, &Event::UserUpdated(left))?;
-    role::pass_on_from(writer, leaver).await
+    role::reassign_owner_id_from(writer, leaver).await
 }
 
 /// An unfinished offboarding: some of the person's memberships may still have to end.

@@ -53,7 +53,7 @@ pub(crate) async fn update(
         return Ok(after);
     }
     if !is_active_owner(&after) {
-        keep_an_owner_besides(writer.db(), &before).await?;
+        require_not_last_owner(writer.db(), &before).await?;
     }
     sqlx::query!(
         "update workspace_members set role = $3, status = $4
@@ -68,7 +68,7 @@ pub(crate) async fn update(
     let updated = Event::UserUpdated(after.clone());
     writer.append(after.workspace_id, &updated)?;
     if !is_active_owner(&after) {
-        pass_on_from(&mut writer, &before).await?;
+        reassign_owner_id_from(&mut writer, &before).await?;
     }
     writer.commit().await?;
     Ok(after)
@@ -82,7 +82,7 @@ async fn change(
     changes: &UserChanges,
 ) -> Result<(User, User)> {
     let before = user::find(db, caller.workspace_id, person).await?;
-    require_power_over(caller, &before)?;
+    require_may_manage(caller, &before)?;
     let role = changes.role.unwrap_or(before.role);
     let status = match changes.status {
         None => before.status,
@@ -98,7 +98,7 @@ async fn change(
 
 /// Refuses unless the caller has power over the person: owners have it over everybody, admins over
 /// members.
-pub(crate) fn require_power_over(caller: &CurrentUser, person: &User) -> Result<()> {
+pub(crate) fn require_may_manage(caller: &CurrentUser, person: &User) -> Result<()> {
     match caller.role {
         Role::Owner => Ok(()),
         Role::Admin if person.role == Role::Member => Ok(()),
@@ -111,7 +111,7 @@ fn is_active_owner(person: &User) -> bool {
 }
 
 /// Refuses if the person is the last active owner.
-pub(crate) async fn keep_an_owner_besides(db: &mut PgConnection, person: &User) -> Result<()> {
+pub(crate) async fn require_not_last_owner(db: &mut PgConnection, person: &User) -> Result<()> {
     if !is_active_owner(person) || another_owner(db, person).await?.is_some() {
         Ok(())
     } else {
@@ -120,7 +120,7 @@ pub(crate) async fn keep_an_owner_besides(db: &mut PgConnection, person: &User) 
 }
 
 /// Names another owner in the workspace, if it named this person.
-pub(crate) async fn pass_on_from(writer: &mut LogWriter, person: &User) -> Result<()> {
+pub(crate) async fn reassign_owner_id_from(writer: &mut LogWriter, person: &User) -> Result<()> {
     let workspace_id: WorkspaceId = person.workspace_id;
     let named = lookup::find(writer.db(), workspace_id).await?;
     if named.owner_id != person.id {

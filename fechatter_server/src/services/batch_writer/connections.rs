@@ -16,38 +16,39 @@ use crate::error::{AppError, Result, STATEMENT_CANCELLED};
 use crate::models::message::write_batch::{self, Command, Locking, Outcome};
 
 /// A connection that was used this recently counts as alive; older ones are pinged first.
-const FRESH: Duration = Duration::from_secs(1);
+const PING_IF_IDLE_FOR: Duration = Duration::from_secs(1);
 /// The timeout for opening a connection, and for its answer to a ping.
-const CONNECTING: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The pause between attempts to connect to a database that is starting or has no free connection.
-const AGAIN: Duration = Duration::from_millis(100);
+const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// The timeout after which a connection counts as dead. The database itself cancels a statement
 /// after 5 s.
-const DEAD: Duration = Duration::from_secs(6);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Connections to write on: one for the batch in flight, one for the batch that waits for a log.
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
     log: Log,
-    kept: Arc<Mutex<Vec<Kept>>>,
+    idle: Arc<Mutex<Vec<IdleConnection>>>,
 }
 
 /// A connection, with the time of its last use.
-type Kept = (Instant, PgConnection);
+type IdleConnection = (Instant, PgConnection);
 
 impl Connections {
     pub(super) fn new(log: Log) -> Self {
-        Self { log, kept: Arc::default() }
+        Self { log, idle: Arc::default() }
     }
 
     async fn take(&self) -> sqlx::Result<PgConnection> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some((used, mut connection)) = kept
-            && (used.elapsed() < FRESH || in_time(connection.ping()).await.is_ok())
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some((used, mut connection)) = idle
+            && (used.elapsed() < PING_IF_IDLE_FOR
+                || with_connect_timeout(connection.ping()).await.is_ok())
         {
             return Ok(connection);
         }
-        in_time(self.connect()).await
+        with_connect_timeout(self.connect()).await
     }
 
     /// Connects, and retries while the database is starting or has no free connection.
@@ -55,7 +56,7 @@ impl Connections {
         let options = self.log.db().connect_options();
         loop {
             match PgConnection::connect_with(&options).await {
-                Err(error) if is_starting(&error) => sleep(AGAIN).await,
+                Err(error) if is_starting(&error) => sleep(CONNECT_RETRY_DELAY).await,
                 Err(error) => return Err(error),
                 Ok(mut connection) => {
                     db::limit(&mut connection).await?;
@@ -65,9 +66,9 @@ impl Connections {
         }
     }
 
-    fn keep(&self, connection: PgConnection) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push((Instant::now(), connection));
+    fn put_back(&self, connection: PgConnection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push((Instant::now(), connection));
     }
 }
 
@@ -96,23 +97,23 @@ fn is_refusal(error: &AppError) -> bool {
     }
 }
 
-async fn in_time<T>(step: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    timeout(CONNECTING, step).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+async fn with_connect_timeout<T>(step: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    timeout(CONNECT_TIMEOUT, step).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 impl Write for Connections {
     async fn write(&self, batch: Vec<Arc<Command>>, locking: Locking) -> Result<Vec<Outcome>> {
         let mut connection = self.take().await?;
         let writing = write_batch::write(&self.log, &mut connection, &batch, locking);
-        let written = timeout(DEAD, writing).await;
+        let written = timeout(WRITE_TIMEOUT, writing).await;
         let written =
             written.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into()));
         match &written {
             Err(error) if !is_refusal(error) => {
-                // All kept connections are closed, because a check of each would take longer.
-                self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                // All idle connections are closed, because a check of each would take longer.
+                self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
             }
-            _ => self.keep(connection),
+            _ => self.put_back(connection),
         }
         written
     }

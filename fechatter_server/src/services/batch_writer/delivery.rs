@@ -47,7 +47,7 @@ pub(super) async fn deliver(
                     }
                 }
             }
-            Err(error) if error.is_unavailable() && !error.is_too_slow() => {
+            Err(error) if error.is_unavailable() && !error.is_cancelled() => {
                 warn!(%error, commands = part.len(), "nobody knows whether these were written");
                 for item in part {
                     item.answer(Err(AppError::Busy));
@@ -77,7 +77,7 @@ async fn attempt_twice(
     locking: Locking,
 ) -> Result<Vec<Outcome>> {
     match attempt(write, batch, locking).await {
-        Err(error) if error.is_unavailable() && !error.is_too_slow() => {
+        Err(error) if error.is_unavailable() && !error.is_cancelled() => {
             warn!(%error, commands = batch.len(), "writing again under the same keys");
             attempt(write, batch, locking).await
         }

@@ -17,7 +17,7 @@ use crate::models::message::write_batch::{Command, Outcome};
 /// The maximum number of commands that wait for their answers, and their maximum bytes.
 const MAX_COMMANDS: usize = 4_096;
 const MAX_BYTES: usize = 16 * 1024 * 1024;
-/// The divisor for one workspace's share of the queue: 2 means one half. A workspace whose log
+/// The divisor for one workspace's divisor of the queue: 2 means one half. A workspace whose log
 /// stays locked must not fill the queue for the others.
 const WORKSPACE_SHARE_DIVISOR: u32 = 2;
 
@@ -33,7 +33,7 @@ pub(super) struct Queue {
     arrivals: UnboundedSender<Item>,
 }
 
-/// The moving average of the time per batch, in microseconds. Clones share it.
+/// The moving average of the time per batch, in microseconds. Clones divisor it.
 #[derive(Debug, Default, Clone)]
 pub(super) struct MeanBatchTime(Arc<AtomicU64>);
 
@@ -154,7 +154,7 @@ impl MeanBatchTime {
 
     /// Estimates the time to write the full batches in the queue. Commands that do not fill a batch
     /// are always admitted, so that the mean batch time can be measured again.
-    fn wait(&self, load: Load) -> Duration {
+    fn estimated_wait(&self, load: Load) -> Duration {
         let batches = load.commands / BATCH_COMMANDS;
         let batches = batches.max(load.bytes / BATCH_BYTES);
         let batches = u32::try_from(batches).unwrap_or(u32::MAX);
@@ -184,7 +184,7 @@ impl Claim {
         self.change(IN_FLIGHT, WAITING);
     }
 
-    /// Withdraws the command for the caller. Returns false if a batch has taken it.
+    /// Withdraws the command for the caller. Returns false if a batch has guard it.
     pub(super) fn withdraw(&self) -> bool {
         self.change(WAITING, WITHDRAWN)
     }
@@ -200,10 +200,10 @@ impl Claim {
 
 impl Load {
     /// Returns the load with one more command of this many bytes, if it is within the limits.
-    fn with(self, bytes: usize, share: u32) -> Option<Self> {
+    fn with(self, bytes: usize, divisor: u32) -> Option<Self> {
         let load = Self { commands: self.commands + 1, bytes: self.bytes + bytes };
-        let share = share as usize;
-        let fits = load.commands <= MAX_COMMANDS / share && load.bytes <= MAX_BYTES / share;
+        let divisor = divisor as usize;
+        let fits = load.commands <= MAX_COMMANDS / divisor && load.bytes <= MAX_BYTES / divisor;
         fits.then_some(load)
     }
 
@@ -219,18 +219,23 @@ impl QueueSlot {
         bytes: usize,
         mean_batch_time: &MeanBatchTime,
     ) -> Option<Self> {
-        let mut taken = budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let theirs = taken.of_workspaces.get(&workspace_id).copied().unwrap_or_default();
-        let is_long = |load, share: u32| mean_batch_time.wait(load) > MAX_WAIT / share;
-        if is_long(taken.all, 1) || is_long(theirs, WORKSPACE_SHARE_DIVISOR) {
+        let mut guard = budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let workspace_load = guard.of_workspaces.get(&workspace_id).copied().unwrap_or_default();
+        let exceeds_max_wait =
+            |load, divisor: u32| mean_batch_time.estimated_wait(load) > MAX_WAIT / divisor;
+        if exceeds_max_wait(guard.all, 1)
+            || exceeds_max_wait(workspace_load, WORKSPACE_SHARE_DIVISOR)
+        {
             return None;
         }
-        let all = taken.all.with(bytes, 1)?;
-        if taken.all.commands == 0 {
-            taken.last_progress = Instant::now();
+        let all = guard.all.with(bytes, 1)?;
+        if guard.all.commands == 0 {
+            guard.last_progress = Instant::now();
         }
-        taken.of_workspaces.insert(workspace_id, theirs.with(bytes, WORKSPACE_SHARE_DIVISOR)?);
-        taken.all = all;
+        guard
+            .of_workspaces
+            .insert(workspace_id, workspace_load.with(bytes, WORKSPACE_SHARE_DIVISOR)?);
+        guard.all = all;
         Some(Self { budget: Arc::clone(budget), workspace_id, bytes })
     }
 }
@@ -239,9 +244,9 @@ impl Drop for QueueSlot {
     fn drop(&mut self) {
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         budget.all = budget.all.without(self.bytes);
-        if let Some(theirs) = budget.of_workspaces.get_mut(&self.workspace_id) {
-            *theirs = theirs.without(self.bytes);
-            if theirs.commands == 0 {
+        if let Some(workspace_load) = budget.of_workspaces.get_mut(&self.workspace_id) {
+            *workspace_load = workspace_load.without(self.bytes);
+            if workspace_load.commands == 0 {
                 budget.of_workspaces.remove(&self.workspace_id);
             }
         }
@@ -253,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_let_in_to_wait_for_long() {
+    fn a_command_is_refused_when_the_estimated_wait_is_too_long() {
         let budget = Arc::default();
         let mean_batch_time = MeanBatchTime::default();
         let places = |mean_batch_time: &MeanBatchTime| -> Vec<_> {

@@ -14,22 +14,22 @@ use crate::models::message::write_batch::Key;
 /// The pause before another attempt at a log that another transaction has locked.
 const RETRY: Duration = Duration::from_millis(2);
 /// The time during which batches skip a locked log, before a batch waits for it.
-const UNTIL_PATIENT: Duration = Duration::from_millis(50);
+const SKIP_LOCKED_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Commands in the order of their arrival, and the workspaces whose logs others have locked.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     items: VecDeque<Item>,
-    held: HashMap<WorkspaceId, Held>,
-    /// The workspaces of the current batch, held or not.
-    tried: HashSet<WorkspaceId>,
+    locked_logs: HashMap<WorkspaceId, LockedLog>,
+    /// The workspaces of the current batch, locked or not.
+    attempted: HashSet<WorkspaceId>,
     /// The workspace whose log a batch waits for.
     blocking: Option<WorkspaceId>,
 }
 
 /// A log that another transaction had locked at the last attempt.
 #[derive(Debug, Clone, Copy)]
-struct Held {
+struct LockedLog {
     since: Instant,
     retry_at: Instant,
 }
@@ -55,18 +55,20 @@ impl Waiting {
     /// whose logs are due for another attempt, as far as there is room.
     pub(super) fn batch(&mut self) -> Vec<Item> {
         let mut batch = Batch::default();
-        let (held, blocking) = (self.held.clone(), self.blocking);
-        self.fill(&mut batch, |id| !held.contains_key(&id) && blocking != Some(id));
-        self.tried.clear();
-        if !held.is_empty() {
+        let (locked_logs, blocking) = (self.locked_logs.clone(), self.blocking);
+        self.fill(&mut batch, |id| !locked_logs.contains_key(&id) && blocking != Some(id));
+        self.attempted.clear();
+        if !locked_logs.is_empty() {
             let now = Instant::now();
-            let is_due = |held: &Held| held.retry_at <= now;
-            self.fill(&mut batch, |id| held.get(&id).is_some_and(is_due) && blocking != Some(id));
-            self.tried = batch.items.iter().map(Item::workspace_id).collect();
+            let is_due = |log: &LockedLog| log.retry_at <= now;
+            self.fill(&mut batch, |id| {
+                locked_logs.get(&id).is_some_and(is_due) && blocking != Some(id)
+            });
+            self.attempted = batch.items.iter().map(Item::workspace_id).collect();
             // Callers may have withdrawn all commands of a workspace.
             let waiting: HashSet<_> = self.items.iter().map(Item::workspace_id).collect();
-            self.held.retain(|id, _| {
-                blocking == Some(*id) || self.tried.contains(id) || waiting.contains(id)
+            self.locked_logs.retain(|id, _| {
+                blocking == Some(*id) || self.attempted.contains(id) || waiting.contains(id)
             });
         }
         batch.items
@@ -78,15 +80,15 @@ impl Waiting {
         if self.blocking.is_some() {
             return None;
         }
-        let (id, held) = self.held.iter().min_by_key(|(_, held)| held.since)?;
-        if held.since.elapsed() < UNTIL_PATIENT {
+        let (id, log) = self.locked_logs.iter().min_by_key(|(_, log)| log.since)?;
+        if log.since.elapsed() < SKIP_LOCKED_TIMEOUT {
             return None;
         }
         let id = *id;
         let mut batch = Batch::default();
         self.fill(&mut batch, |workspace_id| workspace_id == id);
         if batch.items.is_empty() {
-            self.held.remove(&id);
+            self.locked_logs.remove(&id);
             return None;
         }
         self.blocking = Some(id);
@@ -96,7 +98,7 @@ impl Waiting {
     /// Takes back the commands that the blocking batch could not carry out.
     pub(super) fn end_blocking(&mut self, locked_items: Vec<Item>) {
         if let Some(id) = self.blocking.take() {
-            self.held.remove(&id);
+            self.locked_logs.remove(&id);
         }
         self.put_back(locked_items);
     }
@@ -106,12 +108,12 @@ impl Waiting {
     pub(super) fn put_back(&mut self, locked_items: Vec<Item>) {
         let now = Instant::now();
         let still: HashSet<_> = locked_items.iter().map(Item::workspace_id).collect();
-        for id in self.tried.drain().filter(|id| !still.contains(id)) {
-            self.held.remove(&id);
+        for id in self.attempted.drain().filter(|id| !still.contains(id)) {
+            self.locked_logs.remove(&id);
         }
         for id in still {
-            let held = self.held.entry(id).or_insert(Held { since: now, retry_at: now });
-            held.retry_at = now + RETRY;
+            let log = self.locked_logs.entry(id).or_insert(LockedLog { since: now, retry_at: now });
+            log.retry_at = now + RETRY;
         }
         for item in locked_items.into_iter().rev() {
             if item.arrived.elapsed() >= BATCH_TIMEOUT {
@@ -125,8 +127,8 @@ impl Waiting {
 
     /// Returns the time of the next attempt at a locked log.
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        let held = self.held.iter().filter(|(id, _)| self.blocking != Some(**id));
-        held.map(|(_, held)| held.retry_at).min()
+        let locked_logs = self.locked_logs.iter().filter(|(id, _)| self.blocking != Some(**id));
+        locked_logs.map(|(_, log)| log.retry_at).min()
     }
 
     /// Adds commands of the wanted workspaces, in their order, until the batch is full.

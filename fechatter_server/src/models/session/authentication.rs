@@ -1,10 +1,10 @@
-//! The entrance for sign-ups and sign-ins. Strangers must neither use up the resources of signed-in
-//! people nor lock the owner of an account out.
+//! The resources for sign-ups and sign-ins. Requests without a session must neither use up the resources of
+//! signed-in people nor lock the owner of an account out.
 
 use std::sync::Arc;
 
+use crate::config::{AccountsConfig, Config};
 use fechatter_core::WorkspaceId;
-use fechatter_core::config::{AccountsConfig, Config};
 use fechatter_core::log::Log;
 use fechatter_core::user::User;
 use sqlx::{PgConnection, PgPool};
@@ -20,7 +20,7 @@ use crate::services::password::{HashPermit, Passwords};
 
 /// The parts of the server that sign-up and sign-in need.
 #[derive(Debug, Clone)]
-pub(crate) struct Entrance {
+pub(crate) struct Authentication {
     pub(crate) db: PgPool,
     pub(crate) log: Log,
     pub(crate) config: Arc<Config>,
@@ -29,13 +29,13 @@ pub(crate) struct Entrance {
     pub(crate) limits: RequestLimits,
 }
 
-impl Entrance {
+impl Authentication {
     pub(crate) fn policy(&self) -> &AccountsConfig {
         &self.config.accounts
     }
 
     /// Takes a caller's permit to have a password hashed, and a database connection of the
-    /// entrance's share. The cheapest checks come first: the rate limit, then the number of hashing
+    /// share for authentication. The cheapest checks come first: the rate limit, then the number of hashing
     /// callers.
     pub(crate) async fn permit(&self, caller: Caller) -> Result<(HashPermit, ConnectionShare)> {
         self.limits.take(caller)?;
@@ -53,16 +53,16 @@ impl Entrance {
     ) -> Result<Option<DeviceId>> {
         let Some(first) = shown.first() else { return Ok(None) };
         self.limits.take(Caller::Device(first.id))?;
-        let _share = self.limits.connection_at_entrance(Caller::Device(first.id)).await?;
+        let _share = self.limits.connection_for_authentication(Caller::Device(first.id)).await?;
         let Some(account) = credentials::find(&self.db, email_key).await? else { return Ok(None) };
         let is_theirs =
             |token: &&DeviceToken| self.device_key.is_of(token, account.id, &account.password_hash);
         Ok(shown.iter().find(is_theirs).map(|token| token.id))
     }
 
-    /// Takes a database connection of the entrance's share.
+    /// Takes a database connection of the share for authentication.
     pub(crate) async fn connection(&self, caller: Caller) -> Result<ConnectionShare> {
-        self.limits.connection_at_entrance(caller).await
+        self.limits.connection_for_authentication(caller).await
     }
 
     /// Takes a database connection of the share of the workspace that the caller enters, because
