@@ -9,11 +9,12 @@ mod world;
 
 use std::time::Duration;
 
+use contract::Checked;
 use fechatter_core::event::EphemeralEvent;
 use fechatter_core::log::Log;
 use fechatter_core::{MessageId, db};
 use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Row};
 use tokio::time::timeout;
@@ -285,10 +286,9 @@ async fn a_revoked_session_ends_with_goodbye() {
     on_laptop.expect("SessionRevoked").await;
     on_laptop.expect_message("secret").await;
 
-    let answer = server.get("/events").bearer_auth(&bob.token).send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
-    let error: Value = answer.json().await.unwrap();
-    assert_eq!(error["type"], "unauthenticated");
+    let answer = server.refuses(&bob).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(answer.json()["type"], "unauthenticated");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -316,10 +316,9 @@ async fn a_suspended_person_gets_no_stream() {
     let (world, server, _, [_, bob, _]) = World::with_a_chat().await;
     world.execute("update workspace_members set status = 'Suspended'").await;
 
-    let answer = server.get("/events").bearer_auth(&bob.token).send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
-    let error: Value = answer.json().await.unwrap();
-    assert_eq!(error["type"], "suspended");
+    let answer = server.refuses(&bob).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert_eq!(answer.json()["type"], "suspended");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -427,11 +426,10 @@ async fn eleventh_stream_is_refused() {
         streams.push(server.stream(&bob).await);
     }
 
-    let refused = server.get("/events").bearer_auth(&bob.token).send().await.unwrap();
-    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
-    assert!(refused.headers().contains_key("retry-after"));
-    let error: Value = refused.json().await.unwrap();
-    assert_eq!(error["type"], "rate_limited");
+    let refused = server.refuses(&bob).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(refused.headers.contains_key("retry-after"));
+    assert_eq!(refused.json()["type"], "rate_limited");
     server.stream(&alice).await.expect("Ready").await;
 
     streams.pop();
@@ -455,10 +453,9 @@ async fn an_expired_token_ends_the_stream() {
     stream.expect_goodbye("token_expired").await;
 
     bob.token = world.token_until(&bob, chrono::Utc::now().timestamp() - 60);
-    let refused = server.get("/events").bearer_auth(&bob.token).send().await.unwrap();
-    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
-    let error: Value = refused.json().await.unwrap();
-    assert_eq!(error["type"], "token_expired");
+    let refused = server.refuses(&bob).await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(refused.json()["type"], "token_expired");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -553,18 +550,19 @@ async fn errors_have_the_one_form() {
         (Method::GET, "/nowhere", StatusCode::NOT_FOUND, "not_found"),
     ] {
         let url = format!("http://{}{path}", server.address);
-        let answer = reqwest::Client::new().request(method, url).send().await.unwrap();
-        assert_eq!(answer.status(), status, "{path}");
+        let answer = reqwest::Client::new().request(method.clone(), url).send().await.unwrap();
+        let answer = Checked::read(&method, answer).await.unwrap();
+        assert_eq!(answer.status, status, "{path}");
         assert_eq!(
-            answer.headers().contains_key("www-authenticate"),
+            answer.headers.contains_key("www-authenticate"),
             status == StatusCode::UNAUTHORIZED
         );
         assert_eq!(
-            answer.headers().get("allow").map(|allow| allow.to_str().unwrap()),
+            answer.headers.get("allow").map(|allow| allow.to_str().unwrap()),
             (status == StatusCode::METHOD_NOT_ALLOWED).then_some("GET,HEAD")
         );
-        let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
-        let error: Value = answer.json().await.unwrap();
+        let id = answer.headers["x-request-id"].to_str().unwrap();
+        let error = answer.json();
         assert_eq!(error["code"], status.as_u16());
         assert_eq!(error["type"], kind);
         assert_eq!(error["request_id"], id);

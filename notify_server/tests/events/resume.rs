@@ -2,7 +2,7 @@
 
 use fechatter_core::ChatId;
 use reqwest::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::world::{Person, Server, Stream, World};
 
@@ -118,13 +118,12 @@ async fn a_full_server_puts_people_off() {
     let (alice, bob) = (world.person("alice", acme).await, world.person("bob", acme).await);
     let _open = [server.stream(&alice).await, server.stream(&bob).await];
 
-    let refused = server.get("/events").bearer_auth(&bob.token).send().await.unwrap();
+    let refused = server.refuses(&bob).await;
 
-    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-    let wait: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((3..=10).contains(&wait));
-    let error: Value = refused.json().await.unwrap();
-    assert_eq!(error["type"], "unavailable");
+    assert_eq!(refused.json()["type"], "unavailable");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use chrono::Utc;
+use contract::Checked;
 use devdb::TestDatabase;
 use fechatter_core::chat::{Chat, ChatType};
 use fechatter_core::config::Config;
@@ -14,7 +15,7 @@ use fechatter_core::schema::{CODE, MIGRATOR};
 use fechatter_core::token::{Signer, Verifier, generate_keys};
 use fechatter_core::user::{Role, User, UserStatus};
 use fechatter_core::{ChatId, MessageId, Position, Seq, SessionId, Timestamp, UserId, WorkspaceId};
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -324,6 +325,13 @@ impl World {
 impl Server {
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
         reqwest::Client::new().get(format!("http://{}{path}", self.address))
+    }
+
+    /// The refusal of the person's stream, which is as documented.
+    pub(crate) async fn refuses(&self, person: &Person) -> Checked {
+        let response = self.get("/events").bearer_auth(&person.token).send().await.unwrap();
+        assert_ne!(response.status(), StatusCode::OK);
+        Checked::read(&Method::GET, response).await.unwrap()
     }
 
     /// The person's stream from now on.

@@ -8,8 +8,8 @@ mod synchronous;
 use std::time::Duration;
 
 use devdb::{Postgres, Proxy, Scratch};
-use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
+use reqwest::StatusCode;
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::fechatter::{Fechatter, Person, Stream};
@@ -76,7 +76,7 @@ async fn goes_on_without(
 ) {
     let fresh = is_reset(&mut stream).await;
     for cursor in lost {
-        is_reset(&mut Stream::of(alice.asks_for_events(Some(cursor)).await)).await;
+        is_reset(&mut alice.asks_for_events(Some(cursor)).await.unwrap()).await;
     }
     let mut resumed = alice.listens(Some(&kept[0])).await;
     let mut started_over = alice.listens(Some(&fresh)).await;
@@ -90,7 +90,7 @@ async fn goes_on_without(
     }
     assert!(lost.iter().all(|cursor| position(cursor) < reached(&resumed)));
     for cursor in lost {
-        is_reset(&mut Stream::of(alice.asks_for_events(Some(cursor)).await)).await;
+        is_reset(&mut alice.asks_for_events(Some(cursor)).await.unwrap()).await;
     }
 }
 
@@ -144,23 +144,17 @@ async fn is_reset(stream: &mut Stream) -> String {
 /// Opens a stream as soon as that is possible.
 async fn comes_back(person: &Person<'_>, cursor: &str) -> Stream {
     loop {
-        let response = person.asks_for_events(Some(cursor)).await;
-        if response.status() == StatusCode::OK {
-            return Stream::of(response);
+        match person.asks_for_events(Some(cursor)).await {
+            Ok(stream) => return stream,
+            Err(refused) => assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE),
         }
-        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         sleep(AGAIN).await;
     }
 }
 
 /// Where the person's events stand.
 async fn now(person: &Person<'_>) -> String {
-    get(person, "/api/sync").await["cursor"].as_str().unwrap().to_owned()
-}
-
-async fn get(person: &Person<'_>, path: &str) -> Value {
-    let response = person.call(Method::GET, path, &Value::Null).await;
-    response.error_for_status().unwrap().json().await.unwrap()
+    person.get("/api/sync").await["cursor"].as_str().unwrap().to_owned()
 }
 
 fn reached(stream: &Stream) -> i64 {

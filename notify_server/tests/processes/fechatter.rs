@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use contract::Checked;
 use devdb::{TestDatabase, lasting_port};
 use fechatter_core::schema::{CODE, MIGRATOR};
 use reqwest::{Client, Method, Response, StatusCode};
@@ -222,63 +223,62 @@ impl<'a> Person<'a> {
             "workspace": workspace })
     }
 
-    pub(crate) async fn call(&self, method: Method, path: &str, body: &Value) -> Response {
+    /// The response to a call, which is as documented.
+    pub(crate) async fn call(&self, method: Method, path: &str, body: &Value) -> Checked {
         let url = format!("{}{path}", self.fechatter.rest);
-        let request = self.fechatter.client.request(method, url).bearer_auth(&self.token);
+        let request = self.fechatter.client.request(method.clone(), url).bearer_auth(&self.token);
         let request = if body.is_null() { request } else { request.json(body) };
-        request.send().await.unwrap()
+        Checked::read(&method, request.send().await.unwrap()).await.unwrap()
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
-        serde_json::from_str(&self.text_of(Method::POST, path, body).await).unwrap()
+        self.succeeds(Method::POST, path, body).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {
-        serde_json::from_str(&self.text_of(Method::GET, path, &Value::Null).await).unwrap()
+        self.succeeds(Method::GET, path, &Value::Null).await
     }
 
-    /// The body of a success, which is as documented.
-    async fn text_of(&self, method: Method, path: &str, body: &Value) -> String {
-        let response = self.call(method.clone(), path, body).await;
-        let status = response.status();
-        let content_type = response.headers().get("content-type").cloned();
-        let text = response.text().await.unwrap();
-        assert!(status.is_success(), "{path}: {text}");
-        let answer = contract::Answer {
-            method: method.as_str(),
-            path,
-            status: status.as_u16(),
-            content_type: content_type.as_ref().map(|kind| kind.to_str().unwrap()),
-            body: &text,
-        };
-        contract::check(&answer)
-            .unwrap_or_else(|difference| panic!("{path}: {difference}\n{text}"));
-        text
+    async fn succeeds(&self, method: Method, path: &str, body: &Value) -> Value {
+        let response = self.call(method, path, body).await;
+        assert!(response.status.is_success(), "{path}: {}", response.text);
+        response.json()
     }
 
     /// A call that answers nothing, or nothing that counts.
     pub(crate) async fn does(&self, method: Method, path: &str, body: &Value) {
-        self.text_of(method, path, body).await;
+        self.succeeds(method, path, body).await;
     }
 
-    /// How `GET /events` answers.
-    pub(crate) async fn asks_for_events(&self, cursor: Option<&str>) -> Response {
+    /// Opens a stream, from a cursor or from now, unless `GET /events` is refused.
+    pub(crate) async fn asks_for_events(&self, cursor: Option<&str>) -> Result<Stream, Checked> {
         let mut request = self.fechatter.client.get(&self.fechatter.events);
         if let Some(cursor) = cursor {
             request = request.header("last-event-id", cursor);
         }
-        request.bearer_auth(&self.token).send().await.unwrap()
+        let response = request.bearer_auth(&self.token).send().await.unwrap();
+        if response.status() == StatusCode::OK {
+            Ok(Stream { response, bytes: Vec::new(), cursor: None })
+        } else {
+            Err(Checked::read(&Method::GET, response).await.unwrap())
+        }
+    }
+
+    /// The status with which `GET /events` is refused.
+    pub(crate) async fn is_refused_events(&self, cursor: Option<&str>) -> StatusCode {
+        self.asks_for_events(cursor).await.err().unwrap().status
     }
 
     /// Follows the person's events, from a cursor or from now.
     pub(crate) async fn listens(&self, cursor: Option<&str>) -> Stream {
-        let mut stream = Stream::of(self.asks_for_events(cursor).await);
+        let mut stream = self.asks_for_events(cursor).await.unwrap();
         assert_eq!(stream.next().await.unwrap()["event"], "Ready");
         stream
     }
 }
 
 /// An open stream; its frames are read one by one.
+#[derive(Debug)]
 pub(crate) struct Stream {
     response: Response,
     bytes: Vec<u8>,
@@ -286,12 +286,6 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// What a request for events is answered, from its first frame on.
-    pub(crate) fn of(response: Response) -> Self {
-        assert_eq!(response.status(), StatusCode::OK);
-        Self { response, bytes: Vec::new(), cursor: None }
-    }
-
     /// The next event's data, or none at the stream's end.
     pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {

@@ -139,10 +139,10 @@ async fn after_its_address_has_named_a_standby_for_a_moment_the_database_is_writ
         // A connection that was cut may be found out first.
         let mut answer = alice.call(Method::POST, path, body).await;
         for _ in 0..3 {
-            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
             answer = alice.call(Method::POST, path, body).await;
         }
-        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     }
     let (status, why) = fechatter.readiness(0).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use jsonschema::{Draft, Validator};
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 const TEXT: &str = include_str!("../../../docs/openapi.json");
@@ -75,6 +77,53 @@ pub fn check(answer: &Answer<'_>) -> Result<(), String> {
         return Err(format!("the type {} is not documented for {pointer}", body["type"]));
     }
     Ok(())
+}
+
+/// A whole response that is as documented.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Checked {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+/// The reason why there is no [`Checked`] response.
+#[derive(Debug)]
+pub enum Fault {
+    /// The connection broke before the end of the body.
+    Connection(reqwest::Error),
+    /// The response is not as documented.
+    Undocumented(String),
+}
+
+impl Checked {
+    /// Reads the whole response to a request of this method, and checks it.
+    ///
+    /// # Errors
+    /// If the connection breaks, or the response is not as documented.
+    pub async fn read(method: &Method, response: reqwest::Response) -> Result<Self, Fault> {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let path = response.url().path().to_owned();
+        let text = response.text().await.map_err(Fault::Connection)?;
+        let answer = Answer {
+            method: method.as_str(),
+            path: &path,
+            status: status.as_u16(),
+            content_type: headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()),
+            body: &text,
+        };
+        check(&answer).map_err(|difference| {
+            Fault::Undocumented(format!("{method} {path}: {difference}\n{text}"))
+        })?;
+        Ok(Self { status, headers, text })
+    }
+
+    /// Returns the body, or null if it is empty or not JSON.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
 }
 
 /// Checks the `data` of an event, which contains the event's name.

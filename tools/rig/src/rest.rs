@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use contract::{Checked, Fault};
 use fechatter_core::{ChatId, SessionId, UserId, WorkspaceId};
-use reqwest::{Client, Method, StatusCode, header::CONTENT_TYPE};
+use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -108,7 +109,7 @@ impl Rest {
             request = request.json(body);
         }
         match request.send().await {
-            Ok(response) => Answer::read(response, (method, path)).await,
+            Ok(response) => Answer::read(response, &method).await,
             Err(error) => Answer::Unknown(error.to_string()),
         }
     }
@@ -157,26 +158,15 @@ impl Rest {
 }
 
 impl Answer {
-    /// Reads an answer. One that is not as documented is a fault of the server's.
-    async fn read(response: reqwest::Response, (method, path): (Method, &str)) -> Self {
-        let status = response.status();
-        let replayed = response.headers().contains_key("idempotency-replayed");
-        let content_type = response.headers().get(CONTENT_TYPE).cloned();
-        let text = match response.text().await {
-            Ok(text) => text,
-            Err(error) => return Self::Unknown(error.to_string()),
+    /// Reads an answer. An undocumented answer is a fault of the server.
+    async fn read(response: reqwest::Response, method: &Method) -> Self {
+        let checked = match Checked::read(method, response).await {
+            Ok(checked) => checked,
+            Err(Fault::Connection(error)) => return Self::Unknown(error.to_string()),
+            Err(Fault::Undocumented(difference)) => return Self::Fault(difference),
         };
-        let answer = contract::Answer {
-            method: method.as_str(),
-            path,
-            status: status.as_u16(),
-            content_type: content_type.as_ref().and_then(|kind| kind.to_str().ok()),
-            body: &text,
-        };
-        if let Err(difference) = contract::check(&answer) {
-            return Self::Fault(format!("{difference}\n{text}"));
-        }
-        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let (status, body) = (checked.status, checked.json());
+        let replayed = checked.headers.contains_key("idempotency-replayed");
         if status.is_success() {
             Self::Ok { body, replayed }
         } else if status.is_client_error() && !MAY_YET_BE.contains(&status) {

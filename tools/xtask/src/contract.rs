@@ -14,7 +14,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::{
-    run::{Ports, Server, development_settings, keys},
+    run::{Ports, STARTING, development_settings, keys, start},
     workspace::{build, root},
 };
 
@@ -50,8 +50,8 @@ pub(crate) async fn run() -> Result<ExitCode> {
     environment.extend(NO_LIMITS.map(|(key, value)| (key.to_owned(), value.to_owned())));
     environment.extend(keys(&program, &folder)?);
     let http = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
-    let mut server = Server::start(&program, &folder, ports.operations(), &environment)?;
-    server.ready(&http).await?;
+    let mut server = start(&program, &folder, ports.of_rest(), &environment)?;
+    server.ready(&http, STARTING).await?;
 
     let address = ports.rest_url();
     for (mut client, language) in clients.into_iter().zip(["Python", "TypeScript"]) {

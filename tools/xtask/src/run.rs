@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     fs::{File, Permissions},
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -12,8 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use devdb::{Ending, Leash, Postgres};
-use reqwest::{Client, StatusCode};
+use devdb::{Postgres, Process, log_tail};
+use reqwest::Client;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::sleep,
@@ -24,11 +24,8 @@ use crate::{
     workspace::{build, root},
 };
 
-/// How long a server may take over its open requests when it is asked to end.
-const GRACE: Duration = Duration::from_secs(20);
-
 /// How long servers may take to start: the first one migrates.
-const STARTING: Duration = Duration::from_mins(1);
+pub(crate) const STARTING: Duration = Duration::from_mins(1);
 
 /// How long an earlier run's servers may take to end once that run was killed.
 const PORT_PATIENCE: Duration = Duration::from_secs(5);
@@ -60,6 +57,8 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     ports.check_free().await?;
     let programs = build(&[], ["fechatter_server", "notify_server"])?;
     let home = home(options.port)?;
+    // The servers look for `.env` in their folder.
+    env::set_current_dir(root())?;
 
     // Until here Ctrl-C simply ends us, and the leash what we started.
     let mut postgres = None;
@@ -82,8 +81,8 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     let mut servers = [
-        Server::start(&programs[0], &home, ports.rest_operations, &environment)?,
-        Server::start(&programs[1], &home, ports.stream_operations, &environment)?,
+        start(&programs[0], &home, ports.of_rest(), &environment)?,
+        start(&programs[1], &home, [ports.stream, ports.stream_operations], &environment)?,
     ];
     let outcome = tokio::select! {
         failure = serve(&mut servers, &mut postgres, &ports, &options) => failure,
@@ -103,9 +102,9 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
 }
 
 /// Servers first, side by side; then what they need.
-fn stop(mut servers: [Server; 2], postgres: Option<Postgres>) -> Result<()> {
+fn stop(mut servers: [Process; 2], postgres: Option<Postgres>) -> Result<()> {
     for server in &mut servers {
-        server.leash.let_go();
+        server.let_go();
     }
     drop(servers);
     postgres.map_or(Ok(()), Postgres::stop)
@@ -113,7 +112,7 @@ fn stop(mut servers: [Server; 2], postgres: Option<Postgres>) -> Result<()> {
 
 /// Ends only when something of ours does.
 async fn serve(
-    servers: &mut [Server; 2],
+    servers: &mut [Process; 2],
     postgres: &mut Option<Postgres>,
     ports: &Ports,
     options: &Options,
@@ -121,7 +120,7 @@ async fn serve(
     // A proxy from the environment is for other machines.
     let client = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
     for server in servers.iter_mut() {
-        server.ready(&client).await?;
+        server.ready(&client, STARTING).await?;
     }
     println!("{}", instructions(ports, servers));
     if options.demo {
@@ -135,59 +134,25 @@ async fn serve(
         if let Some(postgres) = postgres
             && !postgres.is_running()
         {
-            bail!("PostgreSQL has ended:\n{}", tail(postgres.log()));
+            bail!("PostgreSQL has ended:\n{}", log_tail(postgres.log()));
         }
         sleep(Duration::from_millis(250)).await;
     }
 }
 
-/// A running `fechatter_server` or `notify_server`.
-pub(crate) struct Server {
-    name: String,
-    operations: u16,
-    log: PathBuf,
-    leash: Leash,
-}
-
-impl Server {
-    pub(crate) fn start(
-        program: &Path,
-        home: &Path,
-        operations: u16,
-        environment: &[(String, String)],
-    ) -> Result<Self> {
-        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let log = home.join(format!("{name}.log"));
-        let output = File::create(&log)?;
-        let errors = output.try_clone()?;
-        let leash = Leash::start(program, Ending::new("TERM", GRACE), |command| {
-            command.current_dir(root()).stdout(output).stderr(errors);
-            command.envs(environment.iter().map(|(key, value)| (key, value)));
-        })?;
-        Ok(Self { name, operations, log, leash })
-    }
-
-    pub(crate) async fn ready(&mut self, client: &Client) -> Result<()> {
-        let url = format!("http://127.0.0.1:{}/readyz", self.operations);
-        let deadline = Instant::now() + STARTING;
-        loop {
-            self.check()?;
-            let answer = client.get(&url).send().await.map(|answer| answer.status());
-            if answer.is_ok_and(|status| status == StatusCode::NO_CONTENT) {
-                return Ok(());
-            }
-            let late = Instant::now() >= deadline;
-            ensure!(!late, "{} does not become ready:\n{}", self.name, tail(&self.log));
-            sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    pub(crate) fn check(&mut self) -> Result<()> {
-        if let Some(status) = self.leash.try_wait()? {
-            bail!("{} has ended ({status}):\n{}", self.name, tail(&self.log));
-        }
-        Ok(())
-    }
+/// Starts a server at the root of the checkout, with an empty log.
+pub(crate) fn start(
+    program: &Path,
+    home: &Path,
+    [port, operations]: [u16; 2],
+    environment: &[(String, String)],
+) -> Result<Process> {
+    let log = home.join(program.file_name().unwrap_or_default()).with_extension("log");
+    File::create(&log)?;
+    let addresses = [port, operations].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let mut server = Process::new(program, addresses, environment.to_vec(), log);
+    server.start()?;
+    Ok(server)
 }
 
 /// The four ports of a run.
@@ -207,9 +172,9 @@ impl Ports {
         format!("http://localhost:{}", self.rest)
     }
 
-    /// Where REST's operations are.
-    pub(crate) fn operations(&self) -> u16 {
-        self.rest_operations
+    /// The ports of REST and its operations.
+    pub(crate) fn of_rest(&self) -> [u16; 2] {
+        [self.rest, self.rest_operations]
     }
 
     fn stream_url(&self) -> String {
@@ -290,18 +255,10 @@ pub(crate) fn keys(server: &Path, home: &Path) -> Result<Vec<(String, String)>> 
     env_file::read(&file)
 }
 
-fn tail(log: &Path) -> String {
-    let content = fs::read(log).unwrap_or_default();
-    let content = String::from_utf8_lossy(&content);
-    let lines: Vec<_> = content.lines().collect();
-    let last = &lines[lines.len().saturating_sub(20)..];
-    format!("{}\n(from {})", last.join("\n"), log.display())
-}
-
 /// Lines to paste into any POSIX shell, as often as one likes.
-fn instructions(ports: &Ports, servers: &[Server; 2]) -> String {
+fn instructions(ports: &Ports, servers: &[Process; 2]) -> String {
     let (rest, stream) = (ports.rest_url(), ports.stream_url());
-    let [rest_log, stream_log] = servers.each_ref().map(|server| server.log.display());
+    let [rest_log, stream_log] = servers.each_ref().map(|server| server.log().display());
     format!(
         r#"
 Fechatter is up.

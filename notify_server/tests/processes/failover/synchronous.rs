@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::cluster::{Cluster, Commits};
-use super::{AGAIN, PATIENCE, alice, comes_back, get, now, position, reached};
+use super::{AGAIN, PATIENCE, alice, comes_back, now, position, reached};
 use crate::fechatter::{Fechatter, Person};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +62,7 @@ async fn what_no_standby_has_is_not_acknowledged(ended_by: &'static str) {
     let body = json!({ "content": "hello?", "idempotency_key": Uuid::new_v4() });
     let mut request = pin!(alice.call(Method::POST, &messages, &body));
     let process = tokio::select! {
-        answer = &mut request => panic!("{} without a standby", answer.status()),
+        answer = &mut request => panic!("{} without a standby", answer.status),
         process = timeout(PATIENCE, waiting(&admin)) => process.expect("no commit waits"),
     };
 
@@ -70,7 +70,7 @@ async fn what_no_standby_has_is_not_acknowledged(ended_by: &'static str) {
 
     // Waiting on is as good as an error.
     if let Ok(answer) = timeout(Duration::from_secs(2), request).await {
-        let status = answer.status();
+        let status = answer.status;
         assert!(!status.is_success(), "{status} before the standby has it");
     }
     cluster.replication.black_hole(false);
@@ -102,8 +102,8 @@ async fn writes_one(person: &Person<'_>, messages: &str, body: &Value) -> i64 {
     let sent = timeout(PATIENCE, async {
         loop {
             let answer = person.call(Method::POST, messages, body).await;
-            match answer.status() {
-                StatusCode::CREATED => return answer.json::<Value>().await.unwrap(),
+            match answer.status {
+                StatusCode::CREATED => return answer.json(),
                 StatusCode::SERVICE_UNAVAILABLE | StatusCode::REQUEST_TIMEOUT => sleep(AGAIN).await,
                 other => panic!("{other}"),
             }
@@ -132,7 +132,7 @@ async fn follows(person: &Person<'_>, mut cursor: String, count: usize) -> Vec<(
 }
 
 async fn newest_seq(person: &Person<'_>, messages: &str) -> i64 {
-    let newest = get(person, &format!("{messages}?limit=1")).await;
+    let newest = person.get(&format!("{messages}?limit=1")).await;
     newest[0]["seq"].as_i64().unwrap_or(0)
 }
 
@@ -140,7 +140,7 @@ async fn newest_seq(person: &Person<'_>, messages: &str) -> i64 {
 async fn history(person: &Person<'_>, messages: &str) -> Vec<i64> {
     let mut ids = Vec::new();
     loop {
-        let page = get(person, &format!("{messages}?after_seq={}", ids.len())).await;
+        let page = person.get(&format!("{messages}?after_seq={}", ids.len())).await;
         let page = page.as_array().unwrap();
         if page.is_empty() {
             return ids;

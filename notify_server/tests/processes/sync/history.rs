@@ -126,7 +126,7 @@ impl Step {
             }
             Deed::ComeBack => {
                 let workspace = people[0].call(Method::GET, "/api/workspace", &Value::Null).await;
-                let workspace: Value = workspace.json().await.unwrap();
+                let workspace = workspace.json();
                 let request = people[3].signs_up_again(&workspace["name"]);
                 (Method::POST, "/api/signup".into(), request)
             }
@@ -137,12 +137,11 @@ impl Step {
         };
         let answer = people[self.actor].call(method, &path, &body).await;
         // A person who comes back before their offboarding is over has to wait.
-        let is_early = matches!(self.deed, Deed::ComeBack) && answer.status() == 503;
-        let is_error = answer.status().is_server_error() && !is_early;
-        assert!(!is_error, "{self:?}: {}", answer.status());
-        if let (Deed::Create(..), 201) = (&self.deed, answer.status().as_u16()) {
-            let created: Value = answer.json().await.unwrap();
-            chats.0.push(created["id"].as_i64().unwrap());
+        let is_early = matches!(self.deed, Deed::ComeBack) && answer.status == 503;
+        let is_error = answer.status.is_server_error() && !is_early;
+        assert!(!is_error, "{self:?}: {}", answer.status);
+        if let (Deed::Create(..), 201) = (&self.deed, answer.status.as_u16()) {
+            chats.0.push(answer.json()["id"].as_i64().unwrap());
         }
     }
 }

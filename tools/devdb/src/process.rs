@@ -4,14 +4,15 @@ use std::{
     fs::{self, OpenOptions},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use devdb::{Ending, Leash};
 use reqwest::{Client, StatusCode};
 use tokio::time::sleep;
+
+use crate::leash::{Ending, Leash};
 
 /// What a server has for its open requests once it is asked to end.
 const GRACE: Duration = Duration::from_secs(20);
@@ -84,10 +85,11 @@ impl Process {
     /// # Errors
     /// When the system cannot start it.
     pub fn start(&mut self) -> Result<()> {
-        let output = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let errors = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let output = errors.try_clone()?;
         let leash = Leash::start(&self.program, Ending::new("TERM", GRACE), |command| {
             command.args(&self.arguments).envs(self.environment.iter().cloned());
-            command.stdout(Stdio::null()).stderr(output);
+            command.stdout(output).stderr(errors);
         });
         self.leash = Some(leash.with_context(|| format!("starting {}", self.program.display()))?);
         Ok(())
@@ -106,7 +108,7 @@ impl Process {
         ) {
             self.check()?;
             if Instant::now() > deadline {
-                bail!("{} does not become ready; see {}", self.name(), self.log.display());
+                bail!("{} does not become ready:\n{}", self.name(), log_tail(&self.log));
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -128,7 +130,7 @@ impl Process {
     /// When it has ended or was not started.
     pub fn check(&mut self) -> Result<()> {
         if let Some(status) = self.try_wait()? {
-            bail!("{} has ended ({status}); see {}", self.name(), self.log.display());
+            bail!("{} has ended ({status}):\n{}", self.name(), log_tail(&self.log));
         }
         Ok(())
     }
@@ -170,7 +172,23 @@ impl Process {
         Ok(leash.stop()?.code())
     }
 
+    /// The file with its output.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
     fn name(&self) -> String {
         self.program.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
+}
+
+/// The last 20 lines of a log file, and its path.
+#[must_use]
+pub fn log_tail(log: &Path) -> String {
+    let content = fs::read(log).unwrap_or_default();
+    let content = String::from_utf8_lossy(&content);
+    let lines: Vec<_> = content.lines().collect();
+    let last = &lines[lines.len().saturating_sub(20)..];
+    format!("{}\n(from {})", last.join("\n"), log.display())
 }
