@@ -1,4 +1,5 @@
-//! The keys of `app.yml` that only this server reads, beside those that both servers read.
+//! The configuration of this server: the keys of `app.yml` that only this server reads, and those
+//! that both servers read.
 
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
@@ -23,7 +24,7 @@ pub struct Config {
     pub chat_list_cache_mebibytes: u32,
 }
 
-/// The sections, as they stand in the file.
+/// The parts of the file that only this server reads.
 #[derive(Deserialize)]
 struct Sections {
     accounts: AccountsConfig,
@@ -37,7 +38,7 @@ struct Caches {
     chat_list_cache_mebibytes: u32,
 }
 
-/// `auth`: the keys that make tokens, and the cookie.
+/// `auth`: the keys that sign tokens, and a setting of the cookie.
 #[derive(Debug, Clone, Deserialize)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct SigningConfig {
@@ -79,15 +80,15 @@ pub struct RetentionConfig {
 }
 
 impl Config {
-    /// Reads `.env`, then the file (`app.yml` unless named), then the environment's overrides.
+    /// Reads `.env`, then the file (by default `app.yml`), then the overrides of the environment.
     ///
     /// # Errors
-    /// Names the key that is missing or of the wrong type, but never shows a value.
+    /// Names the key that is missing or of the wrong type, but never contains a value.
     pub fn load(path: Option<&Path>) -> anyhow::Result<Self> {
         Self::load_with_settings(path).map(|(config, _)| config)
     }
 
-    /// Reads the configuration, and says where each value comes from.
+    /// Reads the configuration, and also returns the source of each value.
     ///
     /// # Errors
     /// As for [`load`](Self::load).

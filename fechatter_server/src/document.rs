@@ -26,9 +26,9 @@ const ERROR_TYPES: &str = "x-error-types";
 #[openapi(
     info(
         title = "Fechatter",
-        description = "A workspace's chats: REST calls, and `GET /events`, one stream of events \
-                       per person. Fields and events are only ever added: clients ignore those \
-                       that they do not know.",
+        description = "A workspace's chats: REST calls, and `GET /events`, a stream of the events \
+                       for one person. New versions only add fields and events: clients must \
+                       ignore those that they do not know.",
     ),
     components(schemas(ErrorBody, Detail, StreamEvent)),
     security(("access_token" = []))
@@ -44,7 +44,7 @@ pub(crate) fn tag(document: &mut utoipa::openapi::OpenApi, name: &str) {
     }
 }
 
-/// Adds the particular errors of an operation to its description.
+/// Adds the errors that are specific to an operation to its description.
 pub(crate) trait WithErrors {
     fn errors(self, kinds: &[ErrorKind]) -> Self;
 }
@@ -138,17 +138,20 @@ fn add_common_errors(operation: &mut Operation) {
 fn add_error(operation: &mut Operation, status: StatusCode, name: &str) {
     let responses = &mut operation.responses.responses;
     let key = status.as_str().to_owned();
-    let names = match responses.get(&key) {
-        Some(RefOr::T(Response { extensions: Some(extensions), .. })) => {
-            serde_json::from_value(extensions[ERROR_TYPES].clone()).unwrap_or_default()
-        }
+    let mut names = match responses.get(&key) {
+        Some(RefOr::T(response)) => error_types(response),
         _ => Vec::new(),
     };
-    let mut names: Vec<String> = names;
     if !names.iter().any(|known| known == name) {
         names.push(name.to_owned());
     }
     responses.insert(key, RefOr::T(error_response(status, &names)));
+}
+
+/// Returns the types of the errors that a response describes.
+fn error_types(response: &Response) -> Vec<String> {
+    let types = response.extensions.as_ref().and_then(|extensions| extensions.get(ERROR_TYPES));
+    types.and_then(|types| serde_json::from_value(types.clone()).ok()).unwrap_or_default()
 }
 
 fn error_response(status: StatusCode, names: &[String]) -> Response {
@@ -169,7 +172,8 @@ fn error_response(status: StatusCode, names: &[String]) -> Response {
     .build()
 }
 
-/// Describes the successes, and refers to the description of an error that many operations share.
+/// Describes the success responses, and replaces each error response that many operations share by
+/// a reference to it.
 fn describe_responses(operation: &mut Operation) {
     let shared = || COMMON_ERRORS.into_iter().chain(ERRORS_OF_BODIES);
     for (key, entry) in &mut operation.responses.responses {
@@ -179,21 +183,22 @@ fn describe_responses(operation: &mut Operation) {
                 "200" => "The result",
                 "201" => "The new object",
                 "204" => "Done",
-                "304" => "The list is the one of the `ETag`",
+                "304" => "The list has not changed since the response with this `ETag`",
                 _ => "",
             }
             .into();
         }
-        if let Some((_, name)) =
-            shared().find(|(_, name)| response.description == format!("`{name}`"))
+        if let [only] = &error_types(response)[..]
+            && let Some((_, name)) = shared().find(|(_, name)| name == only)
         {
             *entry = RefOr::Ref(Ref::from_response_name(name));
         }
     }
 }
 
-/// Requires the nullable properties of what the servers send, because they send null. Objects that
-/// clients send are closed, and may leave nullable properties out.
+/// Requires the nullable properties of the objects that the servers send, because the servers send
+/// null instead of omitting them. Objects that clients send forbid unknown properties, which
+/// identifies them here; clients may omit their nullable properties.
 fn require_nulls(schema: &mut RefOr<Schema>) {
     let RefOr::T(schema) = schema else { return };
     match schema {
@@ -231,7 +236,7 @@ fn is_nullable(schema: &RefOr<Schema>) -> bool {
     }
 }
 
-/// Replaces a choice of one schema by this schema.
+/// Replaces a `oneOf` with a single schema by this schema.
 fn unwrap_single(schema: &mut RefOr<Schema>) {
     if let RefOr::T(Schema::OneOf(one)) = schema
         && one.items.len() == 1
@@ -253,7 +258,7 @@ fn describe_path_parameters(operation: &mut Operation) {
             "member_id" => "The member's id",
             _ => "The id",
         };
-        parameter.description = Some(format!("{meaning}; anything that is no id is 404."));
+        parameter.description = Some(format!("{meaning}. Other values are refused with 404."));
         if let Some(RefOr::T(Schema::Object(schema))) = &mut parameter.schema
             && schema.schema_type == Type::Integer.into()
         {
@@ -273,13 +278,13 @@ fn stream() -> PathItem {
             .description(Some(description))
             .schema(Some(text()))
     };
-    let last_event_id = in_query("Last-Event-ID", "As `cursor`, which it overrides.");
+    let last_event_id = in_query("Last-Event-ID", "The same as `cursor`, which it overrides.");
     let event = Content::new(Some(Ref::from_schema_name(StreamEvent::name())));
     let response = ResponseBuilder::new()
         .description(
-            "Frames without end, each with `id: <cursor>` (but for `Goodbye` and what is not in \
-             the log), `event: <name>` and `data: <JSON>`. The schema is that of the `data` of one \
-             frame.",
+            "An unlimited number of frames. Each has `event: <name>` and `data: <JSON>`. All but \
+             `Goodbye` and events that are not in the log also have `id: <cursor>`. The schema \
+             describes the `data` of one frame.",
         )
         .content("text/event-stream", event);
     let operation = OperationBuilder::new()
@@ -290,9 +295,9 @@ fn stream() -> PathItem {
             "The number of open streams per person and server is limited (10 by default). The \
              address is the `events_url` of `GET /api/server`.",
         ))
-        .parameter(in_query("cursor", "Resume after this event; without it, from now on."))
-        .parameter(in_query("lastEventId", "As `cursor`, for polyfills of `EventSource`."))
-        .parameter(in_query("token", "As `access_token`, for existing clients."))
+        .parameter(in_query("cursor", "Resume after this event (by default, the newest)."))
+        .parameter(in_query("lastEventId", "The same as `cursor`, for polyfills of `EventSource`."))
+        .parameter(in_query("token", "The same as `access_token`, for existing clients."))
         .parameter(last_event_id.parameter_in(ParameterIn::Header))
         .securities(Some(
             ["access_token", "access_token_in_query"]

@@ -1,4 +1,4 @@
-//! The errors that clients can tell apart.
+//! The errors that clients can distinguish.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -12,8 +12,8 @@ use tracing::{error, warn};
 
 pub(crate) type Result<T, E = AppError> = std::result::Result<T, E>;
 
-/// Declares each error that clients can tell apart once: its variant, status, stable type, and text
-/// for people.
+/// Declares each error that clients can distinguish once: its variant, status, stable type, and
+/// human-readable text.
 macro_rules! errors {
     ($($variant:ident $(($data:ty))? $({ $($field:ident: $field_type:ty),* })?
         => $status:ident, $name:literal, $text:literal;)*) => {
@@ -36,7 +36,7 @@ macro_rules! errors {
             Task(#[from] tokio::task::JoinError),
         }
 
-        /// An error without the data of one request: for the OpenAPI document.
+        /// The kind of an error, without the data of a request. The OpenAPI document lists it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum ErrorKind {
             $($variant,)*
@@ -80,7 +80,7 @@ errors! {
     SessionEnded => UNAUTHORIZED, "unauthenticated", "this session has ended; sign in again";
     Suspended => FORBIDDEN, "suspended", "you are suspended in this workspace";
     Forbidden => FORBIDDEN, "forbidden", "you may not do this";
-    NotFound => NOT_FOUND, "not_found", "there is no such thing here";
+    NotFound => NOT_FOUND, "not_found", "this does not exist, or you have no access to it";
     // Accounts and sessions
     InvalidCredentials => FORBIDDEN, "invalid_credentials", "e-mail or password is wrong";
     WeakPassword(&'static str) => BAD_REQUEST, "weak_password", "{0}";
@@ -88,26 +88,26 @@ errors! {
     RefreshMissing => UNAUTHORIZED, "refresh_missing", "there is no refresh token";
     RefreshInvalid => UNAUTHORIZED, "refresh_invalid", "the refresh token is not valid";
     RefreshReused => UNAUTHORIZED, "refresh_reused", "the refresh token was used before; its session has been ended";
-    CrossSite => FORBIDDEN, "cross_site", "this call must come from our own pages";
+    CrossSite => FORBIDDEN, "cross_site", "this request must come from an allowed origin";
     // Workspaces and invites
-    InviteRequired => FORBIDDEN, "invite_required", "this workspace takes people by invite only";
-    InviteInvalid => NOT_FOUND, "invite_invalid", "this invite is not valid, or not any more";
+    InviteRequired => FORBIDDEN, "invite_required", "an invite is required to join this workspace";
+    InviteInvalid => NOT_FOUND, "invite_invalid", "this invite is not valid, or no longer valid";
     WorkspaceCreationClosed => FORBIDDEN, "workspace_creation_closed", "workspaces cannot be created here";
     WorkspaceTaken => CONFLICT, "workspace_taken", "there is a workspace of this name";
-    LimitReached(&'static str) => FORBIDDEN, "limit_reached", "you have as many {0} as one person may have";
-    LastOwner => CONFLICT, "last_owner", "the workspace would be without an owner";
+    LimitReached(&'static str) => FORBIDDEN, "limit_reached", "the maximum number of {0} per person has been reached";
+    LastOwner => CONFLICT, "last_owner", "the workspace must keep an active owner";
     // Chats and members
     InvalidMembers(&'static str) => BAD_REQUEST, "invalid_members", "{0}";
     UserNotFound => NOT_FOUND, "user_not_found", "there is no such active user in this workspace";
     ChatNameTaken => CONFLICT, "chat_name_taken", "there is a public channel of this name";
-    SingleIsFixed => BAD_REQUEST, "single_is_fixed", "a Single does not allow this";
-    OwnerMustTransfer => CONFLICT, "owner_must_transfer", "the owner must give the chat to somebody else first";
-    NoMembersMatched => BAD_REQUEST, "no_members_matched", "none of them is a member";
+    SingleIsFixed => BAD_REQUEST, "single_is_fixed", "a chat of type Single does not allow this operation";
+    OwnerMustTransfer => CONFLICT, "owner_must_transfer", "the owner must transfer the chat to another member first";
+    NoMembersMatched => BAD_REQUEST, "no_members_matched", "none of these people is a member of the chat";
     NotAChatMember => BAD_REQUEST, "not_a_chat_member", "this person is not a member of the chat";
     // Messages
     EmptyMessage => BAD_REQUEST, "empty_message", "a message needs some content";
     Archived => FORBIDDEN, "archived", "this chat is archived";
-    TooManyReactions => BAD_REQUEST, "too_many_reactions", "this message has as many kinds of reactions as one may have";
+    TooManyReactions => BAD_REQUEST, "too_many_reactions", "this message has the maximum number of different emojis";
     IdempotencyMismatch => UNPROCESSABLE_ENTITY, "idempotency_mismatch", "this key was used for another request";
 }
 
@@ -146,7 +146,8 @@ impl AppError {
         }
     }
 
-    /// Returns true if a statement was cancelled, mostly by its time limit. It has changed nothing.
+    /// Returns true if a statement was cancelled, usually because it exceeded its time limit. The
+    /// statement has changed nothing.
     pub(crate) fn is_cancelled(&self) -> bool {
         match self {
             Self::Database(sqlx::Error::Database(error)) => {
@@ -172,13 +173,13 @@ impl IntoResponse for AppError {
         }
         let (status, kind) = self.status_and_type();
         match status {
-            // The cause is only logged: clients get the request's id.
+            // The cause is only logged. Clients get the request's id.
             StatusCode::SERVICE_UNAVAILABLE => {
-                warn!(cause = %chain(&self), "unavailable");
+                warn!(cause = %error_chain(&self), "unavailable");
                 ApiError::unavailable("busy; try again in a moment")
             }
             StatusCode::INTERNAL_SERVER_ERROR => {
-                error!(cause = %chain(&self), "a request failed");
+                error!(cause = %error_chain(&self), "a request failed");
                 ApiError::internal()
             }
             _ => {
@@ -194,7 +195,7 @@ impl IntoResponse for AppError {
     }
 }
 
-fn chain(error: &dyn Error) -> String {
+fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

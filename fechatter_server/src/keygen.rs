@@ -56,10 +56,10 @@ fn open(path: &Path) -> std::io::Result<File> {
     use std::fs::Permissions;
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
-    const OWNER_ALONE: u32 = 0o600;
+    const OWNER_ONLY: u32 = 0o600;
     let mut options = OpenOptions::new();
-    let file = options.read(true).append(true).create(true).mode(OWNER_ALONE).open(path)?;
-    file.set_permissions(Permissions::from_mode(OWNER_ALONE))?;
+    let file = options.read(true).append(true).create(true).mode(OWNER_ONLY).open(path)?;
+    file.set_permissions(Permissions::from_mode(OWNER_ONLY))?;
     Ok(file)
 }
 
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_for_their_owner_alone_and_are_added_once() {
+    fn the_file_is_readable_for_its_owner_only_and_keys_are_added_once() {
         use std::fs::{self, Permissions};
         use std::os::unix::fs::PermissionsExt;
 
@@ -96,7 +96,7 @@ mod tests {
             assert_eq!(fs::read(file).unwrap(), before);
         }
         fs::write(&fresh, "FECHATTER__AUTH__REFRESH_KEY=x\n").unwrap();
-        assert!(write_keys(&fresh).is_err(), "one of the keys is enough");
+        assert!(write_keys(&fresh).is_err(), "a file with one of the keys is refused");
         fs::write(&fresh, "A=1\nhunter2 x\n").unwrap();
         let error = format!("{:?}", write_keys(&fresh).unwrap_err());
         assert!(error.contains("line 2") && !error.contains("hunter2"), "{error}");

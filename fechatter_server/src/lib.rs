@@ -1,8 +1,8 @@
 //! The REST API: accounts, workspaces, chats, members, messages.
 //!
-//! Two layers with the same nouns in each: `handlers` contain the HTTP code, `models` the rules and
-//! the SQL. `middlewares` find the caller and the device, `services` are the needs of the models
-//! besides PostgreSQL, `utils` parse input.
+//! `handlers` contain the HTTP code, `models` contain the rules and the SQL; both have a module for
+//! each noun. `middlewares` find the caller and the device. `services` provide what the models need
+//! besides PostgreSQL. `utils` parse input.
 
 mod config;
 mod document;
@@ -54,7 +54,7 @@ pub use keygen::{keygen, write_keys};
 /// The longest time that a request may take.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest time that the last connections may take to close at the shutdown.
-const CLOSING: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const APPLICATION: &str = "fechatter_server";
 const COUNTERS: [Countable; 6] = [
     (metrics::CHAT_LISTS, Some(("outcome", &["miss", "hit", "not_modified"]))),
@@ -113,12 +113,12 @@ fn keys(config: &Config) -> anyhow::Result<(Verifier, Signer, RefreshKey)> {
     let refresh = config.signing.refresh_key.as_ref().map_or("", ExposeSecret::expose_secret);
     ensure!(
         !others.any(|key| key == refresh),
-        "auth.refresh_key must be a key of its own; `fechatter_server keygen` makes one"
+        "auth.refresh_key must differ from the other keys; `fechatter_server keygen` makes one"
     );
     Ok((verifier, signer, refresh_key))
 }
 
-/// Serves the API until the token is cancelled. Running requests are finished.
+/// Serves the API until the token is cancelled, and then finishes the running requests.
 ///
 /// # Errors
 /// Fails if the keys of the configuration are invalid, or a part of the server cannot start.
@@ -130,8 +130,8 @@ pub async fn serve(
     let (verifier, signer, refresh_key) = keys(&config)?;
     let clock = verifier.clock().clone();
     let options = db::options(&config.database, APPLICATION)?;
-    // The server starts with half of the connections, which can serve many requests until more are
-    // open.
+    // The server starts with half of the connections. They can serve many requests until the others
+    // are open.
     let db = db::connect(options, &config.database, config.database.max_connections / 2, &[]).await;
     let log = Log::new(db.clone());
     let log = log.with_writers_per_log(config.limits.log_connections_per_workspace);
@@ -145,13 +145,13 @@ pub async fn serve(
     };
     let purge = Purge::default();
     let offboardings = Offboardings::default();
-    let (writer, writing) = BatchWriter::start(log.clone())?;
+    let (writer, writer_ended) = BatchWriter::start(log.clone())?;
     // Only the requests may keep the writer alive.
-    let health = writer.health();
+    let writer_health = writer.health();
     let retention = config.retention;
     let passwords = Passwords::new(config.limits.hashes_per_address)?;
     tokio::spawn(passwords.forget_idle(shutdown.clone()));
-    let (router, described) = handlers::routes().split_for_parts();
+    let (router, document) = handlers::routes().split_for_parts();
     let state = AppState::from(App {
         purge: purge.clone(),
         offboardings: offboardings.clone(),
@@ -160,7 +160,7 @@ pub async fn serve(
         passwords,
         config: Arc::new(config),
         limits: limits.clone(),
-        parameters: KnownParameters::of(&described),
+        parameters: KnownParameters::of(&document),
         db: db.clone(),
         log: log.clone(),
         verifier,
@@ -176,32 +176,32 @@ pub async fn serve(
     metrics::begin_at_zero(&COUNTERS);
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(metrics.clone().upkeep()));
     let ready: Ask<Result<(), &'static str>> = {
-        let (db, draining, writing) = (db.clone(), shutdown.clone(), health);
+        let (db, draining) = (db.clone(), shutdown.clone());
         Arc::new(move || {
             let (db, clock, draining) = (db.clone(), clock.clone(), draining.clone());
-            let writing = writing.clone();
+            let writer_health = writer_health.clone();
             Box::pin(async move {
                 if draining.is_cancelled() {
                     return Err("the server is about to stop");
                 }
-                if !writing.is_healthy() {
+                if !writer_health.is_healthy() {
                     return Err("messages are not being written");
                 }
                 clock.check()?;
-                db::check(&db).await.inspect_err(|why| {
-                    if *why == db::READ_ONLY {
+                db::check(&db).await.inspect_err(|reason| {
+                    if *reason == db::READ_ONLY {
                         db::note_read_only();
                     }
                 })
             })
         })
     };
-    let measured = db.clone();
+    let measured_pool = db.clone();
     let measure: Ask<()> = Arc::new(move || {
-        fechatter_core::db::measure(&measured);
+        fechatter_core::db::measure(&measured_pool);
         Box::pin(async {})
     });
-    let told = Operations { ready, measure, metrics };
+    let callbacks = Operations { ready, measure, metrics };
     if let (Ok(public), Ok(operations)) =
         (listeners.public.local_addr(), listeners.operations.local_addr())
     {
@@ -209,22 +209,22 @@ pub async fn serve(
     }
     // The operations port stays open while the last requests finish, so that operators can watch
     // them.
-    let ended = CancellationToken::new();
+    let operations_shutdown = CancellationToken::new();
     let operations = tokio::spawn(serve_http(
         listeners.operations,
-        operations(told),
+        operations(callbacks),
         ConnectionLimits::operations(),
-        ended.clone(),
+        operations_shutdown.clone(),
     ));
     serve_http(listeners.public, layered(router, state), connections, shutdown).await;
-    ended.cancel();
+    operations_shutdown.cancel();
     let closing = async {
         // All queued commands are written, even if their callers have stopped waiting.
-        let _ = writing.await;
+        let _ = writer_ended.await;
         tokio::join!(operations, db.close())
     };
-    if timeout(CLOSING, closing).await.is_err() {
-        warn!("connections were left open at the end");
+    if timeout(CLOSE_TIMEOUT, closing).await.is_err() {
+        warn!("the server stops before all of its connections are closed");
     }
     Ok(())
 }

@@ -10,17 +10,17 @@ use fechatter_core::{shutdown, startup, telemetry};
 use fechatter_server::Config;
 use tracing::info;
 
-/// Files open besides connections.
+/// The number of open files besides connections.
 const OTHER_FILES: usize = 100;
 
 /// Fechatter's REST API.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The configuration; `app.yml` unless named here or in `FECHATTER_CONFIG`.
+    /// The configuration file. The default is `FECHATTER_CONFIG`, or else `app.yml`.
     #[arg(long, global = true)]
     config: Option<PathBuf>,
-    /// Leave the database's schema as it is.
+    /// Do not migrate the database's schema.
     #[arg(long)]
     no_migrate: bool,
     #[command(subcommand)]
@@ -29,20 +29,21 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve the API; the default.
+    /// Serve the API. This is the default command.
     Serve,
-    /// Apply the migrations, and end.
+    /// Apply the migrations, and exit.
     Migrate,
-    /// Work on the configuration.
+    /// Commands for the configuration.
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Print the OpenAPI document of both servers, and end.
+    /// Print the OpenAPI document of both servers, and exit.
     Openapi,
     /// Make new keys for the configuration, as lines for `.env`.
     Keygen {
-        /// Add them to this file, which its owner alone can read then, instead of printing them.
+        /// Add them to this file, and make it readable for its owner only, instead of printing
+        /// them.
         #[arg(long, value_name = "FILE")]
         write: Option<PathBuf>,
     },
@@ -50,7 +51,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum ConfigCommand {
-    /// Print each key's value and where it comes from, without secrets. Ends with 1 if a key is
+    /// Print the value and the source of each key, without secrets. Exits with 1 if a key is
     /// wrong, missing or unknown.
     Check,
 }

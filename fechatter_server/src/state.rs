@@ -19,7 +19,7 @@ use crate::services::password::Passwords;
 use crate::services::purge::Purge;
 use crate::services::refresh_token::RefreshKey;
 
-/// The parts of the server. Clones share them, because each layer of each request makes a clone.
+/// The parts of the server. Clones share them, because each layer clones this for each request.
 #[derive(Clone)]
 pub(crate) struct AppState(Arc<App>);
 

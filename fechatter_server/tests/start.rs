@@ -53,7 +53,7 @@ fn good_keys() -> String {
 }
 
 #[test]
-fn a_line_of_the_env_file_that_makes_no_sense_is_named_and_not_shown() {
+fn an_invalid_line_of_the_env_file_is_reported_by_number_without_its_text() {
     for (line, number) in [
         ("FECHATTER__AUTH__REFRESH_KEY: hunter2", 4),
         ("FECHATTER__AUTH__REFRESH_KEY=hunter2 two", 4),
@@ -69,7 +69,7 @@ fn a_line_of_the_env_file_that_makes_no_sense_is_named_and_not_shown() {
 }
 
 #[test]
-fn a_setting_of_the_wrong_kind_is_named_and_not_shown() {
+fn a_setting_of_the_wrong_type_is_reported_by_name_without_its_value() {
     let folder = Folder::with(&good_keys());
     for (name, value, named) in [
         ("DATABASE_URL", "postgres://u:hunter2@[db/x", "database.url"),
@@ -98,7 +98,7 @@ fn a_setting_of_the_wrong_kind_is_named_and_not_shown() {
 
 #[cfg(unix)]
 #[test]
-fn a_setting_that_is_no_text_is_not_shown() {
+fn a_setting_that_is_not_utf_8_is_not_printed() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
@@ -144,7 +144,7 @@ fn keys_that_can_be_guessed_are_refused() {
         ("FECHATTER__AUTH__PRIVATE_KEY", keys.lines().next().unwrap().split_once('=').unwrap().1),
     ];
     let complaint = folder.complaint(&environment);
-    assert!(complaint.contains("auth.refresh_key must be a key of its own"), "{complaint}");
+    assert!(complaint.contains("auth.refresh_key must differ from the other keys"), "{complaint}");
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn keygen_prints_keys_or_adds_them_to_a_file() {
 }
 
 #[test]
-fn config_check_says_where_each_value_comes_from_and_shows_no_secret() {
+fn config_check_prints_the_source_of_each_value_and_no_secret() {
     let folder = Folder::with(&format!("{}FECHATTER__HTTP__BURST=7\n", good_keys()));
     fs::write(folder.0.join("app.yml"), LEAST).unwrap();
 
@@ -189,7 +189,7 @@ fn config_check_says_where_each_value_comes_from_and_shows_no_secret() {
 }
 
 #[test]
-fn config_check_refuses_what_the_server_only_warns_of() {
+fn config_check_fails_for_an_unknown_key_but_the_server_only_warns() {
     let folder = Folder::with(&good_keys());
     fs::write(folder.0.join("app.yml"), format!("{LEAST}http: {{brust: 7}}\n")).unwrap();
     let unknown = "http.brust is not known: did you mean http.burst?";

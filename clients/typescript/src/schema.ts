@@ -258,7 +258,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Ends all sessions of the account; the name of this call in the earlier Fechatter. */
+        /** Ends all sessions of the account, by the name that this call had in the earlier Fechatter. */
         post: operations["log_out_all_as_before"];
         delete?: never;
         options?: never;
@@ -426,7 +426,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Returns one of the workspace's people, also one who has left it. */
+        /** Returns a person who is in the workspace or has left it. */
         get: operations["get_user"];
         put?: never;
         post?: never;
@@ -559,13 +559,13 @@ export interface components {
              * @description The lifetime of the access token in seconds.
              */
             expires_in: number;
-            /** @description Null where the session's token stays as it is. */
+            /** @description Null if the refresh token of the session has not changed. */
             refresh_token: string | null;
             session_id: components["schemas"]["SessionId"];
             user: components["schemas"]["User"];
             workspace: components["schemas"]["Workspace"];
         };
-        /** @description A changed member, or the message of a transfer. */
+        /** @description The changed member or, after a transfer, a message. */
         ChangedMember: string | components["schemas"]["ChatMember"];
         /** @description A chat. */
         Chat: {
@@ -624,7 +624,7 @@ export interface components {
         };
         /** @description A chat's name: at most 128 characters after trimming; empty only for a Single. */
         ChatName: string;
-        /** @description A chat as its member lists it. */
+        /** @description A chat in the list of one of its members. */
         ChatSidebar: {
             archived_at: components["schemas"]["Timestamp"] | null;
             chat_type: components["schemas"]["ChatType"];
@@ -638,7 +638,7 @@ export interface components {
             /** Format: int64 */
             mention_count: number;
             muted_until: components["schemas"]["Timestamp"] | null;
-            /** @description Of a Single, the other person's name. */
+            /** @description The name of the chat. For a Single, it is the name of the other person. */
             name: string;
             notify_level: components["schemas"]["NotifyLevel"];
             peer_id: components["schemas"]["UserId"] | null;
@@ -664,7 +664,7 @@ export interface components {
              */
             event: "ChatUpdated";
         };
-        /** @description A chat, with the caller's own view of it if they are in it. */
+        /** @description A chat. If the caller is a member, `me` is the chat as in the caller's list. */
         ChatWithMe: components["schemas"]["Chat"] & {
             me: components["schemas"]["ChatSidebar"] | null;
         };
@@ -904,7 +904,7 @@ export interface components {
              */
             event: "NewChat";
         };
-        /** @description An invite as it is shown once, to its creator. */
+        /** @description A new invite with its code, which is shown only once, to its creator. */
         NewInvite: components["schemas"]["Invite"] & {
             code: string;
             url: string;
@@ -1140,7 +1140,7 @@ export interface components {
             reason: components["schemas"]["LeaveReason"];
             user_id: components["schemas"]["UserId"];
         };
-        /** @description The last event of a departure, which begins with `UserUpdated` and the status `Left`. */
+        /** @description The last event of an offboarding, which begins with `UserUpdated` and the status `Left`. */
         UserLeftWorkspaceEvent: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -1438,7 +1438,7 @@ export interface operations {
     list_chats: {
         parameters: {
             query?: {
-                /** @description Only archived chats, or only those that are not. */
+                /** @description True selects only archived chats, false only the others. The default is all chats. */
                 archived?: boolean;
             };
             header?: never;
@@ -1456,7 +1456,7 @@ export interface operations {
                     "application/json": components["schemas"]["ChatSidebar"][];
                 };
             };
-            /** @description The list is the one of the `ETag` */
+            /** @description The list has not changed since the response with this `ETag` */
             304: {
                 headers: {
                     [name: string]: unknown;
@@ -1592,7 +1592,7 @@ export interface operations {
             query?: {
                 /** @description A part of the name, regardless of case and accents. */
                 q?: string;
-                /** @description From the page before. */
+                /** @description The cursor from the previous page. */
                 cursor?: string;
                 limit?: number;
             };
@@ -1644,7 +1644,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -1702,7 +1702,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -1758,7 +1758,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -1840,7 +1840,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -1906,7 +1906,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -1977,13 +1977,13 @@ export interface operations {
     list_members: {
         parameters: {
             query?: {
-                /** @description From the page before. */
+                /** @description The cursor from the previous page. */
                 cursor?: string;
                 limit?: number;
             };
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -2043,7 +2043,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -2119,7 +2119,7 @@ export interface operations {
             };
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -2199,9 +2199,9 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
-                /** @description The member's id; anything that is no id is 404. */
+                /** @description The member's id. Other values are refused with 404. */
                 member_id: number;
             };
             cookie?: never;
@@ -2285,7 +2285,7 @@ export interface operations {
                 last_id?: number;
                 before_seq?: number;
                 after_seq?: number;
-                /** @description Half of the page on either side of this message. */
+                /** @description A page with this message in its middle. */
                 around_seq?: number;
                 /** @description At most 100 ids, separated by commas. */
                 ids?: string;
@@ -2293,7 +2293,7 @@ export interface operations {
             };
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -2303,9 +2303,9 @@ export interface operations {
             /** @description The result */
             200: {
                 headers: {
-                    /** @description Whether there are newer messages than the page's */
+                    /** @description True if there are messages newer than this page */
                     "x-has-newer"?: boolean;
-                    /** @description Whether there are older messages than the page's */
+                    /** @description True if there are messages older than this page */
                     "x-has-older"?: boolean;
                     [name: string]: unknown;
                 };
@@ -2355,7 +2355,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -2438,9 +2438,9 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
-                /** @description The message's id; anything that is no id is 404. */
+                /** @description The message's id. Other values are refused with 404. */
                 mid: number;
             };
             cookie?: never;
@@ -2496,7 +2496,7 @@ export interface operations {
     list_invites: {
         parameters: {
             query?: {
-                /** @description From the page before. */
+                /** @description The cursor from the previous page. */
                 cursor?: string;
                 limit?: number;
             };
@@ -2610,7 +2610,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -2857,7 +2857,7 @@ export interface operations {
     refresh: {
         parameters: {
             query?: {
-                /** @description The workspace of the new access token; else the last used. */
+                /** @description The workspace of the new access token. The default is the last used workspace. */
                 workspace_id?: number;
             };
             header?: never;
@@ -2990,7 +2990,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: string;
             };
             cookie?: never;
@@ -3220,7 +3220,7 @@ export interface operations {
                 status?: "Active" | "Suspended" | "Left";
                 /** @description At most 100 ids, separated by commas. */
                 ids?: string;
-                /** @description From the page before. */
+                /** @description The cursor from the previous page. */
                 cursor?: string;
                 limit?: number;
             };
@@ -3274,7 +3274,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -3332,7 +3332,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -3397,7 +3397,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -3811,7 +3811,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The id; anything that is no id is 404. */
+                /** @description The id. Other values are refused with 404. */
                 id: number;
             };
             cookie?: never;
@@ -3867,15 +3867,15 @@ export interface operations {
     events: {
         parameters: {
             query?: {
-                /** @description Resume after this event; without it, from now on. */
+                /** @description Resume after this event (by default, the newest). */
                 cursor?: string;
-                /** @description As `cursor`, for polyfills of `EventSource`. */
+                /** @description The same as `cursor`, for polyfills of `EventSource`. */
                 lastEventId?: string;
-                /** @description As `access_token`, for existing clients. */
+                /** @description The same as `access_token`, for existing clients. */
                 token?: string;
             };
             header?: {
-                /** @description As `cursor`, which it overrides. */
+                /** @description The same as `cursor`, which it overrides. */
                 "Last-Event-ID"?: string;
             };
             path?: never;
@@ -3883,7 +3883,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Frames without end, each with `id: <cursor>` (but for `Goodbye` and what is not in the log), `event: <name>` and `data: <JSON>`. The schema is that of the `data` of one frame. */
+            /** @description An unlimited number of frames. Each has `event: <name>` and `data: <JSON>`. All but `Goodbye` and events that are not in the log also have `id: <cursor>`. The schema describes the `data` of one frame. */
             200: {
                 headers: {
                     [name: string]: unknown;

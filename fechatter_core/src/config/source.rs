@@ -86,7 +86,8 @@ impl Settings {
             .with_list_parse_key("http.trusted_proxies")
             .with_list_parse_key("auth.public_keys");
         self.add(Origin::Environment, values(&environment)?)?;
-        if let Ok(url) = std::env::var("DATABASE_URL") {
+        if let Some(url) = std::env::var_os("DATABASE_URL") {
+            let Ok(url) = url.into_string() else { bail!("DATABASE_URL is not UTF-8 text") };
             let url = Value::new(None, ValueKind::String(url));
             self.add(Origin::DatabaseUrl, [("database.url".to_owned(), url)].into())?;
         }

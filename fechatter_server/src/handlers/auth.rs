@@ -26,7 +26,7 @@ use crate::error::{AppError, ErrorKind, Result};
 use crate::models::account::device::Device;
 use crate::models::session::authentication::Authentication;
 use crate::models::session::current_user::CurrentUser;
-use crate::models::session::{self, Session, Which};
+use crate::models::session::{self, Selection, Session};
 use crate::models::sign_in::{self, SignIn, SignUp, SignedIn};
 use crate::services::device_token;
 use crate::services::limits::Caller;
@@ -36,7 +36,7 @@ use crate::utils::json::Json;
 use crate::utils::query::{OneId, Params};
 
 /// The largest body of a sign-up or sign-in, in bytes.
-const MAX_STRANGERS_BODY: usize = 16 * 1024;
+const MAX_SIGN_IN_BODY: usize = 16 * 1024;
 
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -50,7 +50,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         E::Suspended,
         E::LimitReached,
     ];
-    let limit = DefaultBodyLimit::max(MAX_STRANGERS_BODY);
+    let limit = DefaultBodyLimit::max(MAX_SIGN_IN_BODY);
     OpenApiRouter::new()
         .routes(routes!(sign_up).layer(limit).errors(&sign_up_errors))
         .routes(routes!(sign_in).layer(limit).errors(&[E::InvalidCredentials, E::Suspended]))
@@ -72,7 +72,7 @@ const DEVICE_COOKIE: &str = "device";
 /// The maximum number of accounts that know a browser as their device.
 const KNOWN_ACCOUNTS: usize = 5;
 
-/// The device's cookie, besides that of the session.
+/// The header that sets the device's cookie, besides the session's cookie.
 type NewDevice = AppendHeaders<[(HeaderName, String); 1]>;
 
 /// The signed-in person, with their tokens.
@@ -82,7 +82,7 @@ pub(super) struct AuthResponse {
     /// The lifetime of the access token in seconds.
     #[schema(minimum = 1)]
     expires_in: i64,
-    /// Null where the session's token stays as it is.
+    /// Null if the refresh token of the session has not changed.
     refresh_token: Option<String>,
     user: User,
     workspace: Workspace,
@@ -96,7 +96,7 @@ pub(super) struct AuthResponse {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct RefreshParams {
-    /// The workspace of the new access token; else the last used.
+    /// The workspace of the new access token. The default is the last used workspace.
     #[param(value_type = Option<i64>, minimum = 1)]
     workspace_id: Option<OneId<WorkspaceId>>,
 }
@@ -131,10 +131,10 @@ async fn sign_in(
     jar: CookieJar,
     Json(request): Json<SignIn>,
 ) -> Result<(CookieJar, NewDevice, Json<AuthResponse>)> {
-    let shown = shown_tokens(&jar).chain(request.device_token.as_deref());
-    let shown: Vec<_> =
-        shown.take(KNOWN_ACCOUNTS + 1).filter_map(|text| auth.device_key.read(text)).collect();
-    let signed_in = sign_in::sign_in(&auth, request, &device, &shown).await?;
+    let texts = cookie_device_tokens(&jar).chain(request.device_token.as_deref());
+    let tokens: Vec<_> =
+        texts.take(KNOWN_ACCOUNTS + 1).filter_map(|text| auth.device_key.read(text)).collect();
+    let signed_in = sign_in::sign_in(&auth, request, &device, &tokens).await?;
     with_cookies(&state, jar, signed_in)
 }
 
@@ -164,12 +164,12 @@ async fn log_out(
     jar: CookieJar,
     parts: Parts,
 ) -> Result<(CookieJar, Json<Said>)> {
-    let (speaker, session_id) = session_to_end(&state, &device, &jar, &parts).await?;
-    if let Some((workspace_id, user_id)) = speaker {
+    let (owner, session_id) = session_to_end(&state, &device, &jar, &parts).await?;
+    if let Some((workspace_id, user_id)) = owner {
         let _share = state.limits.connection_in(workspace_id, Caller::Person(user_id)).await?;
-        session::revoke(&state.db, &state.log, user_id, Which::One(session_id)).await?;
+        session::revoke(&state.db, &state.log, user_id, Selection::One(session_id)).await?;
     }
-    Ok((jar.add(cleared(&state)), Json(Said { message: "Logged out successfully" })))
+    Ok((jar.add(removal_cookie(&state)), Json(Said { message: "Logged out successfully" })))
 }
 
 /// Ends all sessions of the account.
@@ -180,12 +180,12 @@ async fn log_out_all(
     State(state): State<AppState>,
     jar: CookieJar,
 ) -> Result<(CookieJar, Json<Said>)> {
-    session::revoke(&state.db, &state.log, user.id, Which::All).await?;
+    session::revoke(&state.db, &state.log, user.id, Selection::All).await?;
     let message = "Logged out from all sessions successfully";
-    Ok((jar.add(cleared(&state)), Json(Said { message })))
+    Ok((jar.add(removal_cookie(&state)), Json(Said { message })))
 }
 
-/// Ends all sessions of the account; the name of this call in the earlier Fechatter.
+/// Ends all sessions of the account, by the name that this call had in the earlier Fechatter.
 #[utoipa::path(post, path = "/api/logout_all", operation_id = "log_out_all_as_before",
     responses((status = 200, body = Said)))]
 async fn log_out_all_as_before(
@@ -249,7 +249,7 @@ fn cookie(state: &AppState, value: String) -> Cookie<'static> {
 fn device_cookie(state: &AppState, jar: &CookieJar, newest: &str) -> Cookie<'static> {
     let key = state.refresh_key.device_key();
     let account = key.read(newest).map(|token| token.user_id);
-    let others = shown_tokens(jar)
+    let others = cookie_device_tokens(jar)
         .filter(|text| key.read(text).is_some_and(|token| Some(token.user_id) != account));
     let tokens: Vec<_> = iter::once(newest).chain(others).take(KNOWN_ACCOUNTS).collect();
     Cookie::build((DEVICE_COOKIE, tokens.join(".")))
@@ -261,13 +261,13 @@ fn device_cookie(state: &AppState, jar: &CookieJar, newest: &str) -> Cookie<'sta
         .build()
 }
 
-/// Returns the tokens in the cookie, at most as many as the server writes.
-fn shown_tokens(jar: &CookieJar) -> impl Iterator<Item = &str> {
+/// Returns the device tokens in the cookie, at most as many as the server writes.
+fn cookie_device_tokens(jar: &CookieJar) -> impl Iterator<Item = &str> {
     let cookie = jar.get(DEVICE_COOKIE);
     cookie.into_iter().flat_map(|cookie| cookie.value().split('.')).take(KNOWN_ACCOUNTS)
 }
 
-fn cleared(state: &AppState) -> Cookie<'static> {
+fn removal_cookie(state: &AppState) -> Cookie<'static> {
     let mut cookie = cookie(state, String::new());
     cookie.make_removal();
     cookie
@@ -312,24 +312,24 @@ async fn session_to_end(
     state.limits.take(Caller::Session(refresh.session_id))?;
     let share =
         state.limits.connection_for_authentication(Caller::Address(device.network())).await?;
-    let speaker = session::speaker(&state.db, refresh).await?;
+    let owner = session::find_owner(&state.db, refresh).await?;
     drop(share);
-    if let Some((_, user_id)) = speaker {
+    if let Some((_, user_id)) = owner {
         state.limits.take(Caller::Person(user_id))?;
     }
-    Ok((speaker, refresh.session_id))
+    Ok((owner, refresh.session_id))
 }
 
 /// Refuses a request that a browser sends for another site. The cookie is `SameSite=Strict`
 /// already; this protects browsers and sibling domains for which that is not enough.
 fn check_same_site(state: &AppState, headers: &HeaderMap) -> Result<()> {
     let header = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let origin = header("origin").is_none_or(|origin| {
+    let is_origin_allowed = header("origin").is_none_or(|origin| {
         origin == state.config.server.public_url
             || state.config.http.allowed_origins.iter().any(|allowed| allowed == origin)
     });
-    let allowed_cross = header("origin").is_some() && origin;
-    let site = header("sec-fetch-site")
-        .is_none_or(|site| matches!(site, "same-origin" | "none") || allowed_cross);
-    if site && origin { Ok(()) } else { Err(AppError::CrossSite) }
+    let is_allowed_cross_site = header("origin").is_some() && is_origin_allowed;
+    let is_site_allowed = header("sec-fetch-site")
+        .is_none_or(|site| matches!(site, "same-origin" | "none") || is_allowed_cross_site);
+    if is_site_allowed && is_origin_allowed { Ok(()) } else { Err(AppError::CrossSite) }
 }

@@ -57,7 +57,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ListParams {
-    /// Only archived chats, or only those that are not.
+    /// True selects only archived chats, false only the others. The default is all chats.
     archived: Option<bool>,
 }
 
@@ -66,7 +66,7 @@ struct ListParams {
 struct DirectoryParams {
     /// A part of the name, regardless of case and accents.
     q: Option<String>,
-    /// From the page before.
+    /// The cursor from the previous page.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<1>>,
     #[param(value_type = Option<i64>, minimum = 1, maximum = 100, default = 50)]
@@ -79,7 +79,7 @@ struct Directory {
     next_cursor: Option<String>,
 }
 
-/// A chat, with the caller's own view of it if they are in it.
+/// A chat. If the caller is a member, `me` is the chat as in the caller's list.
 #[derive(Serialize, ToSchema)]
 struct ChatWithMe {
     #[serde(flatten)]
@@ -97,18 +97,19 @@ async fn list(
     Params(params): Params<ListParams>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let (list, kept) = lists.get(&db, &caller, params.archived).await?;
+    let (list, is_cached) = lists.get(&db, &caller, params.archived).await?;
     // An invalid header counts as absent.
-    let known = headers.typed_get::<IfNoneMatch>();
-    let known = known.is_some_and(|known| !known.precondition_passes(&list.etag));
-    let outcome = match (kept, known) {
+    let condition = headers.typed_get::<IfNoneMatch>();
+    let is_unmodified =
+        condition.is_some_and(|condition| !condition.precondition_passes(&list.etag));
+    let outcome = match (is_cached, is_unmodified) {
         (false, _) => "miss",
         (true, false) => "hit",
         (true, true) => "not_modified",
     };
     counter!(metrics::CHAT_LISTS, "outcome" => outcome).increment(1);
     let validators = ([(CACHE_CONTROL, "private, no-cache")], TypedHeader(list.etag));
-    if known {
+    if is_unmodified {
         return Ok((StatusCode::NOT_MODIFIED, validators).into_response());
     }
     Ok((validators, [(CONTENT_TYPE, "application/json")], list.json).into_response())
@@ -122,7 +123,7 @@ async fn create(
     State(state): State<AppState>,
     Json(draft): Json<ChatDraft>,
 ) -> Result<Response> {
-    state.limits.take_for_names(caller.id, draft.named())?;
+    state.limits.take_for_ids(caller.id, draft.id_count())?;
     let limits = &state.config.limits;
     let response = match chat::create(&state.log, limits, &caller, draft).await? {
         Created::New(chat) => (StatusCode::CREATED, Json(chat)).into_response(),

@@ -31,7 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ListParams {
-    /// From the page before.
+    /// The cursor from the previous page.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<1>>,
     #[param(value_type = Option<i64>, minimum = 1, maximum = 100, default = 50)]
@@ -65,7 +65,7 @@ async fn create(
     State(state): State<AppState>,
     Json(draft): Json<InviteDraft>,
 ) -> Result<(StatusCode, Json<NewInvite>)> {
-    state.limits.take_for_names(caller.id, draft.named())?;
+    state.limits.take_for_ids(caller.id, draft.id_count())?;
     let created =
         invite::create(&state.log, &caller, &state.config, state.verifier.clock(), draft).await?;
     Ok((StatusCode::CREATED, Json(created)))

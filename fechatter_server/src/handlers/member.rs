@@ -22,7 +22,7 @@ use crate::services::limits::RequestLimits;
 use crate::state::AppState;
 use crate::utils::json::{Json, MaybeJson, MaybeList};
 use crate::utils::page::{Cursor, Limit, Page};
-use crate::utils::path::{Id, InMember};
+use crate::utils::path::{Id, MemberIdInPath};
 use crate::utils::query::{Ids, Params};
 
 /// The routes of this module.
@@ -51,7 +51,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ListParams {
-    /// From the page before.
+    /// The cursor from the previous page.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<2>>,
     #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
@@ -66,7 +66,7 @@ struct RemoveParams {
     user_ids: Option<Ids<UserId, MAX_USERS_PER_REQUEST>>,
 }
 
-/// A changed member, or the message of a transfer.
+/// The changed member or, after a transfer, a message.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 enum ChangedMember {
@@ -119,7 +119,7 @@ async fn add(
     MaybeList(people): MaybeList<UserId>,
 ) -> Result<(StatusCode, Json<Vec<ChatMember>>)> {
     let people = people.ok_or(AppError::MalformedJson("missing"))?;
-    limits.take_for_names(member.user.id, people.len())?;
+    limits.take_for_ids(member.user.id, people.len())?;
     let added = member::add(&log, member, check_count(&people)?).await?;
     Ok((StatusCode::CREATED, Json(added)))
 }
@@ -140,7 +140,7 @@ async fn remove(
         (None, Some(Ids(ids))) => ids,
         _ => return Err(AppError::invalid("user_ids", "must be in the body or in the query")),
     };
-    limits.take_for_names(member.user.id, people.len())?;
+    limits.take_for_ids(member.user.id, people.len())?;
     member::remove(&log, member, check_count(&people)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -152,7 +152,7 @@ async fn remove(
 async fn change(
     caller: CurrentUser,
     Id(chat_id): Id<ChatId>,
-    InMember(target): InMember,
+    MemberIdInPath(target): MemberIdInPath,
     State(state): State<AppState>,
     MaybeJson(change): MaybeJson<MemberChange>,
 ) -> Result<Json<ChangedMember>> {

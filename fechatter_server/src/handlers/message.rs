@@ -23,7 +23,7 @@ use crate::services::limits::RequestLimits;
 use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::page::Limit;
-use crate::utils::path::{Id, InMessage};
+use crate::utils::path::{Id, MessageIdInPath};
 use crate::utils::query::{Ids, Number, Params};
 
 /// The routes of this module.
@@ -36,10 +36,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(show))
 }
 
-/// The messages of a list when the client names no number.
+/// The default number of messages in a list.
 const DEFAULT_LIMIT: i64 = 100;
 
-/// At most one of `last_id`, the three seqs and `ids` selects the messages.
+/// At most one of `last_id`, the three seqs and `ids` may be given. It selects the messages.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct HistoryParams {
@@ -50,7 +50,7 @@ struct HistoryParams {
     before_seq: Option<Number>,
     #[param(value_type = Option<i64>, minimum = 0)]
     after_seq: Option<Number>,
-    /// Half of the page on either side of this message.
+    /// A page with this message in its middle.
     #[param(value_type = Option<i64>, minimum = 0)]
     around_seq: Option<Number>,
     /// At most 100 ids, separated by commas.
@@ -70,19 +70,20 @@ impl HistoryParams {
         let place = |number: Option<Number>, place: fn(i64) -> Place| {
             number.map(|Number(number)| Selection::Place(place(number)))
         };
-        let given = [
+        let selections = [
             place(self.last_id, Place::BeforeId),
             place(self.before_seq, Place::BeforeSeq),
             place(self.after_seq, Place::AfterSeq),
             place(self.around_seq, Place::AroundSeq),
             self.ids.clone().map(|Ids(ids)| Selection::Ids(ids)),
         ];
-        let mut given = given.into_iter().flatten();
-        let selection = given.next().unwrap_or(Selection::Place(Place::End));
-        match given.next() {
-            None => Ok(selection),
-            Some(_) => Err(AppError::invalid("query", "takes only one place at a time")),
+        let mut selections = selections.into_iter().flatten();
+        let selection = selections.next().unwrap_or(Selection::Place(Place::End));
+        if selections.next().is_some() {
+            let issue = "must have only one of last_id, before_seq, after_seq, around_seq, ids";
+            return Err(AppError::invalid("query", issue));
         }
+        Ok(selection)
     }
 }
 
@@ -114,8 +115,8 @@ async fn send(
 #[utoipa::path(get, path = "/api/chat/{id}/messages", operation_id = "list_messages",
     params(("id" = i64, Path), HistoryParams),
     responses((status = 200, body = Vec<Message>, headers(
-        ("x-has-older" = bool, description = "Whether there are older messages than the page's"),
-        ("x-has-newer" = bool, description = "Whether there are newer messages than the page's")
+        ("x-has-older" = bool, description = "True if there are messages older than this page"),
+        ("x-has-newer" = bool, description = "True if there are messages newer than this page")
     ))))]
 async fn list(
     member: Member,
@@ -127,9 +128,9 @@ async fn list(
         Selection::Place(place) => history::page(&db, &member, place, limit).await?,
         Selection::Ids(ids) => history::by_ids(&db, &member, &ids).await?,
     };
-    let beyond =
+    let headers =
         [("x-has-older", page.has_older.to_string()), ("x-has-newer", page.has_newer.to_string())];
-    Ok((beyond, Json(page.messages)).into_response())
+    Ok((headers, Json(page.messages)).into_response())
 }
 
 /// Returns one message.
@@ -137,7 +138,7 @@ async fn list(
     params(("id" = i64, Path), ("mid" = i64, Path)), responses((status = 200, body = Message)))]
 async fn show(
     member: Member,
-    InMessage(id): InMessage,
+    MessageIdInPath(id): MessageIdInPath,
     State(db): State<PgPool>,
 ) -> Result<Json<Message>> {
     message::find(&db, member.chat_id, id).await.map(Json)

@@ -49,7 +49,7 @@ struct ListParams {
     /// At most 100 ids, separated by commas.
     #[param(value_type = Option<String>, pattern = "^[1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*$")]
     ids: Option<Ids<UserId, 100>>,
-    /// From the page before.
+    /// The cursor from the previous page.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<1>>,
     #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
@@ -85,7 +85,7 @@ async fn list(
     Ok((next_cursor(next), Json(users)))
 }
 
-/// Returns one of the workspace's people, also one who has left it.
+/// Returns a person who is in the workspace or has left it.
 #[utoipa::path(get, path = "/api/users/{id}", operation_id = "get_user",
     params(("id" = i64, Path)),
     responses((status = 200, body = User)))]
@@ -94,7 +94,7 @@ async fn show(
     Id(id): Id<UserId>,
     State(db): State<PgPool>,
 ) -> Result<Json<User>> {
-    user::find_ever(&db, caller.workspace_id, id).await.map(Json)
+    user::find_including_left(&db, caller.workspace_id, id).await.map(Json)
 }
 
 /// Changes a person's role or status.

@@ -19,15 +19,15 @@ use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
 use tracing::Instrument;
 
 use crate::error::{AppError, Result};
-use crate::services::bytes_in_flight::{Counted, SMALL};
+use crate::services::bytes_in_flight::{CountedBytes, MAX_UNCOUNTED};
 use crate::services::limits::{Caller, ConnectionShare, RequestLimits};
 use crate::state::AppState;
 
 /// The largest body of a request, in bytes.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
 const SEND: &str = "/api/chat/{id}/messages";
-/// The `Retry-After` of a person with too many bytes in flight.
-const RETRY: Duration = Duration::from_secs(1);
+/// The `Retry-After` that a person with too many bytes in flight gets.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// An admitted request of a signed-in person, stored in the request's extensions.
 #[derive(Debug, Clone)]
@@ -45,8 +45,8 @@ impl Admission {
             limits.connection_in(self.user.workspace_id, Caller::Person(self.user.id)).await?;
         // Checked after the wait: other requests of the person may have used up the rate meanwhile.
         limits.check(self.user.id)?;
-        if !limits.answers.has_room(&self.user) {
-            return Err(AppError::RateLimited(RETRY));
+        if !limits.response_bytes.has_room(&self.user) {
+            return Err(AppError::RateLimited(RETRY_AFTER));
         }
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(share);
         Ok(())
@@ -54,7 +54,8 @@ impl Admission {
 }
 
 /// Admits a request, or refuses it: with 400 for unknown parameters or an unreadable body, with 413
-/// for a body that is too large, else with 429. Requests of strangers pass to their handlers.
+/// for a body that is too large, else with 429. A request without a valid access token is passed to
+/// its handler after the check of its parameters.
 pub(crate) async fn admit(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let token = token::bearer(request.headers());
     let user = token.and_then(|token| app.verifier.verify(token).ok());
@@ -81,18 +82,18 @@ async fn admit_user(app: AppState, user: AuthUser, request: Request, next: Next)
     }
     // A request is finished and keeps its shares even if the client disconnects, because PostgreSQL
     // does not stop the query of a client that has disconnected.
-    let answering = async move {
+    let responding = async move {
         let response = next.run(Request::from_parts(parts, body)).await;
         drop(counted);
-        let response = count_answer(&app.limits, &user, response).await;
-        // Released after the count, so that the person's next request sees this answer.
+        let response = count_response(&app.limits, &user, response).await;
+        // Released after the count, so that the person's next request sees this response.
         drop(admission);
         response
     };
-    Finish::new(answering.in_current_span()).await
+    Finish::new(responding.in_current_span()).await
 }
 
-/// Returns true for the most frequent call: sending a message.
+/// Returns true if the request sends a message, which is the most frequent operation.
 fn sends_message(parts: &Parts) -> bool {
     let route = parts.extensions.get::<MatchedPath>();
     parts.method == Method::POST && route.is_some_and(|route| route.as_str() == SEND)
@@ -103,7 +104,7 @@ async fn receive(
     limits: &RequestLimits,
     user: &AuthUser,
     body: Body,
-) -> Result<(Body, Option<Counted>)> {
+) -> Result<(Body, Option<CountedBytes>)> {
     limits.take(Caller::Person(user.id))?;
     let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
     if length.is_some_and(|length| length == 0 || length > MAX_BODY) {
@@ -111,10 +112,10 @@ async fn receive(
         return Ok((body, None));
     }
     let counted = match length {
-        Some(..=SMALL) => None,
+        Some(..=MAX_UNCOUNTED) => None,
         length => {
-            let counted = limits.requests.reserve(user, length.unwrap_or(MAX_BODY));
-            Some(counted.ok_or(AppError::RateLimited(RETRY))?)
+            let counted = limits.request_bytes.reserve(user, length.unwrap_or(MAX_BODY));
+            Some(counted.ok_or(AppError::RateLimited(RETRY_AFTER))?)
         }
     };
     let received = Limited::new(body, MAX_BODY).collect().await;
@@ -126,13 +127,13 @@ async fn receive(
 }
 
 /// Counts a large response for its person until the client has read it.
-async fn count_answer(limits: &RequestLimits, user: &AuthUser, response: Response) -> Response {
+async fn count_response(limits: &RequestLimits, user: &AuthUser, response: Response) -> Response {
     let length =
         response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
-    let Some(length) = length.filter(|length| *length > SMALL) else { return response };
-    limits.charge_for_answer(user.id, length);
+    let Some(length) = length.filter(|length| *length > MAX_UNCOUNTED) else { return response };
+    limits.charge_for_response(user.id, length);
     let (parts, body) = response.into_parts();
-    // The body is in memory already, so this does not wait.
+    // The body is already in memory, so this does not wait.
     let bytes = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
-    Response::from_parts(parts, limits.answers.hold(user, bytes).into())
+    Response::from_parts(parts, limits.response_bytes.count_until_dropped(user, bytes).into())
 }

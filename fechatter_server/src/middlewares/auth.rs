@@ -9,8 +9,8 @@ use crate::middlewares::admission::Admission;
 use crate::models::session::current_user::CurrentUser;
 use crate::state::AppState;
 
-/// The caller of an admitted request with a valid access token. The session, and that its person is
-/// active, are not checked yet: sending checks them under the log's lock.
+/// The caller of an admitted request with a valid access token. It is not yet checked whether the
+/// session has ended and whether the person is active: sending checks both under the log's lock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller(pub(crate) AuthUser);
 

@@ -1,5 +1,5 @@
 //! Refuses query parameters that a route does not have. Otherwise a client with a wrong name for
-//! the cursor would get the first page again and again.
+//! the cursor would always get the first page.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::error::{AppError, Result};
 /// The query parameters of each route in the OpenAPI document, by path and method. Clones share
 /// them.
 #[derive(Debug, Clone)]
-pub(crate) struct KnownParameters(Arc<HashMap<String, HashMap<Method, Known>>>);
+pub(crate) struct KnownParameters(Arc<HashMap<String, HashMap<Method, RouteParameters>>>);
 
 #[derive(Debug)]
-struct Known {
+struct RouteParameters {
     parameters: HashSet<String>,
     /// True if the route needs no access token.
     is_open: bool,
@@ -34,22 +34,22 @@ impl KnownParameters {
                 (Method::DELETE, &item.delete),
             ];
             let methods = methods.into_iter().filter_map(|(method, operation)| {
-                Some((method, Known::of(path, operation.as_ref()?)))
+                Some((method, RouteParameters::of(path, operation.as_ref()?)))
             });
             (path.clone(), methods.collect())
         });
         Self(Arc::new(routes.collect()))
     }
 
-    /// Refuses a request with a parameter that its route does not have. Strangers get this error
-    /// only on routes that they may call.
+    /// Refuses a request with a parameter that its route does not have. A caller
+    /// without a valid token gets this error only on routes that need no token.
     pub(crate) fn check(&self, request: &Request, is_signed_in: bool) -> Result<()> {
-        let Some(name) = self.unknown(request, is_signed_in) else { return Ok(()) };
+        let Some(name) = self.find_unknown(request, is_signed_in) else { return Ok(()) };
         let name: String = name.chars().take(64).collect();
         Err(AppError::invalid("query", &format!("has no parameter {name:?} here")))
     }
 
-    fn unknown(&self, request: &Request, is_signed_in: bool) -> Option<String> {
+    fn find_unknown(&self, request: &Request, is_signed_in: bool) -> Option<String> {
         let query = request.uri().query().filter(|query| !query.is_empty())?;
         let route = request.extensions().get::<MatchedPath>()?;
         let method =
@@ -63,7 +63,7 @@ impl KnownParameters {
     }
 }
 
-impl Known {
+impl RouteParameters {
     fn of(path: &str, operation: &Operation) -> Self {
         let names = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
             RefOr::T(parameter) => Some(&parameter.name),

@@ -1,4 +1,5 @@
-//! Accounts: their credentials, the limits on guessing these, and the people behind them.
+//! Accounts: their credentials, the limits on attempts to sign in, the devices, and the people of a
+//! workspace.
 
 pub(crate) mod credentials;
 pub(crate) mod device;

@@ -68,7 +68,7 @@ pub(crate) enum Created {
 
 impl ChatDraft {
     /// Returns the number of people in the request.
-    pub(crate) fn named(&self) -> usize {
+    pub(crate) fn id_count(&self) -> usize {
         self.members.as_ref().map_or(0, Vec::len)
     }
 
@@ -76,7 +76,7 @@ impl ChatDraft {
     fn others(&self, creator: UserId) -> Result<Vec<UserId>> {
         let mut others = self.members.clone().unwrap_or_default();
         if others.len() > MAX_USERS_PER_REQUEST {
-            return Err(AppError::invalid("members", "must be at most 500"));
+            return Err(AppError::invalid("members", "must have at most 500 people"));
         }
         others.sort_unstable();
         others.dedup();
@@ -93,15 +93,15 @@ impl ChatDraft {
         }
     }
 
-    /// Returns a digest that tells a retry from another request under the same key.
+    /// Returns a digest that distinguishes a retry from another request with the same key.
     fn digest(&self) -> Vec<u8> {
-        let named = (
+        let fields = (
             self.name.as_ref().map(ChatName::as_str),
             self.chat_type,
             &self.members,
             self.description.as_ref().map(Description::as_str),
         );
-        digest(&SHA256, format!("{named:?}").as_bytes()).as_ref().to_vec()
+        digest(&SHA256, format!("{fields:?}").as_bytes()).as_ref().to_vec()
     }
 }
 
@@ -117,7 +117,7 @@ impl ChatChanges {
         if can_become(member.chat_type, chat_type) {
             Ok(chat_type)
         } else {
-            Err(AppError::invalid("chat_type", "is not what this chat can become"))
+            Err(AppError::invalid("chat_type", "is not a type to which this chat can be converted"))
         }
     }
 }
@@ -130,8 +130,8 @@ pub(crate) async fn create(
     draft: ChatDraft,
 ) -> Result<Created> {
     let others = draft.others(user.id)?;
-    let unnamed = draft.name.as_ref().is_none_or(ChatName::is_empty);
-    if unnamed && draft.chat_type != ChatType::Single {
+    let is_unnamed = draft.name.as_ref().is_none_or(ChatName::is_empty);
+    if is_unnamed && draft.chat_type != ChatType::Single {
         return Err(AppError::invalid("name", "must have 1 to 128 characters"));
     }
     let workspace_id = user.workspace_id;
@@ -146,9 +146,9 @@ pub(crate) async fn create(
         }
         match pair {
             None => membership::check_active(&mut db, workspace_id, &others).await?,
-            // If nothing has to be written, the log is not locked.
+            // If there is nothing to write, the log is not locked.
             Some(pair) => {
-                if let Some(chat) = whole_single(&mut db, workspace_id, pair).await? {
+                if let Some(chat) = find_complete_single(&mut db, workspace_id, pair).await? {
                     return Ok(Created::Existing(chat));
                 }
             }
@@ -157,7 +157,8 @@ pub(crate) async fn create(
     drop(db);
     let (mut writer, user) = user.lock(log).await?;
     if let Some(chat) = replay(writer.db(), &user, &draft).await? {
-        // The commit makes the replay wait for a standby, if commits do; as for messages.
+        // If commits wait for a standby, this commit makes the replay wait for it too, as for
+        // messages.
         writer.commit().await?;
         return Ok(Created::Replayed(chat));
     }
@@ -213,7 +214,7 @@ pub(crate) async fn check_owned(
 }
 
 /// Finds the Single of these two people, if both are members of it.
-async fn whole_single(
+async fn find_complete_single(
     db: &mut PgConnection,
     workspace_id: WorkspaceId,
     pair: (UserId, UserId),

@@ -38,7 +38,7 @@ pub(crate) struct Outgoing {
     pub(crate) chat_id: ChatId,
     pub(crate) content: String,
     pub(crate) idempotency_key: Uuid,
-    /// Tells a retry from another message under the same key.
+    /// Distinguishes a retry from another message with the same key.
     pub(crate) digest: Digest,
 }
 

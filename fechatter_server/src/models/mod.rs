@@ -1,8 +1,8 @@
 //! The domain: its types, their rules, their SQL.
 //!
 //! The nouns depend on each other in one direction: `message` → `chat` → `session` → `account`, and
-//! `workspace` → `chat`, because an invite may lead to chats and a person who leaves a workspace
-//! leaves its chats. `sign_in` and `sync` are above them all.
+//! `workspace` → `chat`, because an invite may have chats and a person who leaves a workspace
+//! leaves its chats. `sign_in` and `sync` may depend on all of them.
 
 pub(crate) mod account;
 pub(crate) mod chat;

@@ -1,4 +1,4 @@
-//! Sessions: a sign-in on a device, kept alive by rotating refresh tokens.
+//! Sessions: a sign-in on a device, which is prolonged by rotating refresh tokens.
 
 pub(crate) mod authentication;
 pub(crate) mod current_user;
@@ -69,8 +69,9 @@ pub(crate) async fn open(
 
 /// Exchanges a refresh token for the next one.
 ///
-/// The direct predecessor, within 30 s, gets the current token again, because a response may be
-/// lost and two tabs may refresh at once. Any older token was copied and ends the session.
+/// For 30 s, the direct predecessor of the current token also gets the current token, because a
+/// response may be lost and two tabs may refresh at once. An older token must have been copied, so
+/// it ends the session.
 pub(crate) async fn refresh(
     (db, log): (&PgPool, &Log),
     limits: &RequestLimits,
@@ -78,8 +79,8 @@ pub(crate) async fn refresh(
     token: RefreshToken,
     workspace_id: Option<WorkspaceId>,
 ) -> Result<Session> {
-    // The rate limit is per session before the first query, and per person once the query has found
-    // them.
+    // Before the first query, the rate limit counts for the session. After it, the person is known
+    // and the rate limit also counts for the person.
     limits.take(Caller::Session(token.session_id))?;
     let share = limits.connection_for_authentication(Caller::Address(device.network())).await?;
     let mut tx = begin(db, "begin").await?;
@@ -105,16 +106,16 @@ pub(crate) async fn refresh(
         drop(share);
         let caller = Caller::Person(found.user_id);
         let _share = limits.connection_in(found.workspace_id, caller).await?;
-        revoke(db, log, found.user_id, Which::One(token.session_id)).await?;
+        revoke(db, log, found.user_id, Selection::One(token.session_id)).await?;
         return Err(AppError::RefreshReused);
     }
     let generation = found.generation + i32::from(is_current);
     let token = RefreshToken { generation, ..token };
     let choice = match workspace_id {
-        Some(id) => Choice::Only(id),
-        None => Choice::LastUsed(found.workspace_id),
+        Some(id) => WorkspaceChoice::Only(id),
+        None => WorkspaceChoice::LastUsed(found.workspace_id),
     };
-    let session = speak_for(&mut tx, token, found.user_id, choice).await?;
+    let session = switch_workspace(&mut tx, token, found.user_id, choice).await?;
     tx.commit().await?;
     Ok(session)
 }
@@ -129,12 +130,12 @@ pub(crate) async fn switch(
     let mut db = db.acquire().await?;
     // The refresh token stays as it is, so its generation is not needed.
     let token = RefreshToken { session_id, generation: 0 };
-    speak_for(&mut db, token, user_id, Choice::Only(workspace_id)).await
+    switch_workspace(&mut db, token, user_id, WorkspaceChoice::Only(workspace_id)).await
 }
 
-/// The workspace to which a session changes.
+/// The workspace to which a session switches.
 #[derive(Debug, Clone, Copy)]
-enum Choice {
+enum WorkspaceChoice {
     Only(WorkspaceId),
     /// This one, or else the one that the account used last.
     LastUsed(WorkspaceId),
@@ -142,7 +143,7 @@ enum Choice {
 
 /// A selection of an account's sessions.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Which {
+pub(crate) enum Selection {
     One(SessionId),
     All,
     /// All except this number of most recently used ones.
@@ -152,30 +153,30 @@ pub(crate) enum Which {
 /// Ends sessions of an account, and returns their ids. Sessions that have ended already do not
 /// change.
 ///
-/// The account's event streams in every workspace receive the event, so all these logs are locked
-/// in one step, unless there is nothing to end. The caller holds a connection of one workspace's
-/// share.
+/// The account's event streams in every workspace receive the event, so the logs of all these
+/// workspaces are locked in one step, unless there is nothing to end. The caller holds a connection
+/// of one workspace's share.
 pub(crate) async fn revoke(
     db: &PgPool,
     log: &Log,
     user_id: UserId,
-    which: Which,
+    selection: Selection,
 ) -> Result<Vec<SessionId>> {
-    if living(db, user_id, which).await?.is_empty() {
+    if find_active(db, user_id, selection).await?.is_empty() {
         return Ok(Vec::new());
     }
     let mut workspaces = workspaces_of(db, user_id).await?;
     let mut writer = loop {
         let mut writer = LogWriter::lock(log, &workspaces).await?;
         lock_account(writer.db(), user_id).await?;
-        let now = workspaces_of(writer.db(), user_id).await?;
-        if now == workspaces {
+        let current = workspaces_of(writer.db(), user_id).await?;
+        if current == workspaces {
             break writer;
         }
         // The account has joined or left a workspace while this waited for the locks.
-        workspaces = now;
+        workspaces = current;
     };
-    let ending = living(writer.db(), user_id, which).await?;
+    let ending = find_active(writer.db(), user_id, selection).await?;
     sqlx::query!(
         "update sessions set revoked_at = clock_timestamp() where id = any($1)",
         &ending as _
@@ -193,11 +194,15 @@ pub(crate) async fn revoke(
 }
 
 /// Returns the selected sessions of an account that have not ended.
-async fn living(db: impl PgExecutor<'_>, user_id: UserId, which: Which) -> Result<Vec<SessionId>> {
-    let (one, newest) = match which {
-        Which::One(id) => (Some(id), 0),
-        Which::All => (None, 0),
-        Which::BeyondNewest(count) => (None, count),
+async fn find_active(
+    db: impl PgExecutor<'_>,
+    user_id: UserId,
+    selection: Selection,
+) -> Result<Vec<SessionId>> {
+    let (only, offset) = match selection {
+        Selection::One(id) => (Some(id), 0),
+        Selection::All => (None, 0),
+        Selection::BeyondNewest(count) => (None, count),
     };
     let ids = sqlx::query_scalar!(
         r#"select id as "id: SessionId"
@@ -210,16 +215,16 @@ async fn living(db: impl PgExecutor<'_>, user_id: UserId, which: Which) -> Resul
            order by rotated_at desc, id desc
            offset $3"#,
         user_id as _,
-        one as _,
-        newest
+        only as _,
+        offset
     )
     .fetch_all(db)
     .await?;
     Ok(ids)
 }
 
-/// Locks the account, so that it cannot join a workspace while its sessions end: that workspace's
-/// log would miss the event. Callers that lock both lock the log first.
+/// Locks the account, so that it cannot join a workspace while its sessions end: the log of that
+/// workspace would not get the event. Callers that lock a log and the account lock the log first.
 pub(crate) async fn lock_account(db: &mut PgConnection, user_id: UserId) -> Result<()> {
     sqlx::query!("select id from users where id = $1 for no key update", user_id as _)
         .fetch_optional(db)
@@ -241,21 +246,21 @@ async fn workspaces_of(db: impl PgExecutor<'_>, user_id: UserId) -> Result<Vec<W
 }
 
 /// Returns the person, or an error if they are not active.
-pub(crate) fn active(user: User) -> Result<User> {
+pub(crate) fn require_active(user: User) -> Result<User> {
     if user.status == UserStatus::Active { Ok(user) } else { Err(AppError::Suspended) }
 }
 
 /// Switches a session to a workspace in which its account is active, and raises its generation to
 /// that of the token. With generation 0, its refresh token stays as it is.
-async fn speak_for(
+async fn switch_workspace(
     db: &mut PgConnection,
     token: RefreshToken,
     user_id: UserId,
-    choice: Choice,
+    choice: WorkspaceChoice,
 ) -> Result<Session> {
     let (only, preferred) = match choice {
-        Choice::Only(id) => (Some(id), None),
-        Choice::LastUsed(id) => (None, Some(id)),
+        WorkspaceChoice::Only(id) => (Some(id), None),
+        WorkspaceChoice::LastUsed(id) => (None, Some(id)),
     };
     let row = sqlx::query!(
         r#"with used as (
@@ -291,7 +296,7 @@ async fn speak_for(
 }
 
 /// Finds the workspace and the person of a refresh token's session, unless it has been revoked.
-pub(crate) async fn speaker(
+pub(crate) async fn find_owner(
     db: &PgPool,
     token: RefreshToken,
 ) -> Result<Option<(WorkspaceId, UserId)>> {

@@ -1,4 +1,4 @@
-//! Accounts: an e-mail address and a password; sign-up and sign-in.
+//! Sign-up and sign-in, with an e-mail address and a password.
 
 use fechatter_core::db::begin;
 use fechatter_core::log::LogWriter;
@@ -69,8 +69,8 @@ enum JoinTarget {
     New,
 }
 
-/// Creates an account in a workspace, new or existing, and its first session. An account that is
-/// active in no workspace returns by the same call, because it has no other.
+/// Creates an account in a new or an existing workspace, and its first session. An account that is
+/// active in no workspace also uses this call to return, because it can use no other call.
 pub(crate) async fn sign_up(
     auth: &Authentication,
     request: SignUp,
@@ -90,7 +90,7 @@ pub(crate) async fn sign_up(
     let password_hash = match account {
         SignUpAccount::New { password_hash } => password_hash,
         SignUpAccount::Returning { password_hash, .. } => {
-            let guesses = Guesses::At(&key(request.email.as_str()));
+            let guesses = Guesses::ByStrangers(&key(request.email.as_str()));
             throttle::forget_failures(writer.db(), guesses).await?;
             password_hash
         }
@@ -110,7 +110,7 @@ async fn check(
     device: &Device,
 ) -> Result<(JoinTarget, SignUpAccount)> {
     let (permit, share) = auth.permit(Caller::Address(device.network())).await?;
-    let attempts = [Attempts::At(device), Attempts::Anywhere];
+    let attempts = [Attempts::Address(device), Attempts::AllStrangers];
     throttle::count_attempt(&auth.db, auth.policy(), attempts).await?;
     let target = find_join_target(auth, request).await?;
     let returning = find_returning_account(auth, request).await?;
@@ -130,7 +130,7 @@ async fn check(
     // The permit ends here, so that others can hash while this caller waits for logs and the disk.
 }
 
-/// Writes the person into the workspace. The caller ends the transaction, and drops the connection
+/// Adds the person to the workspace. The caller ends the transaction, and drops the connection
 /// share, afterwards.
 async fn enter_workspace(
     auth: &Authentication,
@@ -182,7 +182,7 @@ async fn find_returning_account(
     if account.is_active {
         return Err(AppError::EmailTaken);
     }
-    throttle::count_failure(&auth.db, auth.policy(), Guesses::At(&email_key)).await?;
+    throttle::count_failure(&auth.db, auth.policy(), Guesses::ByStrangers(&email_key)).await?;
     Ok(Some((account.id, account.password_hash)))
 }
 
@@ -190,18 +190,18 @@ async fn find_returning_account(
 /// write transaction repeats it. The error is the same for a closed workspace and for a workspace
 /// that may not be created, so that strangers cannot learn which workspaces exist.
 async fn find_join_target(auth: &Authentication, request: &SignUp) -> Result<JoinTarget> {
-    let named = find_named_workspace(&auth.db, request).await?;
-    let join_by = match (&request.invite_code, named) {
-        (Some(code), named) => {
+    let named_id = find_named_workspace(&auth.db, request).await?;
+    let join_by = match (&request.invite_code, named_id) {
+        (Some(code), named_id) => {
             let digest = invite::digest(code);
             let id = invite::workspace_of(&auth.db, &digest).await?;
             let id = id.ok_or(AppError::InviteInvalid)?;
-            if request.workspace.is_some() && named != Some(id) {
+            if request.workspace.is_some() && named_id != Some(id) {
                 return Err(AppError::InviteInvalid);
             }
             Some((id, JoinBy::Invite(digest)))
         }
-        (None, named) => named.map(|id| (id, JoinBy::Name)),
+        (None, named_id) => named_id.map(|id| (id, JoinBy::Name)),
     };
     if let Some((id, join_by)) = join_by {
         workspace::check_join(&auth.db, id, &join_by, request.email.as_str()).await?;
@@ -220,11 +220,11 @@ async fn find_named_workspace(db: &PgPool, request: &SignUp) -> Result<Option<Wo
     }
 }
 
-/// Refuses if nobody may create a workspace, with the same error as an existing workspace that
-/// cannot be joined by name.
+/// Refuses if the policy does not allow a new workspace, with the same error as for an existing
+/// workspace that cannot be joined by name.
 async fn check_may_create(db: &mut PgConnection, auth: &Authentication) -> Result<()> {
-    let may = workspace::check_creation(db, auth.policy().workspace_creation).await;
-    may.map_err(|error| match error {
+    let checked = workspace::check_creation(db, auth.policy().workspace_creation).await;
+    checked.map_err(|error| match error {
         AppError::WorkspaceCreationClosed => AppError::InviteRequired,
         error => error,
     })
@@ -237,7 +237,8 @@ async fn join_existing_workspace(
     request: &SignUp,
     account: &SignUpAccount,
 ) -> Result<User> {
-    // The right to join is checked before the address, so that outsiders cannot ask for addresses.
+    // The right to join is checked before the address, so that outsiders cannot find out which
+    // addresses have an account.
     let grant = workspace::authorize(writer.db(), id, join_by, request.email.as_str()).await?;
     let user_id = ensure_account(writer.db(), request, account).await?;
     // A person who is suspended in this workspace cannot join it in another way.
@@ -291,9 +292,9 @@ pub(crate) async fn sign_in(
     auth: &Authentication,
     request: SignIn,
     device: &Device,
-    shown: &[DeviceToken],
+    device_tokens: &[DeviceToken],
 ) -> Result<SignedIn> {
-    // No account can have such a long password or e-mail address, so reject it without hashing.
+    // No account has such a long password or e-mail address, so it is rejected without hashing.
     let email_key = key(request.email.trim());
     if request.password.is_too_long() || request.email.trim().chars().count() > 2 * Email::MAX {
         return Err(AppError::InvalidCredentials);
@@ -303,21 +304,21 @@ pub(crate) async fn sign_in(
             return Err(AppError::invalid(field, "must not contain NUL"));
         }
     }
-    let known = auth.known_device(shown, &email_key).await?;
+    let known = auth.known_device(device_tokens, &email_key).await?;
     let (caller, attempt) = match known {
         Some(id) => (
             Caller::Device(id),
             SignInAttempt {
-                own: Attempts::Of(id),
-                guesses: Guesses::Of(id),
+                own: Attempts::KnownDevice(id),
+                guesses: Guesses::ByKnownDevice(id),
                 is_unknown_device: false,
             },
         ),
         None => (
             Caller::Address(device.network()),
             SignInAttempt {
-                own: Attempts::At(device),
-                guesses: Guesses::At(&email_key),
+                own: Attempts::Address(device),
+                guesses: Guesses::ByStrangers(&email_key),
                 is_unknown_device: true,
             },
         ),
@@ -361,7 +362,7 @@ async fn choose_workspace(
     let id = workspace::find_by_name(&mut *db, &name).await?;
     let id = id.ok_or(AppError::InvalidCredentials)?;
     match user::find(db, id, user_id).await {
-        Ok(user) => session::active(user).map(|user| Some(user.workspace_id)),
+        Ok(user) => session::require_active(user).map(|user| Some(user.workspace_id)),
         Err(AppError::NotFound) => Err(AppError::InvalidCredentials),
         Err(error) => Err(error),
     }

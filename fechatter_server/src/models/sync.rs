@@ -1,4 +1,4 @@
-//! The data that a client needs at its start, as of one moment.
+//! The data that a client needs at its start, from one snapshot.
 
 use fechatter_core::Timestamp;
 use fechatter_core::clock::Clock;

@@ -77,7 +77,7 @@ pub(crate) async fn find_by_name(
     Ok(id)
 }
 
-/// Lists the workspaces in which an account is active, so not those that have suspended it.
+/// Lists the workspaces in which an account is active. Those that have suspended it are left out.
 pub(crate) async fn list(db: &PgPool, user_id: UserId) -> Result<Vec<WorkspaceWithRole>> {
     let workspaces = sqlx::query_as!(
         WorkspaceWithRole,
@@ -122,7 +122,7 @@ pub(crate) async fn create(
 }
 
 /// Refuses if an account owns the maximum number of workspaces.
-async fn check_owned(db: &mut PgConnection, user_id: UserId, most: i64) -> Result<()> {
+async fn check_owned(db: &mut PgConnection, user_id: UserId, max: i64) -> Result<()> {
     // The lock makes concurrent requests of one account wait for each other.
     session::lock_account(&mut *db, user_id).await?;
     let owned = sqlx::query_scalar!(
@@ -133,7 +133,7 @@ async fn check_owned(db: &mut PgConnection, user_id: UserId, most: i64) -> Resul
     )
     .fetch_one(db)
     .await?;
-    if owned < most { Ok(()) } else { Err(AppError::LimitReached("workspaces")) }
+    if owned < max { Ok(()) } else { Err(AppError::LimitReached("workspaces")) }
 }
 
 /// Creates a workspace for an account that already has one.
@@ -172,14 +172,14 @@ pub(crate) async fn join(
     let mut writer = LogWriter::lock(log, &[id]).await?;
     session::lock_account(writer.db(), caller.id).await?;
     caller.recheck(writer.db()).await?;
-    let joins = !is_in(writer.db(), id, caller.id).await?;
-    if joins {
+    let is_new = !is_in(writer.db(), id, caller.id).await?;
+    if is_new {
         let grant = authorize(writer.db(), id, &join_by, &current.email).await?;
         enter(&mut writer, id, grant, (caller.id, &current.fullname)).await?;
     }
     let workspace = lookup::find(writer.db(), id).await?;
     writer.commit().await?;
-    Ok((workspace, joins))
+    Ok((workspace, is_new))
 }
 
 async fn find_target(db: &PgPool, request: &JoinRequest) -> Result<(WorkspaceId, JoinBy)> {
@@ -203,7 +203,7 @@ async fn find_target(db: &PgPool, request: &JoinRequest) -> Result<(WorkspaceId,
 /// whose offboarding is unfinished.
 pub(crate) async fn is_in(db: &mut PgConnection, id: WorkspaceId, user_id: UserId) -> Result<bool> {
     match user::find(&mut *db, id, user_id).await {
-        Ok(user) => session::active(user).map(|_| true),
+        Ok(user) => session::require_active(user).map(|_| true),
         Err(AppError::NotFound) => {
             offboarding::check_finished(db, id, user_id).await?;
             Ok(false)
@@ -221,7 +221,7 @@ pub(crate) enum JoinBy {
     Invite(Vec<u8>),
 }
 
-/// The right to join a workspace: a role, and the invite with its chats.
+/// The right to join a workspace: the role and, for an invite, the invite with its chats.
 pub(crate) struct JoinGrant {
     role: Role,
     invite: Option<Redeemed>,
@@ -247,8 +247,8 @@ pub(crate) async fn authorize(
     }
 }
 
-/// Does the same without using the invite or locking the log, so that refused requests do not delay
-/// others.
+/// Checks the same as [`authorize`], but neither uses the invite nor locks the log, so that refused
+/// requests do not delay others.
 pub(crate) async fn check_join(
     db: &PgPool,
     id: WorkspaceId,
@@ -358,7 +358,7 @@ async fn refuse_taken(db: &PgPool, id: WorkspaceId, name: &WorkspaceName) -> Res
     if is_taken { Err(AppError::WorkspaceTaken) } else { Ok(()) }
 }
 
-/// Refuses if the policy does not allow creating a workspace, or no more of them.
+/// Refuses if the policy does not allow a new workspace.
 pub(crate) async fn check_creation(db: &mut PgConnection, policy: WorkspaceCreation) -> Result<()> {
     let allowed = match policy {
         WorkspaceCreation::Anyone => true,

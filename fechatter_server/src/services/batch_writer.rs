@@ -7,9 +7,9 @@
 //! flight, a command is written directly by a task on the request runtime. This saves two thread
 //! switches and gives a single sender up to 20 % more throughput.
 //!
-//! In reading order: `queue` admits commands within limits; `waiting` chooses those of the next
-//! batch; `delivery` writes a batch and answers its callers; `connections` keeps the database
-//! connections.
+//! The modules, in the order in which to read them: `queue` admits commands within limits;
+//! `waiting` chooses the commands of the next batch; `delivery` writes a batch and answers its
+//! callers; `connections` keeps the database connections.
 
 mod connections;
 mod delivery;
@@ -67,7 +67,8 @@ pub(crate) struct BatchWriter {
     direct: DirectPath,
 }
 
-/// Resolves to the command if another writer holds its log.
+/// A direct write. It resolves to the command if another writer has locked the log, and otherwise
+/// to an empty list.
 type DirectWrite = Pin<Box<dyn Future<Output = Vec<Item>> + Send>>;
 
 /// Writes a command on the request runtime if no batch is in flight.
@@ -99,7 +100,7 @@ impl DirectPath {
                 locked_items
             })
         };
-        // One batch at a time, besides the batch that waits for a log.
+        // Only one batch is written at a time, besides the batch that waits for a locked log.
         let in_flight = Arc::new(Semaphore::new(1));
         Self { in_flight, last_batch_had_several: Arc::default(), write: Arc::new(write) }
     }
@@ -119,7 +120,7 @@ impl DirectPath {
 pub(crate) struct Health(Weak<Queue>);
 
 impl Health {
-    /// Returns false if the task is gone, or if commands wait and no batch was written for 10 s.
+    /// Returns false if the task has ended, or if commands wait and no batch was written for 10 s.
     pub(crate) fn is_healthy(&self) -> bool {
         self.0.upgrade().is_none_or(|queue| queue.time_without_progress() < STALL_TIMEOUT)
     }
@@ -135,8 +136,7 @@ impl BatchWriter {
         Self::start_with(log, connections, for_direct_writes)
     }
 
-    /// Does the same with other implementations of [`Write`]: one for the task, one for direct
-    /// writes.
+    /// Starts the task, which writes batches with `write`. Direct writes use `direct`.
     fn start_with(
         log: Log,
         write: impl Write,
@@ -263,7 +263,7 @@ fn failure(outcome: Outcome) -> AppError {
 }
 
 fn unexpected_outcome() -> AppError {
-    sqlx::Error::Protocol("the outcome of another kind of command".into()).into()
+    sqlx::Error::Protocol("an outcome of another kind of command".into()).into()
 }
 
 /// Writes batches until all senders of commands are dropped and all commands are answered.

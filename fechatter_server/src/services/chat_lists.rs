@@ -1,9 +1,10 @@
 //! A cache of chat lists. An entry is valid as long as nothing in the list has changed.
 //!
-//! The content of a list changes only with an event of its caller's audience. An entry therefore
-//! has the log's position from before it was read. It is served while the log still has the event
-//! at this position and has no later event for the caller. Every request queries the log, so the
-//! list is correct on every server, after the writes of all people, and after a failover.
+//! The content of a list changes only with an event whose audience includes the caller. An entry
+//! therefore has the position of the log before the list was read. It is served while the log still
+//! has the event at this position and has no later event for the caller. Every request queries the
+//! log, so the list is correct on every server, after the writes of all people, and after a
+//! failover.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum_extra::headers::ETag;
@@ -24,7 +25,7 @@ const ENTRY_BYTES: usize = 512;
 
 /// The cached lists of this server, limited by their total bytes.
 #[derive(Debug, Clone)]
-pub(crate) struct ChatLists(Cache<Key, Kept>);
+pub(crate) struct ChatLists(Cache<Key, Entry>);
 
 /// A caller's chats as JSON.
 #[derive(Debug, Clone)]
@@ -38,20 +39,20 @@ pub(crate) struct ChatList {
 type Key = (WorkspaceId, UserId, Option<bool>);
 
 #[derive(Debug, Clone)]
-struct Kept {
+struct Entry {
     list: ChatList,
     /// The list contains all changes up to this position.
     as_of: Cursor,
     /// The maximum number of log positions to check; for more, reading the list again is cheaper.
-    worth: i64,
+    max_positions: i64,
 }
 
 impl ChatLists {
     /// Creates the cache. With 0 MiB it keeps no lists.
     pub(crate) fn new(mebibytes: u32) -> Self {
         let bytes = u64::from(mebibytes) * 1024 * 1024;
-        let weigh = |_: &Key, kept: &Kept| {
-            u32::try_from(kept.list.json.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
+        let weigh = |_: &Key, entry: &Entry| {
+            u32::try_from(entry.list.json.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
         };
         Self(Cache::builder().max_capacity(bytes).weigher(weigh).build())
     }
@@ -65,21 +66,21 @@ impl ChatLists {
     ) -> Result<(ChatList, bool)> {
         let mut db = db.acquire().await?;
         let key = (user.workspace_id, user.id, archived);
-        let kept = self.0.get(&key);
-        let (head, unchanged) = look(&mut *db, user, kept.as_ref()).await?;
-        if let Some(kept) = kept.filter(|_| unchanged) {
-            if kept.as_of != head {
+        let cached = self.0.get(&key);
+        let (head, is_valid) = read_head(&mut *db, user, cached.as_ref()).await?;
+        if let Some(cached) = cached.filter(|_| is_valid) {
+            if cached.as_of != head {
                 // The next check begins at the new head.
-                self.0.insert(key, Kept { as_of: head, ..kept.clone() });
+                self.0.insert(key, Entry { as_of: head, ..cached.clone() });
             }
-            return Ok((kept.list, true));
+            return Ok((cached.list, true));
         }
         // The list is read after the head: it may contain later changes, but it misses no earlier
         // ones.
         let chats = sidebar::list(&mut *db, user, None, archived).await?;
         let list = ChatList::new(&chats)?;
-        let worth = worth(chats.len());
-        self.0.insert(key, Kept { list: list.clone(), as_of: head, worth });
+        let max_positions = max_positions(chats.len());
+        self.0.insert(key, Entry { list: list.clone(), as_of: head, max_positions });
         Ok((list, false))
     }
 }
@@ -95,19 +96,19 @@ impl ChatList {
     }
 }
 
-/// Returns the number of positions whose check costs less than reading a list of so many chats: a
-/// position costs about a fifth of a chat.
-fn worth(chats: usize) -> i64 {
+/// Returns the number of log positions whose check costs less than reading a list of this many
+/// chats. Checking a position costs about a fifth of reading a chat.
+fn max_positions(chats: usize) -> i64 {
     i64::try_from(chats * 2 + 20).unwrap_or(i64::MAX)
 }
 
 /// Returns the log's head, with true if the cached list is still valid: the log still has the event
 /// at the list's position, so that it is the same log and has lost no later event, and no later
 /// event is for the caller.
-async fn look(
+async fn read_head(
     db: impl PgExecutor<'_>,
     user: &CurrentUser,
-    kept: Option<&Kept>,
+    cached: Option<&Entry>,
 ) -> Result<(Cursor, bool)> {
     let row = sqlx::query!(
         r#"select head.position as "position: Position", head.stamp as "stamp: Stamp",
@@ -126,9 +127,9 @@ async fn look(
            ) as head"#,
         user.workspace_id as _,
         user.id as _,
-        kept.map(|kept| kept.as_of.position) as _,
-        kept.map(|kept| kept.as_of.stamp) as _,
-        kept.map(|kept| kept.worth)
+        cached.map(|entry| entry.as_of.position) as _,
+        cached.map(|entry| entry.as_of.stamp) as _,
+        cached.map(|entry| entry.max_positions)
     )
     .fetch_one(db)
     .await?;

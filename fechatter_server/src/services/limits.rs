@@ -15,24 +15,24 @@ use crate::error::{AppError, Result};
 use crate::services::bytes_in_flight::{BytesInFlight, MiB};
 use crate::services::device_token::DeviceId;
 
-/// The number of people in a request that cost one unit of the caller's rate.
-const NAMES_PER_UNIT: usize = 10;
+/// The number of people or chats in a request that cost one unit of the caller's rate.
+const IDS_PER_UNIT: usize = 10;
 /// The bytes of a response that cost one unit.
-const ANSWER_BYTES_PER_UNIT: usize = 64 * 1024;
+const RESPONSE_BYTES_PER_UNIT: usize = 64 * 1024;
 /// The bytes of a message that cost one unit, because each of its readers receives them.
 const MESSAGE_BYTES_PER_UNIT: usize = 8 * 1024;
 /// The longest time that a request waits for a database connection of its share.
-const UNTIL_CONNECTION: Duration = Duration::from_millis(2_500);
+const CONNECTION_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// The maximum number of waiting requests per workspace.
-const WAITING: usize = 1_000;
+const MAX_WAITING: usize = 1_000;
 
-/// All these limits. Clones share them.
+/// The limits of requests. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestLimits {
     rates: Rates<Caller>,
     connections: Permits<Group, Caller>,
-    pub(crate) requests: BytesInFlight,
-    pub(crate) answers: BytesInFlight,
+    pub(crate) request_bytes: BytesInFlight,
+    pub(crate) response_bytes: BytesInFlight,
 }
 
 /// The key of a limit.
@@ -65,7 +65,8 @@ impl RequestLimits {
     pub(crate) fn new(config: &Config) -> Self {
         let limits = &config.limits;
         let pool = config.database.max_connections;
-        // The rest is for work outside of requests: the doorbell, the purge, commits that continue.
+        // The rest is for work outside of requests: the doorbell, the purge, and commits that
+        // continue after their callers have stopped waiting.
         let total = pool - pool.div_ceil(10);
         let share = |percent: u32| (total * percent).div_ceil(100).clamp(1, total) as usize;
         Self {
@@ -74,14 +75,14 @@ impl RequestLimits {
                 total: total as usize,
                 per_group: share(limits.database_percent_per_workspace),
                 per_member: share(limits.database_percent_per_person),
-                waiting_per_group: WAITING,
+                waiting_per_group: MAX_WAITING,
             }),
-            requests: BytesInFlight::new(
+            request_bytes: BytesInFlight::new(
                 MiB(limits.request_mebibytes),
                 MiB(limits.request_mebibytes_per_workspace),
                 MiB(limits.request_mebibytes_per_person),
             ),
-            answers: BytesInFlight::new(
+            response_bytes: BytesInFlight::new(
                 MiB(limits.answer_mebibytes),
                 MiB(limits.answer_mebibytes_per_workspace),
                 MiB(limits.answer_mebibytes_per_person),
@@ -100,8 +101,8 @@ impl RequestLimits {
     }
 
     /// Takes the additional cost of a request with this many people or chats.
-    pub(crate) fn take_for_names(&self, user_id: UserId, count: usize) -> Result<()> {
-        self.take_more(user_id, count / NAMES_PER_UNIT)
+    pub(crate) fn take_for_ids(&self, user_id: UserId, count: usize) -> Result<()> {
+        self.take_more(user_id, count / IDS_PER_UNIT)
     }
 
     /// Takes the additional cost of a message with this many bytes.
@@ -115,8 +116,8 @@ impl RequestLimits {
     }
 
     /// Takes the additional cost of a response with this many bytes, into debt if necessary.
-    pub(crate) fn charge_for_answer(&self, user_id: UserId, bytes: usize) {
-        let units = u32::try_from(bytes / ANSWER_BYTES_PER_UNIT).unwrap_or(u32::MAX);
+    pub(crate) fn charge_for_response(&self, user_id: UserId, bytes: usize) {
+        let units = u32::try_from(bytes / RESPONSE_BYTES_PER_UNIT).unwrap_or(u32::MAX);
         self.rates.charge(Caller::Person(user_id), units);
     }
 
@@ -154,7 +155,7 @@ impl RequestLimits {
     }
 
     async fn connection(&self, group: Group, caller: Caller) -> Result<ConnectionShare> {
-        match timeout(UNTIL_CONNECTION, self.connections.acquire(group, caller)).await {
+        match timeout(CONNECTION_TIMEOUT, self.connections.acquire(group, caller)).await {
             Ok(Ok(permit)) => Ok(ConnectionShare(permit)),
             Ok(Err(_)) | Err(_) => Err(AppError::Busy),
         }

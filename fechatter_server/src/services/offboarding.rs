@@ -1,6 +1,6 @@
 //! Ends the memberships of people who have left their workspace, in small batches.
 //!
-//! The first commit of an offboarding has taken away all access; this task only ends the memberships.
+//! The first commit of an offboarding has ended all access. This task only ends the memberships.
 //! Several servers may run it at the same time, and continue the offboardings of each other.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tracing::warn;
 use crate::error::Result;
 use crate::models::workspace::offboarding::{self, PAUSE};
 
-/// The interval of checks for offboardings that another server, or an earlier run, has not finished.
+/// The interval of checks for offboardings that another server, or an earlier run, did not finish.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The delay before a retry of an offboarding that has failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -55,7 +55,8 @@ async fn write_due_batches(log: &Log) -> Result<Duration> {
     for offboarding in unfinished.iter().filter(|offboarding| offboarding.is_due) {
         // An offboarding that fails must not stop the others.
         if let Err(error) = offboarding::end_next_memberships(log, offboarding).await {
-            warn!(%error, user_id = %offboarding.user_id, "the memberships of a former colleague could not be ended; trying again");
+            let user_id = offboarding.user_id;
+            warn!(%error, %user_id, "a batch of an offboarding could not be written; trying again");
             offboarding::postpone(log.db(), offboarding, RETRY_DELAY).await?;
         }
     }

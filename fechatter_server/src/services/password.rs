@@ -26,7 +26,7 @@ const CALLERS_PER_CLASS: usize = 18;
 /// The rate per second and the burst, for one caller and for all callers together, up to which
 /// hashes run on the occasional thread. Further hashes run on the low-priority threads.
 const OCCASIONAL_PER_CALLER: (u32, u32) = (1, 1);
-const OCCASIONAL_IN_ALL: (u32, u32) = (10, 10);
+const OCCASIONAL_IN_TOTAL: (u32, u32) = (10, 10);
 
 /// Hashes and verifies passwords, on its own threads. Clones share them.
 ///
@@ -34,12 +34,12 @@ const OCCASIONAL_IN_ALL: (u32, u32) = (10, 10);
 #[derive(Debug, Clone)]
 pub(crate) struct Passwords {
     callers: Permits<Class, Caller>,
-    /// For callers with few sign-ins, who do not wait behind the others.
+    /// For callers with few sign-ins, so that they do not wait for the others.
     occasional_thread: Threads,
-    /// For callers with more sign-ins than that.
+    /// For all other callers.
     low_priority_threads: Threads,
     rate: Rates<Caller>,
-    rate_in_all: Rates<()>,
+    total_rate: Rates<()>,
     /// The hash to verify if there is no account, so that an unknown e-mail address costs as much
     /// as a wrong password.
     dummy_hash: Arc<str>,
@@ -52,7 +52,7 @@ pub(crate) struct HashPermit {
     passwords: Passwords,
     class: Class,
     caller: Caller,
-    _place: permits::Permit<Class, Caller>,
+    _permit: permits::Permit<Class, Caller>,
 }
 
 impl Passwords {
@@ -73,14 +73,14 @@ impl Passwords {
         let low_priority_threads = Threads::start(workers, Priority::Low)?;
         let (per_second, burst) = OCCASIONAL_PER_CALLER;
         let rate = Rates::new(per_second, burst);
-        let (per_second, burst) = OCCASIONAL_IN_ALL;
-        let rate_in_all = Rates::new(per_second, burst);
+        let (per_second, burst) = OCCASIONAL_IN_TOTAL;
+        let total_rate = Rates::new(per_second, burst);
         let dummy_hash: PasswordHash = Argon2::default().hash_password(b"nobody's password")?;
         let dummy_hash = dummy_hash.to_string().into();
-        Ok(Self { callers, occasional_thread, low_priority_threads, rate, rate_in_all, dummy_hash })
+        Ok(Self { callers, occasional_thread, low_priority_threads, rate, total_rate, dummy_hash })
     }
 
-    /// Returns a permit, unless this caller, its class or all callers have too many of them.
+    /// Returns a permit, unless this caller, its class or all callers together have too many.
     ///
     /// # Errors
     /// Returns [`AppError::Busy`] if there are too many.
@@ -89,8 +89,8 @@ impl Passwords {
             Caller::Device(_) => Class::Known,
             _ => Class::Stranger,
         };
-        let place = self.callers.try_acquire(class, caller).ok_or(AppError::Busy)?;
-        Ok(HashPermit { passwords: self.clone(), class, caller, _place: place })
+        let permit = self.callers.try_acquire(class, caller).ok_or(AppError::Busy)?;
+        Ok(HashPermit { passwords: self.clone(), class, caller, _permit: permit })
     }
 
     /// Forgets callers that have been idle for a while, until the shutdown.
@@ -108,7 +108,7 @@ impl Passwords {
             self.rate.charge(caller, 1);
             return &self.low_priority_threads;
         }
-        if self.rate_in_all.take((), 1).is_ok() {
+        if self.total_rate.take((), 1).is_ok() {
             &self.occasional_thread
         } else {
             &self.low_priority_threads
@@ -139,12 +139,12 @@ impl HashPermit {
     /// Checks the password against the hash. Without a hash it returns false after the same amount
     /// of work, to prevent timing attacks.
     pub(crate) async fn verify(&self, password: &Password, hash: Option<&str>) -> Result<bool> {
-        let known = hash.is_some();
+        let has_hash = hash.is_some();
         let hash = hash.unwrap_or(&self.passwords.dummy_hash).to_owned();
         let password = password.clone();
         self.work(move |memory| {
             let hash = PasswordHash::new(&hash)?;
-            Ok(memory.verify(password.expose().as_bytes(), &hash)? && known)
+            Ok(memory.verify(password.expose().as_bytes(), &hash)? && has_hash)
         })
         .await
     }
@@ -155,8 +155,8 @@ impl HashPermit {
         F: FnOnce(&mut Memory) -> password_hash::Result<T> + Send + 'static,
     {
         let threads = self.passwords.threads(self.caller);
-        let worked = threads.work((self.class, self.caller), work).await;
-        Ok(worked.ok_or(AppError::Busy)??)
+        let result = threads.work((self.class, self.caller), work).await;
+        Ok(result.ok_or(AppError::Busy)??)
     }
 }
 
@@ -240,20 +240,20 @@ mod tests {
     }
 
     #[test]
-    fn hashes_are_those_of_everybody_else_whatever_the_memory_held_before() {
+    fn hashes_with_reused_memory_are_those_of_the_argon2_crate() {
         let mut memory = Memory::default();
         let small = Argon2::from(Params::new(64, 3, 1, Some(24)).unwrap());
         for argon2 in [Argon2::default(), small, Argon2::default()] {
-            let theirs: PasswordHash = argon2.hash_password(b"horse").unwrap();
-            let ours = memory.hash(b"horse", theirs.salt.unwrap(), &argon2).unwrap();
-            assert_eq!(ours.to_string(), theirs.to_string());
-            assert!(memory.verify(b"horse", &theirs).unwrap());
-            assert!(!memory.verify(b"house", &theirs).unwrap());
+            let expected: PasswordHash = argon2.hash_password(b"horse").unwrap();
+            let hash = memory.hash(b"horse", expected.salt.unwrap(), &argon2).unwrap();
+            assert_eq!(hash.to_string(), expected.to_string());
+            assert!(memory.verify(b"horse", &expected).unwrap());
+            assert!(!memory.verify(b"house", &expected).unwrap());
         }
     }
 
     #[tokio::test]
-    async fn one_address_has_only_so_many_turns_and_each_comes_back() {
+    async fn an_address_has_a_limited_number_of_permits_and_can_reuse_them() {
         let passwords = Passwords::new(4).unwrap();
         let mut permits: Vec<_> =
             std::iter::from_fn(|| passwords.permit(address(1)).ok()).take(100).collect();
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn strangers_from_everywhere_leave_room_for_known_devices() {
+    async fn strangers_from_many_addresses_leave_permits_for_known_devices() {
         let passwords = Passwords::new(4).unwrap();
         let strangers: Vec<_> =
             (0..).map_while(|number| passwords.permit(address(number)).ok()).collect();
@@ -272,9 +272,9 @@ mod tests {
         passwords.permit(Caller::Device(DeviceId::random())).unwrap();
     }
 
-    /// Hashes for one caller while other work of the first caller does not end.
-    async fn hash_beside(blocking: &HashPermit, count: usize, permit: &HashPermit) {
-        let (ends, blocked): (Vec<_>, Vec<_>) = (0..count)
+    /// Hashes a password with `permit` while `count` jobs of `blocking` do not end.
+    async fn hash_while_blocked(blocking: &HashPermit, count: usize, permit: &HashPermit) {
+        let (end_senders, blocked): (Vec<_>, Vec<_>) = (0..count)
             .map(|_| {
                 let (end, ended) = mpsc::channel::<()>();
                 let work = move |_: &mut Memory| {
@@ -288,36 +288,36 @@ mod tests {
         let hashed = async {
             tokio::select! {
                 biased;
-                _ = join_all(blocked) => panic!("nothing ends this work yet"),
+                _ = join_all(blocked) => panic!("the blocking jobs end too early"),
                 hashed = permit.hash(&password) => hashed.unwrap(),
             }
         };
         timeout(Duration::from_secs(30), hashed).await.expect("a thread is free");
-        drop(ends);
+        drop(end_senders);
     }
 
     #[tokio::test]
-    async fn those_who_come_now_and_then_do_not_wait_behind_a_crowd() {
+    async fn an_occasional_caller_does_not_wait_for_a_frequent_caller() {
         let passwords = Passwords::new(9).unwrap();
-        let crowd = passwords.permit(address(1)).unwrap();
+        let frequent = passwords.permit(address(1)).unwrap();
         while passwords.rate.take(address(1), 1).is_ok() {}
         let cores = available_parallelism().map_or(1, NonZero::get);
-        hash_beside(&crowd, cores, &passwords.permit(address(2)).unwrap()).await;
+        hash_while_blocked(&frequent, cores, &passwords.permit(address(2)).unwrap()).await;
     }
 
     #[tokio::test]
-    async fn a_caller_who_comes_often_is_one_of_a_crowd() {
+    async fn a_caller_beyond_the_burst_uses_the_low_priority_threads() {
         let passwords = Passwords::new(9).unwrap();
         let permit = passwords.permit(address(1)).unwrap();
-        let (_, at_once) = OCCASIONAL_PER_CALLER;
-        hash_beside(&permit, at_once as usize, &permit).await;
+        let (_, burst) = OCCASIONAL_PER_CALLER;
+        hash_while_blocked(&permit, burst as usize, &permit).await;
     }
 
     #[tokio::test]
-    async fn a_caller_who_goes_on_stays_one_of_the_crowd() {
+    async fn a_caller_that_continues_beyond_its_rate_waits_longer_for_it() {
         let passwords = Passwords::new(9).unwrap();
-        let (per_second, at_once) = OCCASIONAL_PER_CALLER;
-        for _ in 0..=at_once {
+        let (per_second, burst) = OCCASIONAL_PER_CALLER;
+        for _ in 0..=burst {
             passwords.threads(address(1));
         }
         let wait = passwords.rate.take(address(1), 1).unwrap_err();
@@ -325,13 +325,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_callers_are_a_crowd_although_each_comes_once() {
+    async fn many_callers_together_exceed_the_total_rate() {
         let passwords = Passwords::new(9).unwrap();
-        let (_, at_once) = OCCASIONAL_IN_ALL;
+        let (_, burst) = OCCASIONAL_IN_TOTAL;
         let is_occasional = |number| {
             ptr::eq(passwords.threads(address(number)), &raw const passwords.occasional_thread)
         };
-        assert!((0..at_once).all(is_occasional));
-        assert!(!(at_once..100).all(is_occasional));
+        assert!((0..burst).all(is_occasional));
+        assert!(!(burst..100).all(is_occasional));
     }
 }

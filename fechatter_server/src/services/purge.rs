@@ -3,7 +3,6 @@
 //!
 //! A deleted chat is invisible at once; the purge only frees its space. Several servers may run it
 //! at the same time, and an interrupted batch is repeated.
-//! it at the same time, and a batch cut short is done again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +66,7 @@ async fn purge(db: &PgPool) -> sqlx::Result<()> {
     .await?;
     for chat_id in chats {
         while delete_batch(db, chat_id).await? > 0 {
-            // The pause leaves the disk to others between batches.
+            // Other work can use the disk during the pause.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         sqlx::query!("update chats set purged_at = clock_timestamp() where id = $1", chat_id as _)

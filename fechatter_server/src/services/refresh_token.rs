@@ -59,9 +59,9 @@ impl RefreshKey {
 
     pub(crate) fn read(&self, text: &str) -> Option<RefreshToken> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
-        let (said, tag) = bytes.split_at_checked(20)?;
-        hmac::verify(&self.0, said, tag).ok()?;
-        let (session_id, generation) = said.split_at(16);
+        let (signed, tag) = bytes.split_at_checked(20)?;
+        hmac::verify(&self.0, signed, tag).ok()?;
+        let (session_id, generation) = signed.split_at(16);
         Some(RefreshToken {
             session_id: SessionId(Uuid::from_slice(session_id).ok()?),
             generation: i32::from_be_bytes(generation.try_into().ok()?),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_tokens_are_read() {
+    fn only_tokens_of_this_key_are_read() {
         let token = RefreshToken { session_id: SessionId(Uuid::now_v7()), generation: 7 };
         let (key, other) = (new_key(), new_key());
         let text = key.write(token);
@@ -100,14 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn a_placeholder_is_no_key() {
+    fn a_missing_key_a_placeholder_and_a_short_key_are_refused() {
         assert!(RefreshKey::new(None).is_err());
         assert!(RefreshKey::new(Some(&"REPLACE-WITH-KEYGEN".into())).is_err());
         assert!(read_key(&rand::random::<[u8; 31]>()).is_err());
     }
 
     #[test]
-    fn a_key_that_can_be_guessed_is_none() {
+    fn a_key_that_does_not_look_random_is_refused() {
         let ascending: Vec<_> = (0..32).collect();
         for key in [&[0; 32][..], &[0xff; 64], b"correct horse battery staple 123", &ascending[..]]
         {

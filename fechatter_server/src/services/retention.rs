@@ -1,6 +1,7 @@
 //! Deletes events from the beginnings of the logs when they are older than the retention time.
 //!
-//! It works in small batches and outside the logs' locks, because senders append at the other end.
+//! It works in small batches. It needs no locks of the logs, because senders append at the other
+//! end.
 //! The newest event of a log always stays, because the next position is counted from it.
 
 use std::time::Duration;
@@ -10,13 +11,13 @@ use fechatter_core::db::begin;
 use fechatter_core::{Position, WorkspaceId, metrics};
 use sqlx::PgPool;
 
-/// The number of events that one transaction deletes: few enough for some milliseconds.
+/// The number of events that one transaction deletes, which takes a few milliseconds.
 const BATCH: i64 = 500;
-/// The pause between batches, which leaves the disk to others.
-const BREATH: Duration = Duration::from_millis(20);
+/// The pause between batches, in which other work can use the disk.
+const BATCH_PAUSE: Duration = Duration::from_millis(20);
 /// The class of the PostgreSQL advisory locks that guard the beginnings of logs; the second part of
 /// each lock is the workspace. The number is arbitrary.
-const BEGINNINGS: i32 = 0x6c6f_6773;
+const LOCK_CLASS: i32 = 0x6c6f_6773;
 
 /// Deletes the events of all logs that are older than this many days.
 pub(crate) async fn prune(db: &PgPool, days: i32) -> sqlx::Result<()> {
@@ -39,7 +40,7 @@ pub(crate) async fn prune(db: &PgPool, days: i32) -> sqlx::Result<()> {
         let mut from = Position(0);
         while let Some(next) = remove_oldest(db, workspace_id, days, from).await? {
             from = next;
-            tokio::time::sleep(BREATH).await;
+            tokio::time::sleep(BATCH_PAUSE).await;
         }
     }
     Ok(())
@@ -49,8 +50,8 @@ pub(crate) async fn prune(db: &PgPool, days: i32) -> sqlx::Result<()> {
 /// be more. `from` skips the events that were deleted before, because the database would have to
 /// scan them again while an old snapshot keeps them.
 ///
-/// It deletes only from the beginning on, because a gap would be a lost event. Only one server does
-/// it at a time, because the batch of another one could be rolled back after a later batch was
+/// It deletes only the beginning of the log, because a gap would be a lost event. Only one server
+/// deletes at a time, because the batch of another one could be rolled back after a later batch was
 /// committed.
 async fn remove_oldest(
     db: &PgPool,
@@ -59,14 +60,14 @@ async fn remove_oldest(
     from: Position,
 ) -> sqlx::Result<Option<Position>> {
     let mut tx = begin(db, "begin").await?;
-    let is_ours = sqlx::query_scalar!(
+    let is_locked = sqlx::query_scalar!(
         r#"select pg_try_advisory_xact_lock($1, hashint8($2)) as "locked!""#,
-        BEGINNINGS,
+        LOCK_CLASS,
         workspace_id as _
     )
     .fetch_one(&mut *tx)
     .await?;
-    if !is_ours {
+    if !is_locked {
         return Ok(None);
     }
     let removed = sqlx::query!(

@@ -108,10 +108,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], opening: u8) -> Result<T, AppError> 
         });
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let shaped = serde_path_to_error::deserialize(&mut deserializer);
-    match (shaped, deserializer.end()) {
+    let parsed = serde_path_to_error::deserialize(&mut deserializer);
+    match (parsed, deserializer.end()) {
         (Ok(value), Ok(())) => Ok(value),
-        // Invalid JSON is reported as such, even if its shape was found wrong first.
+        // Invalid JSON is reported as such, even if a wrong shape was found before the error.
         (Err(error), _) if serde_json::from_slice::<serde_json::Value>(bytes).is_ok() => {
             let path = error.path().to_string();
             let issue = error.into_inner().to_string();

@@ -33,8 +33,8 @@ const MAX_UNIQUE_KEY: usize = 1024;
 pub(crate) fn key(text: &str) -> String {
     let visible = text.chars().filter(|c| !is_invisible(*c));
     let lower = visible.nfc().collect::<String>().to_lowercase();
-    // The lower case of sigma depends on its place in the word, but a search may be for a part of a
-    // word.
+    // The lower case of sigma depends on its place in the word, but a search text may be a part of
+    // a word.
     lower.replace('ς', "σ").nfc().filter(|c| !is_invisible(*c)).collect()
 }
 
@@ -57,12 +57,12 @@ pub(crate) fn unique_key(text: &str) -> String {
     if key.len() <= MAX_UNIQUE_KEY {
         return key;
     }
-    // The digest is in hexadecimal digits, which are their own unique key.
+    // The digest is in hexadecimal digits, so that it is its own unique key.
     let digest = digest(&SHA256, key.as_bytes());
     digest.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hexadecimal).collect()
 }
 
-/// The key of a name's appearance as it is written: each character outside ASCII is replaced by its
+/// The key of the appearance of a name as written: each character outside ASCII is replaced by its
 /// look-alike before case folding, and blank glyphs by spaces. U+039D is `n` here, but `v` in
 /// [`unique_key`], like its small letter.
 pub(crate) fn skeleton_key(text: &str) -> String {
@@ -70,24 +70,24 @@ pub(crate) fn skeleton_key(text: &str) -> String {
         // I and l have one prototype. In a word of capital letters, it counts as I.
         let is_capitals = !word.chars().any(char::is_lowercase);
         let visible = word.nfd().filter(|c| !is_invisible(*c));
-        visible.map(|c| look_of(c, is_capitals)).collect::<String>()
+        visible.map(|c| prototype_in_own_case(c, is_capitals)).collect::<String>()
     });
     unique_key(&words.collect::<Vec<_>>().join(" "))
 }
 
 /// Returns the prototype of a character in its own case, without its compatibility form.
-fn look_of(c: char, is_among_capitals: bool) -> String {
+fn prototype_in_own_case(c: char, is_among_capitals: bool) -> String {
     if c.is_ascii() {
         return c.into();
     }
     match prototype(c) {
-        look if look == "l" && is_among_capitals && c.is_uppercase() => "i".to_owned(),
+        own if own == "l" && is_among_capitals && c.is_uppercase() => "i".to_owned(),
         // A character that is its own prototype may decompose into characters with another one.
-        look if look.chars().eq([c]) => {
+        own if own.chars().eq([c]) => {
             let text = c.to_string();
             text.nfkd().map(prototype).collect()
         }
-        look => look,
+        own => own,
     }
 }
 
@@ -112,8 +112,8 @@ pub(crate) fn is_invisible(c: char) -> bool {
         || BLANK.contains(&c)
 }
 
-/// Returns true if an invisible character takes up space as white space does: blank glyphs, and
-/// fillers, which are letters.
+/// Returns true if an invisible character takes up space, as white space does. These are the blank
+/// glyphs, and the fillers, which are letters.
 fn is_gap(c: char) -> bool {
     let is_letter =
         CodePointMapData::<GeneralCategory>::new().get(c) == GeneralCategory::OtherLetter;
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn signs_that_enclose_digits_letters_and_marks_are_visible() {
+    fn enclosing_signs_letters_and_marks_are_visible() {
         for c in "\u{600}\u{6dd}\u{70f}\u{110bd}aщ\u{301}❤١".chars() {
             assert!(!is_invisible(c), "{c:?}");
         }
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unique_key_of_every_character_is_its_own() {
+    fn unique_key_is_idempotent_for_each_character() {
         let usual = ('\0'..'\u{3400}').chain('\u{a640}'..'\u{ac00}').chain('\u{f900}'..'\u{12000}');
         for c in usual.chain('\u{1bc00}'..'\u{1fb00}') {
             let once = unique_key(&format!("a{c}b"));
@@ -337,13 +337,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_unique_key_is_its_own(text in "\\PC{0,8}|(\\PC|[\u{300}-\u{36f}\u{590}-\u{6ff} ]){0,8}") {
+        fn unique_key_is_idempotent(
+            text in "\\PC{0,8}|(\\PC|[\u{300}-\u{36f}\u{590}-\u{6ff} ]){0,8}"
+        ) {
             let once = unique_key(&text);
             prop_assert_eq!(unique_key(&once), once);
         }
 
         #[test]
-        fn a_key_is_its_own(text in "\\PC{0,8}|(\\PC|[\u{300}-\u{36f}\u{34f}\u{200d} ]){0,8}") {
+        fn key_is_idempotent(text in "\\PC{0,8}|(\\PC|[\u{300}-\u{36f}\u{34f}\u{200d} ]){0,8}") {
             let once = key(&text);
             prop_assert_eq!(key(&once), once);
         }

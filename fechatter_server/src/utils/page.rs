@@ -77,7 +77,7 @@ impl<const N: usize> TryFrom<String> for Cursor<N> {
             let text = String::from_utf8(bytes).ok()?;
             text.split('.').map(parse_number).collect::<Option<Vec<_>>>()?.try_into().ok()
         });
-        keys.map(Self).ok_or("is not one of ours")
+        keys.map(Self).ok_or("is not a cursor of this list")
     }
 }
 
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_survives_being_written_and_read() {
+    fn a_cursor_is_equal_after_being_written_and_read() {
         let cursor = Cursor([7, i64::MAX]);
         assert_eq!(Cursor::try_from(cursor.to_text()), Ok(cursor));
         assert!(Cursor::<2>::try_from(Cursor([7]).to_text()).is_err());

@@ -14,37 +14,37 @@ pub(crate) struct Id<T>(pub(crate) T);
 
 /// The `{mid}` of the path.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct InMessage(pub(crate) MessageId);
+pub(crate) struct MessageIdInPath(pub(crate) MessageId);
 
 /// The `{member_id}` of the path.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct InMember(pub(crate) UserId);
+pub(crate) struct MemberIdInPath(pub(crate) UserId);
 
 impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for Id<T> {
     type Rejection = AppError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
-        named(parts, state, "id").await.map(Self)
+        path_parameter(parts, state, "id").await.map(Self)
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for InMessage {
+impl<S: Send + Sync> FromRequestParts<S> for MessageIdInPath {
     type Rejection = AppError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
-        named(parts, state, "mid").await.map(Self)
+        path_parameter(parts, state, "mid").await.map(Self)
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for InMember {
+impl<S: Send + Sync> FromRequestParts<S> for MemberIdInPath {
     type Rejection = AppError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
-        named(parts, state, "member_id").await.map(Self)
+        path_parameter(parts, state, "member_id").await.map(Self)
     }
 }
 
-async fn named<S, T>(parts: &mut Parts, state: &S, name: &str) -> Result<T, AppError>
+async fn path_parameter<S, T>(parts: &mut Parts, state: &S, name: &str) -> Result<T, AppError>
 where
     S: Send + Sync,
     T: FromStr,

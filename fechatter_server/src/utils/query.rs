@@ -46,7 +46,7 @@ pub(crate) fn parse_number(text: &str) -> Option<i64> {
     text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// One id.
+/// A single id.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(try_from = "String")]
 #[serde(bound(deserialize = "T: FromStr"))]
@@ -71,7 +71,8 @@ impl<T: FromStr, const MAX: usize> TryFrom<String> for Ids<T, MAX> {
 
     fn try_from(text: String) -> Result<Self, String> {
         let ids = text.split(',').map(|id| id.trim().parse().ok());
-        let ids: Vec<T> = ids.collect::<Option<_>>().ok_or("must be ids, with commas between")?;
-        if ids.len() <= MAX { Ok(Self(ids)) } else { Err(format!("must be at most {MAX}")) }
+        let ids: Option<Vec<T>> = ids.collect();
+        let ids = ids.ok_or("must be ids that are separated by commas")?;
+        if ids.len() <= MAX { Ok(Self(ids)) } else { Err(format!("must have at most {MAX} ids")) }
     }
 }

@@ -18,7 +18,7 @@ fn name(text: &str, min: usize, max: usize) -> Result<String, String> {
     if text.chars().any(|c| c.is_control() || is_separator(c)) {
         Err("must not contain control characters or line separators".into())
     } else if !text.is_empty() && is_blank(&text) {
-        Err("must have something to see".into())
+        Err("must have a visible character".into())
     } else if (min..=max).contains(&length) {
         Ok(text)
     } else {
@@ -133,7 +133,7 @@ impl TryFrom<String> for Content {
     fn try_from(text: String) -> Result<Self, String> {
         let text = text.replace("\r\n", "\n");
         if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
-            return Err("must not contain control characters but line feeds and tabs".into());
+            return Err("must not contain control characters except line feeds and tabs".into());
         }
         Ok(Self(text))
     }
@@ -177,8 +177,8 @@ impl Password {
         Ok(())
     }
 
-    /// If `refuse_common`, refuses a new password that is one of the 100,000 most common ones, in
-    /// any case. The check scans the whole list for every password.
+    /// If `refuse_common`, refuses a new password that is one of the 100,000 most common ones,
+    /// regardless of case. The check scans the whole list for every password.
     pub(crate) fn check_strength(&self, refuse_common: bool) -> Result<(), AppError> {
         let is_common = || {
             let lower = self.expose().to_lowercase();

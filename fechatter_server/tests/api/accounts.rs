@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::{Log, PASSWORD, Person, Reply, TestApp};
 
 #[tokio::test]
-async fn signing_up_to_a_new_workspace_makes_one_its_owner() {
+async fn signing_up_with_a_new_workspace_makes_the_person_its_owner() {
     let app = TestApp::start().await;
 
     let reply = app.anyone.post("/api/signup", alice()).await;
@@ -96,7 +96,7 @@ async fn an_email_address_is_taken_once_whatever_its_case() {
 }
 
 #[tokio::test]
-async fn of_two_people_who_take_an_email_address_at_once_one_gets_it() {
+async fn only_one_of_two_simultaneous_sign_ups_gets_an_email_address() {
     let app = TestApp::start().await;
 
     let (one, other) = tokio::join!(
@@ -110,7 +110,7 @@ async fn of_two_people_who_take_an_email_address_at_once_one_gets_it() {
 }
 
 #[tokio::test]
-async fn people_who_found_a_workspace_at_once_share_it() {
+async fn simultaneous_sign_ups_with_one_new_workspace_name_share_the_workspace() {
     let app = TestApp::start().await;
 
     let (one, other) = tokio::join!(
@@ -203,7 +203,7 @@ async fn an_email_address_must_look_like_one() {
 }
 
 #[tokio::test]
-async fn control_characters_have_no_place_in_names() {
+async fn control_characters_in_names_are_refused() {
     let app = TestApp::start().await;
 
     for control in ['\u{0}', '\u{7}', '\u{7f}', '\u{9}', '\n', '\r', '\u{85}'] {
@@ -217,7 +217,7 @@ async fn control_characters_have_no_place_in_names() {
 }
 
 #[tokio::test]
-async fn a_sign_up_says_what_it_must_and_no_more() {
+async fn a_sign_up_with_a_missing_wrong_or_unknown_field_is_refused() {
     let app = TestApp::start().await;
 
     for field in ["fullname", "email", "password", "workspace"] {
@@ -260,7 +260,7 @@ async fn the_most_common_passwords_are_refused_where_the_list_is_on() {
 }
 
 #[tokio::test]
-async fn a_password_is_taken_whole_and_composed_once() {
+async fn a_password_is_neither_trimmed_nor_folded_but_normalized_to_nfc() {
     let app = TestApp::start().await;
     let mut draft = alice();
     draft["password"] = "  Cafe\u{301} at nine  ".into();
@@ -276,7 +276,7 @@ async fn a_password_is_taken_whole_and_composed_once() {
 }
 
 #[tokio::test]
-async fn as_shipped_whoever_comes_first_founds_the_only_workspace() {
+async fn by_default_only_the_first_sign_up_creates_a_workspace() {
     let app = TestApp::with(as_shipped).await;
     let first = app.anyone.post("/api/signup", alice()).await.expect(StatusCode::CREATED);
     assert_eq!(first["user"]["role"], "owner");
@@ -292,7 +292,7 @@ async fn as_shipped_whoever_comes_first_founds_the_only_workspace() {
 }
 
 #[tokio::test]
-async fn where_nobody_may_create_workspaces_not_even_the_first_may() {
+async fn the_policy_nobody_also_refuses_the_first_workspace() {
     let app = TestApp::with(|config| {
         config.accounts.workspace_creation = WorkspaceCreation::Nobody;
     })
@@ -304,7 +304,7 @@ async fn where_nobody_may_create_workspaces_not_even_the_first_may() {
 }
 
 #[tokio::test]
-async fn signing_in_answers_as_signing_up_does_in_a_session_of_its_own() {
+async fn a_sign_in_opens_a_new_session_for_the_same_person_and_workspace() {
     let app = TestApp::start().await;
     let signed_up = app.anyone.post("/api/signup", alice()).await.expect(StatusCode::CREATED);
 
@@ -319,7 +319,7 @@ async fn signing_in_answers_as_signing_up_does_in_a_session_of_its_own() {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_with_the_credentials_the_answer_is_the_same() {
+async fn all_wrong_credentials_get_the_same_response() {
     let app = TestApp::start().await;
     app.user("alice").await;
     app.user_in("mallory", "Evil Corp").await;
@@ -343,7 +343,7 @@ async fn whatever_is_wrong_with_the_credentials_the_answer_is_the_same() {
 }
 
 #[tokio::test]
-async fn one_signs_in_to_the_named_workspace_or_the_last_used() {
+async fn a_sign_in_chooses_the_named_or_the_last_used_workspace() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let bobs = app.user_in("bob", "Bobs").await;
@@ -366,7 +366,7 @@ async fn one_signs_in_to_the_named_workspace_or_the_last_used() {
 }
 
 #[tokio::test]
-async fn the_suspended_sign_in_where_they_are_not() {
+async fn a_suspended_person_can_sign_in_only_to_other_workspaces() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     app.suspends(&alice).await;
@@ -388,7 +388,7 @@ async fn the_suspended_sign_in_where_they_are_not() {
 }
 
 #[tokio::test]
-async fn a_sign_in_says_what_it_must_and_no_more() {
+async fn a_sign_in_with_a_missing_wrong_or_unknown_field_is_refused() {
     let app = TestApp::start().await;
     let refused: Vec<Reply> = vec![
         app.anyone.post("/api/signin", json!({})).await,
@@ -408,7 +408,7 @@ fn alice() -> Value {
 }
 
 #[tokio::test]
-async fn whoever_signs_up_can_sign_in_also_with_letters_that_grow_in_lower_case() {
+async fn an_email_address_that_is_longer_in_lower_case_can_sign_in() {
     let app = TestApp::start().await;
     let email = format!("{}@x.io", "İ".repeat(130));
 
@@ -418,7 +418,7 @@ async fn whoever_signs_up_can_sign_in_also_with_letters_that_grow_in_lower_case(
 }
 
 #[tokio::test]
-async fn a_name_has_something_to_see() {
+async fn a_name_without_visible_characters_is_refused() {
     let app = TestApp::start().await;
 
     for (fullname, workspace) in [("\u{200b}\u{feff}", "Acme"), ("Alice", "\u{2060}")] {
@@ -431,7 +431,7 @@ async fn a_name_has_something_to_see() {
 }
 
 #[tokio::test]
-async fn where_nobody_can_come_in_sign_up_tells_nothing_about_addresses() {
+async fn a_sign_up_to_a_closed_workspace_does_not_reveal_email_addresses() {
     let app = TestApp::with(as_shipped).await;
     app.user("alice").await;
 
@@ -448,7 +448,7 @@ async fn where_nobody_can_come_in_sign_up_tells_nothing_about_addresses() {
 }
 
 #[tokio::test]
-async fn a_password_is_looked_at_only_once_the_door_is_open() {
+async fn a_password_is_checked_only_after_the_right_to_join() {
     let app = TestApp::with(|config| {
         as_shipped(config);
         config.accounts.refuse_common_passwords = true;
@@ -473,7 +473,7 @@ async fn a_password_is_looked_at_only_once_the_door_is_open() {
 }
 
 #[tokio::test]
-async fn a_password_that_is_hard_to_judge_holds_nobody_up() {
+async fn a_password_with_many_substitutions_does_not_delay_a_sign_up() {
     let app = TestApp::with(|config| config.accounts.refuse_common_passwords = true).await;
     let pattern = "4@8({[<369&#!1/|0$57+%2".repeat(6);
     for (number, start) in (0..8).enumerate() {

@@ -9,7 +9,7 @@ use crate::harness::{NOTHING, Reply, TestApp};
 const ORIGIN: &str = "https://desk.acme.test";
 
 #[tokio::test]
-async fn an_error_says_what_it_is_in_one_form() {
+async fn an_error_has_a_code_a_text_a_type_and_the_request_id() {
     let app = TestApp::start().await;
 
     let reply = app.anyone.with("x-request-id", "lunch-7").get("/api/me").await;
@@ -43,7 +43,7 @@ async fn an_unknown_path_is_not_found_with_a_token_or_without() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_the_right_ones() {
+async fn a_wrong_method_gets_405_with_the_allowed_methods() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
 
@@ -62,7 +62,7 @@ async fn a_wrong_method_is_told_the_right_ones() {
 }
 
 #[tokio::test]
-async fn only_json_is_read_and_only_where_it_says_so() {
+async fn a_body_without_the_content_type_of_json_is_refused() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let before = app.state().await;
@@ -103,7 +103,7 @@ async fn a_request_without_a_body_needs_no_content_type() {
 }
 
 #[tokio::test]
-async fn what_is_not_json_is_malformed() {
+async fn a_body_that_is_not_json_is_malformed() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let before = app.state().await;
@@ -254,7 +254,7 @@ async fn connections_are_limited_as_configured() {
 }
 
 #[tokio::test]
-async fn a_query_that_makes_no_sense_is_invalid_input() {
+async fn an_invalid_query_is_invalid_input() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
 
@@ -278,7 +278,7 @@ async fn a_query_that_makes_no_sense_is_invalid_input() {
 }
 
 #[tokio::test]
-async fn a_path_id_that_is_none_is_not_found() {
+async fn an_invalid_path_id_is_not_found() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     alice.creates_public_channel("news").await;
@@ -290,7 +290,7 @@ async fn a_path_id_that_is_none_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_request_keeps_its_id_or_is_given_one() {
+async fn a_request_keeps_its_id_or_gets_a_new_one() {
     let app = TestApp::start().await;
 
     for id in ["7", "a-b_c.D", "0190c5a4-7e2c-7b6a-9d3a-1f2e3d4c5b6a"] {
@@ -306,7 +306,7 @@ async fn a_request_keeps_its_id_or_is_given_one() {
 }
 
 #[tokio::test]
-async fn every_answer_bears_the_security_headers() {
+async fn every_response_has_the_security_headers() {
     let app = TestApp::with(|config| config.server.public_url = "https://acme.test".into()).await;
     let alice = app.user("alice").await;
 
@@ -362,7 +362,7 @@ async fn pages_of_configured_origins_may_call_and_read_the_headers() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_may_not() {
+async fn pages_of_other_origins_may_not_call() {
     let app = TestApp::with(|config| config.http.allowed_origins = vec![ORIGIN.into()]).await;
     let alice = app.user("alice").await;
 
@@ -404,7 +404,7 @@ async fn a_preflight_allows_what_clients_need() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_changes_nothing_on_any_path() {
+async fn an_unreadable_body_changes_nothing_on_any_path() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let chat = alice.creates_public_channel("news").await;

@@ -15,7 +15,7 @@ const NAMES: [&str; 4] = ["alice", "bob", "carol", "dave"];
 const KINDS: [&str; 4] = ["Single", "Group", "PrivateChannel", "PublicChannel"];
 
 #[tokio::test]
-async fn a_list_is_kept_until_something_of_ones_own_happens() {
+async fn a_list_is_cached_until_an_event_for_the_caller() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let chat = alice.creates_private_channel("x", [&bob]).await;
@@ -38,7 +38,7 @@ async fn a_list_is_kept_until_something_of_ones_own_happens() {
 }
 
 #[tokio::test]
-async fn no_list_is_kept_where_there_is_no_room() {
+async fn a_cache_of_size_zero_keeps_no_list() {
     let app = TestApp::with(|config| config.chat_list_cache_mebibytes = 0).await;
     let alice = app.user("alice").await;
     let chat = alice.creates_private_channel("x", []).await;
@@ -50,7 +50,7 @@ async fn no_list_is_kept_where_there_is_no_room() {
 }
 
 #[tokio::test]
-async fn archived_and_other_chats_are_kept_apart() {
+async fn lists_of_archived_and_of_other_chats_are_cached_separately() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     alice.creates_private_channel("old", []).await;
@@ -71,7 +71,7 @@ async fn archived_and_other_chats_are_kept_apart() {
 }
 
 #[tokio::test]
-async fn a_log_that_lost_its_end_makes_kept_lists_worthless() {
+async fn a_log_that_has_lost_its_end_invalidates_cached_lists() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let chat = alice.creates_private_channel("x", [&bob]).await;
@@ -92,7 +92,7 @@ async fn a_log_that_lost_its_end_makes_kept_lists_worthless() {
 }
 
 #[tokio::test]
-async fn what_browsers_know_is_not_sent_again() {
+async fn a_matching_etag_gets_304_without_the_list() {
     let origin = "https://chat.example";
     let app = TestApp::with(|config| config.http.allowed_origins = vec![origin.into()]).await;
     let alice = app.user("alice").await;
@@ -120,7 +120,7 @@ async fn what_browsers_know_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn what_was_said_is_in_everybodys_list_at_every_server_at_once() {
+async fn a_sent_message_is_at_once_in_all_lists_on_all_servers() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let chat = alice.creates_private_channel("x", [&bob]).await;
@@ -182,7 +182,7 @@ struct Step {
 }
 
 #[test]
-fn lists_are_never_stale_at_any_server_whatever_people_do() {
+fn lists_are_never_stale_on_any_server_after_random_actions() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut world = runtime.block_on(World::start());
     let config = Config { cases: STORIES, failure_persistence: None, ..Config::default() };

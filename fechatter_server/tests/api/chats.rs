@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::{Chat, Log, NOTHING, Person, TestApp, ids_of};
 
 #[tokio::test]
-async fn a_new_group_has_its_creator_for_owner() {
+async fn the_creator_of_a_group_is_its_owner() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let mut log = app.log_of(alice.workspace_id).await;
@@ -71,7 +71,7 @@ async fn a_group_begins_with_three_people_not_counting_repetitions() {
 }
 
 #[tokio::test]
-async fn a_private_channel_begins_with_its_creator_and_whoever_is_invited() {
+async fn a_private_channel_begins_with_its_creator_and_the_given_members() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
 
@@ -168,7 +168,7 @@ async fn a_public_channels_name_is_taken_once_a_workspace() {
 }
 
 #[tokio::test]
-async fn of_many_who_take_a_name_at_once_one_gets_it() {
+async fn only_one_of_many_simultaneous_requests_gets_a_channel_name() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
 
@@ -315,7 +315,7 @@ async fn creating_with_the_same_key_creates_once() {
 }
 
 #[tokio::test]
-async fn members_see_their_chat_and_others_see_none() {
+async fn only_members_see_a_chat() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -341,7 +341,7 @@ async fn members_see_their_chat_and_others_see_none() {
 }
 
 #[tokio::test]
-async fn anyone_of_the_workspace_may_look_at_a_public_channel_but_not_into_it() {
+async fn all_people_of_the_workspace_see_a_public_channel_but_not_its_messages() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -394,7 +394,7 @@ async fn owner_and_admins_rename_and_members_do_not() {
 }
 
 #[tokio::test]
-async fn a_patch_changes_what_it_names_and_null_clears() {
+async fn a_patch_changes_only_its_fields_and_null_clears_a_field() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let draft = json!({ "name": "x", "description": "y", "chat_type": "PrivateChannel" });
@@ -476,7 +476,7 @@ async fn nothing_about_a_single_can_be_changed() {
 }
 
 #[tokio::test]
-async fn a_deleted_chat_is_gone_for_everybody_at_once() {
+async fn a_deleted_chat_is_at_once_invisible_to_all_people() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let chat = alice.creates_group("Lunch", [&bob, &carol]).await;
@@ -520,7 +520,7 @@ async fn a_single_that_was_deleted_can_be_opened_anew() {
 }
 
 #[tokio::test]
-async fn the_list_shows_a_chat_as_its_reader_knows_it() {
+async fn the_list_describes_a_chat_from_the_view_of_the_caller() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let chat = alice.opens_single_with(&bob).await;
@@ -574,7 +574,7 @@ async fn the_list_shows_a_chat_as_its_reader_knows_it() {
 }
 
 #[tokio::test]
-async fn unread_are_the_messages_of_others_since_one_last_read_or_sent() {
+async fn messages_of_others_are_unread_until_the_caller_reads_or_sends() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let chat = alice.creates_private_channel("x", [&bob]).await;
@@ -621,7 +621,7 @@ async fn the_chat_with_the_latest_activity_comes_first() {
 }
 
 #[tokio::test]
-async fn the_list_is_answered_anew_only_where_it_has_changed() {
+async fn the_list_is_sent_again_only_if_it_has_changed() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let chat = alice.creates_private_channel("x", [&bob]).await;
@@ -644,7 +644,7 @@ async fn the_list_is_answered_anew_only_where_it_has_changed() {
 }
 
 #[tokio::test]
-async fn archived_chats_are_listed_on_demand() {
+async fn the_list_can_be_filtered_by_archived_chats() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     alice.creates_private_channel("x", []).await;

@@ -25,7 +25,7 @@ fn device_cookie(reply: &Reply) -> String {
 }
 
 #[tokio::test]
-async fn whoever_signs_up_or_in_gets_a_device_token_and_cookie() {
+async fn a_sign_up_or_sign_in_returns_a_device_token_and_a_cookie() {
     let app = TestApp::with(|config| config.signing.secure_cookie = true).await;
     let alice = app.user("alice").await;
     let reply = app.tries("alice@acme.test", PASSWORD).await;
@@ -47,7 +47,7 @@ async fn whoever_signs_up_or_in_gets_a_device_token_and_cookie() {
 }
 
 #[tokio::test]
-async fn a_stranger_who_guesses_does_not_keep_the_owner_out_of_a_known_device() {
+async fn wrong_passwords_of_strangers_do_not_block_a_known_device() {
     let app = TestApp::with(|config| config.accounts.free_failures = 1).await;
     app.user("alice").await;
     let first = app.tries("alice@acme.test", PASSWORD).await;
@@ -94,7 +94,7 @@ async fn a_known_device_is_not_counted_with_its_address_or_with_all_others() {
 }
 
 #[tokio::test]
-async fn guesses_from_a_known_device_have_to_wait_too() {
+async fn wrong_passwords_from_a_known_device_are_throttled() {
     let app = TestApp::with(|config| config.accounts.free_failures = 2).await;
     app.user("alice").await;
     let first = app.tries("alice@acme.test", PASSWORD).await;
@@ -134,7 +134,7 @@ async fn a_device_token_is_of_no_use_for_another_account_or_after_a_new_password
 }
 
 #[tokio::test]
-async fn nonsense_for_a_device_token_makes_a_stranger_and_no_error() {
+async fn an_invalid_device_token_is_ignored() {
     let app = TestApp::start().await;
     app.user("alice").await;
     for token in ["", ".", "nonsense", &"A".repeat(96), &"\u{e9}".repeat(10)] {

@@ -45,7 +45,7 @@ async fn an_invite_is_for_one_person_and_a_week() {
 }
 
 #[tokio::test]
-async fn a_code_is_shown_once_and_never_stored() {
+async fn a_code_is_returned_once_and_never_stored() {
     let app = closed().await;
     let alice = app.user("alice").await;
     let mut invite = invites(&alice, json!({ "max_uses": 3 })).await;
@@ -65,7 +65,7 @@ async fn a_code_is_shown_once_and_never_stored() {
 }
 
 #[tokio::test]
-async fn an_invite_lets_somebody_new_into_the_workspace_and_its_chats() {
+async fn a_new_account_joins_the_workspace_and_the_chats_of_an_invite() {
     let app = closed().await;
     let alice = app.user("alice").await;
     let private = alice.creates_private_channel("Plans", []).await;
@@ -86,7 +86,7 @@ async fn an_invite_lets_somebody_new_into_the_workspace_and_its_chats() {
 }
 
 #[tokio::test]
-async fn an_invite_lets_somebody_known_into_another_workspace() {
+async fn an_existing_account_joins_another_workspace_with_an_invite() {
     let app = closed().await;
     let alice = app.user("alice").await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -107,7 +107,7 @@ async fn an_invite_lets_somebody_known_into_another_workspace() {
 }
 
 #[tokio::test]
-async fn an_invite_that_is_used_up_expired_or_withdrawn_is_none() {
+async fn a_used_up_expired_or_withdrawn_invite_is_refused() {
     let app = closed().await;
     let alice = app.user("alice").await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -154,7 +154,7 @@ async fn an_invite_with_an_address_is_for_that_address() {
 }
 
 #[tokio::test]
-async fn of_many_who_use_the_last_use_at_once_one_gets_in() {
+async fn only_one_of_many_simultaneous_requests_gets_the_last_use_of_an_invite() {
     let app = closed().await;
     let alice = app.user("alice").await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -173,7 +173,7 @@ async fn of_many_who_use_the_last_use_at_once_one_gets_in() {
 }
 
 #[tokio::test]
-async fn a_workspace_named_along_with_a_code_must_be_the_codes() {
+async fn a_sign_up_with_a_code_and_another_workspace_is_refused() {
     let app = closed().await;
     let alice = app.user("alice").await;
     app.user_in("mallory", "Evil Corp").await;
@@ -193,7 +193,7 @@ async fn a_workspace_named_along_with_a_code_must_be_the_codes() {
 }
 
 #[tokio::test]
-async fn nobody_gives_a_higher_role_than_their_own() {
+async fn an_invite_cannot_have_a_higher_role_than_its_creator() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     app.promotes(&bob, "admin").await;
@@ -209,7 +209,7 @@ async fn nobody_gives_a_higher_role_than_their_own() {
 }
 
 #[tokio::test]
-async fn one_invites_to_chats_where_one_may_add_people() {
+async fn an_invite_may_have_only_chats_to_which_its_creator_may_add_people() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -296,7 +296,7 @@ fn sign_up(name: &str, code: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn an_invite_leads_only_where_its_creator_still_may_add_people() {
+async fn an_invite_adds_only_to_chats_to_which_its_creator_may_still_add_people() {
     let app = closed().await;
     let [alice, bob] = app_with_bob(&app).await;
     let deleted = bob.creates_private_channel("deleted", []).await;
@@ -340,7 +340,7 @@ async fn an_invite_ends_with_its_creators_right_to_give_the_role() {
 }
 
 #[tokio::test]
-async fn an_invite_that_is_not_ones_own_tells_nothing_about_addresses() {
+async fn an_invite_for_another_address_does_not_reveal_accounts() {
     let app = closed().await;
     let alice = app.user("alice").await;
     let invite = invites(&alice, json!({ "email": "carol@acme.test" })).await;

@@ -11,7 +11,7 @@ fn path(person: &Person) -> String {
 }
 
 #[tokio::test]
-async fn whoever_leaves_is_out_of_every_chat_and_what_they_wrote_stays() {
+async fn a_person_who_leaves_is_removed_from_all_chats_and_their_messages_stay() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let group = alice.creates_group("Lunch", [&bob, &carol]).await;
@@ -55,7 +55,7 @@ async fn whoever_leaves_is_out_of_every_chat_and_what_they_wrote_stays() {
 }
 
 #[tokio::test]
-async fn whoever_has_left_is_nobody_here_any_more() {
+async fn a_person_who_has_left_has_no_access_to_the_workspace() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let chat = alice.creates_group("Lunch", [&bob, &carol]).await;
@@ -96,7 +96,7 @@ async fn other_workspaces_of_the_account_stay() {
 }
 
 #[tokio::test]
-async fn whoever_comes_back_starts_as_new_and_finds_their_singles_again() {
+async fn a_person_who_returns_is_a_new_member_and_can_reopen_their_singles() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     bob.post("/api/workspaces", json!({ "name": "Mine" })).await.expect(StatusCode::CREATED);
@@ -133,7 +133,7 @@ async fn whoever_comes_back_starts_as_new_and_finds_their_singles_again() {
 }
 
 #[tokio::test]
-async fn whoever_has_left_every_workspace_comes_back_by_signing_up() {
+async fn a_person_who_has_left_all_workspaces_can_return_by_signing_up() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let signing_up = |password: &str, workspace: &str| {
@@ -156,7 +156,7 @@ async fn whoever_has_left_every_workspace_comes_back_by_signing_up() {
 }
 
 #[tokio::test]
-async fn nobody_outside_learns_who_has_left() {
+async fn outsiders_do_not_learn_that_a_person_has_left() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     alice.patch("/api/workspace", json!({ "join_policy": "invite" })).await.expect(StatusCode::OK);
@@ -176,7 +176,7 @@ async fn nobody_outside_learns_who_has_left() {
 }
 
 #[tokio::test]
-async fn whoever_is_suspended_everywhere_gets_in_elsewhere_but_not_there() {
+async fn a_person_suspended_everywhere_can_sign_up_only_to_other_workspaces() {
     let app = TestApp::start().await;
     let [_alice, bob] = app.users(["alice", "bob"]).await;
     app.suspends(&bob).await;

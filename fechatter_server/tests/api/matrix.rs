@@ -213,7 +213,7 @@ fn every_documented_route_is_in_the_matrix() {
 }
 
 #[tokio::test]
-async fn without_a_good_token_nothing_opens() {
+async fn routes_that_need_a_token_refuse_missing_invalid_and_expired_tokens() {
     let world = World::build().await;
     let anyone = &world.app.anyone;
     let expired = expired(&world);
@@ -259,7 +259,7 @@ async fn public_routes_answer_strangers_without_writing() {
 }
 
 #[tokio::test]
-async fn what_is_not_ones_own_answers_as_what_does_not_exist() {
+async fn hidden_ids_get_the_same_response_as_absent_ids() {
     let world = World::build().await;
     let before = world.app.state().await;
 
@@ -293,7 +293,7 @@ async fn what_is_not_ones_own_answers_as_what_does_not_exist() {
 }
 
 #[tokio::test]
-async fn people_of_other_workspaces_see_nothing_of_ours() {
+async fn people_of_other_workspaces_see_nothing_of_this_workspace() {
     let world = World::build().await;
     let before = world.app.state().await;
 
@@ -333,7 +333,7 @@ async fn former_members_see_nothing_of_the_chat() {
 }
 
 #[tokio::test]
-async fn the_suspended_can_do_nothing() {
+async fn a_suspended_person_can_call_no_route_that_needs_a_token() {
     let world = World::build().await;
     world.app.suspends(&world.alice).await;
     let before = world.app.state().await;
@@ -357,7 +357,7 @@ async fn the_suspended_can_do_nothing() {
 }
 
 #[tokio::test]
-async fn people_who_left_can_do_nothing_while_their_memberships_still_last() {
+async fn people_who_left_can_do_nothing_before_their_memberships_end() {
     let world = World::build().await;
     world
         .app
@@ -378,7 +378,7 @@ async fn people_who_left_can_do_nothing_while_their_memberships_still_last() {
 }
 
 #[tokio::test]
-async fn requests_do_not_choose_their_workspace() {
+async fn a_query_or_a_header_cannot_choose_the_workspace() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let mallory = app.user_in("mallory", "Evil Corp").await;

@@ -56,7 +56,7 @@ async fn members_come_in_pages() {
 }
 
 #[tokio::test]
-async fn adding_answers_those_who_are_new_and_tells_each_of_them() {
+async fn adding_returns_the_new_members_with_an_event_for_each() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let dave = app.user("dave").await;
@@ -95,7 +95,7 @@ async fn adding_answers_those_who_are_new_and_tells_each_of_them() {
 }
 
 #[tokio::test]
-async fn either_all_are_added_or_nobody_is() {
+async fn adding_adds_all_people_or_none() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -168,7 +168,7 @@ async fn people_are_removed_by_body_or_by_query() {
 }
 
 #[tokio::test]
-async fn to_the_removed_the_chat_does_not_exist() {
+async fn for_a_removed_member_the_chat_does_not_exist() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let chat = alice.creates_private_channel("Plans", [&bob]).await;
@@ -186,7 +186,7 @@ async fn to_the_removed_the_chat_does_not_exist() {
 }
 
 #[tokio::test]
-async fn who_may_remove_whom_is_a_matter_of_rank() {
+async fn members_can_be_removed_only_by_higher_roles() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let [dave, erin] = app.users(["dave", "erin"]).await;
@@ -212,7 +212,7 @@ async fn who_may_remove_whom_is_a_matter_of_rank() {
 }
 
 #[tokio::test]
-async fn anyone_joins_a_public_channel_and_joins_it_once() {
+async fn all_people_can_join_a_public_channel_but_only_once() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let channel = alice.creates_public_channel("news").await;
@@ -238,7 +238,7 @@ async fn anyone_joins_a_public_channel_and_joins_it_once() {
 }
 
 #[tokio::test]
-async fn nobody_joins_what_is_not_public() {
+async fn only_public_channels_can_be_joined() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let dave = app.user("dave").await;
@@ -276,7 +276,7 @@ async fn members_leave_but_the_owner_transfers_first() {
 }
 
 #[tokio::test]
-async fn the_two_of_a_single_stay_the_two() {
+async fn the_members_of_a_single_cannot_change() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let single = alice.opens_single_with(&bob).await;
@@ -359,7 +359,7 @@ async fn only_the_owner_transfers_and_only_to_members() {
 }
 
 #[tokio::test]
-async fn the_workspaces_owner_and_admins_transfer_what_a_suspended_owner_left() {
+async fn workspace_owner_and_admins_can_transfer_the_chats_of_a_suspended_owner() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let first = bob.creates_group("Lunch", [&alice, &carol]).await;
@@ -429,7 +429,7 @@ async fn a_new_member_sees_the_whole_history_and_none_of_it_as_unread() {
 }
 
 #[tokio::test]
-async fn who_comes_back_is_the_newest_member_without_a_role() {
+async fn a_member_who_is_added_again_is_the_newest_member_without_a_role() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let chat = alice.creates_group("Lunch", [&bob, &carol]).await;
@@ -463,7 +463,7 @@ async fn leaving_while_being_made_owner_leaves_a_chat_with_an_owner() {
 }
 
 #[tokio::test]
-async fn a_change_of_a_member_names_one_thing_and_nothing_is_null() {
+async fn a_change_of_a_member_must_have_either_an_operation_or_a_role() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let chat = alice.creates_private_channel("lunch", [&bob]).await;

@@ -50,7 +50,7 @@ struct Model {
 }
 
 #[test]
-fn memberships_follow_the_rules_whatever_people_try() {
+fn memberships_follow_the_model_after_random_actions() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (app, people) = runtime.block_on(async {
         let app = TestApp::start().await;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::harness::{Log, Reply, TestApp, seqs};
 
 #[tokio::test]
-async fn what_one_sends_everyone_reads() {
+async fn all_members_read_a_sent_message() {
     let app = TestApp::start().await;
     let [alice, bob, eve] = app.users(["alice", "bob", "eve"]).await;
     let chat = alice.creates_private_channel("lunch", [&bob]).await;
@@ -59,7 +59,7 @@ async fn what_one_sends_everyone_reads() {
 }
 
 #[tokio::test]
-async fn a_retry_answers_the_message_that_was_sent() {
+async fn a_retry_returns_the_message_that_was_sent() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let chat = alice.creates_private_channel("lunch", [&bob]).await;
@@ -84,7 +84,7 @@ async fn a_retry_answers_the_message_that_was_sent() {
 }
 
 #[tokio::test]
-async fn the_sender_is_told_of_a_retry() {
+async fn the_sender_gets_an_event_for_a_retry() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let chat = alice.creates_private_channel("lunch", []).await;
@@ -111,7 +111,7 @@ async fn the_sender_is_told_of_a_retry() {
 }
 
 #[tokio::test]
-async fn retries_that_meet_make_one_message() {
+async fn simultaneous_retries_create_one_message() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let chat = alice.creates_private_channel("lunch", []).await;
@@ -130,7 +130,7 @@ async fn retries_that_meet_make_one_message() {
 }
 
 #[tokio::test]
-async fn the_same_key_for_other_words_is_a_mistake() {
+async fn the_same_key_with_another_content_is_refused() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let chat = alice.creates_private_channel("lunch", []).await;
@@ -148,7 +148,7 @@ async fn the_same_key_for_other_words_is_a_mistake() {
 }
 
 #[tokio::test]
-async fn a_key_counts_for_one_sender_in_one_chat() {
+async fn a_key_is_unique_for_one_sender_in_one_chat() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let lunch = alice.creates_private_channel("lunch", [&bob]).await;
@@ -209,7 +209,7 @@ async fn sixty_four_messages_sent_at_once_are_numbered_from_1_to_64() {
 }
 
 #[tokio::test]
-async fn a_send_that_is_refused_fails_no_other_one() {
+async fn a_refused_message_does_not_fail_others() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -319,7 +319,7 @@ async fn messages_are_read_by_their_ids() {
 }
 
 #[tokio::test]
-async fn a_page_is_asked_for_clearly() {
+async fn invalid_or_contradictory_page_parameters_are_refused() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let chat = alice.creates_private_channel("count", []).await;
@@ -371,7 +371,7 @@ async fn a_message_has_at_most_10000_characters() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_seen_is_no_message() {
+async fn a_message_without_visible_characters_is_refused() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let chat = alice.creates_private_channel("lunch", []).await;
@@ -408,7 +408,7 @@ async fn what_cannot_be_seen_is_no_message() {
 }
 
 #[tokio::test]
-async fn text_keeps_its_characters_but_for_windows_line_ends() {
+async fn text_keeps_all_characters_except_windows_line_ends() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let chat = alice.creates_private_channel("lunch", []).await;
@@ -468,7 +468,7 @@ async fn a_message_of_the_wrong_shape_is_refused() {
 }
 
 #[tokio::test]
-async fn the_removed_send_nothing_more_not_even_again() {
+async fn a_removed_member_can_neither_send_nor_retry() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let chat = alice.creates_private_channel("lunch", [&bob]).await;
@@ -485,7 +485,7 @@ async fn the_removed_send_nothing_more_not_even_again() {
 }
 
 #[tokio::test]
-async fn neither_the_suspended_nor_the_signed_out_send() {
+async fn suspended_and_signed_out_people_cannot_send() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let chat = alice.creates_private_channel("lunch", [&bob]).await;
@@ -502,7 +502,7 @@ async fn neither_the_suspended_nor_the_signed_out_send() {
 }
 
 #[tokio::test]
-async fn nobody_writes_in_an_archived_chat() {
+async fn sending_to_an_archived_chat_is_refused() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let chat = alice.creates_private_channel("lunch", []).await;
@@ -514,7 +514,7 @@ async fn nobody_writes_in_an_archived_chat() {
 }
 
 #[tokio::test]
-async fn what_is_sent_while_a_member_is_removed_comes_before_or_not_at_all() {
+async fn a_message_sent_during_a_removal_precedes_it_or_is_refused() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let chat = alice.creates_private_channel("lunch", [&bob]).await;

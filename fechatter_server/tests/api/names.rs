@@ -56,7 +56,7 @@ async fn a_name_of_invisible_characters_is_refused() {
 }
 
 #[tokio::test]
-async fn a_name_is_one_line() {
+async fn a_name_with_line_separators_is_refused() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let before = app.state().await;
@@ -80,7 +80,7 @@ async fn a_name_is_one_line() {
 }
 
 #[tokio::test]
-async fn a_public_channels_name_is_taken_whatever_is_invisible_in_it() {
+async fn invisible_characters_do_not_make_a_channel_name_different() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     alice.creates_public_channel("general").await;
@@ -97,7 +97,7 @@ async fn a_public_channels_name_is_taken_whatever_is_invisible_in_it() {
 }
 
 #[tokio::test]
-async fn a_public_channels_name_is_taken_by_what_looks_like_it() {
+async fn look_alikes_do_not_make_a_channel_name_different() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     alice.creates_public_channel("general").await;
@@ -157,7 +157,7 @@ async fn a_name_keeps_its_joiners_selectors_and_tags() {
 }
 
 #[tokio::test]
-async fn a_workspaces_name_is_taken_by_what_looks_like_it() {
+async fn look_alikes_do_not_make_a_workspace_name_different() {
     let app = TestApp::start().await;
     let alice = app.user_in("alice", "general").await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -181,7 +181,7 @@ async fn a_workspaces_name_is_taken_by_what_looks_like_it() {
 }
 
 #[tokio::test]
-async fn a_workspace_is_found_by_what_looks_like_its_name() {
+async fn a_workspace_is_found_by_a_look_alike_of_its_name() {
     let app = TestApp::start().await;
     let alice = app.user_in("alice", "general").await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -222,7 +222,7 @@ async fn an_email_address_has_no_invisible_characters() {
 }
 
 #[tokio::test]
-async fn names_are_found_whatever_is_invisible_in_them_or_in_the_query() {
+async fn searches_ignore_invisible_characters() {
     let app = TestApp::start().await;
     let body = sign_up("zo\u{115f}e", "alice@acme.test", "Acme");
     let auth = app.anyone.post("/api/signup", body).await.expect(StatusCode::CREATED);

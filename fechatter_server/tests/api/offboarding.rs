@@ -17,7 +17,7 @@ fn path(person: &Person) -> String {
 }
 
 #[tokio::test]
-async fn very_many_memberships_end_in_batches_whichever_servers_make_them() {
+async fn very_many_memberships_end_in_batches_of_any_servers() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     app.joins_many(&bob, &alice, 5_000).await;
@@ -52,7 +52,7 @@ async fn very_many_memberships_end_in_batches_whichever_servers_make_them() {
 }
 
 #[tokio::test]
-async fn between_batches_memberships_are_shown_and_mean_nothing() {
+async fn between_batches_the_remaining_memberships_are_listed_but_give_no_access() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     app.joins_many(&bob, &alice, 700).await;
@@ -131,7 +131,7 @@ async fn an_offboarding_that_a_server_leaves_unfinished_is_finished_by_the_next(
 }
 
 #[tokio::test]
-async fn nobody_comes_back_before_their_offboarding_is_over() {
+async fn a_person_cannot_return_before_their_offboarding_ends() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let lunch = alice.creates_group("Lunch", [&bob, &carol]).await;
@@ -187,7 +187,7 @@ async fn nobody_comes_back_before_their_offboarding_is_over() {
 }
 
 #[tokio::test]
-async fn each_offboarding_is_complete_also_without_chats_and_the_second_time() {
+async fn offboardings_without_chats_and_repeated_offboardings_are_complete() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let mut log = app.log_of(alice.workspace_id).await;
@@ -210,7 +210,7 @@ async fn each_offboarding_is_complete_also_without_chats_and_the_second_time() {
 }
 
 #[tokio::test]
-async fn an_offboarding_that_fails_is_tried_again_and_keeps_nobody_else() {
+async fn a_failed_offboarding_is_retried_and_does_not_delay_others() {
     const FAILS: &str = "
         create function fail() returns trigger language plpgsql as $$
         begin raise exception 'not yet'; end
@@ -240,7 +240,7 @@ async fn an_offboarding_that_fails_is_tried_again_and_keeps_nobody_else() {
 }
 
 #[tokio::test]
-async fn the_workspace_names_another_owner_at_once() {
+async fn the_workspace_gets_another_owner_id_at_once() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     app.promotes(&bob, "owner").await;

@@ -83,7 +83,7 @@ async fn clients_of_the_earlier_fechatter_keep_working() {
 }
 
 #[tokio::test]
-async fn what_only_later_clients_of_the_earlier_fechatter_ask_is_refused_and_not_misunderstood() {
+async fn requests_of_later_clients_of_the_earlier_fechatter_are_refused() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let chat = alice.creates_private_channel("lunch", [&bob]).await;

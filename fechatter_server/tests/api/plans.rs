@@ -140,7 +140,7 @@ const HOT: [Hot; 12] = [
 ];
 
 #[tokio::test]
-async fn the_hottest_statements_touch_few_pages_however_much_there_is() {
+async fn the_most_frequent_statements_touch_few_pages_in_a_large_database() {
     let recorded = recorded();
     let app = TestApp::start().await;
     let mut db = filled(&app.db).await;
@@ -182,7 +182,7 @@ impl Hot {
 /// As when statistics were last made before there were other chats: a chat's first few messages look as
 /// if they were soon found by reading all messages.
 #[tokio::test]
-async fn what_is_unread_is_counted_by_index_where_one_chat_has_nearly_all_messages() {
+async fn unread_messages_are_counted_by_index_if_one_chat_has_nearly_all_messages() {
     let list = HOT.iter().find(|hot| hot.name == "the list of chats").unwrap();
     let app = TestApp::start().await;
     let mut db = filled(&app.db).await;
@@ -209,7 +209,7 @@ async fn what_is_unread_is_counted_by_index_where_one_chat_has_nearly_all_messag
 
 /// The connections of `notify_server` keep the plans that they make first.
 #[tokio::test]
-async fn streams_touch_few_pages_even_as_planned_when_there_was_nothing() {
+async fn statements_of_streams_touch_few_pages_with_plans_for_empty_tables() {
     const STATEMENTS: [&str; 5] = [
         "new events, for the tail",
         "missed events, for one person",
@@ -244,7 +244,7 @@ async fn streams_touch_few_pages_even_as_planned_when_there_was_nothing() {
 
 /// A server's first message may well be the first of all; the plans that are made for it then stay.
 #[tokio::test]
-async fn sending_touches_few_pages_even_as_planned_when_there_was_nothing() {
+async fn sending_touches_few_pages_with_plans_for_empty_tables() {
     const SENDS: [&str; 3] = [
         "explain (analyze, buffers, format json)
          select * from write_batch(

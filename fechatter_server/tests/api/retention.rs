@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 use crate::harness::{Chat, Person, TestApp};
 
 #[tokio::test]
-async fn old_events_go_from_the_beginning_on() {
+async fn old_events_are_deleted_from_the_beginning_of_the_log() {
     let app = TestApp::with(|config| config.retention.events_days = 3).await;
     let alice = app.user("alice").await;
     let [chat, other] = [channel(&alice, "kept").await, channel(&alice, "deleted").await];

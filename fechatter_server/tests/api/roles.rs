@@ -10,7 +10,7 @@ fn path(person: &Person) -> String {
 }
 
 #[tokio::test]
-async fn an_owner_gives_roles_and_everybody_hears_of_it() {
+async fn an_owner_changes_roles_with_an_event_for_all_people() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let mut log = app.log_of(alice.workspace_id).await;
@@ -31,7 +31,7 @@ async fn an_owner_gives_roles_and_everybody_hears_of_it() {
 }
 
 #[tokio::test]
-async fn admins_have_power_over_members_only() {
+async fn admins_can_manage_only_members() {
     let app = TestApp::start().await;
     let [alice, bob, carol, dave] = app.users(["alice", "bob", "carol", "dave"]).await;
     app.promotes(&bob, "admin").await;
@@ -60,7 +60,7 @@ async fn admins_have_power_over_members_only() {
 }
 
 #[tokio::test]
-async fn a_body_names_a_role_a_status_or_both() {
+async fn a_change_of_a_person_must_have_a_valid_role_or_status() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
 
@@ -81,7 +81,7 @@ async fn a_body_names_a_role_a_status_or_both() {
 }
 
 #[tokio::test]
-async fn the_suspended_are_refused_at_once_and_keep_their_chats() {
+async fn a_suspended_person_is_refused_at_once_and_keeps_their_chats() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let chat = alice.creates_group("Lunch", [&bob, &carol]).await;
@@ -99,7 +99,7 @@ async fn the_suspended_are_refused_at_once_and_keep_their_chats() {
 }
 
 #[tokio::test]
-async fn somebody_who_can_act_always_owns_the_workspace() {
+async fn a_workspace_always_has_an_active_owner() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let last = [json!({ "role": "admin" }), json!({ "status": "Suspended" })];

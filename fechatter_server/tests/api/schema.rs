@@ -245,7 +245,7 @@ async fn comes_to_a_later_version(app: &TestApp, serves_from: i64) {
 }
 
 #[tokio::test]
-async fn this_version_goes_back_to_work_with_a_newer_schema_that_serves_it() {
+async fn this_version_works_with_a_newer_compatible_schema() {
     let app = TestApp::start().await;
     let newest = MIGRATOR.iter().last().unwrap().version;
     comes_to_a_later_version(&app, newest).await;
@@ -262,7 +262,7 @@ async fn this_version_goes_back_to_work_with_a_newer_schema_that_serves_it() {
 }
 
 #[tokio::test]
-async fn this_version_refuses_a_newer_schema_that_does_not_serve_it() {
+async fn this_version_refuses_a_newer_incompatible_schema() {
     let app = TestApp::start().await;
     comes_to_a_later_version(&app, 9999).await;
 
@@ -288,7 +288,7 @@ async fn a_database_with_other_migrations_is_refused() {
 }
 
 #[tokio::test]
-async fn an_older_version_does_not_put_its_functions_back() {
+async fn an_older_version_does_not_replace_newer_functions() {
     let app = TestApp::start().await;
     let newer = "create or replace function uncount_sign_in(own text[], guesses text, overall text[]) returns void
                  language sql as 'select'";

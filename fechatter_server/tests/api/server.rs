@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::harness::{NOTHING, TestApp};
 
 #[tokio::test]
-async fn a_client_learns_what_it_talks_to_before_signing_in() {
+async fn a_client_can_read_information_about_the_server_before_signing_in() {
     let app = TestApp::with(|config| {
         config.notify.public_url = "https://events.acme.test".into();
     })
@@ -23,7 +23,7 @@ async fn a_client_learns_what_it_talks_to_before_signing_in() {
 }
 
 #[tokio::test]
-async fn health_is_told_on_the_operations_port_alone() {
+async fn health_is_served_only_on_the_operations_port() {
     let app = TestApp::start().await;
 
     for path in ["/healthz", "/readyz"] {
@@ -35,7 +35,7 @@ async fn health_is_told_on_the_operations_port_alone() {
 }
 
 #[tokio::test]
-async fn browsers_are_held_to_https_where_the_address_is_and_for_as_long_as_configured() {
+async fn hsts_is_sent_only_for_https_and_with_the_configured_duration() {
     for (public_url, seconds, expected) in [
         ("https://chat.acme.test", 31_536_000, Some("max-age=31536000")),
         ("https://chat.acme.test", 0, None),

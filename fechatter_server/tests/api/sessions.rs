@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::{Client, NOTHING, Person, Reply, TestApp};
 
 #[tokio::test]
-async fn a_refresh_answers_a_new_pair_of_tokens_by_cookie_and_by_bearer() {
+async fn a_refresh_by_cookie_or_bearer_returns_a_new_pair_of_tokens() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let me = alice.get("/api/me").await.expect(StatusCode::OK);
@@ -39,7 +39,7 @@ async fn the_cookie_comes_before_the_bearer_token() {
 }
 
 #[tokio::test]
-async fn what_is_no_refresh_token_is_refused() {
+async fn an_invalid_refresh_token_is_refused() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let before = app.state().await;
@@ -64,7 +64,7 @@ async fn what_is_no_refresh_token_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_opens_nothing_but_refreshing_and_signing_out() {
+async fn a_refresh_token_is_accepted_only_for_refreshing_and_signing_out() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
 
@@ -121,7 +121,7 @@ async fn an_older_token_ends_the_session_at_once() {
 }
 
 #[tokio::test]
-async fn refreshing_in_many_tabs_at_once_signs_nobody_out() {
+async fn refreshing_in_many_tabs_at_once_does_not_end_the_session() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
 
@@ -162,7 +162,7 @@ async fn a_session_ends_after_30_days_however_much_it_is_used() {
 }
 
 #[tokio::test]
-async fn the_cookie_is_for_the_api_alone_and_no_script_reads_it() {
+async fn the_cookie_is_only_for_the_api_and_unreadable_for_scripts() {
     for secure in [false, true] {
         let app = TestApp::with(|config| config.signing.secure_cookie = secure).await;
         let alice = app.user("alice").await;
@@ -183,7 +183,7 @@ async fn the_cookie_is_for_the_api_alone_and_no_script_reads_it() {
 }
 
 #[tokio::test]
-async fn the_cookie_is_not_believed_on_requests_from_other_sites() {
+async fn the_cookie_is_refused_on_requests_from_other_sites() {
     let app = TestApp::with(|config| {
         config.server.public_url = "http://chat.acme.test".into();
         config.http.allowed_origins = vec!["https://desk.acme.test".into()];
@@ -223,7 +223,7 @@ async fn the_cookie_is_not_believed_on_requests_from_other_sites() {
 }
 
 #[tokio::test]
-async fn a_bearer_token_needs_no_proof_of_its_site() {
+async fn a_bearer_token_is_accepted_from_any_site() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
 
@@ -233,7 +233,7 @@ async fn a_bearer_token_needs_no_proof_of_its_site() {
 }
 
 #[tokio::test]
-async fn one_refreshes_for_the_named_workspace_or_the_last_used() {
+async fn a_refresh_chooses_the_named_or_the_last_used_workspace() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let bobs = app.user_in("bob", "Bobs").await.workspace_id;
@@ -257,7 +257,7 @@ async fn one_refreshes_for_the_named_workspace_or_the_last_used() {
 }
 
 #[tokio::test]
-async fn a_refresh_for_somebody_elses_workspace_is_refused_and_leaves_the_session_alone() {
+async fn a_refresh_for_another_persons_workspace_is_refused_without_effect() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -274,7 +274,7 @@ async fn a_refresh_for_somebody_elses_workspace_is_refused_and_leaves_the_sessio
 }
 
 #[tokio::test]
-async fn signing_out_ends_the_session_however_it_is_named() {
+async fn signing_out_ends_the_session_of_any_token() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
 
@@ -314,7 +314,7 @@ async fn signing_out_ends_the_session_however_it_is_named() {
 }
 
 #[tokio::test]
-async fn every_workspace_of_somebody_hears_that_they_signed_out() {
+async fn every_workspace_of_an_account_gets_the_event_of_a_sign_out() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let bob = app.user_in("bob", "Bobs").await;
@@ -406,7 +406,7 @@ fn cookie(reply: &Reply) -> (String, Vec<String>) {
 }
 
 #[tokio::test]
-async fn what_waits_for_the_lock_while_its_session_ends_is_not_done() {
+async fn a_request_whose_session_ends_while_it_waits_for_the_lock_is_refused() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let chat = alice.creates_public_channel("lunch").await;
@@ -429,7 +429,7 @@ async fn what_waits_for_the_lock_while_its_session_ends_is_not_done() {
 }
 
 #[tokio::test]
-async fn an_account_lists_its_living_sessions() {
+async fn an_account_lists_its_sessions_that_have_not_ended() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let phone = app.signs_in(&alice).await;

@@ -29,7 +29,7 @@ async fn holds_log(app: &TestApp, workspace_id: i64) -> Transaction<'static, Pos
 }
 
 #[tokio::test]
-async fn what_can_be_refused_or_answered_at_once_waits_for_no_log() {
+async fn requests_that_write_nothing_do_not_wait_for_a_locked_log() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let chat = alice.creates_private_channel("lunch", [&bob, &carol]).await;
@@ -129,7 +129,7 @@ async fn what_can_be_refused_or_answered_at_once_waits_for_no_log() {
 }
 
 #[tokio::test]
-async fn those_who_wait_for_one_log_leave_connections_to_others() {
+async fn requests_that_wait_for_a_log_leave_connections_to_others() {
     let app = TestApp::with(|config| config.database.max_connections = 4).await;
     let alice = app.user("alice").await;
     let eve = app.user_in("eve", "Elsewhere").await;
@@ -162,7 +162,7 @@ async fn those_who_wait_for_one_log_leave_connections_to_others() {
 }
 
 #[tokio::test]
-async fn those_who_enter_a_busy_workspace_keep_nobody_from_signing_in_elsewhere() {
+async fn sign_ups_that_wait_for_a_log_do_not_block_sign_ins_elsewhere() {
     let app = TestApp::with(|config| {
         config.database.max_connections = 8;
         config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
@@ -230,7 +230,7 @@ async fn a_request_costs_by_the_people_it_names() {
 }
 
 #[tokio::test]
-async fn one_limit_holds_for_refreshing_and_logging_out_too() {
+async fn the_rate_limit_also_applies_to_refreshing_and_logging_out() {
     let app = TestApp::with(|config| {
         config.http.requests_per_second = 1;
         config.http.burst = 10;
@@ -257,7 +257,7 @@ async fn one_limit_holds_for_refreshing_and_logging_out_too() {
 }
 
 #[tokio::test]
-async fn large_answers_cost_more_than_small_ones() {
+async fn large_responses_cost_more_than_small_ones() {
     let app = TestApp::with(|config| {
         config.http.requests_per_second = 1;
         config.http.burst = 40;
@@ -274,7 +274,7 @@ async fn large_answers_cost_more_than_small_ones() {
 }
 
 #[tokio::test]
-async fn a_body_before_sign_in_is_small() {
+async fn the_body_of_a_sign_in_or_sign_up_is_limited() {
     let app = TestApp::start().await;
     for path in ["/api/signin", "/api/signup"] {
         let large = app.anyone.post_bytes(path, "x".repeat(16 * 1024 + 1)).await;
@@ -285,7 +285,7 @@ async fn a_body_before_sign_in_is_small() {
 }
 
 #[tokio::test]
-async fn bodies_that_one_person_sends_at_the_same_time_are_bounded() {
+async fn the_bytes_of_simultaneous_bodies_of_a_person_are_limited() {
     let app = TestApp::with(|config| config.limits.request_mebibytes_per_person = 1).await;
     let alice = app.user("alice").await;
     let chat = alice.creates_public_channel("lunch").await;
@@ -304,7 +304,7 @@ async fn bodies_that_one_person_sends_at_the_same_time_are_bounded() {
 }
 
 #[tokio::test]
-async fn one_person_owns_only_so_many_chats() {
+async fn the_number_of_chats_that_a_person_owns_is_limited() {
     let app = TestApp::with(|config| config.limits.chats_per_person = 3).await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     for name in ["one", "two"] {
@@ -334,7 +334,7 @@ async fn one_person_owns_only_so_many_chats() {
 }
 
 #[tokio::test]
-async fn one_account_owns_only_so_many_workspaces() {
+async fn the_number_of_workspaces_that_an_account_owns_is_limited() {
     let app = TestApp::with(|config| config.limits.workspaces_per_person = 2).await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     alice.post("/api/workspaces", json!({ "name": "Two" })).await.expect(StatusCode::CREATED);
@@ -347,7 +347,7 @@ async fn one_account_owns_only_so_many_workspaces() {
 }
 
 #[tokio::test]
-async fn one_person_has_only_so_many_invites_open() {
+async fn the_number_of_open_invites_of_a_person_is_limited() {
     let app = TestApp::with(|config| config.limits.invites_per_person = 2).await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let first = alice.post("/api/invites", json!({})).await.expect(StatusCode::CREATED);
@@ -384,7 +384,7 @@ async fn the_least_recently_used_session_ends_when_one_more_begins() {
 }
 
 #[tokio::test]
-async fn sign_ins_at_the_same_time_leave_no_more_sessions_than_there_may_be() {
+async fn simultaneous_sign_ins_do_not_exceed_the_limit_of_sessions() {
     let app = TestApp::with(|config| config.limits.sessions_per_person = 2).await;
     let alice = app.user("alice").await;
 
@@ -413,7 +413,7 @@ async fn asks_without_reading(address: SocketAddr, path: &str, token: &str) -> (
 }
 
 #[tokio::test]
-async fn answers_that_one_person_does_not_take_are_bounded() {
+async fn the_bytes_of_unread_responses_of_a_person_are_limited() {
     let app = TestApp::with(|config| config.limits.answer_mebibytes_per_person = 8).await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let chat = alice.creates_private_channel("lunch", [&bob]).await;
@@ -438,7 +438,7 @@ async fn answers_that_one_person_does_not_take_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_suspended_person_is_told_nothing_of_the_workspace_through_another_one() {
+async fn a_suspended_person_cannot_read_the_workspace_from_another_workspace() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let bob = app.user("bob").await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::harness::TestApp;
 
 #[tokio::test]
-async fn a_sync_is_what_the_single_calls_answer_and_where_the_log_stands() {
+async fn a_sync_equals_the_separate_calls_and_has_the_position_of_the_log() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -34,7 +34,7 @@ async fn a_sync_is_what_the_single_calls_answer_and_where_the_log_stands() {
 }
 
 #[tokio::test]
-async fn the_people_stay_away_on_demand() {
+async fn a_sync_can_omit_the_people() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
 
@@ -49,7 +49,7 @@ async fn the_people_stay_away_on_demand() {
 }
 
 #[tokio::test]
-async fn a_large_workspace_answers_at_once() {
+async fn a_sync_has_all_people_of_a_large_workspace() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     app.extras(alice.workspace_id, 9_999).await;

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::harness::{PASSWORD, Reply, TestApp};
 
 #[tokio::test]
-async fn after_the_free_failures_a_try_has_to_wait_whether_one_exists_or_not() {
+async fn after_the_free_failures_every_address_is_throttled_with_or_without_an_account() {
     let app = TestApp::with(|config| config.accounts.free_failures = 3).await;
     app.user("alice").await;
 
@@ -65,7 +65,7 @@ async fn the_delay_doubles_up_to_a_minute() {
 }
 
 #[tokio::test]
-async fn failures_of_one_address_are_not_held_against_another() {
+async fn failures_for_one_address_do_not_throttle_another() {
     let app = TestApp::with(|config| config.accounts.free_failures = 1).await;
     app.users(["alice", "bob"]).await;
 
@@ -93,7 +93,7 @@ async fn failed_sign_ins_and_sign_ups_from_one_address_are_counted_together() {
 }
 
 #[tokio::test]
-async fn a_whole_office_signs_in_from_one_address() {
+async fn successful_sign_ins_from_one_address_are_not_limited() {
     let app = TestApp::with(|config| {
         config.accounts.attempts_per_minute = 3;
         config.accounts.attempts_per_minute_per_site = 3;
@@ -117,7 +117,7 @@ async fn a_whole_office_signs_in_from_one_address() {
 }
 
 #[tokio::test]
-async fn a_right_password_for_a_workspace_that_one_is_not_in_counts_as_a_failure() {
+async fn a_right_password_for_a_workspace_of_others_counts_as_a_failure() {
     let app = TestApp::with(|config| config.accounts.attempts_per_minute = 3).await;
     app.user("alice").await;
     let elsewhere =
@@ -151,7 +151,7 @@ async fn attempts_that_the_delay_of_an_e_mail_address_refuses_do_not_count_overa
 }
 
 #[tokio::test]
-async fn attempts_from_all_addresses_are_counted_too() {
+async fn attempts_from_all_addresses_together_are_limited() {
     let app = TestApp::with(|config| {
         config.accounts.attempts_per_minute_overall = 2;
         config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
@@ -165,7 +165,7 @@ async fn attempts_from_all_addresses_are_counted_too() {
 }
 
 #[tokio::test]
-async fn attempts_beyond_what_their_address_may_are_nobody_elses() {
+async fn attempts_beyond_the_limit_of_their_address_do_not_count_overall() {
     let app = TestApp::with(|config| {
         config.accounts.attempts_per_minute = 3;
         config.accounts.attempts_per_minute_overall = 5;
@@ -182,7 +182,7 @@ async fn attempts_beyond_what_their_address_may_are_nobody_elses() {
 }
 
 #[tokio::test]
-async fn one_ipv6_site_can_use_only_its_share_however_many_networks_it_has() {
+async fn attempts_from_all_networks_of_an_ipv6_site_share_one_limit() {
     let app = TestApp::with(|config| {
         config.accounts.attempts_per_minute = 2;
         config.accounts.attempts_per_minute_per_site = 4;
@@ -207,7 +207,7 @@ async fn one_ipv6_site_can_use_only_its_share_however_many_networks_it_has() {
 }
 
 #[tokio::test]
-async fn a_flood_from_one_address_is_stopped_before_it_is_counted() {
+async fn the_rate_limit_of_an_address_applies_before_attempts_are_counted() {
     let app = TestApp::with(|config| {
         config.http.requests_per_second = 1;
         config.http.burst = 4;
@@ -231,7 +231,7 @@ async fn a_flood_from_one_address_is_stopped_before_it_is_counted() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_says_where_a_request_comes_from() {
+async fn the_forwarded_address_of_a_trusted_proxy_is_used() {
     let app = TestApp::with(|config| {
         config.accounts.attempts_per_minute = 1;
         config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
@@ -245,7 +245,7 @@ async fn a_trusted_proxy_says_where_a_request_comes_from() {
 }
 
 #[tokio::test]
-async fn anyone_else_who_says_so_is_not_believed() {
+async fn a_forwarded_address_of_any_other_client_is_ignored() {
     let app = TestApp::with(|config| config.accounts.attempts_per_minute = 1).await;
 
     tries_from(&app, "10.0.0.1").await.expect(StatusCode::FORBIDDEN);
@@ -253,7 +253,7 @@ async fn anyone_else_who_says_so_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_person_in_a_hurry_slows_down_nobody_else() {
+async fn the_rate_limit_of_one_person_does_not_affect_another() {
     let app = TestApp::with(|config| {
         config.http.requests_per_second = 1;
         config.http.burst = 8;
@@ -274,7 +274,7 @@ async fn a_person_in_a_hurry_slows_down_nobody_else() {
 }
 
 #[tokio::test]
-async fn more_passwords_than_can_be_hashed_soon_are_put_off() {
+async fn sign_ins_beyond_the_capacity_for_hashing_get_503() {
     let app = TestApp::start().await;
     let crowd = 20 * available_parallelism().unwrap().get();
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::harness::{Person, TestApp};
 
 #[tokio::test]
-async fn a_token_says_who_and_where() {
+async fn a_token_contains_the_person_the_session_and_the_workspace() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let me = alice.get("/api/me").await.expect(StatusCode::OK);
@@ -35,7 +35,7 @@ async fn a_token_says_who_and_where() {
 }
 
 #[tokio::test]
-async fn only_our_key_and_algorithm_count() {
+async fn only_tokens_with_the_configured_key_and_algorithm_are_accepted() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let (claims, ours) = (payload(&alice.token), header(&alice.token));
@@ -75,7 +75,7 @@ async fn only_our_key_and_algorithm_count() {
 }
 
 #[tokio::test]
-async fn a_header_that_asks_for_more_than_we_understand_is_refused() {
+async fn a_token_header_with_critical_extensions_is_refused() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let kid = header(&alice.token).kid.unwrap();
@@ -110,7 +110,7 @@ async fn a_header_that_asks_for_more_than_we_understand_is_refused() {
 }
 
 #[tokio::test]
-async fn a_claim_that_is_there_twice_is_refused() {
+async fn a_duplicate_claim_is_refused() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let ours = serde_json::to_string(&header(&alice.token)).unwrap();
@@ -130,7 +130,7 @@ async fn a_claim_that_is_there_twice_is_refused() {
 }
 
 #[tokio::test]
-async fn every_claim_must_be_there_and_right() {
+async fn every_claim_must_be_present_and_valid() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let now = Utc::now().timestamp();
@@ -163,7 +163,7 @@ async fn every_claim_must_be_there_and_right() {
 }
 
 #[tokio::test]
-async fn an_expired_token_is_told_so() {
+async fn an_expired_token_gets_the_type_token_expired() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let now = Utc::now().timestamp();
@@ -181,7 +181,7 @@ async fn an_expired_token_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_merely_young_is_no_reason_to_sign_in_again() {
+async fn a_token_from_a_server_whose_clock_is_ahead_is_accepted() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let now = Utc::now().timestamp();
@@ -199,7 +199,7 @@ async fn a_token_that_is_merely_young_is_no_reason_to_sign_in_again() {
 }
 
 #[tokio::test]
-async fn a_token_speaks_for_its_session_and_its_workspace_only() {
+async fn a_token_with_the_session_workspace_or_person_of_others_is_refused() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -217,7 +217,7 @@ async fn a_token_speaks_for_its_session_and_its_workspace_only() {
 }
 
 #[tokio::test]
-async fn tokens_of_a_key_that_is_being_replaced_still_count() {
+async fn tokens_of_a_key_that_is_being_replaced_are_still_accepted() {
     let (old_private, old_public) = generate_keys().unwrap();
     let old = old_public.clone();
     let app = TestApp::with(move |config| config.auth.public_keys.push(old)).await;
@@ -234,7 +234,7 @@ async fn tokens_of_a_key_that_is_being_replaced_still_count() {
 }
 
 #[tokio::test]
-async fn a_token_is_a_bearer_token_and_nothing_else() {
+async fn a_token_is_accepted_only_as_a_bearer_token() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
 

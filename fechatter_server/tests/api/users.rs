@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::harness::{NOTHING, Person, TestApp, ids_of};
 
 #[tokio::test]
-async fn everyone_is_listed_to_everyone_of_the_workspace() {
+async fn all_people_of_the_workspace_see_the_list_of_all_people() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -23,7 +23,7 @@ async fn everyone_is_listed_to_everyone_of_the_workspace() {
 }
 
 #[tokio::test]
-async fn with_neither_cursor_nor_limit_all_are_listed_as_before() {
+async fn without_cursor_and_limit_all_people_are_listed() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     app.extras(alice.workspace_id, 150).await;
@@ -35,7 +35,7 @@ async fn with_neither_cursor_nor_limit_all_are_listed_as_before() {
 }
 
 #[tokio::test]
-async fn the_list_comes_in_pages_on_demand() {
+async fn the_list_can_be_read_in_pages() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let mut expected = app.extras(alice.workspace_id, 6).await;
@@ -105,7 +105,7 @@ async fn people_are_filtered_by_role_status_and_id() {
 }
 
 #[tokio::test]
-async fn people_who_left_are_shown_to_those_who_ask_for_their_ids() {
+async fn people_who_left_are_returned_only_by_id() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -135,7 +135,7 @@ async fn people_who_left_are_shown_to_those_who_ask_for_their_ids() {
 }
 
 #[tokio::test]
-async fn one_person_is_shown_as_in_the_list() {
+async fn a_person_is_the_same_alone_and_in_the_list() {
     let app = TestApp::start().await;
     let [alice, bob] = app.users(["alice", "bob"]).await;
     let mallory = app.user_in("mallory", "Evil Corp").await;

@@ -35,7 +35,7 @@ async fn one_account_can_be_in_several_workspaces() {
 }
 
 #[tokio::test]
-async fn a_founder_is_in_their_workspace_under_their_name() {
+async fn the_creator_of_a_workspace_joins_it_with_their_name() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
 
@@ -74,7 +74,7 @@ async fn a_workspaces_name_is_taken_once() {
 }
 
 #[tokio::test]
-async fn workspaces_are_founded_where_the_configuration_allows() {
+async fn workspaces_can_be_created_only_if_the_configuration_allows() {
     let first_only = WorkspaceCreation::FirstOnly;
     let app = TestApp::with(|config| config.accounts.workspace_creation = first_only).await;
     let alice = app.user("alice").await;
@@ -85,7 +85,7 @@ async fn workspaces_are_founded_where_the_configuration_allows() {
 }
 
 #[tokio::test]
-async fn open_workspaces_are_joined_by_name_and_once() {
+async fn open_workspaces_can_be_joined_by_name_only_once() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -108,7 +108,7 @@ async fn open_workspaces_are_joined_by_name_and_once() {
 }
 
 #[tokio::test]
-async fn closed_workspaces_want_an_invite() {
+async fn closed_workspaces_can_be_joined_only_with_an_invite() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -133,7 +133,7 @@ async fn closed_workspaces_want_an_invite() {
 }
 
 #[tokio::test]
-async fn switching_speaks_for_another_workspace_in_the_same_session() {
+async fn switching_returns_a_token_for_another_workspace_in_the_same_session() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let bob = app.user_in("bob", "Bobs").await;
@@ -158,7 +158,7 @@ async fn switching_speaks_for_another_workspace_in_the_same_session() {
 }
 
 #[tokio::test]
-async fn nobody_switches_to_where_they_are_not() {
+async fn switching_to_a_workspace_of_others_is_refused() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let mallory = app.user_in("mallory", "Evil Corp").await;
@@ -172,7 +172,7 @@ async fn nobody_switches_to_where_they_are_not() {
 }
 
 #[tokio::test]
-async fn owner_and_admins_change_the_workspace_and_everyone_hears() {
+async fn owner_and_admins_change_the_workspace_with_an_event_for_all_people() {
     let app = TestApp::start().await;
     let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
     app.promotes(&bob, "admin").await;

@@ -12,13 +12,13 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Returns the part of the address that names one client: for IPv6, the network of 64 bits.
+    /// Returns the part of the address that identifies a client: for IPv6, the network of 64 bits.
     pub(crate) fn network(&self) -> IpAddr {
         network(self.address)
     }
 
-    /// Returns the IPv6 network of 48 bits, because one organisation that has it can use any of its
-    /// 65,536 networks of 64 bits.
+    /// Returns the IPv6 network of 48 bits, because an organisation with such a network can use all
+    /// of its 65,536 networks of 64 bits.
     pub(crate) fn site(&self) -> Option<Ipv6Addr> {
         match self.address {
             IpAddr::V4(_) => None,

@@ -18,25 +18,27 @@ use crate::services::device_token::DeviceId;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Attempts<'a> {
     /// All attempts from a client's address, and from its IPv6 site.
-    At(&'a Device),
-    /// All attempts of strangers.
-    Anywhere,
+    Address(&'a Device),
+    /// All attempts without the token of a known device.
+    AllStrangers,
     /// The attempts of a device that has signed in to the account before.
-    Of(DeviceId),
+    KnownDevice(DeviceId),
 }
 
 impl Attempts<'_> {
     /// Returns the buckets in the order of counting, and the limit per minute of each.
     fn buckets(self, limits: &AccountsConfig) -> (Vec<String>, Vec<i32>) {
         let buckets = match self {
-            Self::At(device) => {
+            Self::Address(device) => {
                 let network = format!("address {}", device.network());
                 let site = device.site().map(|site| format!("site {site}"));
                 let site = site.map(|site| (site, limits.attempts_per_minute_per_site));
                 iter::once((network, limits.attempts_per_minute)).chain(site).collect()
             }
-            Self::Anywhere => vec![("all".to_owned(), limits.attempts_per_minute_overall)],
-            Self::Of(device) => vec![(format!("device {device}"), limits.attempts_per_minute)],
+            Self::AllStrangers => vec![("all".to_owned(), limits.attempts_per_minute_overall)],
+            Self::KnownDevice(device) => {
+                vec![(format!("device {device}"), limits.attempts_per_minute)]
+            }
         };
         Vec::into_iter(buckets).unzip()
     }
@@ -45,10 +47,10 @@ impl Attempts<'_> {
 /// A bucket of wrong passwords.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Guesses<'a> {
-    /// Those of strangers at the account of this e-mail address, which need not exist.
-    At(&'a str),
-    /// Those of a device that has signed in to the account before.
-    Of(DeviceId),
+    /// Wrong passwords of strangers for this e-mail address, which may have no account.
+    ByStrangers(&'a str),
+    /// Wrong passwords of a device that has signed in to the account before.
+    ByKnownDevice(DeviceId),
 }
 
 impl Guesses<'_> {
@@ -56,8 +58,8 @@ impl Guesses<'_> {
     /// address.
     fn bucket(self) -> String {
         match self {
-            Self::At(email_key) => email_key.to_owned(),
-            Self::Of(device) => format!("device {device}"),
+            Self::ByStrangers(email_key) => email_key.to_owned(),
+            Self::ByKnownDevice(device) => format!("device {device}"),
         }
     }
 }
@@ -71,9 +73,9 @@ pub(crate) async fn count_attempt(
 ) -> Result<()> {
     let (mut buckets, mut allowed) = (Vec::new(), Vec::new());
     for attempts in attempts {
-        let (more, each) = attempts.buckets(limits);
-        buckets.extend(more);
-        allowed.extend(each);
+        let (names, per_minute) = attempts.buckets(limits);
+        buckets.extend(names);
+        allowed.extend(per_minute);
     }
     let wait = sqlx::query_scalar!("select count_attempts($1, $2)", &buckets, &allowed)
         .fetch_one(db)
@@ -81,8 +83,8 @@ pub(crate) async fn count_attempt(
     wait.map_or(Ok(()), |seconds| Err(rate_limited(seconds)))
 }
 
-/// Counts a wrong password before the password is checked. Refuses while the delay after earlier
-/// failures runs. It uses its own transaction, whose commit does not wait for the disk.
+/// Counts a failure in advance, before the password is checked. Refuses during the delay after
+/// earlier failures. It uses its own transaction, whose commit does not wait for the disk.
 pub(crate) async fn count_failure(
     db: impl PgExecutor<'_>,
     limits: &AccountsConfig,
@@ -111,7 +113,7 @@ pub(crate) struct SignInAttempt<'a> {
     /// The attempts of the client.
     pub(crate) own: Attempts<'a>,
     pub(crate) guesses: Guesses<'a>,
-    /// True if it also counts in [`Attempts::Anywhere`].
+    /// True if it also counts in [`Attempts::AllStrangers`].
     pub(crate) is_unknown_device: bool,
 }
 
@@ -146,7 +148,7 @@ impl SignInAttempt<'_> {
         Ok(account.map(|(id, password_hash)| Credentials { id, password_hash }))
     }
 
-    /// Takes a successful attempt out of the counts, and forgets the failures before it.
+    /// Removes a successful attempt from the counters, and forgets the failures before it.
     pub(crate) async fn uncount(
         self,
         db: impl PgExecutor<'_>,
@@ -161,7 +163,11 @@ impl SignInAttempt<'_> {
     }
 
     fn overall(self, limits: &AccountsConfig) -> (Vec<String>, Vec<i32>) {
-        if self.is_unknown_device { Attempts::Anywhere.buckets(limits) } else { Default::default() }
+        if self.is_unknown_device {
+            Attempts::AllStrangers.buckets(limits)
+        } else {
+            Default::default()
+        }
     }
 }
 

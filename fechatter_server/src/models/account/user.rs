@@ -13,12 +13,12 @@ pub(crate) async fn find(
     workspace_id: WorkspaceId,
     user_id: UserId,
 ) -> Result<User> {
-    let user = find_ever(db, workspace_id, user_id).await?;
+    let user = find_including_left(db, workspace_id, user_id).await?;
     if user.status == UserStatus::Left { Err(AppError::NotFound) } else { Ok(user) }
 }
 
 /// Finds one person who is in a workspace or has left it.
-pub(crate) async fn find_ever(
+pub(crate) async fn find_including_left(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,
     user_id: UserId,

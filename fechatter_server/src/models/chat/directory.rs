@@ -17,8 +17,8 @@ pub(crate) struct DirectoryEntry {
     joined: bool,
 }
 
-/// Lists the public channels whose names contain `q`, a search key, by id, with a flag for those that the caller has joined, and the cursor of
-/// the next page.
+/// Lists the public channels whose names contain `q`, a search key. They are ordered by id, with a
+/// flag for those that the caller has joined. Also returns the cursor of the next page.
 pub(crate) async fn list(
     db: &PgPool,
     user: &CurrentUser,

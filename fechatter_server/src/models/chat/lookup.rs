@@ -6,7 +6,7 @@ use sqlx::PgExecutor;
 
 use crate::error::{AppError, Result};
 
-/// Finds a chat of the workspace. It does not check that the caller may see the chat.
+/// Finds a chat of the workspace. It does not check whether the caller may see the chat.
 pub(crate) async fn find(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,

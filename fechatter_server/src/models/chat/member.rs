@@ -1,4 +1,4 @@
-//! The members of a chat, and adding and removing them.
+//! The members of a chat: listing, adding and removing them.
 
 use fechatter_core::chat::ChatMember;
 use fechatter_core::event::LeaveReason;
@@ -73,12 +73,12 @@ async fn check_adding(db: &mut PgConnection, member: &Member, people: &[UserId])
 /// Adds the caller to a public channel. Changes nothing if the caller is a member already.
 pub(crate) async fn join(log: &Log, user: CurrentUser, chat_id: ChatId) -> Result<ChatMember> {
     let mut db = log.db().acquire().await?;
-    if let Some(member) = joined(&mut db, user, chat_id).await? {
+    if let Some(member) = find_joined(&mut db, user, chat_id).await? {
         return Ok(member);
     }
     drop(db);
     let (mut writer, user) = user.lock(log).await?;
-    if let Some(member) = joined(writer.db(), user, chat_id).await? {
+    if let Some(member) = find_joined(writer.db(), user, chat_id).await? {
         return Ok(member);
     }
     let joined =
@@ -89,7 +89,7 @@ pub(crate) async fn join(log: &Log, user: CurrentUser, chat_id: ChatId) -> Resul
 }
 
 /// Returns the caller as a member of a chat, or none for a public channel that they may join.
-async fn joined(
+async fn find_joined(
     db: &mut PgConnection,
     user: CurrentUser,
     chat_id: ChatId,
@@ -119,16 +119,16 @@ pub(crate) async fn leave(log: &Log, member: Member) -> Result<()> {
 /// Removes people from a chat. An admin can remove neither the owner nor another admin.
 pub(crate) async fn remove(log: &Log, member: Member, people: &[UserId]) -> Result<()> {
     let mut db = log.db().acquire().await?;
-    removable(&mut db, &member, people).await?;
+    find_removable(&mut db, &member, people).await?;
     drop(db);
     let mut locked = member.lock(log).await?;
-    let people = removable(locked.writer.db(), &locked.member, people).await?;
+    let people = find_removable(locked.writer.db(), &locked.member, people).await?;
     locked.end(&people, LeaveReason::Removed).await?;
     locked.commit().await
 }
 
 /// Returns those of these people who are in the chat, if the caller may remove them.
-async fn removable(
+async fn find_removable(
     db: &mut PgConnection,
     member: &Member,
     people: &[UserId],

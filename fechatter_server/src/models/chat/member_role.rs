@@ -81,12 +81,14 @@ async fn transfer(
 ) -> Result<()> {
     let workspace_id = user.workspace_id;
     let mut db = log.db().acquire().await?;
-    if to_transfer(&mut db, user, chat_id, target).await?.is_none() {
+    if find_transferable(&mut db, user, chat_id, target).await?.is_none() {
         return Ok(());
     }
     drop(db);
     let (mut writer, user) = user.lock(log).await?;
-    let Some(chat) = to_transfer(writer.db(), user, chat_id, target).await? else { return Ok(()) };
+    let Some(chat) = find_transferable(writer.db(), user, chat_id, target).await? else {
+        return Ok(());
+    };
     chat::check_owned(writer.db(), workspace_id, target, limits).await?;
     // The old owner becomes a plain member, because a transfer gives up all rights to the chat.
     sqlx::query!(
@@ -111,27 +113,33 @@ async fn transfer(
     Ok(writer.commit().await?)
 }
 
-/// Returns the chat that the caller may give to this member, or none if it is theirs already.
-async fn to_transfer(
+/// Returns the chat if the caller may transfer it to this member, or none if this member already
+/// owns it.
+async fn find_transferable(
     db: &mut PgConnection,
     user: CurrentUser,
     chat_id: ChatId,
     target: UserId,
 ) -> Result<Option<Chat>> {
-    let chat = may_transfer(&mut *db, user, chat_id).await?;
+    let chat = find_if_may_transfer(&mut *db, user, chat_id).await?;
     if chat.chat_type == ChatType::Single {
         return Err(AppError::SingleIsFixed);
     }
-    let taker = find_member(&mut *db, chat_id, target).await?.ok_or(AppError::NotAChatMember)?;
+    let new_owner =
+        find_member(&mut *db, chat_id, target).await?.ok_or(AppError::NotAChatMember)?;
     if check_active(db, user.workspace_id, &[target]).await.is_err() {
         return Err(AppError::NotAChatMember);
     }
-    Ok((taker.role != Role::Owner).then_some(chat))
+    Ok((new_owner.role != Role::Owner).then_some(chat))
 }
 
-/// Returns the chat if the caller may transfer it. Its owner may; if the owner is suspended or
-/// gone, the workspace's owner and admins may too.
-async fn may_transfer(db: &mut PgConnection, user: CurrentUser, chat_id: ChatId) -> Result<Chat> {
+/// Returns the chat if the caller may transfer it. The chat's owner may. If this owner is suspended
+/// or has left, the workspace's owners and admins may, too.
+async fn find_if_may_transfer(
+    db: &mut PgConnection,
+    user: CurrentUser,
+    chat_id: ChatId,
+) -> Result<Chat> {
     let membership = Member::find(&mut *db, user, chat_id).await;
     if let Ok(Member { role: Role::Owner, .. }) = membership {
         return lookup::find(db, user.workspace_id, chat_id).await;
@@ -141,14 +149,14 @@ async fn may_transfer(db: &mut PgConnection, user: CurrentUser, chat_id: ChatId)
         if chat.chat_type == ChatType::Single {
             return membership.and(Err(AppError::SingleIsFixed));
         }
-        let owner_is_here = check_active(&mut *db, user.workspace_id, &[chat.created_by]).await;
-        let owner_is_in = find_member(db, chat_id, chat.created_by).await?.is_some();
-        if matches!(owner_is_here, Err(AppError::UserNotFound)) || !owner_is_in {
+        let active = check_active(&mut *db, user.workspace_id, &[chat.created_by]).await;
+        let is_owner_member = find_member(db, chat_id, chat.created_by).await?.is_some();
+        if matches!(active, Err(AppError::UserNotFound)) || !is_owner_member {
             return Ok(chat);
         }
     }
     match membership {
-        // In a Single, ownership cannot change hands at all.
+        // The ownership of a Single cannot be transferred by any person.
         Ok(member) => member.require_not_single().and(Err(AppError::Forbidden)),
         Err(error) => Err(error),
     }
@@ -166,13 +174,13 @@ async fn set_role(
         GivenRole::Member => Role::Member,
     };
     let mut db = log.db().acquire().await?;
-    let before = to_promote(&mut db, user, chat_id, target).await?;
+    let before = find_changeable(&mut db, user, chat_id, target).await?;
     if before.role == role {
         return Ok(before);
     }
     drop(db);
     let (mut writer, user) = user.lock(log).await?;
-    let before = to_promote(writer.db(), user, chat_id, target).await?;
+    let before = find_changeable(writer.db(), user, chat_id, target).await?;
     sqlx::query!(
         "update chat_members set role = $3
          where chat_id = $1 and user_id = $2 and left_position is null",
@@ -190,7 +198,7 @@ async fn set_role(
 }
 
 /// Returns the member, if the caller may change their role.
-async fn to_promote(
+async fn find_changeable(
     db: &mut PgConnection,
     user: CurrentUser,
     chat_id: ChatId,

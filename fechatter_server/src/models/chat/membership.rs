@@ -14,10 +14,10 @@ use crate::models::session::current_user::CurrentUser;
 /// The maximum number of people in one request.
 pub(crate) const MAX_USERS_PER_REQUEST: usize = 500;
 
-/// The caller's membership of the chat in the path. For a caller who is not in the chat, it does
-/// not exist.
+/// The caller's membership of the chat in the path. A caller who is not in the chat gets
+/// [`AppError::NotFound`], as for a chat that does not exist.
 ///
-/// These rights may change at any time, so only a [`LockedMember`] may change anything.
+/// The rights of a member may change at any time, so every change requires a [`LockedMember`].
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) user: CurrentUser,
@@ -100,8 +100,8 @@ impl Member {
     }
 }
 
-/// Begins the memberships of those who are not in the chat, each at the position of its event. The
-/// caller holds the log's lock and has checked the right to add people.
+/// Begins the memberships of the people who are not yet in the chat, each at the position of its
+/// event. The caller holds the log's lock and has checked the right to add people.
 pub(crate) async fn add_members(
     writer: &mut LogWriter,
     workspace_id: WorkspaceId,
@@ -113,7 +113,7 @@ pub(crate) async fn add_members(
     let newcomers = find_non_members(writer.db(), chat_id, people).await?;
     let first = writer.next_position(workspace_id)?;
     let positions: Vec<_> = (first.0..).take(newcomers.len()).map(Position).collect();
-    // A new member's unread messages begin after those that were sent before they joined.
+    // The messages that were sent before a new member joined count as read.
     let joined = sqlx::query!(
         "insert into chat_members (workspace_id, chat_id, user_id, joined_position, last_read_seq)
          select $1, $2, newcomer.user_id, newcomer.position,
@@ -134,7 +134,7 @@ pub(crate) async fn add_members(
     let chat = Chat { chat_members: Vec::new(), member_count, ..chat };
     let mut members = Vec::with_capacity(joined.len());
     for row in joined {
-        // A chat owner who left the workspace and came back is still the owner.
+        // A chat owner who left the workspace and joined it again is still the owner of the chat.
         let is_owner = row.user_id == chat.created_by;
         let role = if is_owner { Role::Owner } else { Role::Member };
         let event = Event::UserJoinedChat {

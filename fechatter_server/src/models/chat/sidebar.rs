@@ -1,4 +1,4 @@
-//! The caller's list of chats: one query, however many there are.
+//! The caller's list of chats, which is one query for any number of chats.
 
 use fechatter_core::chat::ChatType;
 use fechatter_core::message::MessageKind;
@@ -10,17 +10,17 @@ use utoipa::ToSchema;
 use crate::error::Result;
 use crate::models::session::current_user::CurrentUser;
 
-/// Unread messages are counted up to here.
+/// The maximum count of unread messages.
 const UNREAD_CAP: i64 = 100;
 
-/// A chat as its member lists it.
-// Nothing here may change without an event of the member's audience: `services/chat_lists.rs` keeps
-// lists until there is one. Where a new field changes by what one does oneself, that is an event
-// for `Audience::User`.
+/// A chat in the list of one of its members.
+// Every change of these fields needs an event whose audience includes the member, because
+// `services/chat_lists.rs` caches lists until such an event. If an action of the member alone
+// changes a new field, it needs an event for `Audience::User`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ChatSidebar {
     id: ChatId,
-    /// Of a Single, the other person's name.
+    /// The name of the chat. For a Single, it is the name of the other person.
     name: String,
     chat_type: ChatType,
     last_message: Option<LastMessage>,

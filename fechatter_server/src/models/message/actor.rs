@@ -3,14 +3,14 @@
 use fechatter_core::token::AuthUser;
 use fechatter_core::{SessionId, UserId, WorkspaceId};
 
-/// The person who does something in a workspace. Functions with an actor need no other session.
+/// The person who acts in a workspace. Functions that take an actor need no separate session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Actor {
-    /// A person, as long as they are active and this session lives.
+    /// A person, as long as they are active and this session has not ended.
     Session { user_id: UserId, workspace_id: WorkspaceId, session_id: SessionId },
-    /// Fechatter itself, in the name of a person of the workspace who need not be active. Only
-    /// `services/` make one.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nothing is done without a session yet"))]
+    /// Fechatter itself, in the name of a person of the workspace. The person need not be active.
+    /// Only `services/` create this variant.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nothing acts without a session yet"))]
     System { user_id: UserId, workspace_id: WorkspaceId },
 }
 
@@ -28,8 +28,8 @@ impl Actor {
         }
     }
 
-    /// Returns the session that must live. The database treats an actor without one as Fechatter
-    /// itself.
+    /// Returns the session that must not have ended. The database treats an actor without a session
+    /// as Fechatter itself.
     pub(crate) fn session_id(&self) -> Option<SessionId> {
         match self {
             Self::Session { session_id, .. } => Some(*session_id),

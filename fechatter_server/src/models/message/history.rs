@@ -44,7 +44,7 @@ pub(crate) async fn page(
         Place::BeforeId(_) => up_to(chat.last_id_seq.map_or(chat.head, |seq| seq - 1)),
         Place::BeforeSeq(seq) => up_to(seq - 1),
         Place::AfterSeq(seq) => (seq.saturating_add(1), seq.saturating_add(limit).min(chat.head)),
-        // A whole page also near the ends.
+        // The page is full even near the first or the last message of the chat.
         Place::AroundSeq(seq) => up_to(seq.saturating_add(limit / 2).max(limit)),
     };
     Ok(MessagePage {
@@ -54,7 +54,7 @@ pub(crate) async fn page(
     })
 }
 
-/// The last seq of a chat, and the seq of the first message that `last_id` leaves out.
+/// The last seq of a chat, and the seq of the first message that `last_id` excludes.
 struct Extent {
     head: i64,
     last_id_seq: Option<i64>,

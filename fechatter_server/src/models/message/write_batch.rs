@@ -47,7 +47,7 @@ pub(crate) enum Outcome {
         count: i64,
     },
     Refused(Refusal),
-    /// Another writer held the lock of the workspace's log, so the command was not tried.
+    /// Another writer held the lock of the workspace's log, so the command was not attempted.
     Locked,
 }
 
@@ -66,9 +66,9 @@ pub(crate) enum Refusal {
 /// The treatment of logs that another writer has locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Locking {
-    /// Leave their commands out.
+    /// Skip the commands for these logs.
     Skip,
-    /// Wait for them.
+    /// Wait until these logs are unlocked.
     Wait,
 }
 

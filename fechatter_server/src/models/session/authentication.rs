@@ -1,5 +1,5 @@
-//! The resources for sign-ups and sign-ins. Requests without a session must neither use up the resources of
-//! signed-in people nor lock the owner of an account out.
+//! The resources for sign-ups and sign-ins. Requests without a session must neither use up the
+//! resources of signed-in people nor lock the owner of an account out.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::error::Result;
 use crate::models::account::credentials;
 use crate::models::account::throttle::SignInAttempt;
-use crate::models::session::{self, Which};
+use crate::models::session::{self, Selection};
 use crate::services::device_token::{DeviceId, DeviceKey, DeviceToken};
 use crate::services::limits::{Caller, ConnectionShare, RequestLimits};
 use crate::services::password::{HashPermit, Passwords};
@@ -34,9 +34,9 @@ impl Authentication {
         &self.config.accounts
     }
 
-    /// Takes a caller's permit to have a password hashed, and a database connection of the
-    /// share for authentication. The cheapest checks come first: the rate limit, then the number of hashing
-    /// callers.
+    /// Takes a caller's permit to have a password hashed, and a database connection of the share
+    /// for authentication. The cheapest checks come first: the rate limit, then the number of
+    /// callers with a permit.
     pub(crate) async fn permit(&self, caller: Caller) -> Result<(HashPermit, ConnectionShare)> {
         self.limits.take(caller)?;
         let permit = self.passwords.permit(caller)?;
@@ -44,20 +44,21 @@ impl Authentication {
         Ok((permit, share))
     }
 
-    /// Returns the device id of the first shown token that belongs to the account of this e-mail
-    /// address.
+    /// Returns the device id of the first of these tokens that belongs to the account of this
+    /// e-mail address.
     pub(crate) async fn known_device(
         &self,
-        shown: &[DeviceToken],
+        tokens: &[DeviceToken],
         email_key: &str,
     ) -> Result<Option<DeviceId>> {
-        let Some(first) = shown.first() else { return Ok(None) };
+        let Some(first) = tokens.first() else { return Ok(None) };
         self.limits.take(Caller::Device(first.id))?;
         let _share = self.limits.connection_for_authentication(Caller::Device(first.id)).await?;
         let Some(account) = credentials::find(&self.db, email_key).await? else { return Ok(None) };
-        let is_theirs =
-            |token: &&DeviceToken| self.device_key.is_of(token, account.id, &account.password_hash);
-        Ok(shown.iter().find(is_theirs).map(|token| token.id))
+        let belongs_to_account = |token: &&DeviceToken| {
+            self.device_key.belongs_to(token, account.id, &account.password_hash)
+        };
+        Ok(tokens.iter().find(belongs_to_account).map(|token| token.id))
     }
 
     /// Takes a database connection of the share for authentication.
@@ -65,8 +66,8 @@ impl Authentication {
         self.limits.connection_for_authentication(caller).await
     }
 
-    /// Takes a database connection of the share of the workspace that the caller enters, because
-    /// the caller waits for its log as its people do.
+    /// Takes a database connection of the share of the workspace that the caller joins, because the
+    /// caller waits for the log of this workspace like its people.
     pub(crate) async fn connection_in(
         &self,
         workspace_id: WorkspaceId,
@@ -75,11 +76,11 @@ impl Authentication {
         self.limits.connection_in(workspace_id, caller).await
     }
 
-    /// Takes a successful attempt out of the counts. If this fails, the attempt counts until its
+    /// Removes a successful attempt from the counters. If this fails, the attempt counts until its
     /// minute is over.
     pub(crate) async fn uncount(&self, db: &mut PgConnection, attempt: SignInAttempt<'_>) {
         if let Err(error) = attempt.uncount(db, self.policy()).await {
-            warn!(%error, "a sign-in that has succeeded goes on counting as an attempt");
+            warn!(%error, "a successful sign-in could not be removed from the counted attempts");
         }
     }
 
@@ -93,7 +94,7 @@ impl Authentication {
         let ending = async {
             let caller = Caller::Person(user.id);
             let _share = self.connection_in(user.workspace_id, caller).await?;
-            session::revoke(&self.db, &self.log, user.id, Which::BeyondNewest(allowed)).await
+            session::revoke(&self.db, &self.log, user.id, Selection::BeyondNewest(allowed)).await
         };
         if let Err(error) = ending.await {
             warn!(%error, user_id = %user.id, "sessions beyond the limit could not be ended");

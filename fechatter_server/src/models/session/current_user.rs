@@ -7,7 +7,7 @@ use sqlx::PgExecutor;
 
 use crate::error::{AppError, Result};
 
-/// A caller whose session lives and who is active in the workspace.
+/// A caller whose session has not ended and who is active in the workspace.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CurrentUser {
     pub(crate) id: UserId,
@@ -34,7 +34,7 @@ impl CurrentUser {
         Self::find(db, self.id, self.workspace_id, self.session_id).await
     }
 
-    /// Finds the caller, if the session lives and its person is active in the workspace.
+    /// Finds the caller, if the session has not ended and its person is active in the workspace.
     pub(crate) async fn find(
         db: impl PgExecutor<'_>,
         id: UserId,

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
 use crate::models::session::current_user::CurrentUser;
-use crate::models::session::{self, Which};
+use crate::models::session::{self, Selection};
 
 /// A sign-in on a device.
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,6 +49,6 @@ pub(crate) async fn list(db: &PgPool, caller: &CurrentUser) -> Result<Vec<Sessio
 
 /// Ends one of the caller's sessions, on any device, with its streams and tokens.
 pub(crate) async fn end(db: &PgPool, log: &Log, caller: &CurrentUser, id: SessionId) -> Result<()> {
-    let ended = session::revoke(db, log, caller.id, Which::One(id)).await?;
+    let ended = session::revoke(db, log, caller.id, Selection::One(id)).await?;
     if ended.is_empty() { Err(AppError::NotFound) } else { Ok(()) }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Invite {
     created_at: Timestamp,
 }
 
-/// An invite as it is shown once, to its creator.
+/// A new invite with its code, which is shown only once, to its creator.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NewInvite {
     #[serde(flatten)]
@@ -91,7 +91,7 @@ pub(crate) async fn create(
         return Err(AppError::invalid("max_uses", "must be a number from 1 to 10000"));
     }
     if chat_ids.len() > 100 {
-        return Err(AppError::invalid("chat_ids", "must be at most 100"));
+        return Err(AppError::invalid("chat_ids", "must have at most 100 ids"));
     }
     let code = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
     let mut db = log.db().acquire().await?;
@@ -99,7 +99,7 @@ pub(crate) async fn create(
     drop(db);
     let (mut writer, caller) = caller.lock(log).await?;
     check_inviting(writer.db(), &caller, role, &chat_ids).await?;
-    check_open(writer.db(), &caller, config.limits.invites_per_person).await?;
+    check_open_invites(writer.db(), &caller, config.limits.invites_per_person).await?;
     let email = draft.email.as_ref().map(Email::as_str);
     let invite = sqlx::query_as!(
         Invite,
@@ -141,7 +141,7 @@ async fn check_inviting(
 }
 
 /// Refuses if the caller has the maximum number of invites that can still be used.
-async fn check_open(db: impl PgExecutor<'_>, caller: &CurrentUser, most: i64) -> Result<()> {
+async fn check_open_invites(db: impl PgExecutor<'_>, caller: &CurrentUser, max: i64) -> Result<()> {
     let open = sqlx::query_scalar!(
         r#"select count(*) as "open!"
            from (
@@ -154,11 +154,11 @@ async fn check_open(db: impl PgExecutor<'_>, caller: &CurrentUser, most: i64) ->
            ) as counted"#,
         caller.workspace_id as _,
         caller.id as _,
-        most
+        max
     )
     .fetch_one(db)
     .await?;
-    if open < most { Ok(()) } else { Err(AppError::LimitReached("invites")) }
+    if open < max { Ok(()) } else { Err(AppError::LimitReached("invites")) }
 }
 
 /// Lists the invites that the caller may see, newest first: all for an owner or admin, their own
@@ -216,7 +216,7 @@ pub(crate) async fn workspace_of(
 }
 
 /// Uses an invite once, if it is still valid, if it is valid for this address, and if its creator
-/// could still give its role.
+/// may still give its role.
 pub(crate) async fn redeem(
     db: &mut PgConnection,
     workspace_id: WorkspaceId,
@@ -251,7 +251,7 @@ pub(crate) async fn redeem(
 
 impl InviteDraft {
     /// Returns the number of chats in the request.
-    pub(crate) fn named(&self) -> usize {
+    pub(crate) fn id_count(&self) -> usize {
         self.chat_ids.as_ref().map_or(0, Vec::len)
     }
 }

@@ -6,7 +6,7 @@ use sqlx::PgExecutor;
 
 use crate::error::{AppError, Result};
 
-/// Finds a workspace. The caller has checked that its reader may see it.
+/// Finds a workspace. It does not check whether the caller may see the workspace.
 pub(crate) async fn find(db: impl PgExecutor<'_>, id: WorkspaceId) -> Result<Workspace> {
     let workspace = sqlx::query_scalar!(
         r#"select w as "workspace!: Workspace" from workspace_objects as w where id = $1"#,

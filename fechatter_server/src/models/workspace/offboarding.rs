@@ -1,7 +1,7 @@
-//! Leaving: chats, or the workspace with all its chats.
+//! Offboarding: a person leaves a workspace and all its chats, or is removed from them.
 //!
-//! A person who leaves the workspace, or is removed, loses all access with the first commit. The
-//! memberships end afterwards, in batches, so that other writers do not wait long for the log.
+//! The first commit ends all access of this person. The memberships of chats end afterwards, in
+//! batches, so that other writers do not wait long for the log.
 //! `services/offboarding.rs` writes the batches.
 
 use std::time::Duration;
@@ -24,8 +24,8 @@ const BATCH: i64 = 100;
 /// The pause between two batches of an offboarding, in which others can lock the log.
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
-/// Takes the caller out of the workspace and, soon after, out of all its chats. Their messages
-/// stay.
+/// Removes the caller from the workspace at once, and from all its chats soon afterwards. The
+/// caller's messages stay.
 pub(crate) async fn leave(log: &Log, caller: CurrentUser) -> Result<()> {
     let mut db = log.db().acquire().await?;
     let leaver = user::find(&mut *db, caller.workspace_id, caller.id).await?;
@@ -37,8 +37,8 @@ pub(crate) async fn leave(log: &Log, caller: CurrentUser) -> Result<()> {
     Ok(writer.commit().await?)
 }
 
-/// Removes a person from the workspace in the same way, possibly the caller. An admin may remove
-/// members only, and themselves.
+/// Removes a person from the workspace in the same way. The person may be the caller. An admin may
+/// remove only members, or themselves.
 pub(crate) async fn remove(log: &Log, caller: CurrentUser, person: UserId) -> Result<()> {
     let mut db = log.db().acquire().await?;
     find_removable(&mut db, &caller, person).await?;
@@ -65,8 +65,8 @@ async fn find_removable(
     Ok(leaver)
 }
 
-/// Takes away all access at once. The memberships end afterwards, see [`end_next_memberships`], because one
-/// transaction for very many memberships would hold the log for seconds.
+/// Ends all access at once. [`end_next_memberships`] ends the memberships afterwards, because one
+/// transaction for very many memberships would hold the log's lock for seconds.
 async fn begin_offboarding(
     writer: &mut LogWriter,
     leaver: &User,

@@ -96,7 +96,7 @@ async fn change(
     Ok((before, after))
 }
 
-/// Refuses unless the caller has power over the person: owners have it over everybody, admins over
+/// Refuses unless the caller may manage the person: owners may manage all people, admins may manage
 /// members.
 pub(crate) fn require_may_manage(caller: &CurrentUser, person: &User) -> Result<()> {
     match caller.role {
@@ -119,11 +119,11 @@ pub(crate) async fn require_not_last_owner(db: &mut PgConnection, person: &User)
     }
 }
 
-/// Names another owner in the workspace, if it named this person.
+/// If the workspace's `owner_id` is this person, changes it to another active owner.
 pub(crate) async fn reassign_owner_id_from(writer: &mut LogWriter, person: &User) -> Result<()> {
     let workspace_id: WorkspaceId = person.workspace_id;
-    let named = lookup::find(writer.db(), workspace_id).await?;
-    if named.owner_id != person.id {
+    let workspace = lookup::find(writer.db(), workspace_id).await?;
+    if workspace.owner_id != person.id {
         return Ok(());
     }
     let owner_id = another_owner(writer.db(), person).await?.ok_or(AppError::LastOwner)?;
@@ -139,7 +139,7 @@ pub(crate) async fn reassign_owner_id_from(writer: &mut LogWriter, person: &User
     Ok(())
 }
 
-/// Finds the other active owner who joined first.
+/// Finds another active owner: of several, the one who joined first.
 async fn another_owner(db: &mut PgConnection, person: &User) -> Result<Option<UserId>> {
     let owner = sqlx::query_scalar!(
         "select user_id

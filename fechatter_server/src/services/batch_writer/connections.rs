@@ -1,6 +1,7 @@
 //! The database connections for writing batches.
 //!
-//! They are not from the pool, because the threads of the request runtime drive its connections.
+//! They are not from the pool, because the connections of the pool depend on the threads of the
+//! request runtime.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,7 @@ use super::delivery::Write;
 use crate::error::{AppError, Result, STATEMENT_CANCELLED};
 use crate::models::message::write_batch::{self, Command, Locking, Outcome};
 
-/// A connection that was used this recently counts as alive; older ones are pinged first.
+/// A connection that was used within this time counts as alive. Others are pinged before use.
 const PING_IF_IDLE_FOR: Duration = Duration::from_secs(1);
 /// The timeout for opening a connection, and for its answer to a ping.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -48,7 +48,8 @@ pub(super) async fn deliver(
                 }
             }
             Err(error) if error.is_unavailable() && !error.is_cancelled() => {
-                warn!(%error, commands = part.len(), "nobody knows whether these were written");
+                let commands = part.len();
+                warn!(%error, commands, "it is unknown whether these commands were written");
                 for item in part {
                     item.answer(Err(AppError::Busy));
                 }
@@ -58,7 +59,7 @@ pub(super) async fn deliver(
                 match (part.is_empty(), <[Item; 1]>::try_from(right)) {
                     (true, Ok([item])) => item.answer(Err(error)),
                     (_, right) => {
-                        warn!(%error, "a batch failed; it is written in halves");
+                        warn!(%error, "a batch failed; its halves are written separately");
                         parts.push(right.map_or_else(|right| right, Vec::from));
                         parts.push(part);
                     }
@@ -69,8 +70,8 @@ pub(super) async fn deliver(
     locked_items
 }
 
-/// Writes a batch, and tries again if it is unknown whether it was written. The keys are the same,
-/// so nothing is done twice.
+/// Writes a batch, and retries once if it is unknown whether it was written. The keys of the
+/// commands are the same, so that no command is carried out twice.
 async fn attempt_twice(
     write: &impl Write,
     batch: &[Item],
@@ -78,7 +79,7 @@ async fn attempt_twice(
 ) -> Result<Vec<Outcome>> {
     match attempt(write, batch, locking).await {
         Err(error) if error.is_unavailable() && !error.is_cancelled() => {
-            warn!(%error, commands = batch.len(), "writing again under the same keys");
+            warn!(%error, commands = batch.len(), "retrying a batch with the same keys");
             attempt(write, batch, locking).await
         }
         result => result,
@@ -95,7 +96,7 @@ async fn attempt(write: &impl Write, batch: &[Item], locking: Locking) -> Result
     histogram!(metrics::BATCH_COMMANDS).record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
     match written {
         Ok(Ok(outcomes)) if outcomes.len() != batch.len() => {
-            Err(sqlx::Error::Protocol("not an outcome for each command".into()).into())
+            Err(sqlx::Error::Protocol("the numbers of outcomes and commands differ".into()).into())
         }
         Ok(result) => result,
         Err(panic) => {

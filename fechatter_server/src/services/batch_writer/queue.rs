@@ -14,15 +14,17 @@ use super::limits::{BATCH_BYTES, BATCH_COMMANDS};
 use crate::error::Result;
 use crate::models::message::write_batch::{Command, Outcome};
 
-/// The maximum number of commands that wait for their answers, and their maximum bytes.
+/// The maximum number of commands that wait for their answers.
 const MAX_COMMANDS: usize = 4_096;
+/// The maximum total size of the texts of these commands, in bytes.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
-/// The divisor for one workspace's divisor of the queue: 2 means one half. A workspace whose log
-/// stays locked must not fill the queue for the others.
+/// The divisor of the queue's limits that gives the limits of one workspace: 2 means one half. A
+/// workspace whose log stays locked must leave room in the queue for the others.
 const WORKSPACE_SHARE_DIVISOR: u32 = 2;
 
 /// The maximum estimated waiting time in the queue. A command that would wait longer, at the
-/// current write speed, is rejected immediately. The limit for one workspace is `MAX_WAIT / WORKSPACE_SHARE_DIVISOR`.
+/// current write speed, is rejected immediately. The limit for one workspace is this limit divided
+/// by [`WORKSPACE_SHARE_DIVISOR`].
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Admits commands as long as there is room.
@@ -33,7 +35,7 @@ pub(super) struct Queue {
     arrivals: UnboundedSender<Item>,
 }
 
-/// The moving average of the time per batch, in microseconds. Clones divisor it.
+/// The moving average of the time per batch, in microseconds. Clones share it.
 #[derive(Debug, Default, Clone)]
 pub(super) struct MeanBatchTime(Arc<AtomicU64>);
 
@@ -48,7 +50,7 @@ pub(super) struct Item {
     pub(super) claim: Arc<Claim>,
     pub(super) arrived: Instant,
     answer: oneshot::Sender<Result<Outcome>>,
-    _place: QueueSlot,
+    _slot: QueueSlot,
 }
 
 /// The caller's part of a queued command.
@@ -103,7 +105,7 @@ impl Queue {
     }
 
     /// Returns the time since the last written batch, or zero if no command waits, or
-    /// [`Duration::MAX`] if the writer task is gone.
+    /// [`Duration::MAX`] if the writer task has ended.
     pub(super) fn time_without_progress(&self) -> Duration {
         if self.arrivals.is_closed() {
             return Duration::MAX;
@@ -121,12 +123,12 @@ impl Queue {
     /// over](Self::hand_over).
     pub(super) fn reserve(&self, command: Arc<Command>) -> Option<(Item, Receipt)> {
         let workspace_id = command.actor().workspace_id();
-        let place =
+        let slot =
             QueueSlot::take(&self.budget, workspace_id, command.bytes(), &self.mean_batch_time)?;
         let (answer, answered) = oneshot::channel();
         let claim = Arc::<Claim>::default();
         let receipt = Receipt { claim: Arc::clone(&claim), answer: answered };
-        let item = Item { command, claim, arrived: Instant::now(), answer, _place: place };
+        let item = Item { command, claim, arrived: Instant::now(), answer, _slot: slot };
         Some((item, receipt))
     }
 
@@ -138,7 +140,7 @@ impl Queue {
 }
 
 impl Progress {
-    /// Records that the database has executed a batch, whatever the outcomes of its commands.
+    /// Records that the database has executed a batch, even if it has refused its commands.
     pub(super) fn note(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).last_progress = Instant::now();
     }
@@ -146,10 +148,10 @@ impl Progress {
 
 impl MeanBatchTime {
     /// Adds the duration of a batch to the moving average.
-    pub(super) fn note(&self, took: Duration) {
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    pub(super) fn note(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let mean = self.0.load(Ordering::Relaxed);
-        self.0.store(mean - mean / 4 + took / 4, Ordering::Relaxed);
+        self.0.store(mean - mean / 4 + micros / 4, Ordering::Relaxed);
     }
 
     /// Estimates the time to write the full batches in the queue. Commands that do not fill a batch
@@ -184,7 +186,7 @@ impl Claim {
         self.change(IN_FLIGHT, WAITING);
     }
 
-    /// Withdraws the command for the caller. Returns false if a batch has guard it.
+    /// Withdraws the command for the caller. Returns false if a batch has taken it.
     pub(super) fn withdraw(&self) -> bool {
         self.change(WAITING, WITHDRAWN)
     }
@@ -261,30 +263,30 @@ mod tests {
     fn a_command_is_refused_when_the_estimated_wait_is_too_long() {
         let budget = Arc::default();
         let mean_batch_time = MeanBatchTime::default();
-        let places = |mean_batch_time: &MeanBatchTime| -> Vec<_> {
+        let take_slots = |mean_batch_time: &MeanBatchTime| -> Vec<_> {
             let ids = (1..).map(WorkspaceId);
             ids.map_while(|id| QueueSlot::take(&budget, id, 10, mean_batch_time)).collect()
         };
-        assert_eq!(places(&mean_batch_time).len(), MAX_COMMANDS);
+        assert_eq!(take_slots(&mean_batch_time).len(), MAX_COMMANDS);
 
         (0..100).for_each(|_| mean_batch_time.note(Duration::from_millis(300)));
-        assert_eq!(places(&mean_batch_time).len(), 4 * BATCH_COMMANDS);
+        assert_eq!(take_slots(&mean_batch_time).len(), 4 * BATCH_COMMANDS);
 
-        let of_one: Vec<_> =
+        let of_workspace: Vec<_> =
             std::iter::from_fn(|| QueueSlot::take(&budget, WorkspaceId(1), 10, &mean_batch_time))
                 .collect();
-        assert_eq!(of_one.len(), 2 * BATCH_COMMANDS);
+        assert_eq!(of_workspace.len(), 2 * BATCH_COMMANDS);
         assert!(
             QueueSlot::take(&budget, WorkspaceId(2), 10, &mean_batch_time).is_some(),
-            "one shuts out all"
+            "one workspace uses the whole queue"
         );
-        drop(of_one);
+        drop(of_workspace);
 
-        // Even after a very slow batch one full batch is admitted, so that the mean batch time is measured
-        // again.
+        // Even after a very slow batch, one full batch is admitted, so that the mean batch time is
+        // measured again.
         mean_batch_time.note(Duration::from_mins(1));
-        assert_eq!(places(&mean_batch_time).len(), BATCH_COMMANDS);
+        assert_eq!(take_slots(&mean_batch_time).len(), BATCH_COMMANDS);
         (0..100).for_each(|_| mean_batch_time.note(Duration::from_millis(1)));
-        assert_eq!(places(&mean_batch_time).len(), MAX_COMMANDS);
+        assert_eq!(take_slots(&mean_batch_time).len(), MAX_COMMANDS);
     }
 }

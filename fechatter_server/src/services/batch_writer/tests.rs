@@ -1,4 +1,5 @@
-//! Tests that every caller is answered and nothing is done twice, whatever happens to batches.
+//! Tests that every caller is answered and no command is carried out twice, for any faults of
+//! batches.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{LazyLock, Mutex};
@@ -21,7 +22,7 @@ use super::*;
 use crate::models::message::actor::Actor;
 
 /// The timeout for everything that must happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 const PEOPLE: i64 = 4;
 /// Two workspaces with the same five people, and a chat with a message each. The fifth person is in
 /// no chat.
@@ -101,7 +102,7 @@ impl Write for Faulty {
     }
 }
 
-/// A command that is made for a person and a chat.
+/// A kind of command, for a person and a chat.
 #[derive(Debug, Clone, Copy)]
 enum Draft {
     Plain,
@@ -163,12 +164,12 @@ impl World {
 
     fn writer(&self, faults: &[Fault]) -> (BatchWriter, WriterEnded) {
         let faults = Arc::new(Mutex::new(faults.iter().copied().collect()));
-        let ways = [(); 2].map(|()| Faulty {
+        let writers = [(); 2].map(|()| Faulty {
             connections: Connections::new(self.log.clone()),
             faults: Arc::clone(&faults),
         });
-        let [write, alone] = ways;
-        BatchWriter::start_with(self.log.clone(), write, alone).unwrap()
+        let [write, direct] = writers;
+        BatchWriter::start_with(self.log.clone(), write, direct).unwrap()
     }
 
     /// Locks the log of a workspace until dropped.
@@ -201,7 +202,7 @@ impl World {
         .fetch_one(&self.db)
         .await
         .unwrap();
-        assert_eq!(faults, 0, "seqs and positions are to be contiguous");
+        assert_eq!(faults, 0, "seqs and positions are contiguous");
         let unmatched: i64 = sqlx::query_scalar(
             "select count(*)
              from messages as m
@@ -231,7 +232,7 @@ impl World {
         .fetch_one(&self.db)
         .await
         .unwrap();
-        assert_eq!(miscounted, 0, "each reaction has its event, and its place among the others");
+        assert_eq!(miscounted, 0, "each reaction has its event with its count");
         let keys = sqlx::query_as(
             "select idempotency_key, count(*) from messages where seq > 1 group by 1",
         );
@@ -271,29 +272,29 @@ pub(crate) fn reaction(workspace: i64, user: i64, emoji: &str) -> NewReaction {
     }
 }
 
-async fn give(writer: &BatchWriter, command: Command) -> Result<Done> {
+async fn execute(writer: &BatchWriter, command: Command) -> Result<Done> {
     match command {
         Command::Send(message) => writer.send(message).await.map(Done::Sent),
         Command::AddReaction(reaction) => writer.add_reaction(reaction).await.map(Done::Reacted),
     }
 }
 
-/// Gives all commands at once. The answers are in the same order.
-async fn give_all(writer: &BatchWriter, commands: Vec<Command>) -> Vec<Result<Done>> {
+/// Executes all commands at the same time. The answers are in the order of the commands.
+async fn execute_all(writer: &BatchWriter, commands: Vec<Command>) -> Vec<Result<Done>> {
     let sends = commands.into_iter().map(|command| {
         let writer = writer.clone();
-        tokio::spawn(async move { give(&writer, command).await })
+        tokio::spawn(async move { execute(&writer, command).await })
     });
     let mut answers = Vec::new();
     for send in sends.collect::<Vec<_>>() {
-        let answer = timeout(PATIENCE, send).await.expect("everybody is answered");
+        let answer = timeout(TEST_TIMEOUT, send).await.expect("every caller is answered");
         answers.push(answer.unwrap());
     }
     answers
 }
 
-async fn ends(ended: WriterEnded) {
-    timeout(PATIENCE, ended).await.expect("the writer ends").unwrap();
+async fn expect_end(ended: WriterEnded) {
+    timeout(TEST_TIMEOUT, ended).await.expect("the writer ends").unwrap();
 }
 
 /// Returns true if the caller cannot know the result of the command.
@@ -302,7 +303,7 @@ fn is_unknown(answer: &Result<Done>) -> bool {
 }
 
 #[test]
-fn whatever_fails_everybody_is_answered_and_nothing_is_done_twice() {
+fn after_any_fault_all_callers_are_answered_and_no_command_is_done_twice() {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
     let world = RUNTIME.block_on(World::new());
     let draft = prop_oneof![
@@ -363,9 +364,9 @@ async fn play(world: &World, drafts: &[(Draft, i64, i64)], faults: &[Fault]) {
         commands.push(next);
     }
     let (writer, ended) = world.writer(faults);
-    let answers = give_all(&writer, commands.clone()).await;
+    let answers = execute_all(&writer, commands.clone()).await;
     drop(writer);
-    ends(ended).await;
+    expect_end(ended).await;
     world.keys().await;
 
     // A caller with an unknown result retries under the same key.
@@ -374,12 +375,12 @@ async fn play(world: &World, drafts: &[(Draft, i64, i64)], faults: &[Fault]) {
     for (command, answer) in commands.iter().zip(answers) {
         let unknown = is_unknown(&answer);
         assert!(!unknown || !faults.is_empty(), "{answer:?} without any fault");
-        let answer = if unknown { give(&writer, command.clone()).await } else { answer };
+        let answer = if unknown { execute(&writer, command.clone()).await } else { answer };
         match command {
             Command::Send(message) => {
                 let keys = world.keys().await;
-                let there = keys.get(&message.idempotency_key).copied().unwrap_or_default();
-                check_sent(message, there, answer);
+                let stored = keys.get(&message.idempotency_key).copied().unwrap_or_default();
+                check_sent(message, stored, answer);
             }
             Command::AddReaction(reaction) => match answer {
                 Ok(Done::Reacted(count)) => {
@@ -394,27 +395,27 @@ async fn play(world: &World, drafts: &[(Draft, i64, i64)], faults: &[Fault]) {
         }
     }
     drop(writer);
-    ends(ended).await;
+    expect_end(ended).await;
     world.keys().await;
-    let there: i64 = sqlx::query_scalar("select count(*) from message_reactions")
+    let stored: i64 = sqlx::query_scalar("select count(*) from message_reactions")
         .fetch_one(&world.db)
         .await
         .unwrap();
-    assert_eq!(usize::try_from(there).unwrap(), reactions.len());
+    assert_eq!(usize::try_from(stored).unwrap(), reactions.len());
 }
 
-fn check_sent(message: &Outgoing, there: i64, answer: Result<Done>) {
+fn check_sent(message: &Outgoing, stored: i64, answer: Result<Done>) {
     match answer {
         Ok(Done::Sent(Sent::New(sent) | Sent::Replayed(sent))) => {
-            assert_eq!((there, sent.kind), (1, message.kind));
+            assert_eq!((stored, sent.kind), (1, message.kind));
             assert_eq!(sent.content, message.content);
         }
         Err(AppError::NotFound) => {
             let stranger = person(message.actor.workspace_id().0, 5);
-            assert_eq!((there, message.actor), (0, stranger));
+            assert_eq!((stored, message.actor), (0, stranger));
         }
-        Err(error) if error.is_cancelled() => assert_eq!((there, &*message.content), (0, "slow")),
-        Err(AppError::Database(_)) => assert_eq!((there, message.content.len()), (0, 10_001)),
+        Err(error) if error.is_cancelled() => assert_eq!((stored, &*message.content), (0, "slow")),
+        Err(AppError::Database(_)) => assert_eq!((stored, message.content.len()), (0, 10_001)),
         answer => panic!("{answer:?}"),
     }
 }
@@ -423,7 +424,7 @@ fn check_sent(message: &Outgoing, there: i64, answer: Result<Done>) {
 async fn a_system_message_goes_through_the_batch() {
     let world = World::new().await;
     let (writer, ended) = world.writer(&[]);
-    // The person who acted may have left meanwhile.
+    // The person of the actor may have left.
     for sql in [
         "update workspace_members set status = 'Left', left_at = now() where user_id = 2",
         "update chat_members set left_position = 2 where user_id = 2",
@@ -432,8 +433,8 @@ async fn a_system_message_goes_through_the_batch() {
     }
     let mut keys = (1..).map(Uuid::from_u128);
     let mut message = || Command::Send(system_message(1, 2, "hello", keys.next().unwrap()));
-    let alone = give(&writer, message()).await;
-    let together = give_all(&writer, vec![message(), message(), message()]).await;
+    let alone = execute(&writer, message()).await;
+    let together = execute_all(&writer, vec![message(), message(), message()]).await;
     for answer in together.into_iter().chain([alone]) {
         let Ok(Done::Sent(Sent::New(sent))) = answer else { panic!("{answer:?}") };
         let stored = message::find(&world.db, sent.chat_id, sent.id).await.unwrap();
@@ -441,12 +442,12 @@ async fn a_system_message_goes_through_the_batch() {
         assert_eq!(stored, sent);
     }
     drop(writer);
-    ends(ended).await;
+    expect_end(ended).await;
     assert_eq!(world.keys().await.len(), 4);
 }
 
 #[tokio::test]
-async fn a_log_that_somebody_holds_holds_up_nobody_else() {
+async fn a_locked_log_delays_no_other_workspace() {
     let world = World::new().await;
     let (writer, ended) = world.writer(&[]);
     let holder = world.hold(1).await;
@@ -464,14 +465,15 @@ async fn a_log_that_somebody_holds_holds_up_nobody_else() {
     holder.rollback().await.unwrap();
     assert!(matches!(held.await.unwrap(), Ok(Sent::New(_))));
     drop(writer);
-    ends(ended).await;
+    expect_end(ended).await;
 }
 
 #[tokio::test]
 async fn a_workspace_that_cannot_send_is_refused_and_leaves_room_for_others() {
     let world = World::new().await;
     let (writer, ended) = world.writer(&[]);
-    // The first batches are slow, because they connect and plan; a long mean batch time would refuse commands.
+    // The first batches are slow, because they connect and plan. With a long mean batch time, the
+    // queue would refuse commands.
     for _ in 0..10 {
         writer.send(outgoing(2, 1, "warm", Uuid::new_v4())).await.unwrap();
     }
@@ -492,18 +494,18 @@ async fn a_workspace_that_cannot_send_is_refused_and_leaves_room_for_others() {
 
     // A command waits at most 2.5 s for a batch, and a batch does not wait for a log forever.
     for send in waiting {
-        let answer = timeout(PATIENCE, send).await.expect("everybody is answered").unwrap();
+        let answer = timeout(TEST_TIMEOUT, send).await.expect("every caller is answered").unwrap();
         assert!(matches!(answer, Err(AppError::Busy)), "{answer:?}");
     }
     holder.rollback().await.unwrap();
     let again = writer.send(outgoing(1, 1, "free again", Uuid::new_v4())).await;
     assert!(matches!(again, Ok(Sent::New(_))), "{again:?}");
     drop(writer);
-    ends(ended).await;
+    expect_end(ended).await;
 }
 
 #[tokio::test]
-async fn the_end_answers_everybody() {
+async fn all_queued_commands_are_answered_before_the_writer_ends() {
     let world = World::new().await;
     let (writer, ended) = world.writer(&[Fault::Delay]);
     let sends: Vec<_> = (0..600)
@@ -516,12 +518,12 @@ async fn the_end_answers_everybody() {
     for send in sends {
         assert!(matches!(send.await.unwrap(), Ok(Sent::New(_))));
     }
-    ends(ended).await;
+    expect_end(ended).await;
     assert_eq!(world.keys().await.len(), 600);
 }
 
 #[tokio::test]
-async fn a_commit_that_fails_behind_its_answer_is_no_success() {
+async fn a_commit_that_fails_after_its_answer_is_an_error() {
     let world = World::new().await;
     sqlx::raw_sql(
         "create function refuse() returns trigger language plpgsql as $$
@@ -537,13 +539,13 @@ async fn a_commit_that_fails_behind_its_answer_is_no_success() {
     .unwrap();
     let (writer, ended) = world.writer(&[]);
     let messages = ["before", "late", "after"].map(|text| outgoing(1, 1, text, Uuid::new_v4()));
-    let answers = give_all(&writer, messages.map(Command::Send).into()).await;
+    let answers = execute_all(&writer, messages.map(Command::Send).into()).await;
     assert!(matches!(answers[0], Ok(Done::Sent(Sent::New(_)))), "{answers:?}");
     assert!(matches!(answers[1], Err(AppError::Database(_))), "{answers:?}");
     assert!(matches!(answers[2], Ok(Done::Sent(Sent::New(_)))), "{answers:?}");
     assert_eq!(world.keys().await.len(), 2);
     drop(writer);
-    ends(ended).await;
+    expect_end(ended).await;
 }
 
 /// A writer that never finishes.
@@ -558,23 +560,23 @@ impl Write for Stuck {
 
 /// A writer that makes the task panic.
 #[derive(Debug)]
-struct Deadly;
+struct Panicking;
 
-impl Clone for Deadly {
+impl Clone for Panicking {
     fn clone(&self) -> Self {
-        panic!("the writer's own task")
+        panic!("in the task of the writer")
     }
 }
 
-impl Write for Deadly {
+impl Write for Panicking {
     async fn write(&self, _: Vec<Arc<Command>>, _: Locking) -> Result<Vec<Outcome>> {
         pending().await
     }
 }
 
-async fn stalls(write: impl Write, alone: impl Write, for_as_long_as: Duration) {
+async fn expect_stall(write: impl Write, direct: impl Write, at_least: Duration) {
     let db = PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/nothing").unwrap();
-    let (writer, _ended) = BatchWriter::start_with(Log::new(db), write, alone).unwrap();
+    let (writer, _ended) = BatchWriter::start_with(Log::new(db), write, direct).unwrap();
     assert_eq!(writer.queue.time_without_progress(), Duration::ZERO);
     assert!(writer.health().is_healthy());
 
@@ -582,19 +584,19 @@ async fn stalls(write: impl Write, alone: impl Write, for_as_long_as: Duration) 
     let (item, _receipt) = writer.queue.reserve(Arc::new(Command::Send(message))).unwrap();
     writer.queue.hand_over(item);
     let stalled = async {
-        while writer.queue.time_without_progress() < for_as_long_as {
+        while writer.queue.time_without_progress() < at_least {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, stalled).await.expect("it stalls");
+    timeout(TEST_TIMEOUT, stalled).await.expect("the writer stalls");
 }
 
 #[tokio::test]
 async fn a_writer_that_writes_nothing_while_something_waits_has_stalled() {
-    stalls(Stuck, Stuck, Duration::from_millis(100)).await;
+    expect_stall(Stuck, Stuck, Duration::from_millis(100)).await;
 }
 
 #[tokio::test]
-async fn a_writer_that_is_gone_has_stalled_for_ever() {
-    stalls(Deadly, Stuck, Duration::MAX).await;
+async fn a_writer_whose_task_panicked_has_stalled_forever() {
+    expect_stall(Panicking, Stuck, Duration::MAX).await;
 }

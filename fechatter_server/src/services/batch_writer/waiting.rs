@@ -34,7 +34,7 @@ struct LockedLog {
     retry_at: Instant,
 }
 
-/// The commands of one call, each key at most once.
+/// The commands of the batch that is being filled. It contains each key at most once.
 #[derive(Debug, Default)]
 struct Batch {
     items: Vec<Item>,
@@ -74,8 +74,8 @@ impl Waiting {
         batch.items
     }
 
-    /// Returns a batch for the workspace whose log has been locked longest, if it is at least 50
-    /// ms. It will wait for the lock; there is only one such batch at a time.
+    /// Returns a batch for the workspace whose log has been locked longest, if this is at least 50
+    /// ms. The batch waits for the lock. There is only one such batch at a time.
     pub(super) fn blocking_batch(&mut self) -> Option<Vec<Item>> {
         if self.blocking.is_some() {
             return None;
@@ -107,11 +107,11 @@ impl Waiting {
     /// those that have waited too long with [`AppError::Busy`].
     pub(super) fn put_back(&mut self, locked_items: Vec<Item>) {
         let now = Instant::now();
-        let still: HashSet<_> = locked_items.iter().map(Item::workspace_id).collect();
-        for id in self.attempted.drain().filter(|id| !still.contains(id)) {
+        let still_locked: HashSet<_> = locked_items.iter().map(Item::workspace_id).collect();
+        for id in self.attempted.drain().filter(|id| !still_locked.contains(id)) {
             self.locked_logs.remove(&id);
         }
-        for id in still {
+        for id in still_locked {
             let log = self.locked_logs.entry(id).or_insert(LockedLog { since: now, retry_at: now });
             log.retry_at = now + RETRY;
         }
@@ -133,16 +133,16 @@ impl Waiting {
 
     /// Adds commands of the wanted workspaces, in their order, until the batch is full.
     fn fill(&mut self, batch: &mut Batch, mut is_wanted: impl FnMut(WorkspaceId) -> bool) {
-        let mut left = Vec::new();
+        let mut skipped = Vec::new();
         while !batch.is_full() {
             let Some(item) = self.items.pop_front() else { break };
             if is_wanted(item.workspace_id()) && batch.has_room_for(&item) {
                 batch.push(item);
             } else if !item.claim.is_withdrawn() {
-                left.push(item);
+                skipped.push(item);
             }
         }
-        for item in left.into_iter().rev() {
+        for item in skipped.into_iter().rev() {
             self.items.push_front(item);
         }
     }

@@ -12,8 +12,8 @@ use tracing::error;
 
 use crate::services::limits::Caller;
 
-/// The memory of a thread, which all its hashes use. When each hash allocated its own, the
-/// allocator kept eight times as much.
+/// The memory of a thread, which all its hashes use. If each hash allocates its own memory, the
+/// allocator keeps eight times as much.
 #[derive(Default)]
 pub(super) struct Memory(pub(super) Vec<Block>);
 
@@ -35,7 +35,7 @@ pub(super) struct Threads {
     running: Permits<Class, Caller>,
 }
 
-/// The share of the processors that a thread gets if others want them, too.
+/// The share of processor time that a thread gets when other threads also need it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Priority {
     /// The same as each other thread.
@@ -58,15 +58,15 @@ impl Threads {
             let queue = Arc::clone(&queue);
             thread::Builder::new().name("passwords".into()).spawn(move || {
                 if let Priority::Low = priority {
-                    step_back();
+                    lower_priority();
                 }
-                work_off(&queue);
+                run_jobs(&queue);
             })?;
         }
         Ok(Self { jobs, running })
     }
 
-    /// Does the work of a caller when it is their turn. Returns none if the work panicked.
+    /// Runs the work of a caller when it is the caller's turn. Returns none if the work panicked.
     pub(super) async fn work<T: Send + 'static>(
         &self,
         (class, caller): (Class, Caller),
@@ -88,7 +88,7 @@ impl Threads {
 
 /// Lowers the thread's weight to a tenth of that of other threads.
 #[cfg(target_os = "linux")]
-fn step_back() {
+fn lower_priority() {
     use rustix::process::setpriority_process;
     use rustix::thread::gettid;
 
@@ -96,15 +96,15 @@ fn step_back() {
     const NICENESS: i32 = 10;
     // On Linux, unlike in POSIX, each thread has its own priority.
     if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
-        tracing::debug!(%error, "passwords are hashed with the priority of everything else");
+        tracing::debug!(%error, "the priority of a thread for passwords could not be lowered");
     }
 }
 
 /// On other systems the thread keeps the priority of its process.
 #[cfg(not(target_os = "linux"))]
-fn step_back() {}
+fn lower_priority() {}
 
-fn work_off(queue: &Mutex<mpsc::UnboundedReceiver<Job>>) {
+fn run_jobs(queue: &Mutex<mpsc::UnboundedReceiver<Job>>) {
     let mut memory = Memory::default();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();

@@ -20,16 +20,16 @@ use super::*;
 use crate::models::message;
 use crate::services::batch_writer::tests::{World, outgoing, person, reaction, system_message};
 
-/// The numbers of workspaces, chats and people, from 1 on. Steps may name one more, which does not
-/// exist.
-const HOW_MANY: [i64; 3] = [2, 2, 5];
+/// The numbers of workspaces, chats and people, whose ids begin with 1. Steps may have an id above
+/// these, which does not exist.
+const COUNTS: [i64; 3] = [2, 2, 5];
 const KEYS: u128 = 4;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Workspace, chat, person, the person whose session it is (0: Fechatter itself), key, content.
+    /// Workspace, chat, person, the person of the session (0: Fechatter itself), key, content.
     Send(i64, i64, i64, i64, u128, &'static str),
-    /// Changes existing rows: a statement about a workspace or chat, or about a person.
+    /// A statement that changes existing rows, the id of a workspace or chat, and a person.
     Change(&'static str, i64, i64),
 }
 
@@ -58,8 +58,8 @@ const CHANGES: [&str; 12] = [
 ];
 
 fn step() -> impl Strategy<Value = Step> {
-    let [workspaces, chats, people] = HOW_MANY.map(|many| 1..=many + 1);
-    let sessions = 0..=HOW_MANY[2] + 1;
+    let [workspaces, chats, people] = COUNTS.map(|count| 1..=count + 1);
+    let sessions = 0..=COUNTS[2] + 1;
     let sends = (workspaces, chats, people, sessions, 0..KEYS, prop_oneof![Just("a"), Just("b")]);
     let sends = sends.prop_map(|(workspace, chat, person, session, key, content)| {
         Step::Send(workspace, chat, person, session, key, content)
@@ -74,10 +74,10 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![6 => usual, 2 => sends, 3 => changes]
 }
 
-/// The rows that a history leaves, without their times.
-type Left = [Vec<String>; 2];
+/// The stored messages and events, without their times.
+type Rows = [Vec<String>; 2];
 
-async fn left(db: &PgPool) -> Left {
+async fn stored_rows(db: &PgPool) -> Rows {
     let messages = "select (to_jsonb(m) - 'created_at')::text from messages as m order by id";
     let events = "select (to_jsonb(e) - 'created_at' - 'stamp')::text from events as e
                   order by workspace_id, position";
@@ -95,9 +95,8 @@ async fn expect_announced(db: &mut PgConnection, announcement: Announcement) {
     assert_eq!(entries[1..], [announcement.into_entry()]);
 }
 
-/// Plays a history in a new world. Returns the outcome of each message, and the rows that it
-/// leaves.
-async fn play(world: &World, steps: &[Step], is_alone: bool) -> (Vec<String>, Left) {
+/// Executes the steps in a new world. Returns the outcome of each message, and the stored rows.
+async fn play(world: &World, steps: &[Step], is_alone: bool) -> (Vec<String>, Rows) {
     let mut outcomes = Vec::new();
     world.empty().await;
     let mut db = world.db().acquire().await.unwrap();
@@ -136,11 +135,11 @@ async fn play(world: &World, steps: &[Step], is_alone: bool) -> (Vec<String>, Le
             }
         }
     }
-    (outcomes, left(world.db()).await)
+    (outcomes, stored_rows(world.db()).await)
 }
 
 #[test]
-fn one_message_is_sent_alone_as_it_is_in_a_batch() {
+fn a_message_has_the_same_result_alone_and_in_a_batch() {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
     let world = RUNTIME.block_on(World::new());
     let config =
@@ -156,7 +155,7 @@ fn one_message_is_sent_alone_as_it_is_in_a_batch() {
 }
 
 #[tokio::test]
-async fn a_log_that_somebody_holds_is_left_out_in_either_way() {
+async fn a_locked_log_is_skipped_alone_and_in_a_batch() {
     let world = World::new().await;
     let _holder = world.hold(1).await;
     let mut db = world.db().acquire().await.unwrap();
@@ -202,16 +201,16 @@ impl Model {
     }
 }
 
-/// Adds reactions in batches; a batch has each of them once.
+/// Adds reactions in batches. A batch contains each reaction only once.
 async fn react(world: &World, batches: &[Vec<(u32, i64)>]) {
     world.empty().await;
     let mut model = Model::default();
     let mut db = world.db().acquire().await.unwrap();
     for wanted in batches {
         let mut batch: Vec<(u32, i64)> = Vec::new();
-        for one in wanted {
-            if !batch.contains(one) {
-                batch.push(*one);
+        for reaction in wanted {
+            if !batch.contains(reaction) {
+                batch.push(*reaction);
             }
         }
         let expected: Vec<_> =
@@ -229,7 +228,9 @@ async fn react(world: &World, batches: &[Vec<(u32, i64)>]) {
         let commands: Vec<_> = commands.into_iter().map(Arc::new).collect();
         let outcomes = write_many(&mut db, &commands, Locking::Wait).await.unwrap();
         assert!(matches!(outcomes[0], Outcome::Sent { .. }), "{:?}", outcomes[0]);
-        let is_own = |command: &Command| matches!(command, Command::AddReaction(reaction) if reaction.chat_id == ChatId(1));
+        let is_own = |command: &Command| {
+            matches!(command, Command::AddReaction(_)) && command.chat_id() == ChatId(1)
+        };
         let own = commands.iter().zip(outcomes).filter(|(command, _)| is_own(command));
         assert_eq!(own.map(|(_, outcome)| outcome).collect::<Vec<_>>(), expected);
     }
@@ -259,7 +260,7 @@ fn reactions_are_counted_and_limited_across_batches() {
 }
 
 #[tokio::test]
-async fn reactions_are_for_members_who_may_act_and_messages_that_are_there() {
+async fn a_reaction_needs_an_active_member_and_a_message_of_the_chat() {
     let world = World::new().await;
     let mut db = world.db().acquire().await.unwrap();
     let stranger = reaction(1, 5, "👍");
@@ -292,7 +293,7 @@ async fn reactions_are_for_members_who_may_act_and_messages_that_are_there() {
 }
 
 #[tokio::test]
-async fn the_events_of_a_batch_are_those_of_the_table() {
+async fn the_events_of_a_batch_match_their_declarations_in_rust() {
     let world = World::new().await;
     let mut db = world.db().acquire().await.unwrap();
     let commands = [
@@ -329,7 +330,7 @@ async fn the_events_of_a_batch_are_those_of_the_table() {
 }
 
 #[tokio::test]
-async fn every_reader_of_a_message_gets_its_reactions() {
+async fn a_lookup_and_the_log_return_a_message_with_its_reactions() {
     let world = World::new().await;
     let mut db = world.db().acquire().await.unwrap();
     let adds = [("🎉", 2), ("👍", 1), ("🎉", 1), ("👍", 3), ("🎉", 4)];
@@ -346,11 +347,11 @@ async fn every_reader_of_a_message_gets_its_reactions() {
     assert_eq!(message.reactions, expected);
 
     let range = Range { workspace_id: WorkspaceId(1), from: Position(2), to: Position(7) };
-    let told = async || {
+    let read_entries = async || {
         let entries = log::read(world.db(), &[range], None, 10).await.unwrap();
         entries.into_iter().map(|entry| (entry.kind, entry.data)).collect::<Vec<_>>()
     };
-    let entries = told().await;
+    let entries = read_entries().await;
     let read: Value = serde_json::from_slice(entries[0].1.as_ref().unwrap()).unwrap();
     assert_eq!(read["reactions"], json!(expected));
     assert!(entries[1..].iter().all(|(kind, data)| kind == "ReactionAdded" && data.is_some()));
@@ -361,13 +362,13 @@ async fn every_reader_of_a_message_gets_its_reactions() {
         .unwrap();
     let tombstone = message::find(&mut *db, ChatId(1), MessageId(1)).await.unwrap();
     assert_eq!(tombstone.reactions, []);
-    let entries = told().await;
-    assert!(entries[0].1.is_some(), "a deleted message is told as its tombstone");
+    let entries = read_entries().await;
+    assert!(entries[0].1.is_some(), "a deleted message is read as its tombstone");
     assert!(entries[1..].iter().all(|(_, data)| data.is_none()), "{entries:?}");
 }
 
 #[tokio::test]
-async fn of_many_people_who_react_the_first_twenty_are_named() {
+async fn a_reaction_names_the_first_twenty_of_its_people() {
     let world = World::new().await;
     sqlx::raw_sql(
         "insert into users (email, email_key, password_hash)
