@@ -13,3 +13,6 @@ create table message_reactions (
     foreign key (workspace_id, chat_id) references chats (workspace_id, id),
     foreign key (workspace_id, user_id) references workspace_members (workspace_id, user_id)
 );
+
+-- The list of a message's reactions, in the order in which they were added.
+create index message_reactions_in_order on message_reactions (chat_id, message_id, id);

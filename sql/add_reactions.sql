@@ -4,20 +4,21 @@
 create or replace function add_reactions(
     kinds text[], workspaces bigint[], people bigint[], chats bigint[], messages bigint[],
     emojis text[], added_at timestamptz,
-    inout outcomes text[], out numbers bigint[], out events text[], out payloads json[]
+    inout outcomes text[], out numbers bigint[], inout events text[], inout payloads json[]
 ) language plpgsql as $$
 declare
     reacted record;
 begin
     select array_agg(counted.outcome), array_agg(counted.number),
-           array_agg(case when counted.outcome = 'written' and counted.is_reaction then 'ReactionAdded' end),
+           array_agg(case when counted.outcome = 'written' and counted.is_reaction
+                          then 'ReactionAdded' else counted.event end),
            array_agg(case when counted.outcome = 'written' and counted.is_reaction then (
-               select row_to_json(payload)
+               select row_to_json(reaction)
                from (
                    select 'ReactionAdded' as event, counted.chat_id, counted.message_id,
                           counted.user_id, counted.emoji, counted.number as count
-               ) as payload
-           ) end)
+               ) as reaction
+           ) else counted.payload end)
     into outcomes, numbers, events, payloads
     from (
         select i.*,
@@ -28,7 +29,7 @@ begin
                    partition by i.chat_id, i.message_id, i.emoji, i.is_reaction order by i.item)
                end as number
         from (
-            select i.item, i.is_reaction, i.chat_id, i.message_id, i.user_id, i.emoji,
+            select i.item, i.is_reaction, i.chat_id, i.message_id, i.user_id, i.emoji, i.event, i.payload,
                    case when i.outcome <> 'written' or not i.is_reaction then i.outcome
                         when i.is_there then 'unchanged'
                         when i.is_known then 'written'
@@ -66,8 +67,9 @@ begin
                        ) end as kinds_before
                 from (
                     select *, kind = 'add_reaction' as is_reaction
-                    from unnest(kinds, outcomes, chats, messages, people, emojis) with ordinality
-                        as i (kind, outcome, chat_id, message_id, user_id, emoji, item)
+                    from unnest(kinds, outcomes, chats, messages, people, emojis, events, payloads)
+                        with ordinality
+                        as i (kind, outcome, chat_id, message_id, user_id, emoji, event, payload, item)
                 ) as i
                 left join lateral (
                     select true as is_there
@@ -93,12 +95,12 @@ begin
     select new.workspace_id, new.chat_id, new.message_id, new.emoji, new.user_id, added_at
     from unnest(events, workspaces, chats, messages, emojis, people) with ordinality
         as new (event, workspace_id, chat_id, message_id, emoji, user_id, item)
-    where new.event is not null
+    where new.event = 'ReactionAdded'
     order by new.item;
     for reacted in
         select distinct new.chat_id, new.message_id
         from unnest(events, chats, messages) as new (event, chat_id, message_id)
-        where new.event is not null
+        where new.event = 'ReactionAdded'
     loop
         -- Its first reaction; in the order of ids, as elsewhere.
         update messages as m

@@ -6,14 +6,14 @@
 -- committed before. Unless it is told to be patient, it leaves out the logs that others hold at the
 -- moment: their commands come back as 'locked', and nothing has been done about them.
 --
--- Kinds: add_reaction, send, send_system (a message of Fechatter itself). A command without a session is
--- the server's own: whom it names as its actor is of the workspace, or was, and need not be a member of the
--- chat.
+-- Kinds: edit, delete, add_reaction, remove_reaction, send, send_system (a message of Fechatter itself). A
+-- command without a session is the server's own: its actor is in the workspace, or was, and need not be a
+-- member of the chat.
 --
--- Outcomes: written, locked, session_ended, suspended, not_found, archived; of sends also replayed
--- (message_ids has the message of the earlier time) and mismatch (the key was used for something else); of
--- reactions also unchanged and too_many_reactions. numbers has a new message's seq, or how many people
--- have added a reaction.
+-- Outcomes: written, locked, session_ended, suspended, not_found, archived; of edits and deletes also
+-- forbidden and unchanged; of sends also replayed (message_ids has the message of the earlier time) and
+-- mismatch (the key was used for something else); of reactions also unchanged and too_many_reactions.
+-- numbers has a new message's seq, or how many people have added a reaction since.
 --
 -- Few statements, because each has a fixed cost. Parallel arrays go from one to the next, because joining
 -- them would cost a large batch the square of its size. Each look-up
@@ -32,8 +32,10 @@ set enable_memoize = off
 as $$
 declare
     held bigint[];
-    events text[];
-    payloads json[];
+    nothing text[] := array_fill(null::text, array[cardinality(kinds)]);
+    events text[] := nothing;
+    effects text[] := array_fill('none'::text, array[cardinality(kinds)]);
+    payloads json[] := nothing::json[];
 begin
     if patient then
         held := array(
@@ -62,15 +64,27 @@ begin
                     when chat.is_there is not true
                          or person.status is null
                          or (i.session_id is not null and membership.is_open is not true)
-                         or (i.target is not null and message.is_there is not true)
+                         or (i.target is not null and message.sender_id is null)
+                         or (i.kind <> 'delete' and message.is_deleted)
                         then 'not_found'
+                    when i.kind in ('edit', 'delete')
+                         and (message.is_system
+                              or (message.sender_id <> i.actor_id
+                                  and (i.kind = 'edit' or chat.is_single
+                                       or (chat.owner_id <> i.actor_id
+                                           and membership.role is distinct from 'admin'))))
+                        then 'forbidden'
+                    when (i.kind = 'delete' and message.is_deleted)
+                         or (i.kind = 'edit' and message.content = i.content)
+                        then 'unchanged'
                     when earlier.digest = i.digest then 'replayed'
                     when earlier.digest is not null then 'mismatch'
                     when chat.archived_at is not null then 'archived'
                     else 'written'
                end as outcome
-        from unnest(workspaces, actors, sessions, chats, targets, keys, digests) with ordinality
-            as i (workspace_id, actor_id, session_id, chat_id, target, key, digest, item)
+        from unnest(kinds, workspaces, actors, sessions, chats, targets, texts, keys, digests)
+            with ordinality
+            as i (kind, workspace_id, actor_id, session_id, chat_id, target, content, key, digest, item)
         left join lateral (
             select s.user_id = i.actor_id
                    and s.revoked_at is null
@@ -87,7 +101,7 @@ begin
             limit 1
         ) as person on true
         left join lateral (
-            select c.archived_at,
+            select c.archived_at, c.owner_id, c.chat_type = 'Single' as is_single,
                    c.workspace_id = i.workspace_id and c.deleted_at is null as is_there
             from chats as c
             where c.id = i.chat_id
@@ -95,14 +109,15 @@ begin
         ) as chat on true
         left join lateral (
             -- The newest period: only the primary key is in that order.
-            select m.left_position is null as is_open
+            select m.left_position is null as is_open, m.role
             from chat_members as m
             where m.chat_id = i.chat_id and m.user_id = i.actor_id
             order by m.joined_position desc
             limit 1
         ) as membership on true
         left join lateral (
-            select m.deleted_at is null as is_there
+            select m.sender_id, m.content, m.kind = 'system' as is_system,
+                   m.deleted_at is not null as is_deleted
             from messages as m
             where m.chat_id = i.chat_id and m.id between i.target and i.target
             order by m.id
@@ -120,11 +135,28 @@ begin
         order by i.item
     ) as checked;
 
+    if 'edit' = any(kinds) then
+        select edited.events, edited.effects into events, effects
+        from edit_messages(kinds, outcomes, chats, targets, texts, written_at, events, effects) as edited;
+    end if;
+    if 'delete' = any(kinds) then
+        select deleted.events, deleted.effects, deleted.payloads into events, effects, payloads
+        from delete_messages(
+            kinds, outcomes, actors, chats, targets, written_at, events, effects, payloads) as deleted;
+    end if;
     if 'add_reaction' = any(kinds) then
         select added.outcomes, added.numbers, added.events, added.payloads
         into outcomes, numbers, events, payloads
         from add_reactions(
-            kinds, workspaces, actors, chats, targets, texts, written_at, outcomes) as added;
+            kinds, workspaces, actors, chats, targets, texts, written_at, outcomes, events, payloads)
+            as added;
+    end if;
+    if 'remove_reaction' = any(kinds) then
+        select removed.outcomes, removed.numbers, removed.events, removed.payloads
+        into outcomes, numbers, events, payloads
+        from remove_reactions(
+            kinds, actors, chats, targets, texts, outcomes, coalesce(numbers, nothing::bigint[]), events,
+            payloads) as removed;
     end if;
     if 'send' = any(kinds) or 'send_system' = any(kinds) then
         select sent.message_ids, sent.numbers, sent.events
@@ -134,7 +166,6 @@ begin
             message_ids, numbers, events) as sent;
     end if;
     perform append_events(
-        workspaces, null, stamp, events, array_fill('none'::text, array[cardinality(kinds)]), null,
-        null, chats, null, message_ids, payloads);
+        workspaces, null, stamp, events, effects, null, null, chats, null, message_ids, payloads);
 end;
 $$;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::chat::{Chat, ChatMember};
 use crate::user::{Role, User, UserStatus};
 use crate::workspace::Workspace;
-use crate::{ChatId, MessageId, SessionId, Timestamp, UserId};
+use crate::{ChatId, MessageId, Seq, SessionId, Timestamp, UserId};
 
 pub use effect::Effect;
 
@@ -44,12 +44,29 @@ pub enum Event {
         reason: LeaveReason,
     },
     MemberUpdated(ChatMember),
+    /// The message keeps its place, without its text.
+    MessageDeleted {
+        chat_id: ChatId,
+        id: MessageId,
+        seq: Seq,
+        sender_id: UserId,
+        /// The person who deleted it.
+        actor_id: UserId,
+    },
     ReactionAdded {
         chat_id: ChatId,
         message_id: MessageId,
         user_id: UserId,
         emoji: String,
         /// The number of people who have added the emoji, including this one.
+        count: i64,
+    },
+    ReactionRemoved {
+        chat_id: ChatId,
+        message_id: MessageId,
+        user_id: UserId,
+        emoji: String,
+        /// The number of people whose reaction with the emoji remains.
         count: i64,
     },
     UserJoinedWorkspace(User),
@@ -105,7 +122,7 @@ pub struct Declaration {
 }
 
 /// The names of the events that show a message.
-pub const MESSAGE_EVENTS: [&str; 1] = [NEW_MESSAGE];
+pub const MESSAGE_EVENTS: [&str; 2] = [NEW_MESSAGE, "MessageUpdated"];
 const NEW_MESSAGE: &str = "NewMessage";
 
 /// The event of a message that was sent to a chat. It has no payload: the log names the message.
@@ -119,7 +136,8 @@ impl Event {
     pub fn declaration(&self) -> Declaration {
         use Audience::{Chat, ChatAnd, User as Person, Workspace as Everyone};
         use Effect::{
-            ChangesPerson, ClosesChat, EndsSessions, Joins, Leaves, None, RemovesPerson, Suspends,
+            ChangesPerson, ClosesChat, EndsSessions, Joins, Leaves, None, RemovesMessage,
+            RemovesPerson, Suspends,
         };
         match self {
             Self::NewChat(chat) => declare("NewChat", Chat(chat.id), Joins),
@@ -132,8 +150,14 @@ impl Event {
                 declare("UserLeftChat", ChatAnd(*chat_id, *user_id), Leaves)
             }
             Self::MemberUpdated(member) => declare("MemberUpdated", Chat(member.chat_id), None),
+            Self::MessageDeleted { chat_id, id, .. } => {
+                declare("MessageDeleted", Chat(*chat_id), RemovesMessage).about(*id)
+            }
             Self::ReactionAdded { chat_id, message_id, .. } => {
                 declare("ReactionAdded", Chat(*chat_id), None).about(*message_id)
+            }
+            Self::ReactionRemoved { chat_id, message_id, .. } => {
+                declare("ReactionRemoved", Chat(*chat_id), None).about(*message_id)
             }
             Self::UserJoinedWorkspace(user) => {
                 declare("UserJoinedWorkspace", Everyone, ChangesPerson(user.id))

@@ -64,6 +64,10 @@ pub struct Reaction {
     /// The first twenty of them.
     #[schema(max_items = 20)]
     pub user_ids: Vec<UserId>,
+    /// True if the caller has added it. Only in REST responses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = bool, required = false)]
+    pub me: Option<bool>,
 }
 
 /// No message has a file yet: the list is always empty.

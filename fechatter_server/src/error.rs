@@ -107,6 +107,7 @@ errors! {
     // Messages
     EmptyMessage => BAD_REQUEST, "empty_message", "a message needs some content";
     Archived => FORBIDDEN, "archived", "this chat is archived";
+    InvalidEmoji => BAD_REQUEST, "invalid_emoji", "this is not exactly one emoji";
     TooManyReactions => BAD_REQUEST, "too_many_reactions", "this message has the maximum number of different emojis";
     IdempotencyMismatch => UNPROCESSABLE_ENTITY, "idempotency_mismatch", "this key was used for another request";
 }

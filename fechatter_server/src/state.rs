@@ -3,12 +3,12 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::config::Config;
 use axum::extract::FromRef;
 use fechatter_core::log::Log;
 use fechatter_core::token::{Signer, Verifier};
 use sqlx::PgPool;
 
+use crate::config::Config;
 use crate::middlewares::parameters::KnownParameters;
 use crate::models::session::authentication::Authentication;
 use crate::services::batch_writer::BatchWriter;

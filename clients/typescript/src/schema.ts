@@ -174,7 +174,47 @@ export interface paths {
         get: operations["get_message"];
         put?: never;
         post?: never;
+        /**
+         * Deletes a message: its text goes, its place in the chat stays. The sender may do so and, except in a
+         *     Single, the owner and the admins of the chat.
+         */
+        delete: operations["delete_message"];
+        options?: never;
+        head?: never;
+        /** Changes the text of one's own message. The same text again changes nothing. */
+        patch: operations["edit_message"];
+        trace?: never;
+    };
+    "/api/chat/{id}/messages/{mid}/reactions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists who has reacted to a message, and how, oldest first. */
+        get: operations["list_reactions"];
+        put?: never;
+        post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/chat/{id}/messages/{mid}/reactions/{emoji}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Adds one's reaction. Adding it again changes nothing. */
+        put: operations["add_reaction"];
+        post?: never;
+        /** Removes one's reaction. Removing it again changes nothing. */
+        delete: operations["remove_reaction"];
         options?: never;
         head?: never;
         patch?: never;
@@ -874,6 +914,24 @@ export interface components {
             sender_id: components["schemas"]["UserId"];
             seq: components["schemas"]["Seq"];
         };
+        /** @description A change of a message by its sender. An absent field changes nothing. */
+        MessageChanges: {
+            content?: components["schemas"]["Content"];
+        };
+        /** @description The message keeps its place, without its text. */
+        MessageDeletedEvent: {
+            /** @description The person who deleted it. */
+            actor_id: components["schemas"]["UserId"];
+            chat_id: components["schemas"]["ChatId"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "MessageDeleted";
+            id: components["schemas"]["MessageId"];
+            sender_id: components["schemas"]["UserId"];
+            seq: components["schemas"]["Seq"];
+        };
         /** @description The request to send a message. */
         MessageDraft: {
             content: components["schemas"]["Content"];
@@ -894,6 +952,16 @@ export interface components {
          * @enum {string}
          */
         MessageKind: "user" | "system";
+        MessageUpdatedEvent: components["schemas"]["Message"] & {
+            /** @enum {string} */
+            event: "MessageUpdated";
+        } & {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "MessageUpdated";
+        };
         NewChatEvent: components["schemas"]["Chat"] & {
             /** @enum {string} */
             event: "NewChat";
@@ -932,6 +1000,8 @@ export interface components {
              */
             count: number;
             emoji: string;
+            /** @description True if the caller has added it. Only in REST responses. */
+            me?: boolean;
             /** @description The first twenty of them. */
             user_ids: components["schemas"]["UserId"][];
         };
@@ -950,6 +1020,37 @@ export interface components {
             event: "ReactionAdded";
             message_id: components["schemas"]["MessageId"];
             user_id: components["schemas"]["UserId"];
+        };
+        /** @description An emoji that a person has added to a message. */
+        ReactionEntry: {
+            created_at: components["schemas"]["Timestamp"];
+            emoji: string;
+            user_id: components["schemas"]["UserId"];
+        };
+        /** @description A page of the reactions to a message. */
+        ReactionPage: {
+            items: components["schemas"]["ReactionEntry"][];
+            next_cursor: string | null;
+        };
+        ReactionRemovedEvent: {
+            chat_id: components["schemas"]["ChatId"];
+            /**
+             * Format: int64
+             * @description The number of people whose reaction with the emoji remains.
+             */
+            count: number;
+            emoji: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "ReactionRemoved";
+            message_id: components["schemas"]["MessageId"];
+            user_id: components["schemas"]["UserId"];
+        };
+        /** @description The reactions to a message. */
+        Reactions: {
+            reactions: components["schemas"]["Reaction"][];
         };
         /** @description The first event. */
         ReadyEvent: {
@@ -1012,8 +1113,16 @@ export interface components {
         ServerLimits: {
             /** @description The maximum number of bytes in a request's body. */
             body_size: number;
+            /** @description The maximum number of characters in a chat's name. */
+            chat_name: number;
             /** @description The maximum number of characters in a message. */
             message_length: number;
+            /** @description The maximum number of characters in a password. */
+            password_max: number;
+            /** @description The minimum number of characters in a password. */
+            password_min: number;
+            /** @description The maximum number of different emojis of the reactions to a message. */
+            reaction_kinds: number;
         };
         /** @description A sign-in on a device. */
         SessionEntry: {
@@ -1063,7 +1172,7 @@ export interface components {
             workspace?: components["schemas"]["WorkspaceName"] | null;
         };
         /** @description The `data` of one event; its `event` says which it is. Clients ignore events and fields that they do not know. */
-        StreamEvent: components["schemas"]["ReadyEvent"] | components["schemas"]["HeartbeatEvent"] | components["schemas"]["ResetEvent"] | components["schemas"]["GoodbyeEvent"] | components["schemas"]["NewChatEvent"] | components["schemas"]["ChatUpdatedEvent"] | components["schemas"]["ChatDeletedEvent"] | components["schemas"]["UserJoinedChatEvent"] | components["schemas"]["UserLeftChatEvent"] | components["schemas"]["MemberUpdatedEvent"] | components["schemas"]["ReactionAddedEvent"] | components["schemas"]["UserJoinedWorkspaceEvent"] | components["schemas"]["UserUpdatedEvent"] | components["schemas"]["UserLeftWorkspaceEvent"] | components["schemas"]["WorkspaceUpdatedEvent"] | components["schemas"]["SessionRevokedEvent"] | components["schemas"]["DuplicateMessageAttemptedEvent"] | components["schemas"]["NewMessageEvent"];
+        StreamEvent: components["schemas"]["ReadyEvent"] | components["schemas"]["HeartbeatEvent"] | components["schemas"]["ResetEvent"] | components["schemas"]["GoodbyeEvent"] | components["schemas"]["NewChatEvent"] | components["schemas"]["ChatUpdatedEvent"] | components["schemas"]["ChatDeletedEvent"] | components["schemas"]["UserJoinedChatEvent"] | components["schemas"]["UserLeftChatEvent"] | components["schemas"]["MemberUpdatedEvent"] | components["schemas"]["MessageDeletedEvent"] | components["schemas"]["ReactionAddedEvent"] | components["schemas"]["ReactionRemovedEvent"] | components["schemas"]["UserJoinedWorkspaceEvent"] | components["schemas"]["UserUpdatedEvent"] | components["schemas"]["UserLeftWorkspaceEvent"] | components["schemas"]["WorkspaceUpdatedEvent"] | components["schemas"]["SessionRevokedEvent"] | components["schemas"]["DuplicateMessageAttemptedEvent"] | components["schemas"]["NewMessageEvent"] | components["schemas"]["MessageUpdatedEvent"];
         /** @description The caller's view of their workspace at one position of its log. */
         Sync: {
             chats: components["schemas"]["ChatSidebar"][];
@@ -1352,15 +1461,22 @@ export type MemberOperation = components['schemas']['MemberOperation'];
 export type MemberUpdatedEvent = components['schemas']['MemberUpdatedEvent'];
 export type Mentions = components['schemas']['Mentions'];
 export type Message = components['schemas']['Message'];
+export type MessageChanges = components['schemas']['MessageChanges'];
+export type MessageDeletedEvent = components['schemas']['MessageDeletedEvent'];
 export type MessageDraft = components['schemas']['MessageDraft'];
 export type MessageId = components['schemas']['MessageId'];
 export type MessageKind = components['schemas']['MessageKind'];
+export type MessageUpdatedEvent = components['schemas']['MessageUpdatedEvent'];
 export type NewChatEvent = components['schemas']['NewChatEvent'];
 export type NewInvite = components['schemas']['NewInvite'];
 export type NewMessageEvent = components['schemas']['NewMessageEvent'];
 export type NotifyLevel = components['schemas']['NotifyLevel'];
 export type Reaction = components['schemas']['Reaction'];
 export type ReactionAddedEvent = components['schemas']['ReactionAddedEvent'];
+export type ReactionEntry = components['schemas']['ReactionEntry'];
+export type ReactionPage = components['schemas']['ReactionPage'];
+export type ReactionRemovedEvent = components['schemas']['ReactionRemovedEvent'];
+export type Reactions = components['schemas']['Reactions'];
 export type ReadyEvent = components['schemas']['ReadyEvent'];
 export type ResetEvent = components['schemas']['ResetEvent'];
 export type ResetReason = components['schemas']['ResetReason'];
@@ -2468,6 +2584,345 @@ export interface operations {
                 };
             };
             /** @description `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            414: components["responses"]["uri_too_long"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    delete_message: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id. Other values are refused with 404. */
+                id: number;
+                /** @description The message's id. Other values are refused with 404. */
+                mid: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `archived`, `forbidden`, `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            414: components["responses"]["uri_too_long"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    edit_message: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id. Other values are refused with 404. */
+                id: number;
+                /** @description The message's id. Other values are refused with 404. */
+                mid: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MessageChanges"];
+            };
+        };
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Message"];
+                };
+            };
+            /** @description `empty_message`, `invalid_input` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `archived`, `forbidden`, `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            413: components["responses"]["too_large"];
+            414: components["responses"]["uri_too_long"];
+            415: components["responses"]["unsupported_media_type"];
+            422: components["responses"]["malformed_json"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_reactions: {
+        parameters: {
+            query?: {
+                /** @description Only reactions with this emoji. */
+                emoji?: string;
+                /** @description The cursor from the previous page. */
+                cursor?: string;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The id. Other values are refused with 404. */
+                id: number;
+                /** @description The message's id. Other values are refused with 404. */
+                mid: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReactionPage"];
+                };
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            414: components["responses"]["uri_too_long"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    add_reaction: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id. Other values are refused with 404. */
+                id: number;
+                /** @description The message's id. Other values are refused with 404. */
+                mid: number;
+                /** @description The id. Other values are refused with 404. */
+                emoji: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Reactions"];
+                };
+            };
+            /** @description `invalid_emoji`, `too_many_reactions`, `invalid_input` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `archived`, `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            414: components["responses"]["uri_too_long"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    remove_reaction: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id. Other values are refused with 404. */
+                id: number;
+                /** @description The message's id. Other values are refused with 404. */
+                mid: number;
+                /** @description The id. Other values are refused with 404. */
+                emoji: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Reactions"];
+                };
+            };
+            /** @description `invalid_emoji`, `invalid_input` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `archived`, `suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use fechatter_core::message::Message;
+use fechatter_core::token::AuthUser;
 use fechatter_core::{ChatId, MessageId};
 use serde::Deserialize;
 use sqlx::PgPool;
@@ -16,8 +17,10 @@ use crate::error::{AppError, ErrorKind, Result};
 use crate::handlers::chat::replayed;
 use crate::middlewares::auth::Caller;
 use crate::models::chat::membership::Member;
+use crate::models::message::change::{Action, Change};
 use crate::models::message::history::{self, Place};
-use crate::models::message::{self, MessageDraft, Sent};
+use crate::models::message::{self, MessageChanges, MessageDraft, Sent};
+use crate::models::session::current_user::CurrentUser;
 use crate::services::batch_writer::BatchWriter;
 use crate::services::limits::RequestLimits;
 use crate::state::AppState;
@@ -34,6 +37,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(list))
         .routes(routes!(send).errors(&send_errors))
         .routes(routes!(show))
+        .routes(routes!(edit).errors(&[E::EmptyMessage, E::Archived, E::Forbidden]))
+        .routes(routes!(delete).errors(&[E::Archived, E::Forbidden]))
 }
 
 /// The default number of messages in a list.
@@ -141,5 +146,53 @@ async fn show(
     MessageIdInPath(id): MessageIdInPath,
     State(db): State<PgPool>,
 ) -> Result<Json<Message>> {
-    message::find(&db, member.chat_id, id).await.map(Json)
+    message::find(&db, member.user.id, member.chat_id, id).await.map(Json)
+}
+
+/// Changes the text of one's own message. The same text again changes nothing.
+#[utoipa::path(patch, path = "/api/chat/{id}/messages/{mid}", operation_id = "edit_message",
+    params(("id" = i64, Path), ("mid" = i64, Path)), request_body = MessageChanges,
+    responses((status = 200, body = Message)))]
+async fn edit(
+    Caller(caller): Caller,
+    Id(chat_id): Id<ChatId>,
+    MessageIdInPath(id): MessageIdInPath,
+    State(state): State<AppState>,
+    Json(changes): Json<MessageChanges>,
+) -> Result<Json<Message>> {
+    if let Some(content) = changes.into_content()? {
+        state.limits.take_for_message(caller.id, content.len())?;
+        change(&state, caller, (chat_id, id), Action::Edit(content)).await?;
+    } else {
+        let AuthUser { id, workspace_id, session_id, .. } = caller;
+        let user = CurrentUser::find(&state.db, id, workspace_id, session_id).await?;
+        Member::find(&state.db, user, chat_id).await?;
+    }
+    message::find(&state.db, caller.id, chat_id, id).await.map(Json)
+}
+
+/// Deletes a message: its text goes, its place in the chat stays. The sender may do so and, except in a
+/// Single, the owner and the admins of the chat.
+#[utoipa::path(delete, path = "/api/chat/{id}/messages/{mid}", operation_id = "delete_message",
+    params(("id" = i64, Path), ("mid" = i64, Path)), responses((status = 204)))]
+async fn delete(
+    Caller(caller): Caller,
+    Id(chat_id): Id<ChatId>,
+    MessageIdInPath(id): MessageIdInPath,
+    State(state): State<AppState>,
+) -> Result<StatusCode> {
+    change(&state, caller, (chat_id, id), Action::Delete).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Changes a message in the next batch, which checks the caller and their membership.
+pub(super) async fn change(
+    state: &AppState,
+    caller: AuthUser,
+    (chat_id, message_id): (ChatId, MessageId),
+    action: Action,
+) -> Result<()> {
+    let change = Change { actor: caller.into(), chat_id, message_id, action };
+    let changed = state.writer.change(change).await;
+    changed.inspect_err(|error| state.limits.charge_if_too_slow(caller.id, error))
 }

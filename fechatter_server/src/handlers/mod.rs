@@ -5,6 +5,7 @@ mod chat;
 mod invite;
 mod member;
 mod message;
+mod reaction;
 mod server;
 mod session;
 mod sync;
@@ -36,6 +37,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         ("chats", chat::routes()),
         ("members", member::routes()),
         ("messages", message::routes()),
+        ("reactions", reaction::routes()),
     ]
     .into_iter()
     .fold(all, |all, (tag, mut routes)| {

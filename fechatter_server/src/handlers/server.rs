@@ -1,6 +1,5 @@
 //! Information about this server.
 
-use crate::config::WorkspaceCreation;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
@@ -10,14 +9,20 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::config::WorkspaceCreation;
 use crate::middlewares::admission::MAX_BODY;
+use crate::models::message::reaction::MAX_KINDS;
 use crate::state::AppState;
 use crate::utils::json::Json;
+use crate::utils::text::{ChatName, Password};
 
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show)).routes(routes!(document))
 }
+
+/// The features that this version has, so that a client can ask before it offers them.
+const FEATURES: [&str; 2] = ["edit", "reactions"];
 
 /// Information that a client needs before it signs in.
 #[derive(Serialize, ToSchema)]
@@ -36,6 +41,14 @@ struct ServerLimits {
     message_length: usize,
     /// The maximum number of bytes in a request's body.
     body_size: usize,
+    /// The minimum number of characters in a password.
+    password_min: usize,
+    /// The maximum number of characters in a password.
+    password_max: usize,
+    /// The maximum number of characters in a chat's name.
+    chat_name: usize,
+    /// The maximum number of different emojis of the reactions to a message.
+    reaction_kinds: usize,
 }
 
 /// Returns the server's version, features and limits.
@@ -45,9 +58,16 @@ async fn show(State(state): State<AppState>) -> Json<ServerInfo> {
     Json(ServerInfo {
         version: env!("CARGO_PKG_VERSION"),
         api_level: 1,
-        features: Vec::new(),
+        features: FEATURES.to_vec(),
         events_url: format!("{}/events", state.config.notify.public_url),
-        limits: ServerLimits { message_length: MAX_CONTENT, body_size: MAX_BODY },
+        limits: ServerLimits {
+            message_length: MAX_CONTENT,
+            body_size: MAX_BODY,
+            password_min: Password::MIN,
+            password_max: Password::MAX,
+            chat_name: ChatName::MAX,
+            reaction_kinds: MAX_KINDS,
+        },
         workspace_creation: state.config.accounts.workspace_creation,
     })
 }

@@ -1,20 +1,22 @@
 //! Messages: the request to send one, and a lookup by id.
 
 pub(crate) mod actor;
+pub(crate) mod change;
 pub(crate) mod history;
 pub(crate) mod reaction;
 pub(crate) mod write_batch;
 
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use fechatter_core::message::{Message, MessageKind, MessageObject};
-use fechatter_core::{ChatId, MessageId, Seq, Timestamp};
+use fechatter_core::{ChatId, MessageId, Seq, Timestamp, UserId};
 use serde::Deserialize;
-use sqlx::PgExecutor;
+use sqlx::PgPool;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::{AppError, Result};
 use crate::models::message::actor::Actor;
+use crate::utils::json::not_null;
 use crate::utils::text::Content;
 
 /// The request to send a message.
@@ -94,8 +96,25 @@ impl MessageDraft {
     }
 }
 
+/// A change of a message by its sender. An absent field changes nothing.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MessageChanges {
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(value_type = Content, required = false)]
+    content: Option<Content>,
+}
+
+impl MessageChanges {
+    /// Returns the new text, if the request has one.
+    pub(crate) fn into_content(self) -> Result<Option<String>> {
+        self.content.map(Content::into_message).transpose()
+    }
+}
+
 pub(crate) async fn find(
-    db: impl PgExecutor<'_>,
+    db: &PgPool,
+    viewer: UserId,
     chat_id: ChatId,
     id: MessageId,
 ) -> Result<Message> {
@@ -108,5 +127,7 @@ pub(crate) async fn find(
     )
     .fetch_optional(db)
     .await?;
-    object.map(Message::from).ok_or(AppError::NotFound)
+    let mut message = object.map(Message::from).ok_or(AppError::NotFound)?;
+    reaction::mark_own(db, viewer, std::slice::from_mut(&mut message)).await?;
+    Ok(message)
 }

@@ -1,4 +1,4 @@
-//! Writes messages, and reactions once a route adds them, in batches: group commit.
+//! Writes messages, and changes to them, in batches: group commit.
 //!
 //! A disk can flush only a limited number of commits per second, but one commit can contain many
 //! commands. While one batch is being committed, newly arrived commands form the next batch; a
@@ -44,7 +44,7 @@ use self::limits::BATCH_TIMEOUT;
 use self::queue::{Item, MeanBatchTime, Progress, Queue};
 use self::waiting::Waiting;
 use crate::error::{AppError, Result};
-use crate::models::message::reaction::NewReaction;
+use crate::models::message::change::Change;
 use crate::models::message::write_batch::{Command, Locking, Outcome};
 use crate::models::message::{self, Outgoing, Sent};
 
@@ -187,7 +187,9 @@ impl BatchWriter {
                 Ok(Sent::New(outgoing.into_message(id, seq, created_at)))
             }
             Outcome::Replayed(id) => {
-                let message = message::find(self.log.db(), outgoing.chat_id, id).await?;
+                let message =
+                    message::find(self.log.db(), outgoing.actor.user_id(), outgoing.chat_id, id)
+                        .await?;
                 let event = EphemeralEvent::DuplicateMessageAttempted {
                     idempotency_key: message.idempotency_key,
                     chat_id: message.chat_id,
@@ -202,15 +204,14 @@ impl BatchWriter {
         }
     }
 
-    /// Adds a reaction. When it is durable, returns the number of people who have added its emoji.
-    /// Adding it again changes nothing.
+    /// Changes a message, and returns when the change is durable. A change that is already made
+    /// changes nothing.
     ///
     /// # Errors
     /// The same as for [`send`](Self::send).
-    #[cfg_attr(not(test), expect(dead_code, reason = "no route adds a reaction yet"))]
-    pub(crate) async fn add_reaction(&self, reaction: NewReaction) -> Result<i64> {
-        match self.outcome(&Arc::new(Command::AddReaction(reaction))).await? {
-            Outcome::ReactionAdded { count } | Outcome::ReactionUnchanged { count } => Ok(count),
+    pub(crate) async fn change(&self, change: Change) -> Result<()> {
+        match self.outcome(&Arc::new(Command::Change(change))).await? {
+            Outcome::Changed { .. } | Outcome::Unchanged { .. } => Ok(()),
             outcome => Err(failure(outcome)),
         }
     }

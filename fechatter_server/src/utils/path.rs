@@ -16,6 +16,11 @@ pub(crate) struct Id<T>(pub(crate) T);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MessageIdInPath(pub(crate) MessageId);
 
+/// The `{emoji}` of the path, fully qualified: one emoji of Unicode's list of those that are
+/// recommended for general interchange (RGI, UTS 51).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EmojiInPath(pub(crate) &'static str);
+
 /// The `{member_id}` of the path.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MemberIdInPath(pub(crate) UserId);
@@ -41,6 +46,15 @@ impl<S: Send + Sync> FromRequestParts<S> for MemberIdInPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
         path_parameter(parts, state, "member_id").await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for EmojiInPath {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
+        let text: String = path_parameter(parts, state, "emoji").await?;
+        emojis::get(&text).map(|emoji| Self(emoji.as_str())).ok_or(AppError::InvalidEmoji)
     }
 }
 

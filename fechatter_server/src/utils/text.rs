@@ -61,9 +61,12 @@ text! {
 }
 text! {
     /// A chat's name: at most 128 characters after trimming; empty only for a Single.
-    ChatName, 0..=128, |text| name(text, 0, 128)
+    ChatName, 0..=128, |text| name(text, 0, ChatName::MAX)
 }
 impl ChatName {
+    /// The maximum length in characters.
+    pub(crate) const MAX: usize = 128;
+
     /// Returns true if the name is empty, which is allowed for a Single only.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -152,8 +155,11 @@ impl From<String> for Password {
 }
 
 impl Password {
+    /// The minimum length in characters.
+    pub(crate) const MIN: usize = 8;
     /// The maximum length in characters.
-    const MAX: usize = 128;
+    pub(crate) const MAX: usize = 128;
+
     pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -171,7 +177,7 @@ impl Password {
         if self.expose().contains('\0') {
             return Err(AppError::invalid("password", "must not contain NUL"));
         }
-        if self.expose().chars().count() < 8 {
+        if self.expose().chars().count() < Self::MIN {
             return Err(AppError::WeakPassword("a password has at least 8 characters"));
         }
         Ok(())

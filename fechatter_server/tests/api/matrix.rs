@@ -44,8 +44,10 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             | "/api/chat/{id}"
             | "/api/chat/{id}/members"
             | "/api/chat/{id}/messages"
-            | "/api/chat/{id}/messages/{mid}",
+            | "/api/chat/{id}/messages/{mid}"
+            | "/api/chat/{id}/messages/{mid}/reactions",
         )
+        | ("PUT", "/api/chat/{id}/messages/{mid}/reactions/{emoji}")
         | (
             "POST",
             "/api/refresh"
@@ -59,7 +61,12 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
         )
         | (
             "DELETE",
-            "/api/invites/{id}" | "/api/chat/{id}" | "/api/sessions/{id}" | "/api/users/{id}",
+            "/api/invites/{id}"
+            | "/api/chat/{id}"
+            | "/api/chat/{id}/messages/{mid}"
+            | "/api/chat/{id}/messages/{mid}/reactions/{emoji}"
+            | "/api/sessions/{id}"
+            | "/api/users/{id}",
         ) => NOTHING,
         // Both are refused: the address is taken, and the password wrong.
         ("POST", "/api/signup") => json!({
@@ -77,7 +84,9 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
         ("PATCH", "/api/users/{id}" | "/api/chat/{id}/members/{member_id}") => {
             json!({ "role": "admin" })
         }
-        ("POST", "/api/chat/{id}/messages") => json!({ "content": "Hello" }),
+        ("POST", "/api/chat/{id}/messages") | ("PATCH", "/api/chat/{id}/messages/{mid}") => {
+            json!({ "content": "Hello?" })
+        }
         _ => return None,
     };
     Some(sample)
@@ -114,7 +123,7 @@ impl Route {
         let mut names = if self.parameters == ["chat", "members"] {
             vec!["{id}", "{member_id}"]
         } else {
-            vec!["{id}", "{mid}"]
+            vec!["{id}", "{mid}", "{emoji}"]
         }
         .into_iter();
         let segments = self.path.split('/').map(|segment| {
@@ -179,6 +188,8 @@ impl World {
                 alice.session_id.clone(),
                 vec![mallory.session_id.clone(), uuid::Uuid::nil().to_string()],
             ),
+            // An emoji is an id of nothing.
+            ("reactions", "%F0%9F%91%8D".into(), vec![]),
             ("invites", invite["id"].to_string(), vec![foreign_invite["id"].to_string()]),
         ] {
             ids.insert(kind, Ids { own, hidden });
@@ -264,7 +275,8 @@ async fn hidden_ids_get_the_same_response_as_absent_ids() {
     let before = world.app.state().await;
 
     for route in Route::all() {
-        for (place, kind) in route.parameters.iter().enumerate() {
+        let ids = route.parameters.iter().enumerate().filter(|(_, kind)| *kind != "reactions");
+        for (place, kind) in ids {
             let mut at = world.own_ids(&route);
             at[place] = ABSENT.into();
             let absent = world.call(&world.alice, &route, &at).await;

@@ -1,7 +1,7 @@
 //! What the server says of itself.
 
 use reqwest::{Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{NOTHING, TestApp};
 
@@ -16,8 +16,14 @@ async fn a_client_can_read_information_about_the_server_before_signing_in() {
 
     assert!(server["version"].is_string());
     assert!(server["api_level"].as_i64().unwrap() >= 1);
-    assert!(!server["features"].is_null());
-    assert!(server["limits"].is_object());
+    assert_eq!(server["features"], json!(["edit", "reactions"]));
+    assert_eq!(
+        server["limits"],
+        json!({
+            "message_length": 10_000, "body_size": 1_048_576, "password_min": 8,
+            "password_max": 128, "chat_name": 128, "reaction_kinds": 20,
+        })
+    );
     assert_eq!(server["workspace_creation"], "anyone");
     assert_eq!(server["events_url"], "https://events.acme.test/events");
 }

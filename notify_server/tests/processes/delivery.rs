@@ -1,6 +1,7 @@
 //! From the POST of one server to the streams of the other.
 
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::fechatter::Fechatter;
 
@@ -37,6 +38,48 @@ async fn a_message_reaches_its_three_members_and_no_stranger() {
         let own = person.post("/api/chat", &own).await;
         let first = stream.next().await.unwrap();
         assert_eq!((&first["event"], &first["id"]), (&json!("NewChat"), &own["id"]));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_from_before_a_change_never_contains_the_earlier_text() {
+    let fechatter = Fechatter::start().await;
+    let alice = fechatter.signs_up("alice", "Acme").await;
+    let bob = fechatter.signs_up("bob", "Acme").await;
+    let mut stream = bob.listens(None).await;
+    let chat = json!({ "name": "lunch", "chat_type": "PrivateChannel", "members": [bob.id] });
+    let chat = alice.post("/api/chat", &chat).await;
+    stream.until("NewChat").await;
+    let before = stream.cursor.clone();
+    let messages = format!("/api/chat/{}/messages", chat["id"]);
+    let [edited, deleted] = [
+        alice.post(&messages, &json!({ "content": "secret 1" })).await,
+        alice.post(&messages, &json!({ "content": "secret 2" })).await,
+    ];
+    for sent in [&edited, &deleted] {
+        assert_eq!(stream.until("NewMessage").await["content"], sent["content"]);
+    }
+
+    let edited = format!("{messages}/{}", edited["id"]);
+    alice.does(Method::PATCH, &edited, &json!({ "content": "after" })).await;
+    bob.does(Method::PUT, &format!("{edited}/reactions/%F0%9F%91%8D"), &Value::Null).await;
+    bob.does(Method::DELETE, &format!("{edited}/reactions/%F0%9F%91%8D"), &Value::Null).await;
+    alice.does(Method::DELETE, &format!("{messages}/{}", deleted["id"]), &Value::Null).await;
+
+    let expected = ["MessageUpdated", "ReactionAdded", "ReactionRemoved", "MessageDeleted"];
+    let mut live = Vec::new();
+    for event in expected {
+        live.push(stream.next().await.unwrap());
+        assert_eq!(live.last().unwrap()["event"], event);
+    }
+    assert_eq!((&live[0]["content"], &live[2]["count"]), (&json!("after"), &json!(0)));
+    assert_eq!(live[3]["actor_id"], alice.id);
+
+    let mut resumed = bob.listens(before.as_deref()).await;
+    for event in ["NewMessage", "NewMessage"].into_iter().chain(expected) {
+        let next = resumed.next().await.unwrap();
+        assert_eq!(next["event"], event, "{next}");
+        assert!(!next.to_string().contains("secret"), "{next}");
     }
 }
 

@@ -6,6 +6,7 @@ use sqlx::PgPool;
 
 use crate::error::Result;
 use crate::models::chat::membership::Member;
+use crate::models::message::reaction;
 
 /// The part of a chat that a page shows.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ pub(crate) async fn page(
         Place::AroundSeq(seq) => up_to(seq.saturating_add(limit / 2).max(limit)),
     };
     Ok(MessagePage {
-        messages: between(db, member.chat_id, Seq(first.max(1)), Seq(last)).await?,
+        messages: between(db, member, Seq(first.max(1)), Seq(last)).await?,
         has_older: first.min(chat.head + 1) > 1,
         has_newer: last < chat.head,
     })
@@ -78,19 +79,19 @@ async fn extent(db: &PgPool, chat_id: ChatId, last_id: Option<i64>) -> Result<Ex
     Ok(extent)
 }
 
-async fn between(db: &PgPool, chat_id: ChatId, first: Seq, last: Seq) -> Result<Vec<Message>> {
+async fn between(db: &PgPool, member: &Member, first: Seq, last: Seq) -> Result<Vec<Message>> {
     let objects = sqlx::query_scalar!(
         r#"select m as "message!: MessageObject"
            from message_objects as m
            where chat_id = $1 and seq between $2 and $3
            order by seq desc"#,
-        chat_id as _,
+        member.chat_id as _,
         first as _,
         last as _
     )
     .fetch_all(db)
     .await?;
-    Ok(objects.into_iter().map(Message::from).collect())
+    for_viewer(db, member, objects).await
 }
 
 /// Returns the messages of a chat that have these ids, newest first.
@@ -105,6 +106,16 @@ pub(crate) async fn by_ids(db: &PgPool, member: &Member, ids: &[MessageId]) -> R
     )
     .fetch_all(db)
     .await?;
-    let messages = objects.into_iter().map(Message::from).collect();
+    let messages = for_viewer(db, member, objects).await?;
     Ok(MessagePage { messages, has_older: false, has_newer: false })
+}
+
+async fn for_viewer(
+    db: &PgPool,
+    viewer: &Member,
+    objects: Vec<MessageObject>,
+) -> Result<Vec<Message>> {
+    let mut messages: Vec<_> = objects.into_iter().map(Message::from).collect();
+    reaction::mark_own(db, viewer.user.id, &mut messages).await?;
+    Ok(messages)
 }

@@ -12,18 +12,21 @@ use uuid::Uuid;
 use crate::error::{AppError, Result};
 use crate::models::message::Outgoing;
 use crate::models::message::actor::Actor;
-use crate::models::message::reaction::NewReaction;
+use crate::models::message::change::{Action, Change};
 
-/// A small change. A batch makes its changes in the order of these variants.
+/// A small write.
 #[derive(Debug, Clone)]
 pub(crate) enum Command {
-    AddReaction(NewReaction),
+    /// Changes a message.
+    Change(Change),
+    /// Sends a message.
     Send(Outgoing),
 }
 
 /// The subject of a command. A batch must not have two commands with the same key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
+    Content(ChatId, MessageId),
     Reaction(ChatId, MessageId, String, UserId),
     Message(ChatId, UserId, Uuid),
 }
@@ -38,13 +41,13 @@ pub(crate) enum Outcome {
     },
     /// It was sent before, under the same key.
     Replayed(MessageId),
-    /// The number of people who have now added this emoji.
-    ReactionAdded {
-        count: i64,
+    /// The message was changed. Of a reaction, the number of people who now have the emoji.
+    Changed {
+        count: Option<i64>,
     },
-    /// The person had added this emoji before.
-    ReactionUnchanged {
-        count: i64,
+    /// The message was already as the change would make it.
+    Unchanged {
+        count: Option<i64>,
     },
     Refused(Refusal),
     /// Another writer held the lock of the workspace's log, so the command was not attempted.
@@ -59,6 +62,7 @@ pub(crate) enum Refusal {
     SessionEnded,
     Suspended,
     NotFound,
+    Forbidden,
     Archived,
     TooManyReactions,
 }
@@ -79,6 +83,7 @@ impl From<Refusal> for AppError {
             Refusal::SessionEnded => Self::SessionEnded,
             Refusal::Suspended => Self::Suspended,
             Refusal::NotFound => Self::NotFound,
+            Refusal::Forbidden => Self::Forbidden,
             Refusal::Archived => Self::Archived,
             Refusal::TooManyReactions => Self::TooManyReactions,
         }
@@ -88,7 +93,7 @@ impl From<Refusal> for AppError {
 impl Command {
     pub(crate) fn actor(&self) -> Actor {
         match self {
-            Self::AddReaction(reaction) => reaction.actor,
+            Self::Change(change) => change.actor,
             Self::Send(message) => message.actor,
         }
     }
@@ -96,9 +101,12 @@ impl Command {
     pub(crate) fn key(&self) -> Key {
         let user_id = self.actor().user_id();
         match self {
-            Self::AddReaction(NewReaction { chat_id, message_id, emoji, .. }) => {
-                Key::Reaction(*chat_id, *message_id, emoji.clone(), user_id)
-            }
+            Self::Change(Change { chat_id, message_id, action, .. }) => match action {
+                Action::Edit(_) | Action::Delete => Key::Content(*chat_id, *message_id),
+                Action::AddReaction(emoji) | Action::RemoveReaction(emoji) => {
+                    Key::Reaction(*chat_id, *message_id, emoji.clone(), user_id)
+                }
+            },
             Self::Send(message) => Key::Message(message.chat_id, user_id, message.idempotency_key),
         }
     }
@@ -108,10 +116,29 @@ impl Command {
         self.text().len()
     }
 
+    /// Returns the message that it changes.
+    pub(crate) fn target(&self) -> Option<MessageId> {
+        match self {
+            Self::Change(change) => Some(change.message_id),
+            Self::Send(_) => None,
+        }
+    }
+
+    /// Returns true if it deletes its target. A batch must not have such a command together with
+    /// another one that has the same target.
+    pub(crate) fn is_delete(&self) -> bool {
+        matches!(self, Self::Change(Change { action: Action::Delete, .. }))
+    }
+
     /// Returns its kind in SQL.
     fn kind(&self) -> &'static str {
         match self {
-            Self::AddReaction(_) => "add_reaction",
+            Self::Change(change) => match change.action {
+                Action::Edit(_) => "edit",
+                Action::Delete => "delete",
+                Action::AddReaction(_) => "add_reaction",
+                Action::RemoveReaction(_) => "remove_reaction",
+            },
             Self::Send(message) => match message.kind {
                 MessageKind::User => "send",
                 MessageKind::System => "send_system",
@@ -121,29 +148,21 @@ impl Command {
 
     fn chat_id(&self) -> ChatId {
         match self {
-            Self::AddReaction(reaction) => reaction.chat_id,
+            Self::Change(change) => change.chat_id,
             Self::Send(message) => message.chat_id,
-        }
-    }
-
-    /// Returns the message that it changes.
-    fn target(&self) -> Option<MessageId> {
-        match self {
-            Self::AddReaction(reaction) => Some(reaction.message_id),
-            Self::Send(_) => None,
         }
     }
 
     fn text(&self) -> &str {
         match self {
-            Self::AddReaction(reaction) => &reaction.emoji,
+            Self::Change(change) => change.action.text(),
             Self::Send(message) => &message.content,
         }
     }
 
     fn idempotency(&self) -> Option<(Uuid, &[u8])> {
         match self {
-            Self::AddReaction(_) => None,
+            Self::Change(_) => None,
             Self::Send(message) => Some((message.idempotency_key, message.digest.as_ref())),
         }
     }
@@ -151,8 +170,13 @@ impl Command {
     /// Returns its place in the order of kinds in a batch.
     fn rank(&self) -> u8 {
         match self {
-            Self::AddReaction(_) => 0,
-            Self::Send(_) => 1,
+            Self::Change(change) => match change.action {
+                Action::Edit(_) => 0,
+                Action::Delete => 1,
+                Action::AddReaction(_) => 2,
+                Action::RemoveReaction(_) => 3,
+            },
+            Self::Send(_) => 4,
         }
     }
 
@@ -168,11 +192,10 @@ impl Command {
             }
             ("replayed", Self::Send(_)) => Outcome::Replayed(message?),
             ("mismatch", Self::Send(_)) => Outcome::Refused(Refusal::Mismatch),
-            ("written", Self::AddReaction(_)) => Outcome::ReactionAdded { count: number? },
-            ("unchanged", Self::AddReaction(_)) => Outcome::ReactionUnchanged { count: number? },
-            ("too_many_reactions", Self::AddReaction(_)) => {
-                Outcome::Refused(Refusal::TooManyReactions)
-            }
+            ("written", Self::Change(_)) => Outcome::Changed { count: number },
+            ("unchanged", Self::Change(_)) => Outcome::Unchanged { count: number },
+            ("forbidden", Self::Change(_)) => Outcome::Refused(Refusal::Forbidden),
+            ("too_many_reactions", Self::Change(_)) => Outcome::Refused(Refusal::TooManyReactions),
             ("session_ended", _) => Outcome::Refused(Refusal::SessionEnded),
             ("suspended", _) => Outcome::Refused(Refusal::Suspended),
             ("not_found", _) => Outcome::Refused(Refusal::NotFound),
@@ -212,7 +235,7 @@ pub(crate) async fn write(
     }
     let outcomes = write_many(db, batch, locking).await?;
     let makes_event =
-        |outcome: &Outcome| matches!(outcome, Outcome::Sent { .. } | Outcome::ReactionAdded { .. });
+        |outcome: &Outcome| matches!(outcome, Outcome::Sent { .. } | Outcome::Changed { .. });
     let written = batch.iter().zip(&outcomes).filter(|(_, outcome)| makes_event(outcome));
     log.announce(written.map(|(command, _)| command.actor().workspace_id()).collect());
     Ok(outcomes)

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use crate::config::{AccountsConfig, Config};
 use fechatter_core::WorkspaceId;
 use fechatter_core::log::Log;
 use fechatter_core::user::User;
 use sqlx::{PgConnection, PgPool};
 use tracing::warn;
 
+use crate::config::{AccountsConfig, Config};
 use crate::error::Result;
 use crate::models::account::credentials;
 use crate::models::account::throttle::SignInAttempt;

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::models::message::actor::Actor;
+use crate::models::message::change::Action;
 
 /// The timeout for everything that must happen.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -129,7 +130,7 @@ enum Draft {
 #[expect(clippy::large_enum_variant, reason = "there are few of them")]
 enum Done {
     Sent(Sent),
-    Reacted(i64),
+    Changed,
 }
 
 /// Two workspaces with a chat each, and five people.
@@ -262,20 +263,24 @@ pub(crate) fn system_message(workspace: i64, user: i64, content: &str, key: Uuid
     Outgoing { kind: MessageKind::System, ..message }
 }
 
-/// A reaction to the first message of the workspace's chat.
-pub(crate) fn reaction(workspace: i64, user: i64, emoji: &str) -> NewReaction {
-    NewReaction {
+/// A change of the first message of the workspace's chat.
+pub(crate) fn change(workspace: i64, user: i64, action: Action) -> Change {
+    Change {
         actor: person(workspace, user),
         chat_id: ChatId(workspace),
         message_id: MessageId(workspace),
-        emoji: emoji.into(),
+        action,
     }
+}
+
+pub(crate) fn reaction(workspace: i64, user: i64, emoji: &str) -> Change {
+    change(workspace, user, Action::AddReaction(emoji.into()))
 }
 
 async fn execute(writer: &BatchWriter, command: Command) -> Result<Done> {
     match command {
         Command::Send(message) => writer.send(message).await.map(Done::Sent),
-        Command::AddReaction(reaction) => writer.add_reaction(reaction).await.map(Done::Reacted),
+        Command::Change(change) => writer.change(change).await.map(|()| Done::Changed),
     }
 }
 
@@ -346,9 +351,9 @@ fn command((draft, workspace, user): (Draft, i64, i64), before: Option<&Command>
         (Draft::Slow, _) => Command::Send(outgoing(workspace, user, "slow", key)),
         (Draft::Stranger, _) => Command::Send(outgoing(workspace, 5, "hello", key)),
         (Draft::System, _) => Command::Send(system_message(workspace, 5, "hello", key)),
-        (Draft::Reaction(n), _) => Command::AddReaction(reaction(workspace, user, EMOJIS[n])),
-        (Draft::PoisonReaction, _) => Command::AddReaction(reaction(workspace, user, &long)),
-        (Draft::LostReaction, _) => Command::AddReaction(NewReaction {
+        (Draft::Reaction(n), _) => Command::Change(reaction(workspace, user, EMOJIS[n])),
+        (Draft::PoisonReaction, _) => Command::Change(reaction(workspace, user, &long)),
+        (Draft::LostReaction, _) => Command::Change(Change {
             message_id: MessageId(999),
             ..reaction(workspace, user, EMOJIS[0])
         }),
@@ -382,14 +387,13 @@ async fn play(world: &World, drafts: &[(Draft, i64, i64)], faults: &[Fault]) {
                 let stored = keys.get(&message.idempotency_key).copied().unwrap_or_default();
                 check_sent(message, stored, answer);
             }
-            Command::AddReaction(reaction) => match answer {
-                Ok(Done::Reacted(count)) => {
-                    assert!((1..=PEOPLE).contains(&count), "{count}");
-                    let user_id = reaction.actor.user_id();
-                    reactions.insert((reaction.message_id, reaction.emoji.clone(), user_id));
+            Command::Change(change) => match answer {
+                Ok(Done::Changed) => {
+                    let (message_id, emoji) = (change.message_id, change.action.text().to_owned());
+                    reactions.insert((message_id, emoji, change.actor.user_id()));
                 }
-                Err(AppError::NotFound) => assert_eq!(reaction.message_id.0, 999),
-                Err(AppError::Database(_)) => assert_eq!(reaction.emoji.len(), 10_001),
+                Err(AppError::NotFound) => assert_eq!(change.message_id.0, 999),
+                Err(AppError::Database(_)) => assert_eq!(change.action.text().len(), 10_001),
                 answer => panic!("{answer:?}"),
             },
         }
@@ -437,7 +441,7 @@ async fn a_system_message_goes_through_the_batch() {
     let together = execute_all(&writer, vec![message(), message(), message()]).await;
     for answer in together.into_iter().chain([alone]) {
         let Ok(Done::Sent(Sent::New(sent))) = answer else { panic!("{answer:?}") };
-        let stored = message::find(&world.db, sent.chat_id, sent.id).await.unwrap();
+        let stored = message::find(&world.db, sent.sender_id, sent.chat_id, sent.id).await.unwrap();
         assert_eq!((stored.kind, stored.sender_id), (MessageKind::System, UserId(2)));
         assert_eq!(stored, sent);
     }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use fechatter_core::WorkspaceId;
+use fechatter_core::{MessageId, WorkspaceId};
 use tokio::time::Instant;
 
 use super::limits::{BATCH_BYTES, BATCH_COMMANDS, BATCH_TIMEOUT};
@@ -40,6 +40,9 @@ struct Batch {
     items: Vec<Item>,
     bytes: usize,
     keys: HashSet<Key>,
+    /// The messages that commands of the batch change, and those that they delete.
+    targets: HashSet<MessageId>,
+    deleted: HashSet<MessageId>,
 }
 
 impl Waiting {
@@ -157,11 +160,22 @@ impl Batch {
     /// one.
     fn has_room_for(&self, item: &Item) -> bool {
         let fits = self.items.is_empty() || self.bytes + item.command.bytes() <= BATCH_BYTES;
-        fits && !self.keys.contains(&item.command.key())
+        fits && !self.keys.contains(&item.command.key()) && !self.is_deletion_in_doubt(item)
+    }
+
+    /// Returns true if the command deletes a message that another command of the batch changes, or
+    /// changes one that another command deletes: the checks of a batch come before all its changes.
+    fn is_deletion_in_doubt(&self, item: &Item) -> bool {
+        item.command.target().is_some_and(|target| {
+            self.deleted.contains(&target)
+                || (item.command.is_delete() && self.targets.contains(&target))
+        })
     }
 
     fn push(&mut self, item: Item) {
         if item.claim.take() {
+            self.targets.extend(item.command.target());
+            self.deleted.extend(item.command.target().filter(|_| item.command.is_delete()));
             self.keys.insert(item.command.key());
             self.bytes += item.command.bytes();
             self.items.push(item);

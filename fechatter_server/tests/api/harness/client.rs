@@ -67,6 +67,10 @@ impl Client {
         self.call(Method::PATCH, path, body).await
     }
 
+    pub(crate) async fn put(&self, path: &str) -> Reply {
+        self.call(Method::PUT, path, NOTHING).await
+    }
+
     pub(crate) async fn delete(&self, path: &str, body: Value) -> Reply {
         self.call(Method::DELETE, path, body).await
     }

@@ -121,6 +121,22 @@ impl Person {
         self.post(&chat.messages, message).await.expect(StatusCode::CREATED)
     }
 
+    /// Changes the text of a message.
+    pub(crate) async fn edits(&self, chat: &Chat, message: &Value, content: &str) -> Value {
+        let change = json!({ "content": content });
+        self.patch(&chat.message(message), change).await.expect(StatusCode::OK)
+    }
+
+    pub(crate) async fn deletes_message(&self, chat: &Chat, message: &Value) {
+        self.delete(&chat.message(message), Value::Null).await.expect(StatusCode::NO_CONTENT);
+    }
+
+    /// Adds a reaction, and returns all reactions to the message.
+    pub(crate) async fn reacts(&self, chat: &Chat, message: &Value, emoji: &str) -> Value {
+        let reply = self.put(&chat.reaction(message, emoji)).await;
+        reply.expect(StatusCode::OK)["reactions"].clone()
+    }
+
     /// Sends "1", "2", … up to the number, so that a message's content is its seq in a new chat.
     pub(crate) async fn counts_to(&self, last: i64, chat: &Chat) -> Vec<Value> {
         let mut sent = Vec::new();
@@ -166,6 +182,18 @@ impl Chat {
             path,
             body,
         }
+    }
+
+    /// Where one message is.
+    pub(crate) fn message(&self, message: &Value) -> String {
+        format!("{}/{}", self.messages, message["id"])
+    }
+
+    /// Where one's reaction to a message is.
+    pub(crate) fn reaction(&self, message: &Value, emoji: &str) -> String {
+        let bytes: Vec<_> = emoji.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let encoded = bytes.concat();
+        format!("{}/reactions/{encoded}", self.message(message))
     }
 
     /// Where one member is.

@@ -1,17 +1,16 @@
 //! T19: messages are edited and deleted, and clients come back to where they had not seen them yet.
-//!
-//! The API has no way to change a message yet: each change is made here in the database, as a server would.
 
 use std::{cell::Cell, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use fechatter_core::{
     ChatId, MessageId,
-    log::{Cursor, Log, LogWriter, head},
+    log::{Cursor, head},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use reqwest::Method;
 use rig::{Answer, Cluster, Connection, Frame, Person, Target};
-use sqlx::query;
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
@@ -34,7 +33,6 @@ pub(super) async fn changed(options: &Options) -> Result<Row> {
     for index in 0..cluster.events.len() {
         followers.push(open(&cluster, index, author, None).await?);
     }
-    let log = Log::new(cluster.db.clone());
     let mut rng = StdRng::seed_from_u64(options.seed);
     let mut verdict = Verdict::default();
     let visits = options.either(2, 20);
@@ -42,7 +40,7 @@ pub(super) async fn changed(options: &Options) -> Result<Row> {
         let before = head(&cluster.db, workspace.id).await?;
         for _ in 0..MESSAGES {
             let id = send(author, chat).await?;
-            change(&log, author, chat, id, rng.random()).await?;
+            change(author, chat, id, rng.random()).await?;
             verdict.acknowledged += 1;
         }
         let after = head(&cluster.db, workspace.id).await?;
@@ -65,38 +63,17 @@ async fn send(author: &Person, chat: ChatId) -> Result<MessageId> {
 }
 
 /// Edits a message, or deletes it.
-async fn change(
-    log: &Log,
-    author: &Person,
-    chat: ChatId,
-    id: MessageId,
-    deletes: bool,
-) -> Result<()> {
-    let workspace_id = author.workspace_id;
-    let (statement, kind, effect) = if deletes {
-        ("content = '', deleted_at = clock_timestamp()", "MessageDeleted", "removes_message")
+async fn change(author: &Person, chat: ChatId, id: MessageId, deletes: bool) -> Result<()> {
+    let path = format!("/api/chat/{chat}/messages/{id}");
+    let answer = if deletes {
+        author.call(Method::DELETE, &path, None).await
     } else {
-        ("content = 'after', edited_at = clock_timestamp()", "MessageUpdated", "changes_message")
+        author.call(Method::PATCH, &path, Some(&json!({ "content": "after" }))).await
     };
-    let mut writer = LogWriter::lock(log, &[workspace_id]).await?;
-    let position = writer.next_position(workspace_id)?;
-    let update = format!("update messages set {statement} where chat_id = $1 and id = $2");
-    query(sqlx::AssertSqlSafe(update)).bind(chat).bind(id).execute(writer.db()).await?;
-    query(
-        "select append_events(array[$1::bigint], array[$2::bigint], 1, array[$3], array[$4], null, null,
-                              array[$5::bigint], null, array[$6::bigint], array[null::json])",
-    )
-    .bind(workspace_id)
-    .bind(position)
-    .bind(kind)
-    .bind(effect)
-    .bind(chat)
-    .bind(id)
-    .execute(writer.db())
-    .await?;
-    writer.commit().await?;
-    log.announce(vec![workspace_id]);
-    Ok(())
+    match answer {
+        Answer::Ok { .. } => Ok(()),
+        answer => anyhow::bail!("changing failed: {answer:?}"),
+    }
 }
 
 /// Comes back to before all of them and hears everything up to now: the frames that still tell what was there before.

@@ -18,7 +18,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::models::message;
-use crate::services::batch_writer::tests::{World, outgoing, person, reaction, system_message};
+use crate::models::message::change::{Action, Change};
+use crate::services::batch_writer::tests::{
+    World, change, outgoing, person, reaction, system_message,
+};
 
 /// The numbers of workspaces, chats and people, whose ids begin with 1. Steps may have an id above
 /// these, which does not exist.
@@ -191,48 +194,64 @@ impl Model {
         if !is_unchanged {
             self.0.push((number, user));
         }
+        self.outcome(number, is_unchanged)
+    }
+
+    fn remove(&mut self, number: u32, user: i64) -> Outcome {
+        let before = self.0.len();
+        self.0.retain(|reaction| *reaction != (number, user));
+        self.outcome(number, self.0.len() == before)
+    }
+
+    fn outcome(&self, number: u32, is_unchanged: bool) -> Outcome {
         let count = self.0.iter().filter(|(own, _)| *own == number).count();
-        let count = i64::try_from(count).unwrap();
-        if is_unchanged {
-            Outcome::ReactionUnchanged { count }
-        } else {
-            Outcome::ReactionAdded { count }
-        }
+        let count = Some(i64::try_from(count).unwrap());
+        if is_unchanged { Outcome::Unchanged { count } } else { Outcome::Changed { count } }
     }
 }
 
-/// Adds reactions in batches. A batch contains each reaction only once.
-async fn react(world: &World, batches: &[Vec<(u32, i64)>]) {
+/// Adds and removes reactions in batches. A batch contains each reaction only once.
+async fn react(world: &World, batches: &[Vec<(u32, i64, bool)>]) {
     world.empty().await;
     let mut model = Model::default();
     let mut db = world.db().acquire().await.unwrap();
     for wanted in batches {
-        let mut batch: Vec<(u32, i64)> = Vec::new();
-        for reaction in wanted {
-            if !batch.contains(reaction) {
-                batch.push(*reaction);
+        let mut batch: Vec<(u32, i64, bool)> = Vec::new();
+        for (number, user, removes) in wanted.iter().copied() {
+            if !batch.iter().any(|other| (other.0, other.1) == (number, user)) {
+                batch.push((number, user, removes));
             }
         }
-        let expected: Vec<_> =
-            batch.iter().map(|(number, user)| model.add(*number, *user)).collect();
+        // A batch removes reactions after it has added others.
+        let mut expected = vec![None; batch.len()];
+        for is_turn_of_removals in [false, true] {
+            for (place, (number, user, removes)) in batch.iter().copied().enumerate() {
+                if removes == is_turn_of_removals {
+                    let outcome =
+                        if removes { model.remove(number, user) } else { model.add(number, user) };
+                    expected[place] = Some(outcome);
+                }
+            }
+        }
         // Reactions in the other chat do not affect these, nor do messages, which a batch writes
         // last.
         let key = Uuid::new_v4();
         let mut commands = vec![Command::Send(outgoing(1, 1, "hello", key))];
-        for (number, user) in batch {
-            commands.push(Command::AddReaction(reaction(1, user, &emoji(number))));
+        for (number, user, removes) in batch {
+            let action = if removes { Action::RemoveReaction } else { Action::AddReaction };
+            commands.push(Command::Change(change(1, user, action(emoji(number)))));
             if number < 20 {
-                commands.push(Command::AddReaction(reaction(2, user, &emoji(number))));
+                commands.push(Command::Change(change(2, user, action(emoji(number)))));
             }
         }
         let commands: Vec<_> = commands.into_iter().map(Arc::new).collect();
         let outcomes = write_many(&mut db, &commands, Locking::Wait).await.unwrap();
         assert!(matches!(outcomes[0], Outcome::Sent { .. }), "{:?}", outcomes[0]);
         let is_own = |command: &Command| {
-            matches!(command, Command::AddReaction(_)) && command.chat_id() == ChatId(1)
+            matches!(command, Command::Change(_)) && command.chat_id() == ChatId(1)
         };
         let own = commands.iter().zip(outcomes).filter(|(command, _)| is_own(command));
-        assert_eq!(own.map(|(_, outcome)| outcome).collect::<Vec<_>>(), expected);
+        assert_eq!(own.map(|(_, outcome)| Some(outcome)).collect::<Vec<_>>(), expected);
     }
     let rows: Vec<(String, i64)> = sqlx::query_as(
         "select emoji, user_id from message_reactions where chat_id = 1 order by id",
@@ -248,7 +267,7 @@ async fn react(world: &World, batches: &[Vec<(u32, i64)>]) {
 fn reactions_are_counted_and_limited_across_batches() {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
     let world = RUNTIME.block_on(World::new());
-    let batch = vec((0..EMOJIS, 1..=4_i64), 1..30);
+    let batch = vec((0..EMOJIS, 1..=4_i64, prop::bool::weighted(0.3)), 1..30);
     let config =
         ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() };
     TestRunner::new(config)
@@ -264,9 +283,9 @@ async fn a_reaction_needs_an_active_member_and_a_message_of_the_chat() {
     let world = World::new().await;
     let mut db = world.db().acquire().await.unwrap();
     let stranger = reaction(1, 5, "👍");
-    let of_nothing = NewReaction { message_id: MessageId(999), ..reaction(1, 1, "👍") };
-    let elsewhere = NewReaction { message_id: MessageId(2), ..reaction(1, 1, "👍") };
-    let signed_out = NewReaction {
+    let of_nothing = Change { message_id: MessageId(999), ..reaction(1, 1, "👍") };
+    let elsewhere = Change { message_id: MessageId(2), ..reaction(1, 1, "👍") };
+    let signed_out = Change {
         actor: Actor::Session {
             user_id: UserId(1),
             workspace_id: person(1, 1).workspace_id(),
@@ -274,8 +293,7 @@ async fn a_reaction_needs_an_active_member_and_a_message_of_the_chat() {
         },
         ..reaction(1, 1, "👍")
     };
-    let cases =
-        [stranger, of_nothing, elsewhere, signed_out].map(Command::AddReaction).map(Arc::new);
+    let cases = [stranger, of_nothing, elsewhere, signed_out].map(Command::Change).map(Arc::new);
     let refused = write_many(&mut db, &cases, Locking::Wait).await.unwrap();
     let [not_found, ended] = [Refusal::NotFound, Refusal::SessionEnded].map(Outcome::Refused);
     assert_eq!(refused, [not_found, not_found, not_found, ended]);
@@ -286,7 +304,7 @@ async fn a_reaction_needs_an_active_member_and_a_message_of_the_chat() {
     ] {
         sqlx::query(change).execute(&mut *db).await.unwrap();
         sqlx::query("update chats set archived_at = now()").execute(&mut *db).await.unwrap();
-        let command = Arc::new(Command::AddReaction(reaction(1, 1, "👍")));
+        let command = Arc::new(Command::Change(reaction(1, 1, "👍")));
         let refused = write_many(&mut db, &[command], Locking::Wait).await.unwrap();
         assert_eq!(refused, [Outcome::Refused(outcome)]);
     }
@@ -298,10 +316,10 @@ async fn the_events_of_a_batch_match_their_declarations_in_rust() {
     let mut db = world.db().acquire().await.unwrap();
     let commands = [
         Command::Send(outgoing(1, 1, "hello", Uuid::from_u128(1))),
-        Command::AddReaction(reaction(1, 2, "❤️")),
+        Command::Change(reaction(1, 2, "❤️")),
     ];
     let outcomes = write_many(&mut db, &commands.map(Arc::new), Locking::Wait).await.unwrap();
-    assert!(matches!(outcomes[1], Outcome::ReactionAdded { count: 1 }), "{outcomes:?}");
+    assert!(outcomes[1] == (Outcome::Changed { count: Some(1) }), "{outcomes:?}");
 
     let events: Vec<(String, String, Option<i64>, Option<String>)> = sqlx::query_as(
         "select kind, effect, message_id, payload::text from events
@@ -334,16 +352,17 @@ async fn a_lookup_and_the_log_return_a_message_with_its_reactions() {
     let world = World::new().await;
     let mut db = world.db().acquire().await.unwrap();
     let adds = [("🎉", 2), ("👍", 1), ("🎉", 1), ("👍", 3), ("🎉", 4)];
-    let commands = adds.map(|(emoji, user)| Command::AddReaction(reaction(1, user, emoji)));
+    let commands = adds.map(|(emoji, user)| Command::Change(reaction(1, user, emoji)));
     write_many(&mut db, &commands.map(Arc::new), Locking::Wait).await.unwrap();
     let of = |emoji: &str, users: &[i64]| Reaction {
         emoji: emoji.into(),
         count: i64::try_from(users.len()).unwrap(),
         user_ids: users.iter().copied().map(UserId).collect(),
+        me: Some(users.contains(&1)),
     };
     let expected = [of("🎉", &[2, 1, 4]), of("👍", &[1, 3])];
 
-    let message = message::find(&mut *db, ChatId(1), MessageId(1)).await.unwrap();
+    let message = message::find(world.db(), UserId(1), ChatId(1), MessageId(1)).await.unwrap();
     assert_eq!(message.reactions, expected);
 
     let range = Range { workspace_id: WorkspaceId(1), from: Position(2), to: Position(7) };
@@ -353,14 +372,15 @@ async fn a_lookup_and_the_log_return_a_message_with_its_reactions() {
     };
     let entries = read_entries().await;
     let read: Value = serde_json::from_slice(entries[0].1.as_ref().unwrap()).unwrap();
-    assert_eq!(read["reactions"], json!(expected));
+    let of_nobody = expected.map(|reaction| Reaction { me: None, ..reaction });
+    assert_eq!(read["reactions"], json!(of_nobody));
     assert!(entries[1..].iter().all(|(kind, data)| kind == "ReactionAdded" && data.is_some()));
 
     sqlx::query("update messages set deleted_at = now(), content = '' where id = 1")
         .execute(&mut *db)
         .await
         .unwrap();
-    let tombstone = message::find(&mut *db, ChatId(1), MessageId(1)).await.unwrap();
+    let tombstone = message::find(world.db(), UserId(1), ChatId(1), MessageId(1)).await.unwrap();
     assert_eq!(tombstone.reactions, []);
     let entries = read_entries().await;
     assert!(entries[0].1.is_some(), "a deleted message is read as its tombstone");
@@ -383,7 +403,7 @@ async fn a_reaction_names_the_first_twenty_of_its_people() {
     .await
     .unwrap();
 
-    let message = message::find(world.db(), ChatId(1), MessageId(1)).await.unwrap();
+    let message = message::find(world.db(), UserId(1), ChatId(1), MessageId(1)).await.unwrap();
 
     assert_eq!(message.reactions[0].count, 25);
     let named: Vec<_> = (11..=30).rev().map(UserId).collect();

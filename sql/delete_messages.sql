@@ -1,0 +1,29 @@
+-- The part of write_batch that deletes messages. Their text is gone at once. Their reactions stay behind,
+-- unseen, because a message may have very many: they go with the chat.
+create or replace function delete_messages(
+    kinds text[], outcomes text[], actors bigint[], chats bigint[], messages bigint[],
+    deleted_at timestamptz,
+    inout events text[], inout effects text[], inout payloads json[]
+) language plpgsql as $$
+declare
+    deleted record;
+begin
+    for item in 1 .. cardinality(kinds) loop
+        continue when kinds[item] <> 'delete' or outcomes[item] <> 'written';
+        update messages as m
+        set content = '', deleted_at = delete_messages.deleted_at
+        where m.chat_id = chats[item]
+          and m.id between delete_messages.messages[item] and delete_messages.messages[item]
+        returning m.seq, m.sender_id into deleted;
+        events[item] := 'MessageDeleted';
+        effects[item] := 'removes_message';
+        payloads[item] := (
+            select row_to_json(tombstone)
+            from (
+                select 'MessageDeleted' as event, chats[item] as chat_id,
+                       delete_messages.messages[item] as id, deleted.seq, deleted.sender_id,
+                       actors[item] as actor_id
+            ) as tombstone);
+    end loop;
+end;
+$$;
