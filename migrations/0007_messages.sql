@@ -12,9 +12,11 @@ create table messages (
     -- user or system.
     kind text not null default 'user',
     content text not null check (char_length(content) <= 10000),
-    -- A bit for each table in which there may be something about the message: 1 message_reactions. Bits are
-    -- set, and never cleared.
+    -- A bit for each kind of rows that there may be about the message: 1 message_reactions, 2 replies. Bits
+    -- are set, and never cleared.
     parts smallint not null default 0,
+    -- The message of the same chat that this one answers.
+    reply_to_id bigint,
     -- A retry carries the same key; the digest of the request tells a retry from another message.
     idempotency_key uuid not null,
     digest bytea not null,
@@ -32,3 +34,7 @@ create table messages (
 -- Indexed by the sender's negative, so that it can never be taken for the index of idempotency keys:
 -- to a planner that has not seen the table yet, both look as good for a key.
 create index messages_own on messages (chat_id, (-sender_id), seq);
+
+-- The replies to a message. Negative for the same reason.
+create index messages_replies on messages (chat_id, (-reply_to_id), seq) include (deleted_at)
+    where reply_to_id is not null;

@@ -14,16 +14,27 @@ begin
         set content = '', deleted_at = delete_messages.deleted_at
         where m.chat_id = chats[item]
           and m.id between delete_messages.messages[item] and delete_messages.messages[item]
-        returning m.seq, m.sender_id into deleted;
+        returning m.seq, m.sender_id, m.reply_to_id into deleted;
         events[item] := 'MessageDeleted';
         effects[item] := 'removes_message';
-        payloads[item] := (
-            select row_to_json(tombstone)
-            from (
-                select 'MessageDeleted' as event, chats[item] as chat_id,
-                       delete_messages.messages[item] as id, deleted.seq, deleted.sender_id,
-                       actors[item] as actor_id
-            ) as tombstone);
+        if deleted.reply_to_id is null then
+            payloads[item] := (
+                select row_to_json(tombstone)
+                from (
+                    select 'MessageDeleted' as event, chats[item] as chat_id,
+                           delete_messages.messages[item] as id, deleted.seq, deleted.sender_id,
+                           actors[item] as actor_id
+                ) as tombstone);
+        else
+            payloads[item] := (
+                select row_to_json(tombstone)
+                from (
+                    select 'MessageDeleted' as event, chats[item] as chat_id,
+                           delete_messages.messages[item] as id, deleted.seq, deleted.sender_id,
+                           actors[item] as actor_id,
+                           reply_parent(chats[item], deleted.reply_to_id) as parent
+                ) as tombstone);
+        end if;
     end loop;
 end;
 $$;

@@ -2,9 +2,11 @@
 -- both run alike. What it returns are the arrays that it was given, with those of its own items filled in.
 create or replace function insert_messages(
     kinds text[], outcomes text[], workspaces bigint[], senders bigint[], chats bigint[],
-    contents text[], keys uuid[], digests bytea[], sent_at timestamptz,
+    replies_to bigint[], contents text[], keys uuid[], digests bytea[], sent_at timestamptz,
     inout message_ids bigint[], inout numbers bigint[], inout events text[]
 ) language plpgsql as $$
+declare
+    answered record;
 begin
     select array_agg(numbered.id), array_agg(numbered.number), array_agg(numbered.event)
     into message_ids, numbers, events
@@ -29,13 +31,27 @@ begin
     ) as numbered;
 
     insert into messages
-        (id, workspace_id, chat_id, seq, sender_id, kind, content, idempotency_key, digest, created_at)
+        (id, workspace_id, chat_id, seq, sender_id, kind, content, reply_to_id, idempotency_key, digest,
+         created_at)
     overriding system value
     select new.id, new.workspace_id, new.chat_id, new.seq, new.sender_id,
            case when new.kind = 'send_system' then 'system' else 'user' end,
-           new.content, new.key, new.digest, sent_at
-    from unnest(message_ids, workspaces, chats, numbers, senders, kinds, contents, keys, digests, events)
-        as new (id, workspace_id, chat_id, seq, sender_id, kind, content, key, digest, event)
+           new.content, new.reply_to_id, new.key, new.digest, sent_at
+    from unnest(message_ids, workspaces, chats, numbers, senders, kinds, contents, replies_to, keys, digests,
+                events)
+        as new (id, workspace_id, chat_id, seq, sender_id, kind, content, reply_to_id, key, digest, event)
     where new.event = 'NewMessage';
+    for answered in
+        select distinct new.chat_id, new.reply_to_id
+        from unnest(events, chats, replies_to) as new (event, chat_id, reply_to_id)
+        where new.event = 'NewMessage' and new.reply_to_id is not null
+    loop
+        -- Its first reply; in the order of ids, as elsewhere.
+        update messages as m
+        set parts = m.parts | 2
+        where m.chat_id = answered.chat_id
+          and m.id between answered.reply_to_id and answered.reply_to_id
+          and m.parts & 2 = 0;
+    end loop;
 end;
 $$;

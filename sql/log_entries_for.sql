@@ -5,7 +5,7 @@ create or replace function log_entries_for(workspace bigint, first bigint, last 
 returns table (
     workspace_id bigint, "position" bigint, stamp integer, kind text, effect text, person_id bigint,
     session_ids uuid[], chat_id bigint, user_id bigint, message_id bigint, payload json, joined bigint[],
-    message message_objects
+    message message_objects, parent json
 ) language sql stable as $$
     select
         e.workspace_id, e.position, e.stamp, e.kind, e.effect, e.person_id, e.session_ids,
@@ -17,7 +17,10 @@ returns table (
                 select c.user_id from chat_members as c
                 where c.chat_id = e.chat_id and c.joined_position = e.position)
         end,
-        o.message
+        o.message,
+        case when (o.message).reply_to_id is not null
+                  and (e.payload is null or e.effect = 'removes_message')
+             then reply_parent(e.chat_id, (o.message).reply_to_id) end
     from events_for(workspace, first, last, reader) as e
     left join lateral (
         select m as message

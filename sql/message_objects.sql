@@ -15,5 +15,20 @@ select m.chat_id, m.id, m.sender_id, m.content, m.created_at, m.idempotency_key,
                where r.chat_id = m.chat_id and r.message_id = m.id
                group by r.emoji
            ) as r
-       ) end as reactions
+       ) end as reactions,
+       m.reply_to_id,
+       case when m.parts & 2 <> 0 then (
+           select count(*)
+           from messages as r
+           where r.chat_id = m.chat_id and -r.reply_to_id = -m.id and r.reply_to_id is not null
+             and r.deleted_at is null
+       ) else 0 end as reply_count,
+       case when m.parts & 2 <> 0 then (
+           select r.created_at
+           from messages as r
+           where r.chat_id = m.chat_id and -r.reply_to_id = -m.id and r.reply_to_id is not null
+             and r.deleted_at is null
+           order by r.seq desc
+           limit 1
+       ) end as last_reply_at
 from messages as m;

@@ -10,9 +10,12 @@
 -- command without a session is the server's own: its actor is in the workspace, or was, and need not be a
 -- member of the chat.
 --
+-- The target of a change is the message that it changes, that of a send is the message that it answers.
+--
 -- Outcomes: written, locked, session_ended, suspended, not_found, archived; of edits and deletes also
--- forbidden and unchanged; of sends also replayed (message_ids has the message of the earlier time) and
--- mismatch (the key was used for something else); of reactions also unchanged and too_many_reactions.
+-- forbidden and unchanged; of sends also replayed (message_ids has the message of the earlier time),
+-- mismatch (the key was used for something else) and reply_not_found; of reactions also unchanged and
+-- too_many_reactions.
 -- numbers has a new message's seq, or how many people have added a reaction since.
 --
 -- Few statements, because each has a fixed cost. Parallel arrays go from one to the next, because joining
@@ -64,8 +67,8 @@ begin
                     when chat.is_there is not true
                          or person.status is null
                          or (i.session_id is not null and membership.is_open is not true)
-                         or (i.target is not null and message.sender_id is null)
-                         or (i.kind <> 'delete' and message.is_deleted)
+                         or (i.is_change and message.sender_id is null)
+                         or (i.is_change and i.kind <> 'delete' and message.is_deleted)
                         then 'not_found'
                     when i.kind in ('edit', 'delete')
                          and (message.is_system
@@ -80,11 +83,16 @@ begin
                     when earlier.digest = i.digest then 'replayed'
                     when earlier.digest is not null then 'mismatch'
                     when chat.archived_at is not null then 'archived'
+                    when not i.is_change and i.target is not null and message.is_deleted is not false
+                        then 'reply_not_found'
                     else 'written'
                end as outcome
-        from unnest(kinds, workspaces, actors, sessions, chats, targets, texts, keys, digests)
-            with ordinality
-            as i (kind, workspace_id, actor_id, session_id, chat_id, target, content, key, digest, item)
+        from (
+            select *, kind not in ('send', 'send_system') as is_change
+            from unnest(kinds, workspaces, actors, sessions, chats, targets, texts, keys, digests)
+                with ordinality
+                as i (kind, workspace_id, actor_id, session_id, chat_id, target, content, key, digest, item)
+        ) as i
         left join lateral (
             select s.user_id = i.actor_id
                    and s.revoked_at is null
@@ -162,7 +170,7 @@ begin
         select sent.message_ids, sent.numbers, sent.events
         into message_ids, numbers, events
         from insert_messages(
-            kinds, outcomes, workspaces, actors, chats, texts, keys, digests, written_at,
+            kinds, outcomes, workspaces, actors, chats, targets, texts, keys, digests, written_at,
             message_ids, numbers, events) as sent;
     end if;
     perform append_events(

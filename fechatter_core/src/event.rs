@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::chat::{Chat, ChatMember};
+use crate::message::Parent;
 use crate::user::{Role, User, UserStatus};
 use crate::workspace::Workspace;
 use crate::{ChatId, MessageId, Seq, SessionId, Timestamp, UserId};
@@ -52,6 +53,10 @@ pub enum Event {
         sender_id: UserId,
         /// The person who deleted it.
         actor_id: UserId,
+        /// Of a reply: the message that it answers.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Parent, required = false)]
+        parent: Option<Parent>,
     },
     ReactionAdded {
         chat_id: ChatId,
@@ -123,7 +128,8 @@ pub struct Declaration {
 
 /// The names of the events that show a message.
 pub const MESSAGE_EVENTS: [&str; 2] = [NEW_MESSAGE, "MessageUpdated"];
-const NEW_MESSAGE: &str = "NewMessage";
+/// The name of the event of a new message.
+pub const NEW_MESSAGE: &str = "NewMessage";
 
 /// The event of a message that was sent to a chat. It has no payload: the log names the message.
 pub(crate) fn new_message(chat_id: ChatId, id: MessageId) -> Declaration {

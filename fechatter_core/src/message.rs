@@ -25,7 +25,13 @@ pub struct Message {
     pub idempotency_key: Uuid,
     pub seq: Seq,
     pub kind: MessageKind,
+    /// The message that this one answers.
     pub reply_to_id: Option<MessageId>,
+    /// The number of its replies that are not deleted.
+    #[schema(minimum = 0)]
+    pub reply_count: i64,
+    /// The time of the newest of them.
+    pub last_reply_at: Option<Timestamp>,
     pub mentions: Mentions,
     pub reactions: Vec<Reaction>,
     #[schema(value_type = Vec<Object>, max_items = 0)]
@@ -70,6 +76,18 @@ pub struct Reaction {
     pub me: Option<bool>,
 }
 
+/// A message that has replies, in the events of its replies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Parent {
+    /// Its id.
+    pub id: MessageId,
+    /// The number of its replies that are not deleted.
+    #[schema(minimum = 0)]
+    pub reply_count: i64,
+    /// The time of the newest of them.
+    pub last_reply_at: Option<Timestamp>,
+}
+
 /// No message has a file yet: the list is always empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Attachment {}
@@ -90,6 +108,9 @@ pub struct MessageObject {
     pub edited_at: Option<Timestamp>,
     pub deleted_at: Option<Timestamp>,
     pub reactions: Option<Json<Vec<Reaction>>>,
+    pub reply_to_id: Option<MessageId>,
+    pub reply_count: i64,
+    pub last_reply_at: Option<Timestamp>,
 }
 
 impl From<MessageObject> for Message {
@@ -104,7 +125,9 @@ impl From<MessageObject> for Message {
             idempotency_key: object.idempotency_key,
             seq: object.seq,
             kind: object.kind,
-            reply_to_id: None,
+            reply_to_id: object.reply_to_id,
+            reply_count: object.reply_count,
+            last_reply_at: object.last_reply_at,
             mentions: Mentions::default(),
             reactions: object.reactions.map(|Json(reactions)| reactions).unwrap_or_default(),
             attachments: Vec::new(),

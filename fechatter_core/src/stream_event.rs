@@ -7,9 +7,9 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::Timestamp;
-use crate::event::{EphemeralEvent, Event, MESSAGE_EVENTS};
+use crate::event::{EphemeralEvent, Event, MESSAGE_EVENTS, NEW_MESSAGE};
 use crate::log::Cursor;
-use crate::message::Message;
+use crate::message::{Message, Parent};
 
 /// An event about the stream itself.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
@@ -146,6 +146,7 @@ impl ToSchema for StreamEvent {
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
         schemas.push((Message::name().into(), Message::schema()));
         Message::schemas(schemas);
+        schemas.push((Parent::name().into(), Parent::schema()));
         Control::schemas(schemas);
         Event::schemas(schemas);
         EphemeralEvent::schemas(schemas);
@@ -184,7 +185,10 @@ fn event_name(schema: &RefOr<Schema>) -> Option<String> {
 
 fn message_event(name: &str) -> RefOr<Schema> {
     let event = ObjectBuilder::new().schema_type(Type::String).enum_values(Some([name]));
-    let tag = ObjectBuilder::new().property("event", event).required("event");
+    let mut tag = ObjectBuilder::new().property("event", event).required("event");
+    if name == NEW_MESSAGE {
+        tag = tag.property("parent", Ref::from_schema_name(Parent::name()));
+    }
     let message = Ref::from_schema_name(Message::name());
     RefOr::T(AllOf::builder().item(message).item(tag).build().into())
 }

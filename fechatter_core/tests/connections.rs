@@ -15,8 +15,8 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Extension, extract::DefaultBodyLimit};
 use fechatter_core::http::{
-    Ask, ConnectionLimits, Listeners, Operations, Shared, Taken, Takeover, operations, serve,
-    shared,
+    Ask, ConnectionLimits, Listeners, Operations, Shared, TakenConnection, Takeover, operations,
+    serve, shared,
 };
 use fechatter_core::metrics::Metrics;
 use serde_json::Value;
@@ -34,7 +34,7 @@ const REQUEST: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 /// A port that serves; it ends with the test.
 struct Port {
     address: SocketAddr,
-    taken: Arc<Mutex<Vec<Taken>>>,
+    taken: Arc<Mutex<Vec<TakenConnection>>>,
     runtime: Runtime,
     shutdown: CancellationToken,
 }
@@ -57,7 +57,7 @@ fn unlimited() -> ConnectionLimits {
 
 impl Port {
     fn serve(limits: ConnectionLimits) -> Self {
-        let taken = Arc::<Mutex<Vec<Taken>>>::default();
+        let taken = Arc::<Mutex<Vec<TakenConnection>>>::default();
         let sockets = Arc::clone(&taken);
         let take = move || {
             let sockets = Arc::clone(&sockets);
@@ -78,7 +78,11 @@ impl Port {
         Self::of(shared(router, &layers), taken, limits)
     }
 
-    fn of(router: Router, taken: Arc<Mutex<Vec<Taken>>>, limits: ConnectionLimits) -> Self {
+    fn of(
+        router: Router,
+        taken: Arc<Mutex<Vec<TakenConnection>>>,
+        limits: ConnectionLimits,
+    ) -> Self {
         let runtime = Runtime::new().unwrap();
         let shutdown = CancellationToken::new();
         let any = (Ipv4Addr::LOCALHOST, 0).into();
@@ -257,7 +261,7 @@ fn a_proxy_is_not_limited_as_an_address() {
 }
 
 #[test]
-fn a_connection_that_was_taken_over_counts_until_it_is_let_go() {
+fn a_connection_that_was_taken_over_counts_until_it_is_dropped() {
     let port = Port::serve(limits(100, 1));
     let mut stream = port.connect(ALICE);
     stream.0.write_all(b"GET /taken HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();

@@ -1,4 +1,4 @@
-//! The rules of writing, against a real PostgreSQL.
+//! The rules for write transactions, against a real PostgreSQL.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
@@ -91,7 +91,7 @@ async fn concurrent_writers_leave_no_gap() {
 }
 
 #[tokio::test]
-async fn writers_of_several_logs_do_not_wait_for_each_other_for_ever() {
+async fn writers_of_several_logs_do_not_deadlock() {
     let world = World::new().await;
     let (acme, evil) = (world.workspace("acme").await, world.workspace("evil").await);
     let mut writers = JoinSet::new();
@@ -142,7 +142,7 @@ async fn a_reader_never_sees_a_lower_position_later() {
 }
 
 #[tokio::test]
-async fn what_is_checked_under_the_lock_sees_every_earlier_commit() {
+async fn a_check_under_the_lock_sees_every_earlier_commit() {
     let world = World::new().await;
     let acme = world.workspace("acme").await;
     let mut first = LogWriter::lock(&world.log, &[acme]).await.unwrap();

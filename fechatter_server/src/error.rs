@@ -106,6 +106,7 @@ errors! {
     NotAChatMember => BAD_REQUEST, "not_a_chat_member", "this person is not a member of the chat";
     // Messages
     EmptyMessage => BAD_REQUEST, "empty_message", "a message needs some content";
+    ReplyNotFound => BAD_REQUEST, "reply_not_found", "the message to reply to is not in this chat, or is deleted";
     Archived => FORBIDDEN, "archived", "this chat is archived";
     InvalidEmoji => BAD_REQUEST, "invalid_emoji", "this is not exactly one emoji";
     TooManyReactions => BAD_REQUEST, "too_many_reactions", "this message has the maximum number of different emojis";

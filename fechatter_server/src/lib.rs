@@ -1,7 +1,7 @@
 //! The REST API: accounts, workspaces, chats, members, messages.
 //!
 //! `handlers` contain the HTTP code, `models` contain the rules and the SQL; both have a module for
-//! each noun. `middlewares` find the caller and the device. `services` provide what the models need
+//! each kind of object. `middlewares` find the caller and the device. `services` provide what the models need
 //! besides PostgreSQL. `utils` parse input.
 
 mod config;

@@ -1,5 +1,5 @@
-//! The database, with fair permits: the queries of a crowded workspace wait for each other, and
-//! those of other workspaces do not wait for them.
+//! The database, with fair permits: the queries of a busy workspace wait for each other, and the
+//! queries of other workspaces do not wait for them.
 
 use fechatter_core::config::Config;
 use fechatter_core::finish::Finish;
@@ -25,12 +25,12 @@ pub(crate) struct Database {
     replays: WorkspacePermits,
 }
 
-/// The amount of a log that a query reads.
+/// The cost of a query, by the amount of a log that it reads.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Reads {
-    Little,
-    /// Up to all of it: only [`REPLAYS`] of these run at the same time.
-    Much,
+pub(crate) enum QueryCost {
+    Small,
+    /// The query may read a whole log: only [`REPLAYS`] of these run at the same time.
+    Large,
 }
 
 impl Database {
@@ -60,7 +60,7 @@ impl Database {
     pub(crate) async fn work<T, E, Work>(
         &self,
         user: &AuthUser,
-        reads: Reads,
+        cost: QueryCost,
         work: impl FnOnce(PoolConnection<Postgres>) -> Work,
     ) -> Result<T, E>
     where
@@ -68,9 +68,9 @@ impl Database {
         E: From<sqlx::Error> + Send + 'static,
         Work: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let replay = match reads {
-            Reads::Little => None,
-            Reads::Much => Some(acquire(&self.replays, user).await?),
+        let replay = match cost {
+            QueryCost::Small => None,
+            QueryCost::Large => Some(acquire(&self.replays, user).await?),
         };
         let permits = (replay, acquire(&self.connections, user).await?);
         let work = work(self.pool.acquire().await?);

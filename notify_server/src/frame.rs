@@ -5,7 +5,7 @@ use std::io::Write;
 
 use ::metrics::counter;
 use bytes::{Buf, Bytes};
-use fechatter_core::event::EphemeralEvent;
+use fechatter_core::event::{EphemeralEvent, NEW_MESSAGE};
 use fechatter_core::log::{Cursor, Entry};
 use fechatter_core::stream_event::{Control, GoodbyeReason, ResetReason};
 use fechatter_core::{Timestamp, metrics};
@@ -105,10 +105,22 @@ pub(crate) fn durable(entry: &Entry) -> Option<Frame> {
 }
 
 /// Returns the frame of an event that shows a message, with the message in its present state.
-pub(crate) fn renewed(frame: &Frame, cursor: Cursor, message: &[u8]) -> Frame {
+/// The frame of a new message that is a reply also has its `parent`.
+pub(crate) fn renewed(
+    frame: &Frame,
+    cursor: Cursor,
+    message: &[u8],
+    parent: Option<&[u8]>,
+) -> Frame {
     let kind = frame.kind();
     let mut data = format!(r#"{{"event":"{kind}","#).into_bytes();
     data.extend_from_slice(message.strip_prefix(b"{").unwrap_or(message));
+    if let Some(parent) = parent.filter(|_| kind == NEW_MESSAGE) {
+        data.truncate(data.len() - 1);
+        data.extend_from_slice(b",\"parent\":");
+        data.extend_from_slice(parent);
+        data.push(b'}');
+    }
     self::frame(None, Some(cursor), &kind, &data)
 }
 
@@ -174,6 +186,7 @@ mod tests {
             data: data.map(|data| Bytes::from(data.to_owned())),
             shows_message: false,
             message: None,
+            parent: None,
         }
     }
 

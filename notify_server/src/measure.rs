@@ -14,7 +14,7 @@ use tracing::warn;
 
 use crate::read::tail::Tail;
 use crate::workspace::hub::Hub;
-use crate::workspace::news::News;
+use crate::workspace::scan_scope::ScanScope;
 
 /// The time limit for the database query.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ pub(crate) async fn all(db: &PgPool, hub: &Hub, tail: &Tail) {
     gauge!(OUTBOX_FRAMES, "which" => "all").set(count(load.waiting));
     gauge!(OUTBOX_FRAMES, "which" => "longest").set(count(load.longest));
     gauge!(TAIL_SCAN_AGE_SECONDS).set(tail.scan_age().as_secs_f64());
-    let heads: Vec<_> = hub.heads(&News::Anywhere);
+    let heads: Vec<_> = hub.local_heads(&ScanScope::All);
     let heads = heads.into_iter().map(|(workspace_id, head)| (workspace_id, head.position));
     match timeout(PATIENCE, lag(db, &heads.collect::<Vec<_>>())).await {
         Ok(Ok((positions, seconds))) => {

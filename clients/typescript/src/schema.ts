@@ -323,6 +323,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/permalink/{mid}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Finds a message by its id alone, for links. */
+        get: operations["find_message"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/refresh": {
         parameters: {
             query?: never;
@@ -908,8 +925,14 @@ export interface components {
             /** Format: uuid */
             idempotency_key: string;
             kind: components["schemas"]["MessageKind"];
+            last_reply_at: components["schemas"]["Timestamp"] | null;
             mentions: components["schemas"]["Mentions"];
             reactions: components["schemas"]["Reaction"][];
+            /**
+             * Format: int64
+             * @description The number of its replies that are not deleted.
+             */
+            reply_count: number;
             reply_to_id: components["schemas"]["MessageId"] | null;
             sender_id: components["schemas"]["UserId"];
             seq: components["schemas"]["Seq"];
@@ -929,6 +952,8 @@ export interface components {
              */
             event: "MessageDeleted";
             id: components["schemas"]["MessageId"];
+            /** @description Of a reply: the message that it answers. */
+            parent?: components["schemas"]["Parent"];
             sender_id: components["schemas"]["UserId"];
             seq: components["schemas"]["Seq"];
         };
@@ -952,6 +977,12 @@ export interface components {
          * @enum {string}
          */
         MessageKind: "user" | "system";
+        /** @description The place of a message. */
+        MessagePlace: {
+            chat_id: components["schemas"]["ChatId"];
+            id: components["schemas"]["MessageId"];
+            seq: components["schemas"]["Seq"];
+        };
         MessageUpdatedEvent: components["schemas"]["Message"] & {
             /** @enum {string} */
             event: "MessageUpdated";
@@ -980,6 +1011,7 @@ export interface components {
         NewMessageEvent: components["schemas"]["Message"] & {
             /** @enum {string} */
             event: "NewMessage";
+            parent?: components["schemas"]["Parent"];
         } & {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -992,6 +1024,17 @@ export interface components {
          * @enum {string}
          */
         NotifyLevel: "all";
+        /** @description A message that has replies, in the events of its replies. */
+        Parent: {
+            /** @description Its id. */
+            id: components["schemas"]["MessageId"];
+            last_reply_at: components["schemas"]["Timestamp"] | null;
+            /**
+             * Format: int64
+             * @description The number of its replies that are not deleted.
+             */
+            reply_count: number;
+        };
         /** @description An emoji that people have added to a message. */
         Reaction: {
             /**
@@ -1466,11 +1509,13 @@ export type MessageDeletedEvent = components['schemas']['MessageDeletedEvent'];
 export type MessageDraft = components['schemas']['MessageDraft'];
 export type MessageId = components['schemas']['MessageId'];
 export type MessageKind = components['schemas']['MessageKind'];
+export type MessagePlace = components['schemas']['MessagePlace'];
 export type MessageUpdatedEvent = components['schemas']['MessageUpdatedEvent'];
 export type NewChatEvent = components['schemas']['NewChatEvent'];
 export type NewInvite = components['schemas']['NewInvite'];
 export type NewMessageEvent = components['schemas']['NewMessageEvent'];
 export type NotifyLevel = components['schemas']['NotifyLevel'];
+export type Parent = components['schemas']['Parent'];
 export type Reaction = components['schemas']['Reaction'];
 export type ReactionAddedEvent = components['schemas']['ReactionAddedEvent'];
 export type ReactionEntry = components['schemas']['ReactionEntry'];
@@ -2403,6 +2448,10 @@ export interface operations {
                 after_seq?: number;
                 /** @description A page with this message in its middle. */
                 around_seq?: number;
+                /** @description A page around the first message that was sent at this time or later. */
+                around_time?: components["schemas"]["Timestamp"];
+                /** @description Only the replies to this message. */
+                reply_to?: number;
                 /** @description At most 100 ids, separated by commas. */
                 ids?: string;
                 limit?: number;
@@ -2493,7 +2542,7 @@ export interface operations {
                     "application/json": components["schemas"]["Message"];
                 };
             };
-            /** @description `empty_message`, `invalid_input` */
+            /** @description `empty_message`, `reply_not_found`, `invalid_input` */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -3270,6 +3319,64 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["User"];
+                };
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            414: components["responses"]["uri_too_long"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    find_message: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The message's id. Other values are refused with 404. */
+                mid: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessagePlace"];
                 };
             };
             400: components["responses"]["invalid_input"];

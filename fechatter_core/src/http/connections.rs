@@ -62,9 +62,9 @@ pub(super) enum Refusal {
     All,
 }
 
-/// The place of one open connection, until it is dropped.
+/// The slot of one open connection, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Slot {
     connections: Arc<Connections>,
     client: IpAddr,
 }
@@ -72,7 +72,7 @@ pub(super) struct Place {
 /// A connection that counts as open, and that the shutdown waits for, until this is dropped.
 #[derive(Debug)]
 pub struct OpenConnection {
-    _place: Place,
+    _slot: Slot,
     _token: TaskTrackerToken,
 }
 
@@ -86,7 +86,7 @@ impl Connections {
     }
 
     /// Counts a connection from this address, or refuses it if a limit is reached.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Place, Refusal> {
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Slot, Refusal> {
         let address = address.to_canonical();
         let client = network(address);
         let admitted = self.open().admit(&self.limits, address, client);
@@ -95,7 +95,7 @@ impl Connections {
             return Err(refusal);
         }
         gauge!(metrics::CONNECTIONS_OPEN, "port" => self.limits.port).increment(1);
-        Ok(Place { connections: Arc::clone(self), client })
+        Ok(Slot { connections: Arc::clone(self), client })
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -134,7 +134,7 @@ impl Open {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.connections.open().forget(self.client);
         gauge!(metrics::CONNECTIONS_OPEN, "port" => self.connections.limits.port).decrement(1);
@@ -142,8 +142,8 @@ impl Drop for Place {
 }
 
 impl OpenConnection {
-    pub(super) fn new(place: Place, token: TaskTrackerToken) -> Self {
-        Self { _place: place, _token: token }
+    pub(super) fn new(slot: Slot, token: TaskTrackerToken) -> Self {
+        Self { _slot: slot, _token: token }
     }
 }
 

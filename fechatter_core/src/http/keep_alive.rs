@@ -1,8 +1,8 @@
 //! Time limits for a connection's next request, and for the rest of a request head.
 //!
 //! hyper has one time limit for both. But proxies keep idle connections for a minute or two and
-//! answer 502 if the server closes one as a request arrives, while an incomplete request must not
-//! be waited for so long.
+//! respond with 502 if the server closes one as a request arrives, while an incomplete request must
+//! end sooner.
 
 use std::io;
 use std::pin::Pin;
@@ -16,47 +16,48 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::socket::Watched;
+use super::socket::StallDetectingSocket;
 
 /// The time limits for a client.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct ConnectionTimeouts {
     /// Between two requests.
     pub(super) idle: Duration,
     /// For the head of a request, and for the first byte of the connection's first request.
     pub(super) head: Duration,
 }
 
-/// True while a request is being answered. Clones share it.
+/// True while a request of the connection is in progress: until its response is written. Clones
+/// share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct InHand(Arc<AtomicBool>);
+pub(super) struct RequestInProgress(Arc<AtomicBool>);
 
-/// A request that is being answered, until this is dropped.
+/// A request that is in progress until this is dropped.
 #[derive(Debug)]
-pub(super) struct Busy(InHand);
+pub(super) struct ActiveRequest(RequestInProgress);
 
 /// A socket that reports its end when the client exceeds a time limit.
 #[derive(Debug)]
 pub(super) struct KeepAlive {
-    socket: Watched,
-    in_hand: InHand,
-    patience: Patience,
+    socket: StallDetectingSocket,
+    in_progress: RequestInProgress,
+    timeouts: ConnectionTimeouts,
     /// The deadline for a complete head, once a part of one has arrived.
     head_by: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// A response's body, which keeps its request counted as being answered.
+/// A response's body, which keeps its request in progress until it is dropped.
 #[derive(Debug)]
-pub(super) struct Answering<B> {
+pub(super) struct TrackedBody<B> {
     body: B,
-    _busy: Busy,
+    _request: ActiveRequest,
 }
 
-impl InHand {
-    pub(super) fn begin(&self) -> Busy {
+impl RequestInProgress {
+    pub(super) fn begin(&self) -> ActiveRequest {
         self.0.store(true, Ordering::Relaxed);
-        Busy(self.clone())
+        ActiveRequest(self.clone())
     }
 
     fn is_any(&self) -> bool {
@@ -64,25 +65,29 @@ impl InHand {
     }
 }
 
-impl Drop for Busy {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.0.0.store(false, Ordering::Relaxed);
     }
 }
 
 impl KeepAlive {
-    pub(super) fn new(socket: Watched, in_hand: InHand, patience: Patience) -> Self {
-        let head_by = Some(Instant::now() + patience.head);
-        Self { socket, in_hand, patience, head_by, timer: None }
+    pub(super) fn new(
+        socket: StallDetectingSocket,
+        in_progress: RequestInProgress,
+        timeouts: ConnectionTimeouts,
+    ) -> Self {
+        let head_by = Some(Instant::now() + timeouts.head);
+        Self { socket, in_progress, timeouts, head_by, timer: None }
     }
 
-    pub(super) fn into_inner(self) -> Watched {
+    pub(super) fn into_inner(self) -> StallDetectingSocket {
         self.socket
     }
 
     /// Waits until the time limit for the next request or the rest of a head is exceeded.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let (head_by, idle) = (self.head_by, self.patience.idle);
+        let (head_by, idle) = (self.head_by, self.timeouts.idle);
         let timer = self.timer.get_or_insert_with(|| {
             Box::pin(sleep_until(head_by.unwrap_or_else(|| Instant::now() + idle)))
         });
@@ -97,13 +102,13 @@ impl AsyncRead for KeepAlive {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.socket).poll_read(context, buffer);
-        if self.in_hand.is_any() {
+        if self.in_progress.is_any() {
             (self.head_by, self.timer) = (None, None);
             return polled;
         }
         if polled.is_ready() {
             if self.head_by.is_none() {
-                (self.head_by, self.timer) = (Some(Instant::now() + self.patience.head), None);
+                (self.head_by, self.timer) = (Some(Instant::now() + self.timeouts.head), None);
             }
             return polled;
         }
@@ -142,13 +147,13 @@ impl AsyncWrite for KeepAlive {
     }
 }
 
-impl<B> Answering<B> {
-    pub(super) fn new(body: B, busy: Busy) -> Self {
-        Self { body, _busy: busy }
+impl<B> TrackedBody<B> {
+    pub(super) fn new(body: B, request: ActiveRequest) -> Self {
+        Self { body, _request: request }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Answering<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for TrackedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -179,12 +184,12 @@ mod tests {
     const SOON: Duration = Duration::from_millis(100);
     const LONG: Duration = Duration::from_mins(10);
 
-    async fn connected(patience: Patience) -> (TcpStream, KeepAlive, InHand) {
+    async fn connected(timeouts: ConnectionTimeouts) -> (TcpStream, KeepAlive, RequestInProgress) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let in_hand = InHand::default();
-        let socket = Watched::new(listener.accept().await.unwrap().0);
-        (client, KeepAlive::new(socket, in_hand.clone(), patience), in_hand)
+        let in_progress = RequestInProgress::default();
+        let socket = StallDetectingSocket::new(listener.accept().await.unwrap().0);
+        (client, KeepAlive::new(socket, in_progress.clone(), timeouts), in_progress)
     }
 
     /// Returns true if the socket ends by itself while its client stays.
@@ -194,31 +199,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn half_a_head_and_silence_are_not_waited_for_as_long_as_the_next_request() {
-        let (mut client, mut socket, _) = connected(Patience { idle: LONG, head: SOON }).await;
+    async fn an_incomplete_or_missing_head_has_a_shorter_timeout_than_the_next_request() {
+        let (mut client, mut socket, _) =
+            connected(ConnectionTimeouts { idle: LONG, head: SOON }).await;
         assert!(ends(&mut socket).await, "nothing was ever sent");
 
-        let (mut other, mut socket, in_hand) = connected(Patience { idle: LONG, head: SOON }).await;
-        drop(in_hand.begin());
+        let (mut other, mut socket, in_progress) =
+            connected(ConnectionTimeouts { idle: LONG, head: SOON }).await;
+        drop(in_progress.begin());
         other.write_all(b"GET / HT").await.unwrap();
         assert!(ends(&mut socket).await, "half a head is there");
         client.shutdown().await.unwrap();
     }
 
     #[tokio::test]
-    async fn between_requests_a_client_may_wait_and_during_one_as_long_as_it_takes() {
-        let (mut client, mut socket, in_hand) =
-            connected(Patience { idle: LONG, head: SOON }).await;
-        let busy = in_hand.begin();
+    async fn the_idle_timeout_applies_between_requests_and_no_timeout_during_one() {
+        let (mut client, mut socket, in_progress) =
+            connected(ConnectionTimeouts { idle: LONG, head: SOON }).await;
+        let request = in_progress.begin();
         client.write_all(b"the head").await.unwrap();
-        assert!(!ends(&mut socket).await, "a request is in hand");
-        drop(busy);
+        assert!(!ends(&mut socket).await, "a request is in progress");
+        drop(request);
         assert!(!ends(&mut socket).await, "it waits for the next one");
 
-        let (_client, mut socket, in_hand) = connected(Patience { idle: SOON, head: LONG }).await;
-        let busy = in_hand.begin();
-        assert!(!ends(&mut socket).await, "a request is in hand");
-        drop(busy);
+        let (_client, mut socket, in_progress) =
+            connected(ConnectionTimeouts { idle: SOON, head: LONG }).await;
+        let request = in_progress.begin();
+        assert!(!ends(&mut socket).await, "a request is in progress");
+        drop(request);
         assert!(ends(&mut socket).await, "the next one does not come");
     }
 }

@@ -20,5 +20,5 @@ pub use error::{ApiError, Detail, ErrorBody};
 pub use layers::{RequestId, Requester, Shared, shared};
 pub use operations::{Ask, Operations, operations};
 pub use serve::{Listeners, Peer, serve};
-pub use socket::Watched;
-pub use takeover::{Taken, Takeover};
+pub use socket::StallDetectingSocket;
+pub use takeover::{TakenConnection, Takeover};

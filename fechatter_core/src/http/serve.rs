@@ -28,16 +28,16 @@ use tracing::{debug, warn};
 
 use super::body::Drained;
 use super::connections::{ConnectionLimits, Connections, OpenConnection};
-use super::keep_alive::{Answering, InHand, KeepAlive, Patience};
+use super::keep_alive::{ConnectionTimeouts, KeepAlive, RequestInProgress, TrackedBody};
 use super::refusal;
-use super::socket::Watched;
-use super::takeover::{self, Taken, Takeover};
+use super::socket::StallDetectingSocket;
+use super::takeover::{self, TakenConnection, Takeover};
 
 /// The address of the connection's other end, in each request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// The two sockets of a server.
+/// The two listening sockets of a server.
 #[derive(Debug)]
 pub struct Listeners {
     /// For clients.
@@ -68,20 +68,22 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// The maximum number of connections that wait to be accepted, as far as the system allows: when
-/// thousands of clients reconnect at once, each one above this limit loses seconds.
+/// thousands of clients reconnect at once, a client above this limit waits several seconds until
+/// its TCP stack retries.
 const BACKLOG: u32 = 16_384;
-/// More headers than any client sends; [`well_formed`](super::well_formed) limits their total size.
+/// The maximum number of headers of a request, which is higher than any client needs.
+/// [`well_formed`](super::well_formed) limits their total size.
 const MAX_HEADERS: usize = 1_000;
 /// The buffer size for a request's head, and for its body until the handler reads it. A head may
 /// have 24 KiB, and slightly larger ones still get a complete error response.
-const BUFFER: usize = 32 * 1024;
+const BUFFER_BYTES: usize = 32 * 1024;
 /// The maximum number of connections being refused at a time; further ones are closed without a
 /// response.
-const REFUSALS: usize = 64;
+const MAX_REFUSALS: usize = 64;
 /// The time that a client has to send the head of a request.
-const HEAD: Duration = Duration::from_secs(10);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time that open requests have to finish after the shutdown begins.
-const DRAIN: Duration = Duration::from_secs(15);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Serves connections, up to the limits, until the token is cancelled, then waits up to 15 s for
 /// open requests to finish. A connection above the limits gets an error and is closed. Endless
@@ -95,7 +97,7 @@ pub async fn serve(
     let tasks = TaskTracker::new();
     let idle = limits.idle;
     let connections = Connections::new(limits);
-    let refusals = Arc::new(Semaphore::new(REFUSALS));
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -103,8 +105,8 @@ pub async fn serve(
         };
         match accepted {
             Ok((socket, peer)) => match connections.admit(peer.ip()) {
-                Ok(place) => {
-                    let open = OpenConnection::new(place, tasks.token());
+                Ok(slot) => {
+                    let open = OpenConnection::new(slot, tasks.token());
                     let (router, shutdown) = (router.clone(), shutdown.clone());
                     let accepted = Accepted { socket, peer, open };
                     tasks.spawn(serve_connection(accepted, router, idle, shutdown));
@@ -124,8 +126,8 @@ pub async fn serve(
     }
     drop(listener);
     tasks.close();
-    if timeout(DRAIN, tasks.wait()).await.is_err() {
-        warn!(connections = tasks.len(), "requests were cut off at the end");
+    if timeout(DRAIN_TIMEOUT, tasks.wait()).await.is_err() {
+        warn!(connections = tasks.len(), "requests were aborted at the shutdown timeout");
     }
 }
 
@@ -142,38 +144,42 @@ async fn serve_connection(
     idle: Duration,
     shutdown: CancellationToken,
 ) {
-    // Without this, small frames wait for the client's acknowledgement of the one before.
+    // Disables Nagle's algorithm: otherwise a small frame waits until the client acknowledges the
+    // previous one.
     if let Err(error) = socket.set_nodelay(true) {
-        debug!(%error, "no TCP_NODELAY");
+        debug!(%error, "TCP_NODELAY cannot be set");
     }
-    let (hand_over, mut handed_over) = oneshot::channel();
-    let hand_over = Arc::new(Mutex::new(Some(hand_over)));
-    let in_hand = InHand::default();
-    let socket =
-        KeepAlive::new(Watched::new(socket), in_hand.clone(), Patience { idle, head: HEAD });
+    let (takeover_tx, mut takeover_rx) = oneshot::channel();
+    let takeover_tx = Arc::new(Mutex::new(Some(takeover_tx)));
+    let in_progress = RequestInProgress::default();
+    let socket = KeepAlive::new(
+        StallDetectingSocket::new(socket),
+        in_progress.clone(),
+        ConnectionTimeouts { idle, head: HEAD_TIMEOUT },
+    );
     let service = service_fn(move |request: Request<Incoming>| {
-        let busy = in_hand.begin();
+        let active = in_progress.begin();
         let mut request = request.map(|body| axum::body::Body::new(Drained::new(body)));
         request.extensions_mut().insert(Peer(peer));
-        let answer = answer(router.clone(), request, Arc::clone(&hand_over));
-        async move { Ok::<_, Infallible>(answer.await?.map(|body| Answering::new(body, busy))) }
+        let answer = answer(router.clone(), request, Arc::clone(&takeover_tx));
+        async move { Ok::<_, Infallible>(answer.await?.map(|body| TrackedBody::new(body, active))) }
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // For a head that came with the previous request: the socket cannot distinguish it from
-        // that request's body.
+        // This timeout is only for a pipelined head: `KeepAlive` cannot see it, because it arrived
+        // together with the previous request.
         .header_read_timeout(idle)
         .max_headers(MAX_HEADERS)
-        .max_buf_size(BUFFER)
+        .max_buf_size(BUFFER_BYTES)
         .serve_connection(TokioIo::new(socket), service);
     let mut draining = false;
     let ended = loop {
         tokio::select! {
             biased;
             ended = &mut connection => break ended,
-            Ok((takeover, (head, is_chunked))) = &mut handed_over => {
+            Ok((takeover, (head, is_chunked))) = &mut takeover_rx => {
                 let socket = connection.into_parts().io.into_inner().into_inner();
-                takeover.go_on(Taken { socket, head, is_chunked, open });
+                takeover.run(TakenConnection { socket, head, is_chunked, open });
                 return;
             }
             () = shutdown.cancelled(), if !draining => {
@@ -183,31 +189,32 @@ async fn serve_connection(
         }
     };
     if let Err(error) = ended {
-        debug!(%error, %peer, "a connection broke off");
+        debug!(%error, %peer, "a connection failed");
         if error.is_parse() {
             // hyper has answered; the client may still be sending the rest of the invalid request.
             let socket = connection.into_parts().io.into_inner().into_inner();
-            // Boxed, because its buffer would else be a part of every connection.
+            // Boxed, because its buffer would otherwise enlarge the future of every connection.
             Box::pin(refusal::close(socket.into_inner())).await;
         }
     }
 }
 
-type HandOver = Arc<Mutex<Option<oneshot::Sender<(Takeover, (Vec<u8>, bool))>>>>;
+type TakeoverSender = Arc<Mutex<Option<oneshot::Sender<(Takeover, (Vec<u8>, bool))>>>>;
 
-/// Answers a request, or hands its connection over; after that, this future never completes.
+/// Answers a request. If the response is a takeover, sends it to the task of the connection
+/// instead, and never completes.
 async fn answer(
     router: Router,
     request: Request,
-    hand_over: HandOver,
+    takeover_tx: TakeoverSender,
 ) -> Result<Response, Infallible> {
     let (version, wants_body) = (request.version(), request.method() != Method::HEAD);
     let mut response = router.oneshot(request).await?;
     let takeover = Takeover::of(&mut response).filter(|_| wants_body);
     let Some(takeover) = takeover else { return Ok(response) };
     let head = takeover::head(version, response.into_parts().0);
-    if let Some(hand_over) = hand_over.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        let _ = hand_over.send((takeover, head));
+    if let Some(takeover_tx) = takeover_tx.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let _ = takeover_tx.send((takeover, head));
     }
     future::pending().await
 }

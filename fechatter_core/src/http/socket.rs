@@ -15,12 +15,12 @@ const WRITE_STALL: Duration = Duration::from_secs(30);
 /// A socket whose writes fail once the client has accepted no bytes for 30 s: a client that stopped
 /// reading, or is gone without closing, must not hold its connection for ever.
 #[derive(Debug)]
-pub struct Watched {
+pub struct StallDetectingSocket {
     socket: TcpStream,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Watched {
+impl StallDetectingSocket {
     pub(super) fn new(socket: TcpStream) -> Self {
         Self { socket, stalled: None }
     }
@@ -43,7 +43,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for StallDetectingSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -53,7 +53,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for StallDetectingSocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

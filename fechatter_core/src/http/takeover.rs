@@ -10,20 +10,20 @@ use axum::response::Response;
 use chrono::Utc;
 
 use super::connections::OpenConnection;
-use super::socket::Watched;
+use super::socket::StallDetectingSocket;
 
 /// A callback in the extensions of a response that takes over the connection. It is called with the
 /// socket, and the body of the response is not sent. It must spawn its work, and end it when the
 /// server shuts down.
 #[derive(Clone)]
-pub struct Takeover(Arc<Mutex<Option<GoOn>>>);
+pub struct Takeover(Arc<Mutex<Option<Callback>>>);
 
-type GoOn = Box<dyn FnOnce(Taken) + Send>;
+type Callback = Box<dyn FnOnce(TakenConnection) + Send>;
 
 /// A connection after its last request.
-pub struct Taken {
+pub struct TakenConnection {
     /// The socket. All bytes written to it until it is closed form the response.
-    pub socket: Watched,
+    pub socket: StallDetectingSocket,
     /// The response's head, which must be written first.
     pub head: Vec<u8>,
     /// True if the body must be chunked (RFC 9112, section 7.1); else the body ends with the
@@ -35,8 +35,8 @@ pub struct Taken {
 
 impl Takeover {
     /// Creates a takeover that calls this function with the socket.
-    pub fn new(go_on: impl FnOnce(Taken) + Send + 'static) -> Self {
-        Self(Arc::new(Mutex::new(Some(Box::new(go_on)))))
+    pub fn new(callback: impl FnOnce(TakenConnection) + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::new(callback)))))
     }
 
     /// Removes the takeover from a response.
@@ -44,10 +44,10 @@ impl Takeover {
         response.extensions_mut().remove()
     }
 
-    pub(super) fn go_on(self, taken: Taken) {
-        let go_on = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(go_on) = go_on {
-            go_on(taken);
+    pub(super) fn run(self, connection: TakenConnection) {
+        let callback = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(callback) = callback {
+            callback(connection);
         }
     }
 }

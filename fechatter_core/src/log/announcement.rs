@@ -44,7 +44,7 @@ impl Announcement {
     ) -> serde_json::Result<Self> {
         let (chat_id, message_id) = (message.chat_id, message.id);
         let Declaration { kind, effect, .. } = event::new_message(chat_id, message_id);
-        let data = to_raw_value(&MessageEvent { event: kind, message })?;
+        let data = to_raw_value(&MessageEvent { event: kind, message, parent: None })?;
         let (kind, effect) = (kind.to_owned(), effect.name().to_owned());
         Ok(Self { workspace_id, after, cursor, kind, effect, chat_id, message_id, data })
     }
@@ -64,6 +64,7 @@ impl Announcement {
             data: Some(String::from(Box::<str>::from(self.data)).into()),
             shows_message: true,
             message: None,
+            parent: None,
         }
     }
 }

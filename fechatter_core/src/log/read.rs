@@ -7,7 +7,7 @@ use sqlx::PgExecutor;
 use sqlx::types::Json;
 
 use super::cursor::{Cursor, Stamp};
-use crate::event::Effect;
+use crate::event::{self, Effect};
 use crate::message::{Message, MessageObject};
 use crate::{ChatId, MessageId, Position, SessionId, UserId, WorkspaceId};
 
@@ -44,6 +44,10 @@ pub struct Entry {
     /// The message in its present state, as JSON, if the event changes or removes the message and
     /// the message still exists.
     pub message: Option<Bytes>,
+    /// Of an event whose message is a reply, the message that it answers: a [`Parent`] as JSON.
+    ///
+    /// [`Parent`]: crate::message::Parent
+    pub parent: Option<Bytes>,
 }
 
 /// Returns the newest event of a workspace's log. Every log has at least one event, because the
@@ -186,7 +190,7 @@ pub async fn read(
                   e.session_ids as "session_ids: Vec<SessionId>", e.chat_id as "chat_id: ChatId", e.user_id as "user_id: UserId",
                   e.message_id as "message_id: MessageId",
                   e.payload as "payload: Json<Box<RawValue>>", e.joined as "joined: Vec<UserId>",
-                  e.message as "message: MessageObject"
+                  e.message as "message: MessageObject", e.parent as "parent: Json<Box<RawValue>>"
            from unnest($1::bigint[], $2::bigint[], $3::bigint[])
                as range (workspace_id, first, last)
            cross join lateral (
@@ -221,6 +225,7 @@ struct Row {
     payload: Option<Json<Box<RawValue>>>,
     joined: Option<Vec<UserId>>,
     message: Option<MessageObject>,
+    parent: Option<Json<Box<RawValue>>>,
 }
 
 /// An event that shows a message, of any kind, as clients receive it.
@@ -229,6 +234,9 @@ pub(super) struct MessageEvent<'a> {
     pub(super) event: &'a str,
     #[serde(flatten)]
     pub(super) message: Message,
+    /// Of the new message that is a reply: the message that it answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) parent: Option<&'a RawValue>,
 }
 
 fn json(value: &impl Serialize) -> sqlx::Result<Bytes> {
@@ -250,10 +258,16 @@ impl Row {
         let data = match self.payload.take() {
             Some(_) if !is_told => None,
             Some(Json(payload)) => Some(Bytes::from(String::from(Box::<str>::from(payload)))),
-            None => message
-                .map(|message| json(&MessageEvent { event: &self.kind, message }))
-                .transpose()?,
+            None => {
+                let is_new = self.kind == event::NEW_MESSAGE;
+                let parent = self.parent.as_ref().filter(|_| is_new).map(|Json(parent)| &**parent);
+                message
+                    .map(|message| json(&MessageEvent { event: &self.kind, message, parent }))
+                    .transpose()?
+            }
         };
+        let parent =
+            self.parent.map(|Json(parent)| Bytes::from(String::from(Box::<str>::from(parent))));
         Ok(Entry {
             workspace_id: self.workspace_id,
             cursor: Cursor { stamp: self.stamp, position: self.position },
@@ -266,6 +280,7 @@ impl Row {
             data,
             shows_message,
             message: changed,
+            parent,
         })
     }
 }

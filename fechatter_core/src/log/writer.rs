@@ -15,13 +15,14 @@ use crate::finish::Finish;
 use crate::permits::Permit;
 use crate::{ChatId, MessageId, Position, SessionId, UserId, WorkspaceId, db, metrics};
 
-/// The longest time that a writer waits for the locks of its logs. It includes the wait for a
-/// permit, and the wait in PostgreSQL, where the lock timeout of 2 s can apply twice to one lock if
-/// other writers wait.
-const UNTIL_LOCKED: Duration = Duration::from_millis(2_500);
+/// The longest time that a writer waits for the locks of its logs, including the wait for its
+/// permits. `lock_timeout` (2 s) does not limit the sum: it limits each wait separately, and if
+/// other writers wait for the same row, PostgreSQL waits twice, for the tuple and for the
+/// transaction.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(2_500);
 
 /// The columns of an audience.
-fn columns(audience: Audience) -> (Option<ChatId>, Option<UserId>) {
+fn audience_columns(audience: Audience) -> (Option<ChatId>, Option<UserId>) {
     match audience {
         Audience::Workspace => (None, None),
         Audience::User(user_id) => (None, Some(user_id)),
@@ -30,9 +31,9 @@ fn columns(audience: Audience) -> (Option<ChatId>, Option<UserId>) {
     }
 }
 
-/// Formats session ids as the text of a PostgreSQL array, because PostgreSQL has no arrays of
-/// arrays of different lengths.
-fn array(sessions: &[SessionId]) -> String {
+/// Formats session ids as the text of a PostgreSQL array. An array of such texts is passed to
+/// PostgreSQL, which has no arrays of arrays of different lengths.
+fn uuid_array_literal(sessions: &[SessionId]) -> String {
     let ids: Vec<_> = sessions.iter().map(|id| id.0.to_string()).collect();
     format!("{{{}}}", ids.join(","))
 }
@@ -58,17 +59,17 @@ struct Pending {
     positions: Vec<Position>,
     kinds: Vec<&'static str>,
     effects: Vec<&'static str>,
-    people: Vec<Option<UserId>>,
-    sessions: Vec<Option<String>>,
-    chats: Vec<Option<ChatId>>,
-    users: Vec<Option<UserId>>,
+    effect_user_ids: Vec<Option<UserId>>,
+    effect_session_ids: Vec<Option<String>>,
+    audience_chat_ids: Vec<Option<ChatId>>,
+    audience_user_ids: Vec<Option<UserId>>,
     messages: Vec<Option<MessageId>>,
     // Arrays of sqlx's own JSON type are jsonb, which loses the order of keys.
     payloads: Vec<Option<String>>,
 }
 
 impl LogWriter {
-    /// Begins a transaction that holds no log yet, for writes that precede the
+    /// Begins a transaction that holds the lock of no log yet, for writes that precede the
     /// [creation](Self::create_log) of a log.
     ///
     /// # Errors
@@ -99,11 +100,12 @@ impl LogWriter {
             }
             Some(permits)
         };
-        let deadline = Instant::now() + UNTIL_LOCKED;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
+        // A timeout is reported as `PoolTimedOut`, as for an exhausted pool: both become 503.
         let permits = timeout_at(deadline.into(), permits).await.ok().flatten();
         let permits = permits.ok_or(sqlx::Error::PoolTimedOut)?;
-        // PostgreSQL continues to wait after the caller has gone, so the permits are held until it
-        // ends.
+        // If the caller is cancelled, PostgreSQL still waits for the locks, so the permits are kept
+        // until that statement ends.
         let (log, workspaces) = (log.clone(), workspaces.to_vec());
         let locking = Finish::new(async move {
             let mut writer = Self::begin_with(&log, permits).await?;
@@ -113,13 +115,13 @@ impl LogWriter {
         timeout_at(deadline.into(), locking).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
-    /// Waits for the locks of these logs in a transaction that has begun without them, and
-    /// therefore occupies a connection during the wait.
+    /// Locks these logs in a transaction that is already open. The transaction occupies its
+    /// connection during the wait.
     ///
     /// # Errors
     /// When the database fails, a log does not exist, or a lock is not available within 2 s.
     pub async fn add_locks(&mut self, workspaces: &[WorkspaceId]) -> sqlx::Result<()> {
-        let began = Instant::now();
+        let started_at = Instant::now();
         // In ascending order, so that two writers of several logs cannot wait for each other.
         let locked = sqlx::query!(
             "select workspace_id
@@ -132,7 +134,7 @@ impl LogWriter {
         .fetch_all(&mut *self.tx)
         .await;
         // Failed waits are recorded too.
-        histogram!(metrics::LOCK_WAIT_SECONDS).record(began.elapsed());
+        histogram!(metrics::LOCK_WAIT_SECONDS).record(started_at.elapsed());
         locked?;
         // A new statement, so that it sees what was committed while the first one waited.
         let heads = sqlx::query!(
@@ -175,15 +177,16 @@ impl LogWriter {
     /// Returns the position that the next event of this log will get.
     ///
     /// # Errors
-    /// When the log is not held.
+    /// When the log is not locked.
     pub fn next_position(&self, workspace_id: WorkspaceId) -> sqlx::Result<Position> {
-        self.heads.get(&workspace_id).map(|head| head.next()).ok_or_else(not_held)
+        self.heads.get(&workspace_id).map(|head| head.next()).ok_or_else(log_not_locked)
     }
 
-    /// Adds an event to a log that is held, to be written at the commit; returns its position.
+    /// Adds an event to a log whose lock is held, and returns its position. The event is written at
+    /// the commit.
     ///
     /// # Errors
-    /// When the log is not held.
+    /// When the log is not locked.
     pub fn append(&mut self, workspace_id: WorkspaceId, event: &Event) -> sqlx::Result<Position> {
         let payload =
             serde_json::to_string(event).map_err(|error| sqlx::Error::Encode(error.into()))?;
@@ -194,7 +197,7 @@ impl LogWriter {
     /// readers receive the message in its state at the time of reading.
     ///
     /// # Errors
-    /// When the log is not held.
+    /// When the log is not locked.
     pub fn append_message(
         &mut self,
         workspace_id: WorkspaceId,
@@ -210,17 +213,17 @@ impl LogWriter {
         Declaration { kind, audience, effect, message_id }: &Declaration,
         payload: Option<String>,
     ) -> sqlx::Result<Position> {
-        let head = self.heads.get_mut(&workspace_id).ok_or_else(not_held)?;
-        let (chat, user) = columns(*audience);
+        let head = self.heads.get_mut(&workspace_id).ok_or_else(log_not_locked)?;
+        let (chat, user) = audience_columns(*audience);
         *head = head.next();
         self.pending.workspaces.push(workspace_id);
         self.pending.positions.push(*head);
         self.pending.kinds.push(kind);
         self.pending.effects.push(effect.name());
-        self.pending.people.push(effect.person());
-        self.pending.sessions.push(effect.sessions().map(array));
-        self.pending.chats.push(chat);
-        self.pending.users.push(user);
+        self.pending.effect_user_ids.push(effect.person());
+        self.pending.effect_session_ids.push(effect.sessions().map(uuid_array_literal));
+        self.pending.audience_chat_ids.push(chat);
+        self.pending.audience_user_ids.push(user);
         self.pending.messages.push(*message_id);
         self.pending.payloads.push(payload);
         Ok(*head)
@@ -246,10 +249,10 @@ impl LogWriter {
                 Stamp::random() as _,
                 &pending.kinds as _,
                 &pending.effects as _,
-                &pending.people as _,
-                &pending.sessions as _,
-                &pending.chats as _,
-                &pending.users as _,
+                &pending.effect_user_ids as _,
+                &pending.effect_session_ids as _,
+                &pending.audience_chat_ids as _,
+                &pending.audience_user_ids as _,
                 &pending.messages as _,
                 &pending.payloads as _
             )
@@ -263,6 +266,6 @@ impl LogWriter {
     }
 }
 
-fn not_held() -> sqlx::Error {
+fn log_not_locked() -> sqlx::Error {
     sqlx::Error::InvalidArgument("the log of this workspace is not locked".into())
 }

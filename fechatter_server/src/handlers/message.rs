@@ -5,10 +5,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use fechatter_core::message::Message;
 use fechatter_core::token::AuthUser;
-use fechatter_core::{ChatId, MessageId};
-use serde::Deserialize;
+use fechatter_core::{ChatId, MessageId, Seq, Timestamp};
+use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -18,7 +18,7 @@ use crate::handlers::chat::replayed;
 use crate::middlewares::auth::Caller;
 use crate::models::chat::membership::Member;
 use crate::models::message::change::{Action, Change};
-use crate::models::message::history::{self, Place};
+use crate::models::message::history::{self, Place, ReplyPlace};
 use crate::models::message::{self, MessageChanges, MessageDraft, Sent};
 use crate::models::session::current_user::CurrentUser;
 use crate::services::batch_writer::BatchWriter;
@@ -27,24 +27,27 @@ use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::page::Limit;
 use crate::utils::path::{Id, MessageIdInPath};
-use crate::utils::query::{Ids, Number, Params};
+use crate::utils::query::{Ids, Number, OneId, Params};
 
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     use ErrorKind as E;
-    let send_errors = [E::EmptyMessage, E::Archived, E::Forbidden, E::IdempotencyMismatch];
+    let send_errors =
+        [E::EmptyMessage, E::ReplyNotFound, E::Archived, E::Forbidden, E::IdempotencyMismatch];
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(send).errors(&send_errors))
         .routes(routes!(show))
         .routes(routes!(edit).errors(&[E::EmptyMessage, E::Archived, E::Forbidden]))
+        .routes(routes!(locate))
         .routes(routes!(delete).errors(&[E::Archived, E::Forbidden]))
 }
 
 /// The default number of messages in a list.
 const DEFAULT_LIMIT: i64 = 100;
 
-/// At most one of `last_id`, the three seqs and `ids` may be given. It selects the messages.
+/// At most one of `last_id`, the three seqs, `around_time` and `ids` may be given. It selects the messages.
+/// `reply_to` may be given with `before_seq` or `after_seq`.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct HistoryParams {
@@ -58,6 +61,11 @@ struct HistoryParams {
     /// A page with this message in its middle.
     #[param(value_type = Option<i64>, minimum = 0)]
     around_seq: Option<Number>,
+    /// A page around the first message that was sent at this time or later.
+    around_time: Option<Timestamp>,
+    /// Only the replies to this message.
+    #[param(value_type = Option<i64>, minimum = 1)]
+    reply_to: Option<OneId<MessageId>>,
     /// At most 100 ids, separated by commas.
     #[param(value_type = Option<String>, pattern = "^[1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*$")]
     ids: Option<Ids<MessageId, 100>>,
@@ -68,6 +76,7 @@ struct HistoryParams {
 enum Selection {
     Place(Place),
     Ids(Vec<MessageId>),
+    Replies(MessageId, ReplyPlace),
 }
 
 impl HistoryParams {
@@ -80,12 +89,30 @@ impl HistoryParams {
             place(self.before_seq, Place::BeforeSeq),
             place(self.after_seq, Place::AfterSeq),
             place(self.around_seq, Place::AroundSeq),
+            self.around_time.map(|time| Selection::Place(Place::AroundTime(time))),
             self.ids.clone().map(|Ids(ids)| Selection::Ids(ids)),
         ];
         let mut selections = selections.into_iter().flatten();
         let selection = selections.next().unwrap_or(Selection::Place(Place::End));
+        let selection = match (self.reply_to, selection) {
+            (None, selection) => selection,
+            (Some(OneId(id)), Selection::Place(Place::End)) => {
+                Selection::Replies(id, ReplyPlace::Before(i64::MAX))
+            }
+            (Some(OneId(id)), Selection::Place(Place::BeforeSeq(seq))) => {
+                Selection::Replies(id, ReplyPlace::Before(seq))
+            }
+            (Some(OneId(id)), Selection::Place(Place::AfterSeq(seq))) => {
+                Selection::Replies(id, ReplyPlace::After(seq))
+            }
+            (Some(_), _) => {
+                let issue = "allows only before_seq or after_seq beside it";
+                return Err(AppError::invalid("reply_to", issue));
+            }
+        };
         if selections.next().is_some() {
-            let issue = "must have only one of last_id, before_seq, after_seq, around_seq, ids";
+            let issue = "must have only one of last_id, before_seq, after_seq, around_seq, \
+                         around_time, ids";
             return Err(AppError::invalid("query", issue));
         }
         Ok(selection)
@@ -132,6 +159,7 @@ async fn list(
     let page = match params.selection()? {
         Selection::Place(place) => history::page(&db, &member, place, limit).await?,
         Selection::Ids(ids) => history::by_ids(&db, &member, &ids).await?,
+        Selection::Replies(id, place) => history::replies(&db, &member, id, place, limit).await?,
     };
     let headers =
         [("x-has-older", page.has_older.to_string()), ("x-has-newer", page.has_newer.to_string())];
@@ -147,6 +175,26 @@ async fn show(
     State(db): State<PgPool>,
 ) -> Result<Json<Message>> {
     message::find(&db, member.user.id, member.chat_id, id).await.map(Json)
+}
+
+/// The place of a message.
+#[derive(Serialize, ToSchema)]
+struct MessagePlace {
+    chat_id: ChatId,
+    id: MessageId,
+    seq: Seq,
+}
+
+/// Finds a message by its id alone, for links.
+#[utoipa::path(get, path = "/api/permalink/{mid}", operation_id = "find_message",
+    params(("mid" = i64, Path)), responses((status = 200, body = MessagePlace)))]
+async fn locate(
+    caller: CurrentUser,
+    MessageIdInPath(id): MessageIdInPath,
+    State(db): State<PgPool>,
+) -> Result<Json<MessagePlace>> {
+    let (chat_id, seq) = history::locate(&db, &caller, id).await?;
+    Ok(Json(MessagePlace { chat_id, id, seq }))
 }
 
 /// Changes the text of one's own message. The same text again changes nothing.

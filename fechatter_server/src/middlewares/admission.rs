@@ -20,7 +20,7 @@ use tracing::Instrument;
 
 use crate::error::{AppError, Result};
 use crate::services::bytes_in_flight::{CountedBytes, MAX_UNCOUNTED};
-use crate::services::limits::{Caller, ConnectionShare, RequestLimits};
+use crate::services::limits::{Caller, ConnectionPermit, RequestLimits};
 use crate::state::AppState;
 
 /// The largest body of a request, in bytes.
@@ -34,21 +34,21 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Admission {
     pub(crate) user: AuthUser,
     /// Held until the response is ready.
-    connection: Arc<Mutex<Option<ConnectionShare>>>,
+    connection: Arc<Mutex<Option<ConnectionPermit>>>,
 }
 
 impl Admission {
-    /// Waits for a database connection of the workspace's share, for the rest of the request.
+    /// Waits for a permit to use a database connection, for the rest of the request.
     /// Refuses a person whose clients have too many unread response bytes.
     pub(crate) async fn connection(&self, limits: &RequestLimits) -> Result<()> {
-        let share =
+        let permit =
             limits.connection_in(self.user.workspace_id, Caller::Person(self.user.id)).await?;
         // Checked after the wait: other requests of the person may have used up the rate meanwhile.
-        limits.check(self.user.id)?;
+        limits.check_debt(self.user.id)?;
         if !limits.response_bytes.has_room(&self.user) {
             return Err(AppError::RateLimited(RETRY_AFTER));
         }
-        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(share);
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
         Ok(())
     }
 }
@@ -80,8 +80,8 @@ async fn admit_user(app: AppState, user: AuthUser, request: Request, next: Next)
         // The batch writer finishes the message in any case, and it uses no connection of the pool.
         return next.run(Request::from_parts(parts, body)).await;
     }
-    // A request is finished and keeps its shares even if the client disconnects, because PostgreSQL
-    // does not stop the query of a client that has disconnected.
+    // A request is finished and keeps its permits even if the client disconnects, because
+    // PostgreSQL does not stop the query of a client that has disconnected.
     let responding = async move {
         let response = next.run(Request::from_parts(parts, body)).await;
         drop(counted);

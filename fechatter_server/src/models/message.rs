@@ -6,7 +6,7 @@ pub(crate) mod history;
 pub(crate) mod reaction;
 pub(crate) mod write_batch;
 
-use aws_lc_rs::digest::{Digest, SHA256, digest};
+use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
 use fechatter_core::message::{Message, MessageKind, MessageObject};
 use fechatter_core::{ChatId, MessageId, Seq, Timestamp, UserId};
 use serde::Deserialize;
@@ -28,7 +28,7 @@ pub(crate) struct MessageDraft {
     #[schema(max_items = 0)]
     files: Option<Vec<String>>,
     idempotency_key: Option<Uuid>,
-    /// Must be null or absent.
+    /// The message of the same chat that this one answers.
     reply_to_id: Option<MessageId>,
 }
 
@@ -39,6 +39,7 @@ pub(crate) struct Outgoing {
     pub(crate) kind: MessageKind,
     pub(crate) chat_id: ChatId,
     pub(crate) content: String,
+    pub(crate) reply_to_id: Option<MessageId>,
     pub(crate) idempotency_key: Uuid,
     /// Distinguishes a retry from another message with the same key.
     pub(crate) digest: Digest,
@@ -60,7 +61,16 @@ impl Outgoing {
         idempotency_key: Uuid,
     ) -> Self {
         let digest = digest(&SHA256, content.as_bytes());
-        Self { actor, kind: MessageKind::User, chat_id, content, idempotency_key, digest }
+        let (kind, reply_to_id) = (MessageKind::User, None);
+        Self { actor, kind, chat_id, content, reply_to_id, idempotency_key, digest }
+    }
+
+    /// Makes it a reply to a message of the same chat.
+    pub(crate) fn replying_to(self, id: MessageId) -> Self {
+        let mut digest = Context::new(&SHA256);
+        digest.update(self.digest.as_ref());
+        digest.update(format!("reply_to_id={id}").as_bytes());
+        Self { reply_to_id: Some(id), digest: digest.finish(), ..self }
     }
 
     /// Returns the written message.
@@ -77,6 +87,9 @@ impl Outgoing {
             edited_at: None,
             deleted_at: None,
             reactions: None,
+            reply_to_id: self.reply_to_id,
+            reply_count: 0,
+            last_reply_at: None,
         })
     }
 }
@@ -88,11 +101,12 @@ impl MessageDraft {
         if self.files.is_some_and(|files| !files.is_empty()) {
             return Err(AppError::invalid("files", "must be empty"));
         }
-        if self.reply_to_id.is_some() {
-            return Err(AppError::invalid("reply_to_id", "must be absent"));
-        }
         let key = self.idempotency_key.unwrap_or_else(Uuid::now_v7);
-        Ok(Outgoing::new(sender, chat_id, self.content.into_message()?, key))
+        let outgoing = Outgoing::new(sender, chat_id, self.content.into_message()?, key);
+        Ok(match self.reply_to_id {
+            Some(id) => outgoing.replying_to(id),
+            None => outgoing,
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The domain: its types, their rules, their SQL.
 //!
-//! The nouns depend on each other in one direction: `message` → `chat` → `session` → `account`, and
+//! The modules depend on each other in one direction: `message` → `chat` → `session` → `account`, and
 //! `workspace` → `chat`, because an invite may have chats and a person who leaves a workspace
 //! leaves its chats. `sign_in` and `sync` may depend on all of them.
 

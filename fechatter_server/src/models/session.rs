@@ -82,7 +82,7 @@ pub(crate) async fn refresh(
     // Before the first query, the rate limit counts for the session. After it, the person is known
     // and the rate limit also counts for the person.
     limits.take(Caller::Session(token.session_id))?;
-    let share = limits.connection_for_authentication(Caller::Address(device.network())).await?;
+    let permit = limits.connection_for_authentication(Caller::Address(device.network())).await?;
     let mut tx = begin(db, "begin").await?;
     let found = sqlx::query!(
         r#"select user_id, workspace_id, generation,
@@ -103,9 +103,9 @@ pub(crate) async fn refresh(
     let is_predecessor = found.generation.checked_sub(1) == Some(token.generation) && found.fresh;
     if !is_current && !is_predecessor {
         tx.rollback().await?;
-        drop(share);
+        drop(permit);
         let caller = Caller::Person(found.user_id);
-        let _share = limits.connection_in(found.workspace_id, caller).await?;
+        let _permit = limits.connection_in(found.workspace_id, caller).await?;
         revoke(db, log, found.user_id, Selection::One(token.session_id)).await?;
         return Err(AppError::RefreshReused);
     }
@@ -154,8 +154,8 @@ pub(crate) enum Selection {
 /// change.
 ///
 /// The account's event streams in every workspace receive the event, so the logs of all these
-/// workspaces are locked in one step, unless there is nothing to end. The caller holds a connection
-/// of one workspace's share.
+/// workspaces are locked in one step, unless there is nothing to end. The caller holds a
+/// connection permit within the quota of one workspace.
 pub(crate) async fn revoke(
     db: &PgPool,
     log: &Log,

@@ -10,14 +10,14 @@ use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
 use crate::models::account::device::Device;
-use crate::models::account::throttle::{self, Attempts, Guesses, SignInAttempt};
+use crate::models::account::throttle::{self, Attempts, FailureBucket, SignInAttempt};
 use crate::models::account::user;
 use crate::models::session::authentication::Authentication;
 use crate::models::session::{self, Session};
 use crate::models::workspace::invite;
 use crate::models::workspace::{self, JoinBy};
 use crate::services::device_token::{DeviceId, DeviceToken};
-use crate::services::limits::{Caller, ConnectionShare};
+use crate::services::limits::{Caller, ConnectionPermit};
 use crate::services::password::Passwords;
 use crate::utils::key::key;
 use crate::utils::text::{Email, FullName, Password, WorkspaceName};
@@ -69,8 +69,9 @@ enum JoinTarget {
     New,
 }
 
-/// Creates an account in a new or an existing workspace, and its first session. An account that is
-/// active in no workspace also uses this call to return, because it can use no other call.
+/// Creates an account in a new or an existing workspace, and its first session. A user whose
+/// account is active in no workspace also signs up to join a workspace again, because all other
+/// endpoints refuse the account.
 pub(crate) async fn sign_up(
     auth: &Authentication,
     request: SignUp,
@@ -79,24 +80,24 @@ pub(crate) async fn sign_up(
     if request.workspace.is_none() && request.invite_code.is_none() {
         return Err(AppError::invalid("workspace", "is missing"));
     }
-    request.password.check_form()?;
+    request.password.check_format()?;
     let caller = Caller::Address(device.network());
-    let (target, account) = check(auth, &request, device).await?;
+    let (target, account) = find_target_and_account(auth, &request, device).await?;
 
-    let (mut writer, user, share) =
-        enter_workspace(auth, caller, target, &request, &account).await?;
-    let owner = (user.id, Some(user.workspace_id));
-    let (session, count) = session::open(writer.db(), owner, device).await?;
+    let (mut writer, user, connection_permit) =
+        add_to_workspace(auth, caller, target, &request, &account).await?;
+    let session_user = (user.id, Some(user.workspace_id));
+    let (session, count) = session::open(writer.db(), session_user, device).await?;
     let password_hash = match account {
         SignUpAccount::New { password_hash } => password_hash,
         SignUpAccount::Returning { password_hash, .. } => {
-            let guesses = Guesses::ByStrangers(&key(request.email.as_str()));
-            throttle::forget_failures(writer.db(), guesses).await?;
+            let failures = FailureBucket::UnknownDevices(&key(request.email.as_str()));
+            throttle::forget_failures(writer.db(), failures).await?;
             password_hash
         }
     };
     writer.commit().await?;
-    drop(share);
+    drop(connection_permit);
     let device_token = auth.device_key.issue(DeviceId::random(), user.id, &password_hash);
     auth.limit_sessions(&user, count).await;
     Ok(SignedIn { session, device_token })
@@ -104,25 +105,26 @@ pub(crate) async fn sign_up(
 
 /// Finds the workspace and the account of the request, and hashes or verifies the password. The
 /// checks that reject most requests run first, so that rejected requests stay cheap.
-async fn check(
+async fn find_target_and_account(
     auth: &Authentication,
     request: &SignUp,
     device: &Device,
 ) -> Result<(JoinTarget, SignUpAccount)> {
-    let (permit, share) = auth.permit(Caller::Address(device.network())).await?;
-    let attempts = [Attempts::Address(device), Attempts::AllStrangers];
+    let (hash_permit, connection_permit) =
+        auth.acquire_permits(Caller::Address(device.network())).await?;
+    let attempts = [Attempts::Address(device), Attempts::AllUnknownDevices];
     throttle::count_attempt(&auth.db, auth.policy(), attempts).await?;
     let target = find_join_target(auth, request).await?;
     let returning = find_returning_account(auth, request).await?;
-    drop(share);
+    drop(connection_permit);
     let Some((id, password_hash)) = returning else {
         request.password.check_strength(auth.policy().refuse_common_passwords)?;
         return Ok((
             target,
-            SignUpAccount::New { password_hash: permit.hash(&request.password).await? },
+            SignUpAccount::New { password_hash: hash_permit.hash(&request.password).await? },
         ));
     };
-    if permit.verify(&request.password, Some(&password_hash)).await? {
+    if hash_permit.verify(&request.password, Some(&password_hash)).await? {
         Ok((target, SignUpAccount::Returning { id, password_hash }))
     } else {
         Err(AppError::EmailTaken)
@@ -130,22 +132,22 @@ async fn check(
     // The permit ends here, so that others can hash while this caller waits for logs and the disk.
 }
 
-/// Adds the person to the workspace. The caller ends the transaction, and drops the connection
-/// share, afterwards.
-async fn enter_workspace(
+/// Adds the person to the workspace. The caller ends the transaction, and then drops the connection
+/// permit.
+async fn add_to_workspace(
     auth: &Authentication,
     caller: Caller,
     target: JoinTarget,
     request: &SignUp,
     account: &SignUpAccount,
-) -> Result<(LogWriter, User, ConnectionShare)> {
+) -> Result<(LogWriter, User, ConnectionPermit)> {
     let (id, join_by) = match target {
         JoinTarget::Existing(id, join_by) => (id, join_by),
         JoinTarget::New => {
-            let share = auth.connection(caller).await?;
+            let connection_permit = auth.connection_permit(caller).await?;
             let mut writer = LogWriter::begin(&auth.log).await?;
             if let Some(user) = create_workspace(&mut writer, auth, request, account).await? {
-                return Ok((writer, user, share));
+                return Ok((writer, user, connection_permit));
             }
             // Another request has just created it.
             drop(writer);
@@ -153,14 +155,14 @@ async fn enter_workspace(
             (id, JoinBy::Name)
         }
     };
-    let share = auth.connection_in(id, caller).await?;
+    let connection_permit = auth.connection_permit_in(id, caller).await?;
     let mut writer = LogWriter::lock(&auth.log, &[id]).await?;
     let user = join_existing_workspace(&mut writer, (id, &join_by), request, account).await?;
-    Ok((writer, user, share))
+    Ok((writer, user, connection_permit))
 }
 
-/// Finds an account that is active in no workspace, and the hash of its password. Wrong passwords
-/// count as they do for sign-ins.
+/// Finds an account that is active in no workspace, and the hash of its password. Counts a failure
+/// in advance, as a sign-in does; [`sign_up`] resets it after the password has been verified.
 async fn find_returning_account(
     auth: &Authentication,
     request: &SignUp,
@@ -182,16 +184,17 @@ async fn find_returning_account(
     if account.is_active {
         return Err(AppError::EmailTaken);
     }
-    throttle::count_failure(&auth.db, auth.policy(), Guesses::ByStrangers(&email_key)).await?;
+    throttle::count_failure(&auth.db, auth.policy(), FailureBucket::UnknownDevices(&email_key))
+        .await?;
     Ok(Some((account.id, account.password_hash)))
 }
 
 /// Finds the workspace that the request joins or creates. This is only a preliminary check; the
 /// write transaction repeats it. The error is the same for a closed workspace and for a workspace
-/// that may not be created, so that strangers cannot learn which workspaces exist.
+/// that may not be created, so that outsiders cannot learn which workspaces exist.
 async fn find_join_target(auth: &Authentication, request: &SignUp) -> Result<JoinTarget> {
     let named_id = find_named_workspace(&auth.db, request).await?;
-    let join_by = match (&request.invite_code, named_id) {
+    let existing = match (&request.invite_code, named_id) {
         (Some(code), named_id) => {
             let digest = invite::digest(code);
             let id = invite::workspace_of(&auth.db, &digest).await?;
@@ -203,10 +206,11 @@ async fn find_join_target(auth: &Authentication, request: &SignUp) -> Result<Joi
         }
         (None, named_id) => named_id.map(|id| (id, JoinBy::Name)),
     };
-    if let Some((id, join_by)) = join_by {
+    if let Some((id, join_by)) = existing {
         workspace::check_join(&auth.db, id, &join_by, request.email.as_str()).await?;
         return Ok(JoinTarget::Existing(id, join_by));
     }
+    // In a transaction, because the check may take an advisory lock, which the rollback releases.
     let mut tx = begin(&auth.db, "begin").await?;
     check_may_create(&mut tx, auth).await?;
     tx.rollback().await?;
@@ -237,13 +241,13 @@ async fn join_existing_workspace(
     request: &SignUp,
     account: &SignUpAccount,
 ) -> Result<User> {
-    // The right to join is checked before the address, so that outsiders cannot find out which
-    // addresses have an account.
+    // The right to join is checked before the e-mail address, so that outsiders cannot find out
+    // which e-mail addresses have an account.
     let grant = workspace::authorize(writer.db(), id, join_by, request.email.as_str()).await?;
     let user_id = ensure_account(writer.db(), request, account).await?;
-    // A person who is suspended in this workspace cannot join it in another way.
+    // Refuses a person who is suspended in this workspace, or whose offboarding is unfinished.
     workspace::is_in(writer.db(), id, user_id).await?;
-    workspace::enter(writer, id, grant, (user_id, request.fullname.as_str())).await
+    workspace::add_member(writer, id, grant, (user_id, request.fullname.as_str())).await
 }
 
 /// Signs up into a new workspace. Returns none if another request has just created it.
@@ -285,9 +289,9 @@ async fn ensure_account(
 }
 
 /// Opens a session for a caller with the right password. The response and its time are the same for
-/// an unknown address, for a wrong password, and for a workspace that the account is not in.
+/// an unknown e-mail address, for a wrong password, and for a workspace without this account.
 ///
-/// A device with a token of this account has its own counters, apart from those of strangers.
+/// A device with a token of this account has its own counters, apart from those of unknown devices.
 pub(crate) async fn sign_in(
     auth: &Authentication,
     request: SignIn,
@@ -310,7 +314,7 @@ pub(crate) async fn sign_in(
             Caller::Device(id),
             SignInAttempt {
                 own: Attempts::KnownDevice(id),
-                guesses: Guesses::ByKnownDevice(id),
+                failures: FailureBucket::KnownDevice(id),
                 is_unknown_device: false,
             },
         ),
@@ -318,31 +322,31 @@ pub(crate) async fn sign_in(
             Caller::Address(device.network()),
             SignInAttempt {
                 own: Attempts::Address(device),
-                guesses: Guesses::ByStrangers(&email_key),
+                failures: FailureBucket::UnknownDevices(&email_key),
                 is_unknown_device: true,
             },
         ),
     };
-    let (permit, share) = auth.permit(caller).await?;
+    let (hash_permit, connection_permit) = auth.acquire_permits(caller).await?;
     let account = attempt.count(&auth.db, auth.policy(), &email_key).await?;
-    drop(share);
+    drop(connection_permit);
     let hash = account.as_ref().map(|account| account.password_hash.as_str());
-    let is_right = permit.verify(&request.password, hash).await?;
+    let is_right = hash_permit.verify(&request.password, hash).await?;
     let mut account = account.filter(|_| is_right).ok_or(AppError::InvalidCredentials)?;
     if Passwords::is_outdated(&account.password_hash) {
-        let hash = permit.hash(&request.password).await?;
+        let hash = hash_permit.hash(&request.password).await?;
         account.replace_hash(&auth.db, hash).await?;
     }
-    drop(permit);
+    drop(hash_permit);
 
-    let share = auth.connection(caller).await?;
+    let connection_permit = auth.connection_permit(caller).await?;
     let mut db = auth.db.acquire().await?;
     let name = request.workspace.as_deref();
     let workspace_id = choose_workspace(&mut db, account.id, name).await?;
-    let owner = (account.id, workspace_id);
-    let (session, count) = session::open(&mut *db, owner, device).await?;
-    auth.uncount(&mut db, attempt).await;
-    drop((db, share));
+    let session_user = (account.id, workspace_id);
+    let (session, count) = session::open(&mut *db, session_user, device).await?;
+    auth.undo_count(&mut db, attempt).await;
+    drop((db, connection_permit));
     let device_id = known.unwrap_or_else(DeviceId::random);
     let device_token = auth.device_key.issue(device_id, account.id, &account.password_hash);
     auth.limit_sessions(&session.user, count).await;

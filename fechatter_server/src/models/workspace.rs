@@ -118,7 +118,7 @@ pub(crate) async fn create(
     .await?;
     let Some(id) = created else { return Ok(None) };
     writer.create_log(id).await?;
-    add_person(writer, id, (owner_id, fullname), Role::Owner).await.map(Some)
+    insert_member(writer, id, (owner_id, fullname), Role::Owner).await.map(Some)
 }
 
 /// Refuses if an account owns the maximum number of workspaces.
@@ -175,7 +175,7 @@ pub(crate) async fn join(
     let is_new = !is_in(writer.db(), id, caller.id).await?;
     if is_new {
         let grant = authorize(writer.db(), id, &join_by, &current.email).await?;
-        enter(&mut writer, id, grant, (caller.id, &current.fullname)).await?;
+        add_member(&mut writer, id, grant, (caller.id, &current.fullname)).await?;
     }
     let workspace = lookup::find(writer.db(), id).await?;
     writer.commit().await?;
@@ -262,20 +262,20 @@ pub(crate) async fn check_join(
 }
 
 /// Adds a person to the workspace, and to the chats of the invite.
-pub(crate) async fn enter(
+pub(crate) async fn add_member(
     writer: &mut LogWriter,
     id: WorkspaceId,
     grant: JoinGrant,
     person: (UserId, &str),
 ) -> Result<User> {
-    let user = add_person(writer, id, person, grant.role).await?;
+    let user = insert_member(writer, id, person, grant.role).await?;
     if let Some(invite) = grant.invite {
         invite.join_chats(writer, user.id).await?;
     }
     Ok(user)
 }
 
-async fn add_person(
+async fn insert_member(
     writer: &mut LogWriter,
     id: WorkspaceId,
     (user_id, fullname): (UserId, &str),

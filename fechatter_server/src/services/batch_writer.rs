@@ -39,8 +39,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use self::connections::Connections;
-use self::delivery::Write;
-use self::limits::BATCH_TIMEOUT;
+use self::delivery::BatchExecutor;
+use self::limits::QUEUE_TIMEOUT;
 use self::queue::{Item, MeanBatchTime, Progress, Queue};
 use self::waiting::Waiting;
 use crate::error::{AppError, Result};
@@ -59,12 +59,13 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Resolves to an error if the task has failed.
 pub(crate) type WriterEnded = oneshot::Receiver<()>;
 
-/// Writes small changes. Clones share one task, which ends after the last clone is dropped.
+/// Writes messages, and changes to messages, in batches. Clones share one task, which ends after
+/// the last clone is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct BatchWriter {
     queue: Arc<Queue>,
     log: Log,
-    direct: DirectPath,
+    direct_path: DirectPath,
 }
 
 /// A direct write. It resolves to the command if another writer has locked the log, and otherwise
@@ -74,7 +75,8 @@ type DirectWrite = Pin<Box<dyn Future<Output = Vec<Item>> + Send>>;
 /// Writes a command on the request runtime if no batch is in flight.
 #[derive(Clone)]
 struct DirectPath {
-    in_flight: Arc<Semaphore>,
+    /// Its only permit is held while a batch is in flight.
+    batch_slot: Arc<Semaphore>,
     /// True if the last batch of the task had several commands. Direct writes are then disabled, so
     /// that the next batch also groups several commands.
     last_batch_had_several: Arc<AtomicBool>,
@@ -83,26 +85,30 @@ struct DirectPath {
 
 impl fmt::Debug for DirectPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DirectPath").field("in_flight", &self.in_flight).finish_non_exhaustive()
+        f.debug_struct("DirectPath").field("batch_slot", &self.batch_slot).finish_non_exhaustive()
     }
 }
 
 impl DirectPath {
-    fn new(write: impl Write, mean_batch_time: MeanBatchTime, progress: Progress) -> Self {
+    fn new(
+        executor: impl BatchExecutor,
+        mean_batch_time: MeanBatchTime,
+        progress: Progress,
+    ) -> Self {
         let write = move |item| -> DirectWrite {
-            let (write, mean_batch_time, progress) =
-                (write.clone(), mean_batch_time.clone(), progress.clone());
+            let (executor, mean_batch_time, progress) =
+                (executor.clone(), mean_batch_time.clone(), progress.clone());
             Box::pin(async move {
                 let began = Instant::now();
-                let locked_items =
-                    delivery::deliver(&write, &progress, vec![item], Locking::Skip).await;
+                let deferred_items =
+                    delivery::deliver(&executor, &progress, vec![item], Locking::Skip).await;
                 mean_batch_time.note(began.elapsed());
-                locked_items
+                deferred_items
             })
         };
         // Only one batch is written at a time, besides the batch that waits for a locked log.
-        let in_flight = Arc::new(Semaphore::new(1));
-        Self { in_flight, last_batch_had_several: Arc::default(), write: Arc::new(write) }
+        let batch_slot = Arc::new(Semaphore::new(1));
+        Self { batch_slot, last_batch_had_several: Arc::default(), write: Arc::new(write) }
     }
 
     /// Returns the permit to write a command now, if it is available.
@@ -110,8 +116,9 @@ impl DirectPath {
         if self.last_batch_had_several.load(Ordering::Relaxed) {
             return None;
         }
-        // The semaphore is fair: while the task waits for the permit, no other caller gets it.
-        Arc::clone(&self.in_flight).try_acquire_owned().ok()
+        // Tokio's semaphore is first-in, first-out: while the writer task waits for the permit,
+        // this fails.
+        Arc::clone(&self.batch_slot).try_acquire_owned().ok()
     }
 }
 
@@ -120,7 +127,8 @@ impl DirectPath {
 pub(crate) struct Health(Weak<Queue>);
 
 impl Health {
-    /// Returns false if the task has ended, or if commands wait and no batch was written for 10 s.
+    /// Returns false if the task has failed, or if commands wait and no batch was written for 10 s.
+    /// Returns true after the last clone of the writer is dropped: the task then ends as intended.
     pub(crate) fn is_healthy(&self) -> bool {
         self.0.upgrade().is_none_or(|queue| queue.time_without_progress() < STALL_TIMEOUT)
     }
@@ -132,22 +140,23 @@ impl BatchWriter {
     /// # Errors
     /// Fails if the system cannot start a thread.
     pub(crate) fn start(log: Log) -> io::Result<(Self, WriterEnded)> {
-        let [connections, for_direct_writes] = [(); 2].map(|()| Connections::new(log.clone()));
-        Self::start_with(log, connections, for_direct_writes)
+        let [connections, direct_connections] = [(); 2].map(|()| Connections::new(log.clone()));
+        Self::start_with(log, connections, direct_connections)
     }
 
-    /// Starts the task, which writes batches with `write`. Direct writes use `direct`.
+    /// Starts the task, which writes batches with `executor`. Direct writes use `direct_executor`.
     fn start_with(
         log: Log,
-        write: impl Write,
-        direct: impl Write,
+        executor: impl BatchExecutor,
+        direct_executor: impl BatchExecutor,
     ) -> io::Result<(Self, WriterEnded)> {
         let (sender, arrivals) = unbounded_channel();
         let mean_batch_time = MeanBatchTime::default();
         let queue = Arc::new(Queue::new(sender, mean_batch_time.clone()));
         let progress = queue.progress();
-        let direct = DirectPath::new(direct, mean_batch_time.clone(), progress.clone());
-        let for_task = direct.clone();
+        let direct_path =
+            DirectPath::new(direct_executor, mean_batch_time.clone(), progress.clone());
+        let task_direct_path = direct_path.clone();
         let (ended_tx, ended_rx) = oneshot::channel();
         let (started_tx, started_rx) = mpsc::channel();
         // A runtime must not be dropped inside another one, so it is created on its own thread.
@@ -155,14 +164,19 @@ impl BatchWriter {
             match runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
                     let _ = started_tx.send(Ok(()));
-                    runtime.block_on(run(arrivals, write, &for_task, (mean_batch_time, progress)));
+                    runtime.block_on(run(
+                        arrivals,
+                        executor,
+                        &task_direct_path,
+                        (mean_batch_time, progress),
+                    ));
                     let _ = ended_tx.send(());
                 }
                 Err(error) => _ = started_tx.send(Err(error)),
             }
         })?;
         started_rx.recv().map_err(io::Error::other)??;
-        Ok((Self { queue, log, direct }, ended_rx))
+        Ok((Self { queue, log, direct_path }, ended_rx))
     }
 
     /// Returns a health check that does not keep the task from ending.
@@ -178,7 +192,7 @@ impl BatchWriter {
     /// is no answer within 9.8 s. In the last case the message may have been sent.
     pub(crate) async fn send(&self, outgoing: Outgoing) -> Result<Sent> {
         let command = Arc::new(Command::Send(outgoing));
-        let outcome = self.outcome(&command).await?;
+        let outcome = self.execute(&command).await?;
         let Command::Send(outgoing) = Arc::unwrap_or_clone(command) else {
             return Err(unexpected_outcome());
         };
@@ -204,36 +218,37 @@ impl BatchWriter {
         }
     }
 
-    /// Changes a message, and returns when the change is durable. A change that is already made
-    /// changes nothing.
+    /// Applies a change (an edit, a deletion or a reaction) to a message, and returns when it is
+    /// durable. If the message already has the requested state, nothing is written.
     ///
     /// # Errors
     /// The same as for [`send`](Self::send).
     pub(crate) async fn change(&self, change: Change) -> Result<()> {
-        match self.outcome(&Arc::new(Command::Change(change))).await? {
+        match self.execute(&Arc::new(Command::Change(change))).await? {
             Outcome::Changed { .. } | Outcome::Unchanged { .. } => Ok(()),
             outcome => Err(failure(outcome)),
         }
     }
 
-    async fn outcome(&self, command: &Arc<Command>) -> Result<Outcome> {
+    /// Queues or writes a command, and waits for its outcome.
+    async fn execute(&self, command: &Arc<Command>) -> Result<Outcome> {
         let Some((item, mut receipt)) = self.queue.reserve(Arc::clone(command)) else {
             counter!(metrics::COMMANDS_REFUSED, "reason" => "full").increment(1);
             return Err(AppError::Busy);
         };
-        match self.direct.try_permit() {
+        match self.direct_path.try_permit() {
             Some(permit) => self.write_directly(item, permit),
             None => self.queue.hand_over(item),
         }
-        match timeout(BATCH_TIMEOUT, &mut receipt.answer).await {
+        match timeout(QUEUE_TIMEOUT, &mut receipt.answer).await {
             Ok(answer) => return answer.unwrap_or(Err(AppError::Busy)),
-            Err(_) if receipt.claim.withdraw() => {
+            Err(_) if receipt.state.try_cancel() => {
                 counter!(metrics::COMMANDS_REFUSED, "reason" => "late").increment(1);
                 return Err(AppError::Busy);
             }
             Err(_) => {}
         }
-        match timeout(ANSWER_TIMEOUT.saturating_sub(BATCH_TIMEOUT), receipt.answer).await {
+        match timeout(ANSWER_TIMEOUT.saturating_sub(QUEUE_TIMEOUT), receipt.answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(AppError::Busy),
         }
@@ -241,11 +256,11 @@ impl BatchWriter {
 
     /// Writes a command in a separate task, so that a caller that disconnects does not stop it.
     fn write_directly(&self, item: Item, permit: OwnedSemaphorePermit) {
-        let (direct, queue) = (self.direct.clone(), Arc::clone(&self.queue));
+        let (direct_path, queue) = (self.direct_path.clone(), Arc::clone(&self.queue));
         tokio::spawn(async move {
-            if item.claim.take() {
-                for item in (direct.write)(item).await {
-                    item.claim.put_back();
+            if item.state.try_start() {
+                for item in (direct_path.write)(item).await {
+                    item.state.requeue();
                     queue.hand_over(item);
                 }
             }
@@ -264,20 +279,20 @@ fn failure(outcome: Outcome) -> AppError {
 }
 
 fn unexpected_outcome() -> AppError {
-    sqlx::Error::Protocol("an outcome of another kind of command".into()).into()
+    sqlx::Error::Protocol("the outcome does not match the command".into()).into()
 }
 
 /// Writes batches until all senders of commands are dropped and all commands are answered.
 async fn run(
     mut arrivals: UnboundedReceiver<Item>,
-    write: impl Write,
-    direct: &DirectPath,
+    executor: impl BatchExecutor,
+    direct_path: &DirectPath,
     (mean_batch_time, progress): (MeanBatchTime, Progress),
 ) {
     let mut waiting = Waiting::default();
     // A separate batch with the commands of one workspace whose log is locked by another
     // transaction. It waits for that lock without blocking the other workspaces.
-    let mut blocking: Option<JoinHandle<Vec<Item>>> = None;
+    let mut lock_waiting: Option<JoinHandle<Vec<Item>>> = None;
     let mut closed = false;
     // The permit is kept until there is nothing left to write.
     let mut permit = None;
@@ -285,32 +300,33 @@ async fn run(
         while let Ok(item) = arrivals.try_recv() {
             waiting.push(item);
         }
-        if let Some(ended) = blocking.take_if(|blocking| blocking.is_finished()) {
-            waiting.end_blocking(ended.await.unwrap_or_default());
+        if let Some(ended) = lock_waiting.take_if(|lock_waiting| lock_waiting.is_finished()) {
+            waiting.finish_lock_waiting(ended.await.unwrap_or_default());
         }
-        if let Some(batch) = waiting.blocking_batch() {
-            let (write, progress) = (write.clone(), progress.clone());
+        if let Some(batch) = waiting.lock_waiting_batch() {
+            let (executor, progress) = (executor.clone(), progress.clone());
             let deliver =
-                async move { delivery::deliver(&write, &progress, batch, Locking::Wait).await };
-            blocking = Some(tokio::spawn(deliver));
+                async move { delivery::deliver(&executor, &progress, batch, Locking::Wait).await };
+            lock_waiting = Some(tokio::spawn(deliver));
         }
         if permit.is_none() && !waiting.is_empty() {
-            permit = direct.in_flight.acquire().await.ok();
+            permit = direct_path.batch_slot.acquire().await.ok();
             while let Ok(item) = arrivals.try_recv() {
                 waiting.push(item);
             }
         }
         let batch = waiting.batch();
         if !batch.is_empty() {
-            direct.last_batch_had_several.store(batch.len() > 1, Ordering::Relaxed);
+            direct_path.last_batch_had_several.store(batch.len() > 1, Ordering::Relaxed);
             let began = Instant::now();
-            let locked_items = delivery::deliver(&write, &progress, batch, Locking::Skip).await;
+            let deferred_items =
+                delivery::deliver(&executor, &progress, batch, Locking::Skip).await;
             mean_batch_time.note(began.elapsed());
-            waiting.put_back(locked_items);
+            waiting.put_back(deferred_items);
             continue;
         }
         permit = None;
-        if closed && blocking.is_none() && waiting.is_empty() {
+        if closed && lock_waiting.is_none() && waiting.is_empty() {
             return;
         }
         let retry = waiting.retry_at();
@@ -319,19 +335,21 @@ async fn run(
                 Some(item) => waiting.push(item),
                 None => closed = true,
             },
-            locked_items = join_blocking_batch(&mut blocking) => waiting.end_blocking(locked_items),
+            deferred_items = join_lock_waiting_batch(&mut lock_waiting) => {
+                waiting.finish_lock_waiting(deferred_items);
+            }
             () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {}
         }
     }
 }
 
-/// Waits for the end of the blocking batch, and returns the commands that it could not carry out.
-/// Never resolves if there is no such batch.
-async fn join_blocking_batch(blocking: &mut Option<JoinHandle<Vec<Item>>>) -> Vec<Item> {
-    match blocking {
+/// Waits for the end of the lock-waiting batch, and returns the commands that it could not carry
+/// out. Never resolves if there is no such batch.
+async fn join_lock_waiting_batch(lock_waiting: &mut Option<JoinHandle<Vec<Item>>>) -> Vec<Item> {
+    match lock_waiting {
         Some(running) => {
             let ended = running.await;
-            *blocking = None;
+            *lock_waiting = None;
             ended.unwrap_or_default()
         }
         None => pending().await,

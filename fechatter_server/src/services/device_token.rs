@@ -1,5 +1,6 @@
 //! Tokens of devices that have signed in to an account before. They give no access. A sign-in with
-//! such a token only has its own counters of attempts, so that strangers cannot lock the owner out.
+//! such a token only has its own counters of attempts, so that unknown devices cannot lock the owner
+//! out.
 //!
 //! base64url(device id ‖ account id ‖ time of issue ‖ digest of the password's hash ‖ HMAC-SHA-256
 //! of all of it). Nothing is stored: a new password has a new hash, which makes all tokens invalid.

@@ -21,10 +21,10 @@ const IDS_PER_UNIT: usize = 10;
 const RESPONSE_BYTES_PER_UNIT: usize = 64 * 1024;
 /// The bytes of a message that cost one unit, because each of its readers receives them.
 const MESSAGE_BYTES_PER_UNIT: usize = 8 * 1024;
-/// The longest time that a request waits for a database connection of its share.
+/// The longest time that a request waits for a permit to use a database connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_millis(2_500);
-/// The maximum number of waiting requests per workspace.
-const MAX_WAITING: usize = 1_000;
+/// The maximum number of waiting requests per [`Group`].
+const MAX_WAITING_PER_GROUP: usize = 1_000;
 
 /// The limits of requests. Clones share them.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub(crate) struct RequestLimits {
     pub(crate) response_bytes: BytesInFlight,
 }
 
-/// The key of a limit.
+/// Identifies the requests that are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Caller {
     Person(UserId),
@@ -47,7 +47,7 @@ pub(crate) enum Caller {
     Address(IpAddr),
 }
 
-/// A group that shares a part of the database connections.
+/// A group of requests with a common quota of the database connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Group {
     Workspace(WorkspaceId),
@@ -55,9 +55,9 @@ enum Group {
     Authentication,
 }
 
-/// The right to use one database connection at a time, until it is dropped.
+/// A permit to use one database connection at a time, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct ConnectionShare(
+pub(crate) struct ConnectionPermit(
     #[expect(dead_code, reason = "held, not read")] Permit<Group, Caller>,
 );
 
@@ -65,17 +65,17 @@ impl RequestLimits {
     pub(crate) fn new(config: &Config) -> Self {
         let limits = &config.limits;
         let pool = config.database.max_connections;
-        // The rest is for work outside of requests: the doorbell, the purge, and commits that
-        // continue after their callers have stopped waiting.
+        // One tenth of the pool is reserved for work outside of requests: the doorbell, the purge,
+        // and commits that continue after their callers have stopped waiting.
         let total = pool - pool.div_ceil(10);
-        let share = |percent: u32| (total * percent).div_ceil(100).clamp(1, total) as usize;
+        let quota = |percent: u32| (total * percent).div_ceil(100).clamp(1, total) as usize;
         Self {
             rates: Rates::new(config.http.requests_per_second, config.http.burst),
             connections: Permits::new(PermitLimits {
                 total: total as usize,
-                per_group: share(limits.database_percent_per_workspace),
-                per_member: share(limits.database_percent_per_person),
-                waiting_per_group: MAX_WAITING,
+                per_group: quota(limits.database_percent_per_workspace),
+                per_member: quota(limits.database_percent_per_person),
+                waiting_per_group: MAX_WAITING_PER_GROUP,
             }),
             request_bytes: BytesInFlight::new(
                 MiB(limits.request_mebibytes),
@@ -96,7 +96,7 @@ impl RequestLimits {
     }
 
     /// Refuses a person whose bucket is in debt after expensive responses.
-    pub(crate) fn check(&self, user_id: UserId) -> Result<()> {
+    pub(crate) fn check_debt(&self, user_id: UserId) -> Result<()> {
         self.rates.take(Caller::Person(user_id), 0).map_err(AppError::RateLimited)
     }
 
@@ -129,7 +129,8 @@ impl RequestLimits {
         }
     }
 
-    /// Waits for a database connection of the workspace's share, and of the caller's part of it.
+    /// Waits for a permit to use a database connection, within the quota of the workspace and that
+    /// of the caller.
     ///
     /// # Errors
     /// Returns [`AppError::Busy`] if none is free within 2.5 s, or too many requests wait.
@@ -137,31 +138,32 @@ impl RequestLimits {
         &self,
         workspace_id: WorkspaceId,
         caller: Caller,
-    ) -> Result<ConnectionShare> {
-        self.connection(Group::Workspace(workspace_id), caller).await
+    ) -> Result<ConnectionPermit> {
+        self.connection_permit(Group::Workspace(workspace_id), caller).await
     }
 
-    /// Waits for a database connection of the share for sign-ups, sign-ins, sign-outs and
-    /// refreshes. Do not hold it while waiting for a workspace's log, because that would block all
-    /// of these.
+    /// Waits for a permit to use a database connection, within the quota for all sign-ups,
+    /// sign-ins, sign-outs and refreshes, and that of the caller. Release it before you wait for
+    /// the lock of a workspace's log: otherwise sign-ins would wait for that log.
     ///
     /// # Errors
     /// Returns [`AppError::Busy`] if none is free within 2.5 s, or too many requests wait.
     pub(crate) async fn connection_for_authentication(
         &self,
         caller: Caller,
-    ) -> Result<ConnectionShare> {
-        self.connection(Group::Authentication, caller).await
+    ) -> Result<ConnectionPermit> {
+        self.connection_permit(Group::Authentication, caller).await
     }
 
-    async fn connection(&self, group: Group, caller: Caller) -> Result<ConnectionShare> {
+    async fn connection_permit(&self, group: Group, caller: Caller) -> Result<ConnectionPermit> {
         match timeout(CONNECTION_TIMEOUT, self.connections.acquire(group, caller)).await {
-            Ok(Ok(permit)) => Ok(ConnectionShare(permit)),
+            Ok(Ok(permit)) => Ok(ConnectionPermit(permit)),
             Ok(Err(_)) | Err(_) => Err(AppError::Busy),
         }
     }
 
-    /// Removes full buckets from time to time, until the shutdown.
+    /// Periodically removes the buckets of idle callers, until the shutdown. (Such a bucket is
+    /// full, so it equals a new one.)
     pub(crate) async fn forget_idle(self, shutdown: CancellationToken) {
         self.rates.forget_idle(shutdown).await;
     }

@@ -19,8 +19,8 @@ use crate::utils::text::Password;
 
 /// The maximum number of callers per worker at a time; more are refused.
 const CALLERS_PER_WORKER: usize = 24;
-/// The maximum number of strangers, or of known devices, among these, so that neither class can
-/// lock the other out.
+/// The maximum number of unknown devices, or of known devices, among these, so that neither class
+/// can lock the other out.
 const CALLERS_PER_CLASS: usize = 18;
 
 /// The rate per second and the burst, for one caller and for all callers together, up to which
@@ -87,7 +87,7 @@ impl Passwords {
     pub(crate) fn permit(&self, caller: Caller) -> Result<HashPermit> {
         let class = match caller {
             Caller::Device(_) => Class::Known,
-            _ => Class::Stranger,
+            _ => Class::Unknown,
         };
         let permit = self.callers.try_acquire(class, caller).ok_or(AppError::Busy)?;
         Ok(HashPermit { passwords: self.clone(), class, caller, _permit: permit })
@@ -264,11 +264,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn strangers_from_many_addresses_leave_permits_for_known_devices() {
+    async fn unknown_devices_from_many_addresses_leave_permits_for_known_devices() {
         let passwords = Passwords::new(4).unwrap();
-        let strangers: Vec<_> =
+        let unknown: Vec<_> =
             (0..).map_while(|number| passwords.permit(address(number)).ok()).collect();
-        assert!(strangers.len() >= CALLERS_PER_CLASS, "{}", strangers.len());
+        assert!(unknown.len() >= CALLERS_PER_CLASS, "{}", unknown.len());
         passwords.permit(Caller::Device(DeviceId::random())).unwrap();
     }
 

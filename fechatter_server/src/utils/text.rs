@@ -170,7 +170,7 @@ impl Password {
     }
 
     /// Checks a new password: 8 to 128 characters, without NUL.
-    pub(crate) fn check_form(&self) -> Result<(), AppError> {
+    pub(crate) fn check_format(&self) -> Result<(), AppError> {
         if self.is_too_long() {
             return Err(AppError::invalid("password", "must have at most 128 characters"));
         }
@@ -227,10 +227,10 @@ mod tests {
             ["password", "12345678", "password1", "qwertyuiop", "iloveyou", "short", "PaSsWoRd1"]
         {
             let password = Password::from(weak.to_owned());
-            assert!(password.check_form().and(password.check_strength(true)).is_err(), "{weak}");
+            assert!(password.check_format().and(password.check_strength(true)).is_err(), "{weak}");
         }
         let uncommon = Password::from("correct horse battery".to_owned());
-        assert!(uncommon.check_form().and(uncommon.check_strength(true)).is_ok());
+        assert!(uncommon.check_format().and(uncommon.check_strength(true)).is_ok());
         assert!(Password::from("password".to_owned()).check_strength(false).is_ok());
     }
 }

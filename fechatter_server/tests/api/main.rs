@@ -22,6 +22,7 @@ mod offboarding;
 mod old_client;
 mod plans;
 mod reactions;
+mod replies;
 mod retention;
 mod roles;
 mod schema;

@@ -45,7 +45,8 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             | "/api/chat/{id}/members"
             | "/api/chat/{id}/messages"
             | "/api/chat/{id}/messages/{mid}"
-            | "/api/chat/{id}/messages/{mid}/reactions",
+            | "/api/chat/{id}/messages/{mid}/reactions"
+            | "/api/permalink/{id}",
         )
         | ("PUT", "/api/chat/{id}/messages/{mid}/reactions/{emoji}")
         | (
@@ -180,6 +181,7 @@ impl World {
         for (kind, own, hidden) in [
             ("chat", chat.id.to_string(), vec![foreign.id.to_string(), deleted.id.to_string()]),
             ("messages", message["id"].to_string(), vec![foreign_message["id"].to_string()]),
+            ("permalink", message["id"].to_string(), vec![foreign_message["id"].to_string()]),
             ("members", carol.id.to_string(), vec![mallory.id.to_string()]),
             ("users", carol.id.to_string(), vec![mallory.id.to_string()]),
             ("workspaces", alice.workspace_id.to_string(), vec![mallory.workspace_id.to_string()]),

@@ -272,16 +272,24 @@ async fn sending_touches_few_pages_with_plans_for_empty_tables() {
     fill(&mut app.db.acquire().await.unwrap()).await;
 
     for send in SENDS {
-        let row = sqlx::query(send).fetch_one(&mut *planned).await.unwrap();
-        let touched = touched(&row.get::<Value, _>(0)[0]["Plan"]);
-        assert!(touched <= PAGES_OF_A_MESSAGE, "{send} touches {touched} pages");
+        // A statement that PostgreSQL plans anew, because autovacuum has just analyzed a table, also
+        // touches the pages of the catalog.
+        let mut least = i64::MAX;
+        for _ in 0..ATTEMPTS {
+            let row = sqlx::query(send).fetch_one(&mut *planned).await.unwrap();
+            least = least.min(touched(&row.get::<Value, _>(0)[0]["Plan"]));
+        }
+        assert!(least <= PAGES_OF_A_MESSAGE, "{send} touches {least} pages");
     }
     let sent: i64 = sqlx::query_scalar("select count(*) from messages where digest = '\\x01'")
         .fetch_one(&app.db)
         .await
         .unwrap();
-    assert_eq!(sent, 2, "a message that was looked at was not sent");
+    assert_eq!(sent, 2 * ATTEMPTS, "a message that was looked at was not sent");
 }
+
+/// The number of executions of each statement, of which the one with the fewest pages counts.
+const ATTEMPTS: i64 = 3;
 
 /// With all indexes that it is written to, and all keys that are checked.
 const PAGES_OF_A_MESSAGE: i64 = 400;

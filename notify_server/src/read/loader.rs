@@ -9,12 +9,12 @@ use fechatter_core::token::AuthUser;
 use fechatter_core::{ChatId, Position, UserId, WorkspaceId};
 use sqlx::{Connection, PgConnection};
 
-use crate::database::{self, Database, Reads, WorkspacePermits};
+use crate::database::{self, Database, QueryCost, WorkspacePermits};
 use crate::read::tail::Tail;
 use crate::workspace::hub::{Hub, RecentLimits};
 use crate::workspace::memberships::Membership;
-use crate::workspace::news::News;
 use crate::workspace::recent::Recent;
+use crate::workspace::scan_scope::ScanScope;
 use crate::workspace::state::Snapshot;
 
 /// The maximum number of workspaces that are loaded concurrently.
@@ -51,11 +51,11 @@ impl Loader {
             return Ok(());
         }
         let (hub, tail) = (Arc::clone(&self.hub), Arc::clone(&self.tail));
-        let load = self.db.work(user, Reads::Little, |mut db| async move {
+        let load = self.db.work(user, QueryCost::Small, |mut db| async move {
             let snapshot = load(&mut db, workspace_id, hub.limits()).await?;
             hub.insert(workspace_id, snapshot);
             // Announcements since the snapshot were dropped, because the workspace was not here.
-            tail.wake(News::In([workspace_id].into()));
+            tail.wake(ScanScope::Workspaces([workspace_id].into()));
             drop(permit);
             Ok(())
         });

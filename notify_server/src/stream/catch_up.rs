@@ -13,8 +13,8 @@ use crate::app::App;
 use crate::frame::Frame;
 use crate::stream::replay::{self, PageSize, RETRY, Stop, Tries};
 use crate::workspace::hub::{Attachment, FollowOutcome};
-use crate::workspace::news::News;
 use crate::workspace::recent::Event;
+use crate::workspace::scan_scope::ScanScope;
 use crate::workspace::state::Reader;
 
 /// The progress of a reader that is catching up.
@@ -112,7 +112,7 @@ impl CatchUp {
                 self.page_size = PageSize::default();
             }
             FollowOutcome::Behind(mut place) => {
-                self.app.tail.wake(News::In([workspace_id].into()));
+                self.app.tail.wake(ScanScope::Workspaces([workspace_id].into()));
                 let arrives = place.wait_for(|place| *place >= self.reached.position);
                 if timeout(RETRY, arrives).await.is_err() {
                     replay::check(&self.app, &self.reader, self.reached).await?;

@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ::metrics::{counter, gauge};
-use fechatter_core::http::{Taken, Takeover};
+use fechatter_core::http::{TakenConnection, Takeover};
 use fechatter_core::metrics;
 use fechatter_core::stream_event::GoodbyeReason;
 use fechatter_core::token::AuthUser;
@@ -38,9 +38,9 @@ impl Stream {
         Takeover::new(move |taken| drop(tokio::spawn(self.live(taken))))
     }
 
-    fn live(self, taken: Taken) -> impl Future<Output = ()> + Send {
+    fn live(self, taken: TakenConnection) -> impl Future<Output = ()> + Send {
         let Self { app, user, start, permit } = self;
-        let (Taken { socket, head, is_chunked, open }, user_id) = (taken, user.id);
+        let (TakenConnection { socket, head, is_chunked, open }, user_id) = (taken, user.id);
         // Boxed, so that its memory is freed when the live phase begins.
         let begin_phase = Box::pin(async move {
             let mut writer = Writer::new(socket, head, is_chunked);
@@ -131,7 +131,9 @@ async fn follow(attachment: Attachment, writer: &mut Writer) -> Stop {
                 // close the stream without flushing it.
                 Poll::Pending => {
                     return match attachment.outbox.poll_end(context) {
-                        Poll::Ready(end) if end.forbids() => Poll::Ready(Stop::End(end)),
+                        Poll::Ready(end) if end.discards_queued_frames() => {
+                            Poll::Ready(Stop::End(end))
+                        }
                         _ => Poll::Pending,
                     };
                 }
@@ -147,13 +149,13 @@ async fn follow(attachment: Attachment, writer: &mut Writer) -> Stop {
 }
 
 /// Sends the final frame (`Goodbye` or `Reset`) and closes the stream. Skips the frame if the
-/// socket is blocked and `end` forbids sending pending data. Returns the reason for the metrics.
+/// socket is blocked and `end` discards queued frames. Returns the reason for the metrics.
 async fn send_final_frame(mut writer: Writer, end: End) -> &'static str {
     let (last, reason) = match end {
         End::Goodbye(reason) => (frame::goodbye(reason), reason.name()),
         End::Reset(reason, cursor) => (frame::reset(reason, cursor), "reset"),
     };
-    if !(writer.is_blocked() && end.forbids()) {
+    if !(writer.is_blocked() && end.discards_queued_frames()) {
         writer.take([frame::control(&last)].into());
         writer.end().await;
     }

@@ -21,11 +21,11 @@ pub(super) fn refuse(limit: LimitReached) -> ApiError {
         }
         LimitReached::Server => ApiError::unavailable("too many open streams on this server"),
     };
-    later(error)
+    with_retry_after(error)
 }
 
 /// Adds a `Retry-After` of 3 to 10 s, chosen at random, so that clients do not all come back at
 /// once.
-pub(super) fn later(error: ApiError) -> ApiError {
+pub(super) fn with_retry_after(error: ApiError) -> ApiError {
     error.retry_after(Duration::from_secs(rand::random_range(3..=10)))
 }

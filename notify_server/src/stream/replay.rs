@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use crate::app::App;
-use crate::database::Reads;
+use crate::database::QueryCost;
 use crate::stream::writer::Gone;
 use crate::workspace::outbox::End;
 use crate::workspace::state::Reader;
@@ -95,7 +95,7 @@ pub(crate) async fn read_on(
     let mut tries = Tries::default();
     loop {
         let mut then = PageSize(page_size.0);
-        let read = app.db.work(&reader.user, Reads::Much, |mut db| async move {
+        let read = app.db.work(&reader.user, QueryCost::Large, |mut db| async move {
             let wanted = then.0;
             let limit = i64::try_from(wanted).unwrap_or(i64::MAX);
             let mut entries = log::read(&mut *db, &[range], Some(user_id), limit).await?;
@@ -124,7 +124,7 @@ pub(crate) async fn check(app: &App, reader: &Reader, reached: Cursor) -> Result
     let workspace_id = reader.user.workspace_id;
     let mut tries = Tries::default();
     loop {
-        let check = app.db.work(&reader.user, Reads::Little, |mut db| async move {
+        let check = app.db.work(&reader.user, QueryCost::Small, |mut db| async move {
             look_again(&mut db, workspace_id, reached, reached.position).await
         });
         match check.await {

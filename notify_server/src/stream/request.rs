@@ -16,13 +16,13 @@ use serde::Deserialize;
 
 use super::life::Stream;
 use super::refusals::{rate_limited, refuse};
-use super::start::{self, Asked};
+use super::start::{self, RequestedCursor};
 use crate::app::App;
 
 /// The caller and the requested start of the stream.
 pub(crate) struct Request {
     user: AuthUser,
-    asked: Asked,
+    requested: RequestedCursor,
 }
 
 /// The query parameters. They can contain the token, because the native `EventSource` sends no
@@ -59,31 +59,34 @@ impl FromRequestParts<App> for Request {
         let parameters = [parameters.cursor.as_deref(), parameters.last_event_id.as_deref()];
         let parameters = parameters.map(|cursor| cursor.map(str::as_bytes));
         let mut given = [last_event_id].into_iter().chain(parameters).flatten();
-        let asked = match given.find(|cursor| !cursor.is_empty()) {
-            None => Asked::Now,
+        let requested = match given.find(|cursor| !cursor.is_empty()) {
+            None => RequestedCursor::Absent,
             Some(cursor) => str::from_utf8(cursor)
                 .ok()
                 .and_then(|cursor| cursor.parse().ok())
-                .map_or(Asked::Nonsense, Asked::From),
+                .map_or(RequestedCursor::Malformed, RequestedCursor::Present),
         };
-        Ok(Self { user, asked })
+        Ok(Self { user, requested })
     }
 }
 
 /// Returns the response of one person's stream, or an error.
-pub(crate) async fn events(State(app): State<App>, Request { user, asked }: Request) -> Response {
-    let mut response = open(app, user, asked).await.into_response();
+pub(crate) async fn events(
+    State(app): State<App>,
+    Request { user, requested }: Request,
+) -> Response {
+    let mut response = open(app, user, requested).await.into_response();
     response.extensions_mut().insert(Requester(user.id));
     response
 }
 
-async fn open(app: App, user: AuthUser, asked: Asked) -> Result<Response, ApiError> {
+async fn open(app: App, user: AuthUser, requested: RequestedCursor) -> Result<Response, ApiError> {
     if app.shutdown.is_cancelled() {
         return Err(ApiError::unavailable("the server is about to stop"));
     }
     app.rates.take(user.id, 1).map_err(rate_limited)?;
     let permit = app.limits.acquire(user.id).map_err(refuse)?;
-    let start = start::find(&app, user, asked).await?;
+    let start = start::find_start(&app, user, requested).await?;
     let stream = Stream { app, user, start, permit };
     // This body is never sent; it only makes the response one without a length.
     let body = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());

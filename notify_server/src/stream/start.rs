@@ -1,4 +1,4 @@
-//! Finds the start of a stream with one statement.
+//! Finds the position at which a stream starts.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use tokio::time::timeout;
 use tracing::{error, warn};
 
 use crate::app::App;
-use crate::database::Reads;
-use crate::stream::refusals::{later, rate_limited};
+use crate::database::QueryCost;
+use crate::stream::refusals::{rate_limited, with_retry_after};
 
-/// The time limit of each of the two queries, most of which is spent waiting for a permit.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The lag beyond which a snapshot is cheaper than a replay: in positions of the log, and in events
-/// for this reader.
-const TOO_FAR_BEHIND: i64 = 100_000;
-const TOO_MUCH_MISSED: i64 = 5_000;
+/// The time limit of each query, including the wait for its permit.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The number of positions behind the head beyond which a snapshot is cheaper than a replay.
+const MAX_LAG_POSITIONS: i64 = 100_000;
+/// The number of missed events of one reader beyond which a snapshot is cheaper than a replay.
+const MAX_MISSED_EVENTS: i64 = 5_000;
 
 /// The number of positions behind the head that cost one unit of the reader's rate, in addition to
 /// the request's own unit, because the replay examines each position.
@@ -29,13 +29,13 @@ const POSITIONS_PER_UNIT: i64 = 2_000;
 
 /// The cursor in a client's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum RequestedCursor {
     /// No cursor: the stream starts at the head.
-    Now,
+    Absent,
     /// A cursor to resume from.
-    From(Cursor),
+    Present(Cursor),
     /// A text that is not a cursor.
-    Nonsense,
+    Malformed,
 }
 
 /// The start of a stream.
@@ -47,53 +47,69 @@ pub(crate) enum Start {
     Reset { reason: ResetReason, cursor: Cursor },
 }
 
-/// The state of a caller and of their workspace's log, in one snapshot.
-struct Answer {
+/// The state of a caller and of their workspace's log, in one snapshot. The fields are the columns
+/// of the query.
+struct CallerState {
     signed_in: bool,
     /// `None` if the person has never been in the workspace.
     status: Option<UserStatus>,
+    /// The position and the stamp of the head.
     position: Position,
     stamp: Stamp,
+    /// See [`LogState::oldest_position`].
     floor: Option<Position>,
+    /// See [`LogState::stamp_at_cursor`].
     asked: Option<Stamp>,
+    /// See [`LogState::offboarding_end`].
     offboarded: Option<Position>,
 }
 
-/// The log at the moment of connecting.
+/// The log at the moment of connecting, as far as it concerns the caller.
 #[derive(Debug, Clone, Copy)]
-struct Log {
+struct LogState {
     head: Cursor,
-    /// The oldest position that is kept, if there is no event at the requested one.
-    floor: Option<Position>,
+    /// The oldest position in the log. `None` if the log has an event at the requested position, or
+    /// if the request has no cursor.
+    oldest_position: Option<Position>,
     /// The stamp of the event at the requested position, if there is one.
-    stamp: Option<Stamp>,
+    stamp_at_cursor: Option<Stamp>,
     /// The end of the caller's last offboarding, if they have left the workspace and come back.
-    offboarded: Option<Position>,
+    offboarding_end: Option<Position>,
 }
 
 /// Checks that the caller's session and membership are valid, and finds the start of the stream.
-/// Both use one snapshot, so that an event that ends them later comes after the head in the log.
+/// One snapshot serves both purposes: if an event ends the session or the membership afterwards,
+/// its position is greater than that of the head, so the stream will receive it.
 ///
 /// # Errors
 /// When the session has ended, the person is suspended or has left, a rate limit is reached, or the
 /// database fails.
-pub(crate) async fn find(app: &App, user: AuthUser, asked: Asked) -> Result<Start, ApiError> {
-    let position = match asked {
-        Asked::From(cursor) => Some(cursor.position),
-        Asked::Now | Asked::Nonsense => None,
+pub(crate) async fn find_start(
+    app: &App,
+    user: AuthUser,
+    requested: RequestedCursor,
+) -> Result<Start, ApiError> {
+    let position = match requested {
+        RequestedCursor::Present(cursor) => Some(cursor.position),
+        RequestedCursor::Absent | RequestedCursor::Malformed => None,
     };
-    let asking = app
-        .db
-        .work(&user, Reads::Little, |mut db| async move { ask(&mut db, user, position).await });
-    let row = in_time(asking).await?;
+    let query = app.db.work(&user, QueryCost::Small, |mut db| async move {
+        query_caller_state(&mut db, user, position).await
+    });
+    let row = in_time(query).await?;
     let signed_out = || ApiError::unauthenticated("unauthenticated", "the session has ended");
     let row = row.filter(|row| row.signed_in).ok_or_else(signed_out)?;
     match row.status {
         Some(UserStatus::Active) => {
             let head = Cursor { stamp: row.stamp, position: row.position };
-            let log = Log { head, floor: row.floor, stamp: row.asked, offboarded: row.offboarded };
-            let start = decide(asked, log);
-            limit(app, user, start).await
+            let log = LogState {
+                head,
+                oldest_position: row.floor,
+                stamp_at_cursor: row.asked,
+                offboarding_end: row.offboarded,
+            };
+            let start = choose_start(requested, log);
+            charge_and_check_lag(app, user, start).await
         }
         Some(UserStatus::Suspended) => {
             let message = "you are suspended in this workspace";
@@ -103,13 +119,13 @@ pub(crate) async fn find(app: &App, user: AuthUser, asked: Asked) -> Result<Star
     }
 }
 
-async fn ask(
+async fn query_caller_state(
     db: &mut PgConnection,
     user: AuthUser,
     position: Option<Position>,
-) -> sqlx::Result<Option<Answer>> {
+) -> sqlx::Result<Option<CallerState>> {
     sqlx::query_as!(
-        Answer,
+        CallerState,
         r#"select exists (
                       select 1 from sessions
                       where id = $1 and user_id = $2 and revoked_at is null and expires_at > now()
@@ -148,35 +164,36 @@ async fn ask(
     .await
 }
 
-/// Resets a reader who has missed too many events. The events are counted only if the reader is
-/// more than that many positions behind, because fewer positions cannot contain so many.
-async fn limit(app: &App, user: AuthUser, start: Start) -> Result<Start, ApiError> {
+/// Charges the reader's rate for the positions to replay, and resets a reader who has missed too
+/// many events. The events are counted only if the reader is more than [`MAX_MISSED_EVENTS`]
+/// positions behind: otherwise it cannot have missed more events than that.
+async fn charge_and_check_lag(app: &App, user: AuthUser, start: Start) -> Result<Start, ApiError> {
     let Start::At { from, head, .. } = start else { return Ok(start) };
     let behind = head.position.0 - from.position.0;
     let units = u32::try_from(behind / POSITIONS_PER_UNIT).unwrap_or(u32::MAX);
     app.rates.take(user.id, units).map_err(rate_limited)?;
-    if behind <= TOO_MUCH_MISSED {
+    if behind <= MAX_MISSED_EVENTS {
         return Ok(start);
     }
     let workspace_id = user.workspace_id;
     let missed = Range { workspace_id, from: from.position.next(), to: head.position };
-    let counting = app.db.work(&user, Reads::Much, |mut db| async move {
-        log::count_for(&mut *db, missed, user.id, TOO_MUCH_MISSED + 1).await
+    let counting = app.db.work(&user, QueryCost::Large, |mut db| async move {
+        log::count_for(&mut *db, missed, user.id, MAX_MISSED_EVENTS + 1).await
     });
-    if in_time(counting).await? > TOO_MUCH_MISSED {
+    if in_time(counting).await? > MAX_MISSED_EVENTS {
         return Ok(Start::Reset { reason: ResetReason::TooFarBehind, cursor: head });
     }
     Ok(start)
 }
 
 /// Awaits a query. A failure or timeout becomes an error that asks the client to retry later.
-async fn in_time<T>(asking: impl Future<Output = sqlx::Result<T>>) -> Result<T, ApiError> {
-    match timeout(PATIENCE, asking).await {
-        Ok(Ok(answer)) => return Ok(answer),
+async fn in_time<T>(query: impl Future<Output = sqlx::Result<T>>) -> Result<T, ApiError> {
+    match timeout(QUERY_TIMEOUT, query).await {
+        Ok(Ok(found)) => return Ok(found),
         Ok(Err(error)) => error!(%error, "a stream could not be started"),
         Err(_) => warn!("a stream could not be started in time"),
     }
-    Err(later(ApiError::unavailable("try again in a moment")))
+    Err(with_retry_after(ApiError::unavailable("try again in a moment")))
 }
 
 /// A cursor is valid only if the log has an event at its position with its stamp. This excludes
@@ -184,22 +201,24 @@ async fn in_time<T>(asking: impl Future<Output = sqlx::Result<T>>) -> Result<T, 
 ///
 /// A person who has left the workspace and come back starts over: their memberships lasted for a
 /// while after they had lost access, and they must not receive the events of that time.
-fn decide(asked: Asked, Log { head, floor, stamp, offboarded }: Log) -> Start {
+fn choose_start(requested: RequestedCursor, log: LogState) -> Start {
+    let LogState { head, oldest_position, stamp_at_cursor, offboarding_end } = log;
     let reset = |reason| Start::Reset { reason, cursor: head };
-    match asked {
-        Asked::Now => Start::At { from: head, head, resumed: false },
-        Asked::Nonsense => reset(ResetReason::CursorInvalid),
-        Asked::From(from) if floor.is_some_and(|floor| from.position < floor) => {
-            reset(ResetReason::CursorExpired)
-        }
-        Asked::From(from) if stamp != Some(from.stamp) => reset(ResetReason::CursorUnknown),
-        Asked::From(from) if offboarded.is_some_and(|offboarded| from.position < offboarded) => {
-            reset(ResetReason::CursorExpired)
-        }
-        Asked::From(from) if head.position.0 - from.position.0 > TOO_FAR_BEHIND => {
-            reset(ResetReason::TooFarBehind)
-        }
-        Asked::From(from) => Start::At { from, head, resumed: true },
+    let from = match requested {
+        RequestedCursor::Absent => return Start::At { from: head, head, resumed: false },
+        RequestedCursor::Malformed => return reset(ResetReason::CursorInvalid),
+        RequestedCursor::Present(from) => from,
+    };
+    if oldest_position.is_some_and(|oldest| from.position < oldest) {
+        reset(ResetReason::CursorExpired)
+    } else if stamp_at_cursor != Some(from.stamp) {
+        reset(ResetReason::CursorUnknown)
+    } else if offboarding_end.is_some_and(|end| from.position < end) {
+        reset(ResetReason::CursorExpired)
+    } else if head.position.0 - from.position.0 > MAX_LAG_POSITIONS {
+        reset(ResetReason::TooFarBehind)
+    } else {
+        Start::At { from, head, resumed: true }
     }
 }
 
@@ -211,57 +230,74 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// The log holds 10 to 200,000; the asked event has stamp 1, if it exists.
-    fn decided(asked: Asked) -> Start {
-        let head = cursor("00000002-200000");
-        let exists =
-            matches!(asked, Asked::From(from) if (10..=200_000).contains(&from.position.0));
-        let stamp = exists.then(|| cursor("00000001-1").stamp);
-        let floor = (!exists).then_some(Position(10));
-        decide(asked, Log { head, floor, stamp, offboarded: None })
+    const HEAD: &str = "00000001-200000";
+
+    /// The log has the positions 10 to 200,000, and all its events have stamp 1.
+    fn start_for(requested: RequestedCursor) -> Start {
+        let head = cursor(HEAD);
+        let exists = matches!(
+            requested,
+            RequestedCursor::Present(from) if (10..=200_000).contains(&from.position.0)
+        );
+        let log = LogState {
+            head,
+            oldest_position: (!exists).then_some(Position(10)),
+            stamp_at_cursor: exists.then_some(head.stamp),
+            offboarding_end: None,
+        };
+        choose_start(requested, log)
     }
 
     #[test]
     fn a_stream_without_a_cursor_starts_at_the_head() {
-        let head = cursor("00000002-200000");
-        assert_eq!(decided(Asked::Now), Start::At { from: head, head, resumed: false });
+        let head = cursor(HEAD);
+        assert_eq!(
+            start_for(RequestedCursor::Absent),
+            Start::At { from: head, head, resumed: false }
+        );
     }
 
     #[test]
     fn a_cursor_of_this_log_is_resumed() {
-        let head = cursor("00000002-200000");
-        for text in ["00000001-100000", "00000001-200000"] {
+        let head = cursor(HEAD);
+        for text in ["00000001-100000", HEAD] {
             let from = cursor(text);
-            assert_eq!(decided(Asked::From(from)), Start::At { from, head, resumed: true });
+            let start = start_for(RequestedCursor::Present(from));
+            assert_eq!(start, Start::At { from, head, resumed: true });
         }
     }
 
     #[test]
     fn any_other_cursor_is_reset_to_the_head() {
-        for (asked, reason) in [
-            (Asked::Nonsense, ResetReason::CursorInvalid),
-            (Asked::From(cursor("00000003-150000")), ResetReason::CursorUnknown),
-            (Asked::From(cursor("00000001-200001")), ResetReason::CursorUnknown),
-            (Asked::From(cursor("00000001-9")), ResetReason::CursorExpired),
-            (Asked::From(cursor("00000001-10")), ResetReason::TooFarBehind),
+        let present = |text| RequestedCursor::Present(cursor(text));
+        for (requested, reason) in [
+            (RequestedCursor::Malformed, ResetReason::CursorInvalid),
+            (present("00000003-150000"), ResetReason::CursorUnknown),
+            (present("00000001-200001"), ResetReason::CursorUnknown),
+            (present("00000001-9"), ResetReason::CursorExpired),
+            (present("00000001-10"), ResetReason::TooFarBehind),
         ] {
-            let reset = Start::Reset { reason, cursor: cursor("00000002-200000") };
-            assert_eq!(decided(asked), reset, "{asked:?}");
+            let reset = Start::Reset { reason, cursor: cursor(HEAD) };
+            assert_eq!(start_for(requested), reset, "{requested:?}");
         }
     }
 
     #[test]
-    fn those_who_came_back_resume_only_from_after_their_offboarding() {
+    fn a_returning_member_resumes_only_from_a_cursor_after_the_offboarding() {
         let head = cursor("00000002-200");
-        let decided = |text| {
+        let start_for = |text| {
             let from = cursor(text);
-            let log =
-                Log { head, floor: None, stamp: Some(from.stamp), offboarded: Some(Position(150)) };
-            decide(Asked::From(from), log)
+            let log = LogState {
+                head,
+                oldest_position: None,
+                stamp_at_cursor: Some(from.stamp),
+                offboarding_end: Some(Position(150)),
+            };
+            choose_start(RequestedCursor::Present(from), log)
         };
         let reset = Start::Reset { reason: ResetReason::CursorExpired, cursor: head };
-        assert_eq!(decided("00000001-149"), reset);
+        assert_eq!(start_for("00000001-149"), reset);
         let from = cursor("00000001-151");
-        assert_eq!(decided("00000001-151"), Start::At { from, head, resumed: true });
+        assert_eq!(start_for("00000001-151"), Start::At { from, head, resumed: true });
     }
 }

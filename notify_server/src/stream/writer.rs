@@ -1,4 +1,4 @@
-//! A stream's socket: writes all frames in hand with few system calls, and detects a client that
+//! A stream's socket: writes all pending frames with few system calls, and detects a client that
 //! leaves.
 
 use std::collections::VecDeque;
@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use fechatter_core::http::Watched;
+use fechatter_core::http::StallDetectingSocket;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::frame::Frame;
@@ -22,8 +22,8 @@ const KEPT_FRAMES: usize = 4;
 /// Writes to one client.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    socket: Watched,
-    hand: VecDeque<Frame>,
+    socket: StallDetectingSocket,
+    pending: VecDeque<Frame>,
     blocked: bool,
     is_chunked: bool,
 }
@@ -35,26 +35,26 @@ pub(crate) struct Gone;
 impl Writer {
     /// Creates a writer that first writes the response's head. The body is chunked, unless the
     /// client uses HTTP/1.0.
-    pub(crate) fn new(socket: Watched, head: Vec<u8>, is_chunked: bool) -> Self {
-        Self { socket, hand: [Frame::raw(head)].into(), blocked: false, is_chunked }
+    pub(crate) fn new(socket: StallDetectingSocket, head: Vec<u8>, is_chunked: bool) -> Self {
+        Self { socket, pending: [Frame::raw(head)].into(), blocked: false, is_chunked }
     }
 
-    /// Adds frames to those in hand, to be written next.
+    /// Adds frames to the pending ones, to be written next.
     pub(crate) fn take(&mut self, mut frames: VecDeque<Frame>) {
         self.unchunk(&mut frames);
-        if self.hand.is_empty() {
-            self.hand = frames;
+        if self.pending.is_empty() {
+            self.pending = frames;
         } else {
-            self.hand.extend(frames);
+            self.pending.extend(frames);
         }
     }
 
-    /// Takes frames from the outbox. All frames in hand must have been written.
+    /// Takes frames from the outbox. All pending frames must have been written.
     pub(crate) fn poll_take(&mut self, outbox: &Outbox, context: &mut Context<'_>) -> Poll<Next> {
-        let mut hand = std::mem::take(&mut self.hand);
-        let next = outbox.poll_next(context, &mut hand);
-        self.unchunk(&mut hand);
-        self.hand = hand;
+        let mut pending = std::mem::take(&mut self.pending);
+        let next = outbox.poll_next(context, &mut pending);
+        self.unchunk(&mut pending);
+        self.pending = pending;
         next
     }
 
@@ -66,14 +66,14 @@ impl Writer {
         }
     }
 
-    /// Returns true if the socket is blocked: the client has not made room for the frames in hand.
+    /// Returns true if the socket is blocked: the client has not made room for the pending frames.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked
     }
 
-    /// Writes all frames in hand.
+    /// Writes all pending frames.
     pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        while !self.hand.is_empty() {
+        while !self.pending.is_empty() {
             let written = self.poll_write(context);
             self.blocked = written.is_pending();
             match ready!(written) {
@@ -81,7 +81,7 @@ impl Writer {
                 _ => return Poll::Ready(Err(Gone)),
             }
         }
-        self.hand.shrink_to(KEPT_FRAMES);
+        self.pending.shrink_to(KEPT_FRAMES);
         Poll::Ready(Ok(()))
     }
 
@@ -97,7 +97,7 @@ impl Writer {
         }
     }
 
-    /// Writes all frames in hand, unless the client leaves.
+    /// Writes all pending frames, unless the client leaves.
     pub(crate) async fn flush(&mut self) -> Result<(), Gone> {
         poll_fn(|context| match self.poll_gone(context) {
             Poll::Ready(gone) => Poll::Ready(Err(gone)),
@@ -106,10 +106,10 @@ impl Writer {
         .await
     }
 
-    /// Writes the frames in hand and ends the response.
+    /// Writes the pending frames and ends the response.
     pub(crate) async fn end(mut self) {
         if self.is_chunked {
-            self.hand.push_back(Frame::last_chunk());
+            self.pending.push_back(Frame::last_chunk());
         }
         if self.flush().await.is_ok() {
             let _ = self.socket.shutdown().await;
@@ -118,11 +118,11 @@ impl Writer {
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         let socket = Pin::new(&mut self.socket);
-        if let [frame] = self.hand.make_contiguous() {
+        if let [frame] = self.pending.make_contiguous() {
             return socket.poll_write(context, frame.as_ref());
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let filled = slices.iter_mut().zip(&self.hand).map(|(slice, frame)| {
+        let filled = slices.iter_mut().zip(&self.pending).map(|(slice, frame)| {
             *slice = IoSlice::new(frame.as_ref());
         });
         let filled = filled.count();
@@ -130,13 +130,13 @@ impl Writer {
     }
 
     fn forget(&mut self, mut written: usize) {
-        while let Some(frame) = self.hand.front_mut() {
+        while let Some(frame) = self.pending.front_mut() {
             if written < frame.len() {
                 frame.advance(written);
                 return;
             }
             written -= frame.len();
-            self.hand.pop_front();
+            self.pending.pop_front();
         }
     }
 }

@@ -17,8 +17,8 @@ use fechatter_core::{Position, UserId, WorkspaceId};
 use tokio::sync::watch;
 
 use crate::frame::{self};
-use crate::workspace::news::News;
 use crate::workspace::outbox::{End, Outbox, Wakers};
+use crate::workspace::scan_scope::ScanScope;
 use crate::workspace::state::{
     ApplyError, HubStats, Missed, MissedResult, Reader, Snapshot, WorkspaceState,
 };
@@ -54,11 +54,11 @@ pub(crate) struct RecentLimits {
 /// The result of applying entries that the tail has read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Advance {
-    /// The workspace has applied them; this is its new head.
+    /// The workspace has applied them; this is its new local head.
     To(Cursor),
-    /// The workspace is not loaded, or its head is no longer `from` (it was reloaded or has
-    /// advanced since the read). The entries are not applied.
-    Stale,
+    /// The entries are not applied, because the workspace is not loaded, or its local head is not
+    /// `from` (it was reloaded or has advanced since the read).
+    Skipped,
     /// The workspace cannot apply the entries.
     Failed(ApplyError),
 }
@@ -108,11 +108,11 @@ impl Hub {
         RecentLimits { bytes, ..self.limits }
     }
 
-    /// Returns the workspaces here that may have new events, with their heads.
-    pub(crate) fn heads(&self, news: &News) -> Vec<(WorkspaceId, Cursor)> {
-        let slots = match news {
-            News::Anywhere => self.slots(),
-            News::In(workspaces) => {
+    /// Returns the workspaces in this scope that are loaded here, with their local heads.
+    pub(crate) fn local_heads(&self, scope: &ScanScope) -> Vec<(WorkspaceId, Cursor)> {
+        let slots = match scope {
+            ScanScope::All => self.slots(),
+            ScanScope::Workspaces(workspaces) => {
                 let all = self.workspaces();
                 let here = workspaces.iter().filter_map(|id| Some((*id, Arc::clone(all.get(id)?))));
                 here.collect()
@@ -120,13 +120,13 @@ impl Hub {
         };
         slots
             .into_iter()
-            .filter_map(|(id, slot)| Some((id, slot.state().as_ref()?.head())))
+            .filter_map(|(id, slot)| Some((id, slot.state().as_ref()?.local_head())))
             .collect()
     }
 
-    /// Returns the next events that a reader who has everything up to `reached` has missed. If these
-    /// end at the head, also attaches the stream, under the same lock, so that no event is lost in
-    /// between.
+    /// Returns the next events that a reader who has everything up to `reached` has missed. If
+    /// these end at the local head, also attaches the stream, under the same lock, so that no event
+    /// is lost in between.
     pub(crate) fn follow(self: &Arc<Self>, reader: &Reader, reached: Cursor) -> FollowOutcome {
         let Some(slot) = self.slot(reader.user.workspace_id) else {
             return FollowOutcome::NotLoaded;
@@ -134,14 +134,14 @@ impl Hub {
         let Some(state) = &mut *slot.state() else { return FollowOutcome::NotLoaded };
         match state.missed(reader, reached) {
             MissedResult::Missed(missed) => {
-                if missed.reached != state.head() || missed.end.is_some() {
+                if missed.reached != state.local_head() || missed.end.is_some() {
                     return FollowOutcome::Missed(missed);
                 }
                 let attachment = self.attach(state, *reader);
                 FollowOutcome::Attached(missed, attachment)
             }
             MissedResult::NotInMemory(upto) => FollowOutcome::NotInMemory(upto),
-            MissedResult::Behind => FollowOutcome::Behind(state.subscribe_head_position()),
+            MissedResult::Behind => FollowOutcome::Behind(state.subscribe_local_head()),
             MissedResult::Diverged => FollowOutcome::Diverged,
         }
     }
@@ -207,7 +207,7 @@ impl Hub {
         slot.is_some_and(|slot| slot.state().as_ref().is_some_and(|state| state.has(cursor)))
     }
 
-    /// Delivers entries of the log from `from` on, which must be the workspace's head.
+    /// Delivers entries of the log from `from` on, which must be the workspace's local head.
     pub(crate) fn advance(
         &self,
         workspace_id: WorkspaceId,
@@ -217,7 +217,7 @@ impl Hub {
         self.advance_with(workspace_id, from, |state| state.advance(entries))
     }
 
-    /// Delivers the event after `from`, if `from` is the workspace's head.
+    /// Delivers the event after `from`, if `from` is the workspace's local head.
     pub(crate) fn append(
         &self,
         workspace_id: WorkspaceId,
@@ -234,16 +234,16 @@ impl Hub {
         advance: impl FnOnce(&mut WorkspaceState) -> Result<(), ApplyError>,
     ) -> Advance {
         let share = self.limits.bytes / self.workspaces().len().max(1);
-        let Some(slot) = self.slot(workspace_id) else { return Advance::Stale };
+        let Some(slot) = self.slot(workspace_id) else { return Advance::Skipped };
         let mut state = slot.state();
-        let Some(state) = state.as_mut().filter(|state| state.head() == from) else {
-            return Advance::Stale;
+        let Some(state) = state.as_mut().filter(|state| state.local_head() == from) else {
+            return Advance::Skipped;
         };
         if let Err(error) = advance(state) {
             return Advance::Failed(error);
         }
         state.trim(self.limits.events, share);
-        Advance::To(state.head())
+        Advance::To(state.local_head())
     }
 
     /// Returns true if an outbox of the workspace is more than half full.
@@ -328,8 +328,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::workspace::recent::Recent;
 
-    pub(crate) const CROWDED: WorkspaceId = WorkspaceId(1);
-    pub(crate) const QUIET: WorkspaceId = WorkspaceId(2);
+    pub(crate) const BACKLOGGED: WorkspaceId = WorkspaceId(1);
+    pub(crate) const IDLE: WorkspaceId = WorkspaceId(2);
 
     pub(crate) fn at(position: i64) -> Cursor {
         Cursor { position: Position(position), .."00000001-1".parse().unwrap() }
@@ -349,6 +349,7 @@ pub(crate) mod tests {
             data: Some(vec![b'x'; bytes].into()),
             shows_message: false,
             message: None,
+            parent: None,
         }
     }
 
@@ -359,9 +360,9 @@ pub(crate) mod tests {
     }
 
     /// Returns two workspaces at position 1, each with a stream that reads nothing.
-    pub(crate) fn followed() -> (Arc<Hub>, [Attachment; 2]) {
+    pub(crate) fn hub_with_streams() -> (Arc<Hub>, [Attachment; 2]) {
         let hub = Arc::new(Hub::new(RecentLimits { events: 10, bytes: 1024 * 1024 }));
-        let attachments = [CROWDED, QUIET].map(|workspace_id| {
+        let attachments = [BACKLOGGED, IDLE].map(|workspace_id| {
             let recent = Recent::new(&[entry(workspace_id, 1, 1)]).unwrap();
             hub.insert(workspace_id, Snapshot { recent, memberships: Vec::new() });
             let FollowOutcome::Attached(_, attachment) = hub.follow(&reader(workspace_id), at(1))
@@ -375,18 +376,18 @@ pub(crate) mod tests {
 
     #[test]
     fn a_locked_workspace_does_not_block_other_workspaces() {
-        let (hub, [_crowded, quiet]) = followed();
-        let busy = hub.slot(CROWDED).unwrap();
+        let (hub, [_backlogged, idle]) = hub_with_streams();
+        let busy = hub.slot(BACKLOGGED).unwrap();
         let _busy = busy.state();
         let (done, is_done) = mpsc::channel();
         let others = Arc::clone(&hub);
         thread::spawn(move || {
-            let news = [entry(QUIET, 1, 1), entry(QUIET, 2, 1)];
-            assert_eq!(others.advance(QUIET, at(1), &news), Advance::To(at(2)));
-            let followed = others.follow(&reader(QUIET), at(1));
-            assert!(matches!(followed, FollowOutcome::Attached(..)));
-            drop((followed, quiet));
-            assert!(others.has(CROWDED));
+            let entries = [entry(IDLE, 1, 1), entry(IDLE, 2, 1)];
+            assert_eq!(others.advance(IDLE, at(1), &entries), Advance::To(at(2)));
+            let attached = others.follow(&reader(IDLE), at(1));
+            assert!(matches!(attached, FollowOutcome::Attached(..)));
+            drop((attached, idle));
+            assert!(others.has(BACKLOGGED));
             done.send(()).unwrap();
         });
         is_done.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -394,14 +395,17 @@ pub(crate) mod tests {
 
     #[test]
     fn a_closed_workspace_has_no_streams_and_is_loaded_again() {
-        let (hub, [backlogged, _quiet]) = followed();
-        let late = hub.slot(CROWDED).unwrap();
-        hub.close_workspace(CROWDED, DRAINING);
+        let (hub, [backlogged, _idle]) = hub_with_streams();
+        let late = hub.slot(BACKLOGGED).unwrap();
+        hub.close_workspace(BACKLOGGED, DRAINING);
         assert!(late.state().is_none());
-        assert!(matches!(hub.follow(&reader(CROWDED), at(1)), FollowOutcome::NotLoaded));
-        let recent = Recent::new(&[entry(CROWDED, 7, 1)]).unwrap();
-        hub.insert(CROWDED, Snapshot { recent, memberships: Vec::new() });
+        assert!(matches!(hub.follow(&reader(BACKLOGGED), at(1)), FollowOutcome::NotLoaded));
+        let recent = Recent::new(&[entry(BACKLOGGED, 7, 1)]).unwrap();
+        hub.insert(BACKLOGGED, Snapshot { recent, memberships: Vec::new() });
         drop(backlogged);
-        assert_eq!(hub.heads(&News::In([CROWDED].into())), [(CROWDED, at(7))]);
+        assert_eq!(
+            hub.local_heads(&ScanScope::Workspaces([BACKLOGGED].into())),
+            [(BACKLOGGED, at(7))]
+        );
     }
 }

@@ -3,7 +3,7 @@
 pub(crate) mod endings;
 pub(crate) mod hub;
 pub(crate) mod memberships;
-pub(crate) mod news;
 pub(crate) mod outbox;
 pub(crate) mod recent;
+pub(crate) mod scan_scope;
 pub(crate) mod state;

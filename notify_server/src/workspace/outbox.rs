@@ -13,9 +13,10 @@ use crate::frame::Frame;
 
 const MAX_FRAMES: usize = 1_024;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
-/// The maximum taken for one write, so that one stream does not delay others for long.
-const TAKEN_FRAMES: usize = 64;
-const TAKEN_BYTES: usize = 256 * 1024;
+/// The maximum number of frames, and of bytes, that a stream takes from its outbox for one write,
+/// so that it does not delay other streams for long.
+const MAX_FRAMES_PER_WRITE: usize = 64;
+const MAX_BYTES_PER_WRITE: usize = 256 * 1024;
 
 /// Counts the outboxes of a workspace that are more than half full. Clones share the count.
 #[derive(Debug, Clone, Default)]
@@ -33,12 +34,13 @@ struct Queue {
     // Holds little memory while it is empty, which is nearly always.
     frames: VecDeque<Frame>,
     bytes: usize,
-    // True while this one is counted as backlogged.
+    // True while this queue is included in the count of backlogged outboxes.
     is_backlogged: bool,
     // Separate from the frames, so that there is always room for it.
     end: Option<End>,
-    // The waker of the stream's task, while it waits for frames or only for the end.
-    taker: Option<Waker>,
+    // The waker of the stream's task, while it waits.
+    waker: Option<Waker>,
+    // True if the task waits for frames or the end, false if it waits only for the end.
     wants_frames: bool,
 }
 
@@ -58,8 +60,8 @@ pub(crate) enum Next {
     End(End),
 }
 
-/// The wakers of streams with new frames. Dropping this wakes the streams, after all frames of one
-/// batch were queued, so that a stream takes them together.
+/// The wakers of streams with new frames. Dropping it wakes these streams. Drop it after all frames
+/// of a batch are queued, so that each stream wakes once.
 #[derive(Debug, Default)]
 pub(crate) struct Wakers(Vec<Waker>);
 
@@ -70,8 +72,8 @@ impl Drop for Wakers {
 }
 
 impl End {
-    /// Returns true if the client may receive nothing more, including the frames that are queued.
-    pub(crate) fn forbids(self) -> bool {
+    /// Returns true if queued frames must not be sent any more.
+    pub(crate) fn discards_queued_frames(self) -> bool {
         matches!(
             self,
             Self::Goodbye(
@@ -113,9 +115,9 @@ impl Outbox {
             queue.bytes = 0;
             queue.end = Some(End::Goodbye(GoodbyeReason::SlowConsumer));
         }
-        queue.count_among(&self.backlogged);
+        queue.update_backlog_count(&self.backlogged);
         if queue.wants_frames {
-            wakers.0.extend(queue.taker.take());
+            wakers.0.extend(queue.waker.take());
         }
     }
 
@@ -123,7 +125,7 @@ impl Outbox {
     pub(crate) fn end(&self, end: End, wakers: &mut Wakers) {
         let queue = &mut *self.queue();
         queue.end.get_or_insert(end);
-        wakers.0.extend(queue.taker.take());
+        wakers.0.extend(queue.waker.take());
     }
 
     /// Returns the number of queued frames.
@@ -131,17 +133,17 @@ impl Outbox {
         self.queue().frames.len()
     }
 
-    /// Moves queued frames into `hand`, which must be empty, up to the limit for one write. The
-    /// memory of `hand` is reused for later frames.
+    /// Moves queued frames into `out`, which must be empty, up to the limit for one write. The
+    /// memory of `out` is reused for later frames.
     pub(crate) fn poll_next(
         &self,
         context: &mut Context<'_>,
-        hand: &mut VecDeque<Frame>,
+        out: &mut VecDeque<Frame>,
     ) -> Poll<Next> {
         let queue = &mut *self.queue();
         if !queue.frames.is_empty() {
-            queue.take(hand);
-            queue.count_among(&self.backlogged);
+            queue.take(out);
+            queue.update_backlog_count(&self.backlogged);
             return Poll::Ready(Next::Frames);
         }
         match queue.end {
@@ -173,23 +175,23 @@ impl Drop for Outbox {
 }
 
 impl Queue {
-    fn take(&mut self, hand: &mut VecDeque<Frame>) {
-        if self.frames.len() <= TAKEN_FRAMES && self.bytes <= TAKEN_BYTES {
+    fn take(&mut self, out: &mut VecDeque<Frame>) {
+        if self.frames.len() <= MAX_FRAMES_PER_WRITE && self.bytes <= MAX_BYTES_PER_WRITE {
             self.bytes = 0;
-            std::mem::swap(&mut self.frames, hand);
+            std::mem::swap(&mut self.frames, out);
             return;
         }
         let mut bytes = 0;
-        let fitting = self.frames.iter().take(TAKEN_FRAMES).take_while(|frame| {
+        let fitting = self.frames.iter().take(MAX_FRAMES_PER_WRITE).take_while(|frame| {
             bytes += frame.len();
-            bytes <= TAKEN_BYTES
+            bytes <= MAX_BYTES_PER_WRITE
         });
-        hand.extend(self.frames.drain(..fitting.count().max(1)));
-        self.bytes -= hand.iter().map(Frame::len).sum::<usize>();
+        out.extend(self.frames.drain(..fitting.count().max(1)));
+        self.bytes -= out.iter().map(Frame::len).sum::<usize>();
     }
 
     /// Updates the count of outboxes that are more than half full.
-    fn count_among(&mut self, backlogged: &BackloggedOutboxes) {
+    fn update_backlog_count(&mut self, backlogged: &BackloggedOutboxes) {
         let is_backlogged = self.frames.len() > MAX_FRAMES / 2 || self.bytes > MAX_BYTES / 2;
         if is_backlogged && !self.is_backlogged {
             backlogged.0.fetch_add(1, Ordering::Relaxed);
@@ -201,9 +203,9 @@ impl Queue {
 
     fn wait<T>(&mut self, context: &Context<'_>, wants_frames: bool) -> Poll<T> {
         self.wants_frames = wants_frames;
-        match &mut self.taker {
-            Some(taker) => taker.clone_from(context.waker()),
-            None => self.taker = Some(context.waker().clone()),
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => self.waker = Some(context.waker().clone()),
         }
         Poll::Pending
     }
@@ -213,21 +215,21 @@ impl Queue {
 mod tests {
     use super::*;
 
-    const SLOW: Poll<Taken> = Poll::Ready(Err(End::Goodbye(GoodbyeReason::SlowConsumer)));
+    const SLOW: Poll<Polled> = Poll::Ready(Err(End::Goodbye(GoodbyeReason::SlowConsumer)));
     const REVOKED: End = End::Goodbye(GoodbyeReason::SessionRevoked);
 
     fn frame(length: usize) -> Frame {
         Frame::raw(vec![b'x'; length])
     }
 
-    type Taken = Result<VecDeque<Frame>, End>;
+    type Polled = Result<VecDeque<Frame>, End>;
 
-    fn frames<const N: usize>(lengths: [usize; N]) -> Poll<Taken> {
+    fn frames<const N: usize>(lengths: [usize; N]) -> Poll<Polled> {
         Poll::Ready(Ok(lengths.map(frame).into()))
     }
 
     impl Outbox {
-        fn takes(&self, frame: Frame) {
+        fn push_frame(&self, frame: Frame) {
             self.push(frame, &mut Wakers::default());
         }
 
@@ -235,11 +237,11 @@ mod tests {
             self.end(end, &mut Wakers::default());
         }
 
-        fn next(&self) -> Poll<Taken> {
-            let mut hand = VecDeque::new();
-            let next = self.poll_next(&mut Context::from_waker(Waker::noop()), &mut hand);
+        fn next(&self) -> Poll<Polled> {
+            let mut out = VecDeque::new();
+            let next = self.poll_next(&mut Context::from_waker(Waker::noop()), &mut out);
             next.map(|next| match next {
-                Next::Frames => Ok(hand),
+                Next::Frames => Ok(out),
                 Next::End(end) => Err(end),
             })
         }
@@ -248,82 +250,88 @@ mod tests {
     #[test]
     fn frames_come_in_order_and_then_the_first_end() {
         let outbox = Outbox::default();
-        outbox.takes(frame(1));
-        outbox.takes(frame(2));
+        outbox.push_frame(frame(1));
+        outbox.push_frame(frame(2));
         outbox.ends(REVOKED);
         outbox.ends(End::Goodbye(GoodbyeReason::Draining));
-        outbox.takes(frame(3));
+        outbox.push_frame(frame(3));
 
         assert_eq!(outbox.next(), frames([1, 2]));
         assert_eq!(outbox.next(), Poll::Ready(Err(REVOKED)));
     }
 
     #[test]
-    fn more_than_1024_events_end_the_stream_with_a_goodbye() {
+    fn more_than_1024_frames_end_the_stream_with_a_goodbye() {
         let outbox = Outbox::default();
-        (0..MAX_FRAMES).for_each(|_| outbox.takes(frame(1)));
-        assert_eq!(outbox.next(), frames([1; TAKEN_FRAMES]));
-        (0..TAKEN_FRAMES).for_each(|_| outbox.takes(frame(1)));
+        (0..MAX_FRAMES).for_each(|_| outbox.push_frame(frame(1)));
+        assert_eq!(outbox.next(), frames([1; MAX_FRAMES_PER_WRITE]));
+        (0..MAX_FRAMES_PER_WRITE).for_each(|_| outbox.push_frame(frame(1)));
         assert_eq!(outbox.len(), MAX_FRAMES);
 
-        outbox.takes(frame(1));
-        outbox.takes(frame(1));
+        outbox.push_frame(frame(1));
+        outbox.push_frame(frame(1));
         assert_eq!(outbox.next(), SLOW);
     }
 
     #[test]
     fn more_than_4_mib_end_the_stream_with_a_goodbye() {
         let outbox = Outbox::default();
-        outbox.takes(frame(MAX_BYTES));
+        outbox.push_frame(frame(MAX_BYTES));
         assert_eq!(outbox.next(), frames([MAX_BYTES]));
 
-        outbox.takes(frame(MAX_BYTES));
-        outbox.takes(frame(1));
+        outbox.push_frame(frame(MAX_BYTES));
+        outbox.push_frame(frame(1));
         assert_eq!(outbox.next(), SLOW);
     }
 
     #[test]
-    fn no_more_is_taken_at_once_than_is_good_to_write_at_once() {
+    fn poll_next_returns_at_most_64_frames_or_256_kib() {
         let outbox = Outbox::default();
-        for length in [TAKEN_BYTES - 1, 1, 1, TAKEN_BYTES] {
-            outbox.takes(frame(length));
+        for length in [MAX_BYTES_PER_WRITE - 1, 1, 1, MAX_BYTES_PER_WRITE] {
+            outbox.push_frame(frame(length));
         }
 
-        assert_eq!(outbox.next(), frames([TAKEN_BYTES - 1, 1]));
+        assert_eq!(outbox.next(), frames([MAX_BYTES_PER_WRITE - 1, 1]));
         assert_eq!(outbox.next(), frames([1]));
-        assert_eq!(outbox.next(), frames([TAKEN_BYTES]));
+        assert_eq!(outbox.next(), frames([MAX_BYTES_PER_WRITE]));
         assert!(outbox.next().is_pending());
-        (0..MAX_BYTES).step_by(TAKEN_BYTES).for_each(|_| outbox.takes(frame(TAKEN_BYTES)));
-        assert_eq!(outbox.len(), MAX_BYTES / TAKEN_BYTES, "what was taken makes room");
+        (0..MAX_BYTES)
+            .step_by(MAX_BYTES_PER_WRITE)
+            .for_each(|_| outbox.push_frame(frame(MAX_BYTES_PER_WRITE)));
+        assert_eq!(
+            outbox.len(),
+            MAX_BYTES / MAX_BYTES_PER_WRITE,
+            "removed frames free their space"
+        );
     }
 
     #[test]
-    fn an_outbox_counts_as_crowded_while_more_than_half_of_it_is_taken_up() {
+    fn an_outbox_is_backlogged_while_it_is_more_than_half_full() {
         let backlogged = BackloggedOutboxes::default();
         let outboxes: [Outbox; 3] = std::array::from_fn(|_| Outbox::new(backlogged.clone()));
         let [by_frames, by_bytes, by_end] = &outboxes;
-        (0..=MAX_FRAMES / 2).for_each(|_| by_frames.takes(frame(1)));
-        by_bytes.takes(frame(MAX_BYTES));
+        (0..=MAX_FRAMES / 2).for_each(|_| by_frames.push_frame(frame(1)));
+        by_bytes.push_frame(frame(MAX_BYTES));
         assert_eq!(backlogged.0.load(Ordering::Relaxed), 2);
 
-        assert_eq!(by_frames.next(), frames([1; TAKEN_FRAMES]));
+        assert_eq!(by_frames.next(), frames([1; MAX_FRAMES_PER_WRITE]));
         assert!(backlogged.any());
         assert_eq!(by_bytes.next(), frames([MAX_BYTES]));
         assert!(!backlogged.any());
 
-        by_end.takes(frame(MAX_BYTES));
+        by_end.push_frame(frame(MAX_BYTES));
         assert!(backlogged.any());
-        by_end.takes(frame(1));
+        by_end.push_frame(frame(1));
         assert!(!backlogged.any(), "it has ended");
 
-        by_bytes.takes(frame(MAX_BYTES));
+        by_bytes.push_frame(frame(MAX_BYTES));
         assert!(backlogged.any());
         drop(outboxes);
         assert!(!backlogged.any());
     }
 
     #[test]
-    fn who_cannot_take_frames_hears_of_the_end_alone() {
+    fn poll_end_is_woken_by_the_end_and_not_by_frames() {
         struct Count(std::sync::atomic::AtomicUsize);
         impl std::task::Wake for Count {
             fn wake(self: std::sync::Arc<Self>) {
@@ -336,7 +344,7 @@ mod tests {
         let outbox = Outbox::default();
 
         assert!(outbox.poll_end(&mut Context::from_waker(&waker)).is_pending());
-        outbox.takes(frame(1));
+        outbox.push_frame(frame(1));
         assert_eq!(count(), 0);
         outbox.ends(REVOKED);
         assert_eq!(count(), 1);

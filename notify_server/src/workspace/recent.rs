@@ -89,7 +89,7 @@ impl Recent {
     }
 
     /// Returns the newest event.
-    pub(crate) fn head(&self) -> Cursor {
+    pub(crate) fn newest(&self) -> Cursor {
         self.events[self.events.len() - 1].cursor
     }
 
@@ -150,11 +150,11 @@ impl Recent {
         let is_removed = entry.effect == Some(Effect::RemovesMessage);
         for event in &mut self.events {
             let frame = match event.about {
-                About::Shown(own) if own == id => event
-                    .frame
-                    .as_ref()
-                    .zip(entry.message.as_ref())
-                    .map(|(frame, message)| frame::renewed(frame, event.cursor, message)),
+                About::Shown(own) if own == id => {
+                    event.frame.as_ref().zip(entry.message.as_ref()).map(|(frame, message)| {
+                        frame::renewed(frame, event.cursor, message, entry.parent.as_deref())
+                    })
+                }
                 About::Other(own) if own == id && is_removed => None,
                 _ => continue,
             };

@@ -41,7 +41,7 @@ pub(crate) struct WorkspaceState {
     // The time at which the last stream was detached, or at which the workspace was loaded; `None`
     // while there are streams.
     idle_since: Option<Instant>,
-    head_position: watch::Sender<Position>,
+    local_head_position: watch::Sender<Position>,
 }
 
 /// A stream's entry in its workspace.
@@ -68,7 +68,7 @@ pub(crate) struct HubStats {
 /// The reason why a workspace cannot apply entries of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ApplyError {
-    /// The log does not continue from this workspace's head.
+    /// The log does not continue from this workspace's local head.
     Diverged,
     /// An event has an effect that this version does not know: the workspace must be reloaded.
     UnknownEffect,
@@ -115,7 +115,7 @@ impl Reader {
 
 impl WorkspaceState {
     pub(crate) fn new(Snapshot { recent, memberships }: Snapshot) -> Self {
-        let head_position = watch::Sender::new(recent.head().position);
+        let local_head_position = watch::Sender::new(recent.newest().position);
         let memberships = Memberships::new(memberships);
         let (streams, backlogged) = (HashMap::new(), BackloggedOutboxes::default());
         Self {
@@ -124,13 +124,13 @@ impl WorkspaceState {
             streams,
             backlogged,
             idle_since: Some(Instant::now()),
-            head_position,
+            local_head_position,
         }
     }
 
-    /// Returns the newest event that has been applied.
-    pub(crate) fn head(&self) -> Cursor {
-        self.recent.head()
+    /// Returns the local head: the newest event of the log that has been applied here.
+    pub(crate) fn local_head(&self) -> Cursor {
+        self.recent.newest()
     }
 
     /// Returns true if there has been no stream for longer than `time`.
@@ -143,7 +143,7 @@ impl WorkspaceState {
         let mut missed = Missed { frames: Vec::new(), reached, end: None };
         if sabotage::is(Sabotage::NoCatchUp) {
             let unread = reached.position < reader.authorized_position;
-            missed.reached = self.head();
+            missed.reached = self.local_head();
             return if unread {
                 MissedResult::NotInMemory(reader.authorized_position)
             } else {
@@ -180,10 +180,10 @@ impl WorkspaceState {
         }
     }
 
-    /// Returns a receiver of the head position. The channel closes when the workspace is removed
-    /// from the hub.
-    pub(crate) fn subscribe_head_position(&self) -> watch::Receiver<Position> {
-        self.head_position.subscribe()
+    /// Returns a receiver of the local head's position. The channel closes when the workspace is
+    /// removed from the hub.
+    pub(crate) fn subscribe_local_head(&self) -> watch::Receiver<Position> {
+        self.local_head_position.subscribe()
     }
 
     /// Returns true if this event is among the recent ones.
@@ -191,8 +191,8 @@ impl WorkspaceState {
         matches!(self.recent.after(cursor), After::Events(_))
     }
 
-    /// Adds a stream whose reader has everything up to the head. Later events are queued in the
-    /// returned outbox.
+    /// Adds a stream whose reader has everything up to the local head. Later events are queued in
+    /// the returned outbox.
     pub(crate) fn attach(&mut self, [id, tick]: [u64; 2], reader: Reader) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox::new(self.backlogged.clone()));
         let stream = Stream { id, tick, reader, outbox: Arc::clone(&outbox) };
@@ -214,11 +214,11 @@ impl WorkspaceState {
         }
     }
 
-    /// Applies entries of the log. The first must be the current head, which proves that the log
+    /// Applies entries of the log. The first must be the local head, which proves that the log
     /// still contains it.
     pub(crate) fn advance(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
         match entries.split_first() {
-            Some((first, rest)) if first.cursor == self.head() => self.append(rest),
+            Some((first, rest)) if first.cursor == self.local_head() => self.append(rest),
             _ => Err(ApplyError::Diverged),
         }
     }
@@ -227,7 +227,7 @@ impl WorkspaceState {
     pub(crate) fn append(&mut self, entries: &[Entry]) -> Result<(), ApplyError> {
         let mut wakers = Wakers::default();
         for entry in entries {
-            if entry.cursor.position != self.head().position.next() {
+            if entry.cursor.position != self.local_head().position.next() {
                 return Err(ApplyError::Diverged);
             }
             if entry.effect.is_none() {
@@ -239,7 +239,7 @@ impl WorkspaceState {
             self.memberships.end(entry);
             self.recent.push(entry, event);
         }
-        self.head_position.send_replace(self.head().position);
+        self.local_head_position.send_replace(self.local_head().position);
         Ok(())
     }
 
@@ -298,7 +298,7 @@ impl WorkspaceState {
     }
 
     fn heartbeat(&self, now: Timestamp) -> Frame {
-        frame::control(&Control::Heartbeat { cursor: self.head(), server_time: now })
+        frame::control(&Control::Heartbeat { cursor: self.local_head(), server_time: now })
     }
 
     fn deliver(&self, event: &Event, wakers: &mut Wakers) {

@@ -377,7 +377,7 @@ async fn the_longest_message_reaches_every_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_is_let_go_and_resumes() {
+async fn a_slow_reader_is_disconnected_and_resumes() {
     const MESSAGES: i64 = 400;
     let (world, server, chat, [alice, bob, carol]) = World::with_a_chat().await;
     let mut slow = server.stream(&bob).await;

@@ -49,7 +49,7 @@ async fn what_is_no_longer_in_memory_comes_from_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn memory_and_log_tell_the_same_of_a_membership_that_came_and_went() {
+async fn replays_from_memory_and_from_the_log_agree_on_an_ended_membership() {
     for recent_events in [1, 10_000] {
         let (world, server, chat, [alice, bob]) = forgetful(recent_events).await;
         let start = world.head(bob.workspace_id).await;
@@ -127,7 +127,7 @@ async fn a_full_server_puts_people_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_pruned_under_a_slow_replay_is_no_silent_gap() {
+async fn pruning_the_log_during_a_slow_replay_causes_reset() {
     let (world, server, chat, [alice, bob]) = forgetful(1).await;
     let start = world.head(bob.workspace_id).await;
     // More than the sockets between us and the server hold.

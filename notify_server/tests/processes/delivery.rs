@@ -113,7 +113,7 @@ async fn both_servers_end_on_sigterm_and_streams_say_goodbye() {
     let alice = fechatter.signs_up("alice", "Acme").await;
     let mut stream = alice.listens(None).await;
     for server in &mut fechatter.servers {
-        server.let_go();
+        server.request_stop();
     }
     assert_eq!(stream.until("Goodbye").await["reason"], "draining");
     assert!(stream.next().await.is_none(), "Goodbye is the last event");

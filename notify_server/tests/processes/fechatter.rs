@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use contract::Checked;
-use devdb::{TestDatabase, lasting_port};
+use devdb::{TestDatabase, reserve_port};
 use fechatter_core::schema::{CODE, MIGRATOR};
 use reqwest::{Client, Method, Response, StatusCode};
 use rig::Process;
@@ -187,7 +187,7 @@ fn fechatter_server() -> PathBuf {
 
 /// Addresses that nobody listens on.
 fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    [(); N].map(|()| (Ipv4Addr::LOCALHOST, lasting_port().unwrap()).into())
+    [(); N].map(|()| (Ipv4Addr::LOCALHOST, reserve_port().unwrap()).into())
 }
 
 pub(crate) struct Person<'a> {

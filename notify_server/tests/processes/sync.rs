@@ -19,7 +19,7 @@ const HISTORIES: u32 = 8;
 const STEPS: usize = 30;
 
 #[test]
-fn who_follows_equals_who_syncs_later() {
+fn applying_events_equals_a_later_sync() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let fechatter = runtime.block_on(Fechatter::start());
     let config = Config {

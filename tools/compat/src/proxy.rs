@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use devdb::{Ending, Leash, lasting_port};
+use devdb::{Ending, Leash, reserve_port};
 use tokio::{net::TcpStream, time::sleep};
 
 use crate::{certificate::Certificate, page, programs};
@@ -90,7 +90,7 @@ impl Proxy {
         fs::create_dir_all(&folder)?;
         let place = Place {
             folder,
-            address: (Ipv4Addr::LOCALHOST, lasting_port()?).into(),
+            address: (Ipv4Addr::LOCALHOST, reserve_port()?).into(),
             fechatter_server,
             notify_server,
             certificate: certificate.clone(),

@@ -126,8 +126,9 @@ impl Leash {
         socket.write_all(format!("{signal}\n").as_bytes())
     }
 
-    /// Begins the ending and returns at once, so that several children can end side by side.
-    pub fn let_go(&mut self) {
+    /// Asks the child to end, and returns at once, so that several children can end at the same
+    /// time.
+    pub fn request_stop(&mut self) {
         self.socket = None;
     }
 
@@ -137,7 +138,7 @@ impl Leash {
     ///
     /// When the operating system cannot tell how it ended.
     pub fn stop(mut self) -> io::Result<ExitStatus> {
-        self.let_go();
+        self.request_stop();
         self.wait()
     }
 
@@ -162,7 +163,7 @@ impl Leash {
 
 impl Drop for Leash {
     fn drop(&mut self) {
-        self.let_go();
+        self.request_stop();
         // Nobody is left to hear of a failure; the child is being ended either way.
         let _ = self.wait();
     }

@@ -15,7 +15,7 @@ mod testdb;
 
 pub use leash::{Ending, Leash};
 pub use postgres::{
-    Pooler, Postgres, configured_url, create_database_if_absent, lasting_port, persistent_home,
+    Pooler, Postgres, configured_url, create_database_if_absent, persistent_home, reserve_port,
 };
 pub use process::{Process, log_tail};
 pub use proxy::Proxy;

@@ -89,7 +89,7 @@ impl Postgres {
         let home = disk().join(format!("fechatter-{}", Uuid::new_v4().simple()));
         let keeper = Keeper::of(&home)?;
         let ending = Ending::new("QUIT", Duration::from_secs(5));
-        Self::start(&home, ending, settings, lasting_port, Some(keeper))
+        Self::start(&home, ending, settings, reserve_port, Some(keeper))
     }
 
     /// Starts a server that keeps its data, durably, in `home`, which is made if absent.
@@ -350,17 +350,18 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Below those that systems give to outgoing connections.
-const LASTING: Range<u16> = 12_000..32_000;
+/// Ports below those that systems assign to outgoing connections.
+const RESERVABLE_PORTS: Range<u16> = 12_000..32_000;
 
-/// A free port that the system gives to no outgoing connection, so that it is still free when its server comes back.
-/// Else a client that tries it in vain would now and then be given that very port, and talk to itself. As long as
-/// this process lives, neither it nor another one is handed the port again: its server may be still to come.
+/// Reserves a free port for a server that may be restarted. The system does not assign the port to
+/// outgoing connections: otherwise a client could be assigned the port of the stopped server to
+/// which it connects, and would connect to itself. Until this process ends, no call returns the
+/// port again, in this process or another one.
 ///
 /// # Errors
 ///
-/// When there is none.
-pub fn lasting_port() -> Result<u16> {
+/// When no port is free.
+pub fn reserve_port() -> Result<u16> {
     static NEXT: LazyLock<AtomicU16> =
         LazyLock::new(|| AtomicU16::new(Uuid::new_v4().as_fields().1));
     /// Locked files, one a port.
@@ -369,9 +370,9 @@ pub fn lasting_port() -> Result<u16> {
     fs::create_dir_all(&folder)?;
     // Of all users of this machine.
     let _ = fs::set_permissions(&folder, Permissions::from_mode(0o1777));
-    let ports = LASTING.end - LASTING.start;
+    let ports = RESERVABLE_PORTS.end - RESERVABLE_PORTS.start;
     for _ in 0..ports {
-        let port = LASTING.start + NEXT.fetch_add(1, Ordering::Relaxed) % ports;
+        let port = RESERVABLE_PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % ports;
         // That of another user may not be opened: it may be taken.
         let path = folder.join(port.to_string());
         let Ok(file) = OpenOptions::new().create(true).append(true).open(path) else { continue };
@@ -380,7 +381,7 @@ pub fn lasting_port() -> Result<u16> {
             return Ok(port);
         }
     }
-    bail!("no lasting port is free")
+    bail!("no port is free")
 }
 
 /// Waits for the line that `pg_ctl` waits for; `false` when the server ended instead.

@@ -156,10 +156,11 @@ impl Process {
         Ok(())
     }
 
-    /// Asks it to end and returns at once, so that several can end side by side.
-    pub fn let_go(&mut self) {
+    /// Asks the process to end, and returns at once, so that several processes can end at the same
+    /// time.
+    pub fn request_stop(&mut self) {
         if let Some(leash) = &mut self.leash {
-            leash.let_go();
+            leash.request_stop();
         }
     }
 

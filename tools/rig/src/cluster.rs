@@ -1,4 +1,4 @@
-//! A database and any number of both servers.
+//! A test cluster: one PostgreSQL server, and any number of processes of each server.
 
 use std::{
     env, fs,
@@ -10,17 +10,18 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use devdb::{Postgres, lasting_port};
+use devdb::{Postgres, reserve_port};
 use reqwest::Client;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::{Process, Rest, Town};
 
-/// How long the first start may take: it migrates.
-const STARTING: Duration = Duration::from_mins(1);
+/// The maximum time until a server is ready. The first start includes the migrations.
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Who tries a server in every way is not to be slowed down by what protects it from such people.
-const NO_LIMITS: [(&str, &str); 18] = [
+/// The configuration overrides for tests. They raise the rate limits and quotas, so that the server
+/// does not refuse load from one address and few users.
+const CONFIG_OVERRIDES: [(&str, &str); 18] = [
     ("ACCOUNTS__ATTEMPTS_PER_MINUTE", "1000000"),
     ("ACCOUNTS__ATTEMPTS_PER_MINUTE_OVERALL", "1000000"),
     ("ACCOUNTS__FREE_FAILURES", "1000000"),
@@ -41,58 +42,78 @@ const NO_LIMITS: [(&str, &str); 18] = [
     ("NOTIFY__STREAMS_PER_USER", "100000"),
 ];
 
-/// Both servers' programs.
+/// The paths of the two server executables.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Programs {
+    /// The executable of the REST API.
     pub fechatter_server: PathBuf,
+    /// The executable of the event streams.
     pub notify_server: PathBuf,
 }
 
-/// What a cluster is to consist of.
+/// The configuration of a cluster.
 #[derive(Debug)]
 pub struct Setup {
-    /// What to start.
+    /// The executables of the servers.
     pub programs: Programs,
-    /// How many `fechatter_server`.
+    /// The number of `fechatter_server` processes.
     pub servers: usize,
-    /// How many `notify_server`.
+    /// The number of `notify_server` processes.
     pub notifiers: usize,
-    /// The folder for what the servers say; it stays.
+    /// The folder for the log files of the servers. It is not deleted afterwards.
     pub logs: PathBuf,
-    /// For all servers; goes before everything else.
+    /// Environment variables for all server processes. They override the defaults of the cluster.
     pub environment: Vec<(String, String)>,
-    /// For PostgreSQL, as in `postgres -c`.
+    /// Settings for PostgreSQL, each in the form of `postgres -c`: `name=value`.
     pub settings: Vec<String>,
 }
 
-/// A running Fechatter. It ends with this process; dropping it ends it sooner.
+/// The kind of a server process.
+#[derive(Debug, Clone, Copy)]
+enum ServerKind {
+    Rest,
+    Notify,
+}
+
+/// A running cluster. Its processes end when this value is dropped, or at the latest when the
+/// calling process ends.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Cluster {
+    /// The `fechatter_server` processes.
     pub servers: Vec<Process>,
+    /// The `notify_server` processes.
     pub notifiers: Vec<Process>,
-    /// Where streams are to be had: those of `notifiers`, unless something is put in between.
+    /// The addresses to which stream clients connect: those of `notifiers`, or of a proxy in front
+    /// of them.
     pub events: Arc<[SocketAddr]>,
-    /// For looking, and for what no client can do. Its connections are ours, not the servers'.
+    /// A connection pool of the test tool, to inspect and change the database directly. The servers
+    /// do not use it.
     pub db: PgPool,
-    /// Makes people and chats in bulk.
+    /// Creates users and chats in bulk.
     pub town: Town,
+    /// A client of the REST API.
     pub rest: Rest,
+    /// An HTTP client without a proxy.
     pub client: Client,
-    // After the servers, which would complain.
+    /// The PostgreSQL server. It is declared last, so that it is dropped after the server
+    /// processes: otherwise they would log connection errors.
     pub postgres: Postgres,
 }
 
 impl Programs {
-    /// Those in a folder: cargo puts all programs of a workspace into one, also the caller's.
+    /// Finds the executables in a folder, for example in that of the caller's own executable:
+    /// Cargo builds all executables of a workspace into one folder.
     ///
     /// # Errors
-    /// When one is not there.
+    /// When an executable does not exist.
     pub fn in_folder(folder: &Path) -> Result<Self> {
         let find = |name: &str| {
             let program = folder.join(name).with_extension(env::consts::EXE_EXTENSION);
-            ensure!(program.exists(), "there is no {}: build the workspace", program.display());
+            ensure!(
+                program.exists(),
+                "{} does not exist: run `cargo build --workspace`",
+                program.display()
+            );
             Ok(program)
         };
         Ok(Self {
@@ -103,10 +124,10 @@ impl Programs {
 }
 
 impl Setup {
-    /// Starts it all and waits until everybody is ready.
+    /// Starts PostgreSQL and all servers, and waits until each server is ready.
     ///
     /// # Errors
-    /// When something does not start.
+    /// When a process does not start, or a server does not become ready.
     pub async fn start(self) -> Result<Cluster> {
         let settings: Vec<_> = self.settings.iter().map(String::as_str).collect();
         let postgres = Postgres::durable(&settings)?;
@@ -114,10 +135,11 @@ impl Setup {
         self.start_on(postgres, database).await
     }
 
-    /// The same on a PostgreSQL that is there, and that everybody reaches at this address.
+    /// Starts all servers like [`start`](Self::start), but with a PostgreSQL server that is running
+    /// already. All processes connect to it at the address `database`.
     ///
     /// # Errors
-    /// When something does not start.
+    /// When a process does not start, or a server does not become ready.
     pub async fn start_on(self, postgres: Postgres, database: SocketAddr) -> Result<Cluster> {
         fs::create_dir_all(&self.logs)?;
         let url = postgres.url_through(database, "fechatter");
@@ -126,7 +148,7 @@ impl Setup {
         let config = self.logs.join("app.yml");
         fs::write(&config, include_str!("../../../app.yml.example"))?;
         let keys = keygen(&self.programs.fechatter_server)?;
-        let mut shared: Vec<_> = NO_LIMITS
+        let mut shared: Vec<_> = CONFIG_OVERRIDES
             .map(|(name, value)| (format!("FECHATTER__{name}"), value.to_owned()))
             .into_iter()
             .chain([("FECHATTER_CONFIG".into(), config.display().to_string())])
@@ -135,14 +157,14 @@ impl Setup {
             .collect();
         shared.extend(self.environment.iter().cloned());
 
-        let mut servers = self.processes(self.servers, true, &shared)?;
-        let mut notifiers = self.processes(self.notifiers, false, &shared)?;
+        let mut servers = self.processes(self.servers, ServerKind::Rest, &shared)?;
+        let mut notifiers = self.processes(self.notifiers, ServerKind::Notify, &shared)?;
         let client = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
         for process in servers.iter_mut().chain(&mut notifiers) {
             process.start()?;
         }
         for process in servers.iter_mut().chain(&mut notifiers) {
-            process.ready(&client, STARTING).await?;
+            process.ready(&client, START_TIMEOUT).await?;
         }
         let db = PgPoolOptions::new().max_connections(8).connect(&url).await?;
         let addresses = servers.iter().map(Process::address).collect();
@@ -155,16 +177,15 @@ impl Setup {
     fn processes(
         &self,
         count: usize,
-        is_rest: bool,
+        kind: ServerKind,
         shared: &[(String, String)],
     ) -> Result<Vec<Process>> {
-        let (program, section) = if is_rest {
-            (&self.programs.fechatter_server, "SERVER")
-        } else {
-            (&self.programs.notify_server, "NOTIFY")
+        let (program, section) = match kind {
+            ServerKind::Rest => (&self.programs.fechatter_server, "SERVER"),
+            ServerKind::Notify => (&self.programs.notify_server, "NOTIFY"),
         };
         let process = |number| {
-            let addresses = [address()?, address()?];
+            let addresses = [reserve_address()?, reserve_address()?];
             let own = [("LISTEN", addresses[0]), ("OPERATIONS_LISTEN", addresses[1])].map(
                 |(key, address)| (format!("FECHATTER__{section}__{key}"), address.to_string()),
             );
@@ -177,10 +198,10 @@ impl Setup {
 }
 
 impl Cluster {
-    /// Whether every process still runs.
+    /// Checks that every process is still running.
     ///
     /// # Errors
-    /// Names one that has ended.
+    /// Names a process that has ended.
     pub fn check(&mut self) -> Result<()> {
         self.servers.iter_mut().chain(&mut self.notifiers).try_for_each(Process::check)
     }
@@ -189,18 +210,18 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for process in self.servers.iter_mut().chain(&mut self.notifiers) {
-            process.let_go();
+            process.request_stop();
         }
     }
 }
 
-fn address() -> Result<SocketAddr> {
-    Ok((Ipv4Addr::LOCALHOST, lasting_port()?).into())
+fn reserve_address() -> Result<SocketAddr> {
+    Ok((Ipv4Addr::LOCALHOST, reserve_port()?).into())
 }
 
-/// New keys, as environment variables.
+/// Generates new keys, as environment variables.
 fn keygen(fechatter_server: &Path) -> Result<Vec<(String, String)>> {
     let output = Command::new(fechatter_server).arg("keygen").output().context("running keygen")?;
     ensure!(output.status.success(), "keygen failed: {}", String::from_utf8_lossy(&output.stderr));
-    env_file::parse(&output.stdout).context("reading what keygen printed")
+    env_file::parse(&output.stdout).context("cannot parse the output of keygen")
 }

@@ -104,7 +104,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
 /// Servers first, side by side; then what they need.
 fn stop(mut servers: [Process; 2], postgres: Option<Postgres>) -> Result<()> {
     for server in &mut servers {
-        server.let_go();
+        server.request_stop();
     }
     drop(servers);
     postgres.map_or(Ok(()), Postgres::stop)

@@ -20,7 +20,7 @@ pub(crate) enum Attempts<'a> {
     /// All attempts from a client's address, and from its IPv6 site.
     Address(&'a Device),
     /// All attempts without the token of a known device.
-    AllStrangers,
+    AllUnknownDevices,
     /// The attempts of a device that has signed in to the account before.
     KnownDevice(DeviceId),
 }
@@ -35,7 +35,7 @@ impl Attempts<'_> {
                 let site = site.map(|site| (site, limits.attempts_per_minute_per_site));
                 iter::once((network, limits.attempts_per_minute)).chain(site).collect()
             }
-            Self::AllStrangers => vec![("all".to_owned(), limits.attempts_per_minute_overall)],
+            Self::AllUnknownDevices => vec![("all".to_owned(), limits.attempts_per_minute_overall)],
             Self::KnownDevice(device) => {
                 vec![(format!("device {device}"), limits.attempts_per_minute)]
             }
@@ -44,22 +44,22 @@ impl Attempts<'_> {
     }
 }
 
-/// A bucket of wrong passwords.
+/// A bucket that counts wrong passwords.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Guesses<'a> {
-    /// Wrong passwords of strangers for this e-mail address, which may have no account.
-    ByStrangers(&'a str),
+pub(crate) enum FailureBucket<'a> {
+    /// Wrong passwords of unknown devices for this e-mail address, which may have no account.
+    UnknownDevices(&'a str),
     /// Wrong passwords of a device that has signed in to the account before.
-    ByKnownDevice(DeviceId),
+    KnownDevice(DeviceId),
 }
 
-impl Guesses<'_> {
+impl FailureBucket<'_> {
     /// Returns the bucket's name. A device's name has a space, so that it cannot equal an e-mail
     /// address.
-    fn bucket(self) -> String {
+    fn name(self) -> String {
         match self {
-            Self::ByStrangers(email_key) => email_key.to_owned(),
-            Self::ByKnownDevice(device) => format!("device {device}"),
+            Self::UnknownDevices(email_key) => email_key.to_owned(),
+            Self::KnownDevice(device) => format!("device {device}"),
         }
     }
 }
@@ -88,10 +88,10 @@ pub(crate) async fn count_attempt(
 pub(crate) async fn count_failure(
     db: impl PgExecutor<'_>,
     limits: &AccountsConfig,
-    guesses: Guesses<'_>,
+    failures: FailureBucket<'_>,
 ) -> Result<()> {
     let wait =
-        sqlx::query_scalar!("select count_failure($1, $2)", guesses.bucket(), limits.free_failures)
+        sqlx::query_scalar!("select count_failure($1, $2)", failures.name(), limits.free_failures)
             .fetch_one(db)
             .await?;
     wait.map_or(Ok(()), |seconds| Err(rate_limited(seconds)))
@@ -100,9 +100,9 @@ pub(crate) async fn count_failure(
 /// Forgets failures after a success.
 pub(crate) async fn forget_failures(
     db: impl PgExecutor<'_>,
-    guesses: Guesses<'_>,
+    failures: FailureBucket<'_>,
 ) -> sqlx::Result<()> {
-    let bucket = guesses.bucket();
+    let bucket = failures.name();
     sqlx::query!("delete from signin_failures where email_key = $1", bucket).execute(db).await?;
     Ok(())
 }
@@ -112,8 +112,8 @@ pub(crate) async fn forget_failures(
 pub(crate) struct SignInAttempt<'a> {
     /// The attempts of the client.
     pub(crate) own: Attempts<'a>,
-    pub(crate) guesses: Guesses<'a>,
-    /// True if it also counts in [`Attempts::AllStrangers`].
+    pub(crate) failures: FailureBucket<'a>,
+    /// True if it also counts in [`Attempts::AllUnknownDevices`].
     pub(crate) is_unknown_device: bool,
 }
 
@@ -133,7 +133,7 @@ impl SignInAttempt<'_> {
                from count_sign_in($1, $2, $3, $4, $5, $6, $7)"#,
             &own,
             &own_allowed,
-            self.guesses.bucket(),
+            self.failures.name(),
             limits.free_failures,
             &overall,
             &overall_allowed,
@@ -149,14 +149,14 @@ impl SignInAttempt<'_> {
     }
 
     /// Removes a successful attempt from the counters, and forgets the failures before it.
-    pub(crate) async fn uncount(
+    pub(crate) async fn undo_count(
         self,
         db: impl PgExecutor<'_>,
         limits: &AccountsConfig,
     ) -> sqlx::Result<()> {
         let (own, _) = self.own.buckets(limits);
         let (overall, _) = self.overall(limits);
-        sqlx::query!("select uncount_sign_in($1, $2, $3)", &own, self.guesses.bucket(), &overall)
+        sqlx::query!("select uncount_sign_in($1, $2, $3)", &own, self.failures.name(), &overall)
             .execute(db)
             .await?;
         Ok(())
@@ -164,7 +164,7 @@ impl SignInAttempt<'_> {
 
     fn overall(self, limits: &AccountsConfig) -> (Vec<String>, Vec<i32>) {
         if self.is_unknown_device {
-            Attempts::AllStrangers.buckets(limits)
+            Attempts::AllUnknownDevices.buckets(limits)
         } else {
             Default::default()
         }

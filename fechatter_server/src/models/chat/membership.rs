@@ -37,13 +37,13 @@ pub(crate) struct LockedMember {
 }
 
 impl LockedMember {
-    /// Ends memberships of the chat, each at the position of its event. The caller has checked
-    /// under the lock that they are current, and that the person may end them.
+    /// Ends memberships of the chat, each at the position of its event. The calling function has
+    /// checked under the lock that these memberships are open and that the member may end them.
     pub(crate) async fn end(&mut self, people: &[UserId], reason: LeaveReason) -> Result<()> {
         let Member { user, chat_id, .. } = self.member;
         let memberships: Vec<_> = people.iter().map(|person| (chat_id, *person)).collect();
-        let by = (user.id, reason);
-        end_memberships(&mut self.writer, user.workspace_id, &memberships, by).await
+        let actor_and_reason = (user.id, reason);
+        end_memberships(&mut self.writer, user.workspace_id, &memberships, actor_and_reason).await
     }
 
     /// Writes the events and commits.
@@ -111,8 +111,8 @@ pub(crate) async fn add_members(
 ) -> Result<Vec<ChatMember>> {
     let chat = lookup::find(writer.db(), workspace_id, chat_id).await?;
     let newcomers = find_non_members(writer.db(), chat_id, people).await?;
-    let first = writer.next_position(workspace_id)?;
-    let positions: Vec<_> = (first.0..).take(newcomers.len()).map(Position).collect();
+    let first_position = writer.next_position(workspace_id)?;
+    let positions: Vec<_> = (first_position.0..).take(newcomers.len()).map(Position).collect();
     // The messages that were sent before a new member joined count as read.
     let joined = sqlx::query!(
         "insert into chat_members (workspace_id, chat_id, user_id, joined_position, last_read_seq)
@@ -128,13 +128,14 @@ pub(crate) async fn add_members(
     )
     .fetch_all(writer.db())
     .await?;
-    let change = i32::try_from(joined.len()).unwrap_or(i32::MAX);
-    adjust_member_count(writer.db(), chat_id, change).await?;
-    let member_count = chat.member_count + change;
+    let added_count = i32::try_from(joined.len()).unwrap_or(i32::MAX);
+    adjust_member_count(writer.db(), chat_id, added_count).await?;
+    let member_count = chat.member_count + added_count;
+    // The event does not repeat the list of members.
     let chat = Chat { chat_members: Vec::new(), member_count, ..chat };
     let mut members = Vec::with_capacity(joined.len());
     for row in joined {
-        // A chat owner who left the workspace and joined it again is still the owner of the chat.
+        // `created_by` is the current owner, who may have left the workspace and joined it again.
         let is_owner = row.user_id == chat.created_by;
         let role = if is_owner { Role::Owner } else { Role::Member };
         let event = Event::UserJoinedChat {
@@ -151,7 +152,7 @@ pub(crate) async fn add_members(
     Ok(members)
 }
 
-/// Returns those of these people who are not in the chat, in the order of the request.
+/// Returns the users in `people` who are not in the chat, in the order of `people`, each once.
 pub(crate) async fn find_non_members(
     db: impl PgExecutor<'_>,
     chat_id: ChatId,
@@ -185,7 +186,7 @@ async fn adjust_member_count(db: &mut PgConnection, chat_id: ChatId, change: i32
 }
 
 /// Ends memberships, each at the position of its event. The caller holds the log's lock, and has
-/// checked that the memberships are current and that the actor may end them.
+/// checked that the memberships are open and that the actor may end them.
 pub(crate) async fn end_memberships(
     writer: &mut LogWriter,
     workspace_id: WorkspaceId,
@@ -193,8 +194,8 @@ pub(crate) async fn end_memberships(
     (actor_id, reason): (UserId, LeaveReason),
 ) -> Result<()> {
     let (chats, people): (Vec<_>, Vec<_>) = memberships.iter().copied().unzip();
-    let first = writer.next_position(workspace_id)?;
-    let positions: Vec<_> = (first.0..).take(memberships.len()).map(Position).collect();
+    let first_position = writer.next_position(workspace_id)?;
+    let positions: Vec<_> = (first_position.0..).take(memberships.len()).map(Position).collect();
     let mut left = sqlx::query!(
         "update chat_members as m
          set left_position = leaver.position
@@ -237,7 +238,7 @@ pub(crate) async fn end_memberships(
     Ok(())
 }
 
-/// Refuses unless all of these people are active in the workspace.
+/// Returns [`AppError::UserNotFound`] unless all users in `people` are active in the workspace.
 pub(crate) async fn check_active(
     db: &mut PgConnection,
     workspace_id: WorkspaceId,
@@ -259,8 +260,8 @@ pub(crate) async fn check_active(
     if missing { Err(AppError::UserNotFound) } else { Ok(()) }
 }
 
-/// Returns those of these chats to which this person may add people.
-pub(crate) async fn chats_user_may_add_to(
+/// Returns the chats in `chats` to which the user may add members.
+pub(crate) async fn filter_chats_user_can_add_members_to(
     db: &mut PgConnection,
     (workspace_id, user_id): (WorkspaceId, UserId),
     chats: &[ChatId],

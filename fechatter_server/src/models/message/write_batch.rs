@@ -64,6 +64,8 @@ pub(crate) enum Refusal {
     NotFound,
     Forbidden,
     Archived,
+    /// The message that it answers is not in the chat, or is deleted.
+    ReplyNotFound,
     TooManyReactions,
 }
 
@@ -85,6 +87,7 @@ impl From<Refusal> for AppError {
             Refusal::NotFound => Self::NotFound,
             Refusal::Forbidden => Self::Forbidden,
             Refusal::Archived => Self::Archived,
+            Refusal::ReplyNotFound => Self::ReplyNotFound,
             Refusal::TooManyReactions => Self::TooManyReactions,
         }
     }
@@ -116,11 +119,11 @@ impl Command {
         self.text().len()
     }
 
-    /// Returns the message that it changes.
+    /// Returns the message that it changes or answers.
     pub(crate) fn target(&self) -> Option<MessageId> {
         match self {
             Self::Change(change) => Some(change.message_id),
-            Self::Send(_) => None,
+            Self::Send(message) => message.reply_to_id,
         }
     }
 
@@ -191,6 +194,7 @@ impl Command {
                 Outcome::Sent { id: message?, seq: Seq(number?), created_at: at }
             }
             ("replayed", Self::Send(_)) => Outcome::Replayed(message?),
+            ("reply_not_found", Self::Send(_)) => Outcome::Refused(Refusal::ReplyNotFound),
             ("mismatch", Self::Send(_)) => Outcome::Refused(Refusal::Mismatch),
             ("written", Self::Change(_)) => Outcome::Changed { count: number },
             ("unchanged", Self::Change(_)) => Outcome::Unchanged { count: number },
@@ -222,6 +226,7 @@ pub(crate) async fn write(
 ) -> Result<Vec<Outcome>> {
     if let [command] = batch
         && let Command::Send(message) = &**command
+        && message.reply_to_id.is_none()
     {
         let (outcome, announcement) = send_one(db, command, message, locking).await?;
         match announcement {

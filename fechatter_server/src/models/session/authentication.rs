@@ -15,7 +15,7 @@ use crate::models::account::credentials;
 use crate::models::account::throttle::SignInAttempt;
 use crate::models::session::{self, Selection};
 use crate::services::device_token::{DeviceId, DeviceKey, DeviceToken};
-use crate::services::limits::{Caller, ConnectionShare, RequestLimits};
+use crate::services::limits::{Caller, ConnectionPermit, RequestLimits};
 use crate::services::password::{HashPermit, Passwords};
 
 /// The parts of the server that sign-up and sign-in need.
@@ -34,14 +34,17 @@ impl Authentication {
         &self.config.accounts
     }
 
-    /// Takes a caller's permit to have a password hashed, and a database connection of the share
-    /// for authentication. The cheapest checks come first: the rate limit, then the number of
-    /// callers with a permit.
-    pub(crate) async fn permit(&self, caller: Caller) -> Result<(HashPermit, ConnectionShare)> {
+    /// Acquires a permit to have passwords hashed, and a permit to use a database connection within
+    /// the quota for authentication. The cheapest checks come first: the rate limit, then the
+    /// number of callers with a hash permit.
+    pub(crate) async fn acquire_permits(
+        &self,
+        caller: Caller,
+    ) -> Result<(HashPermit, ConnectionPermit)> {
         self.limits.take(caller)?;
-        let permit = self.passwords.permit(caller)?;
-        let share = self.connection(caller).await?;
-        Ok((permit, share))
+        let hash_permit = self.passwords.permit(caller)?;
+        let connection_permit = self.connection_permit(caller).await?;
+        Ok((hash_permit, connection_permit))
     }
 
     /// Returns the device id of the first of these tokens that belongs to the account of this
@@ -53,7 +56,7 @@ impl Authentication {
     ) -> Result<Option<DeviceId>> {
         let Some(first) = tokens.first() else { return Ok(None) };
         self.limits.take(Caller::Device(first.id))?;
-        let _share = self.limits.connection_for_authentication(Caller::Device(first.id)).await?;
+        let _permit = self.limits.connection_for_authentication(Caller::Device(first.id)).await?;
         let Some(account) = credentials::find(&self.db, email_key).await? else { return Ok(None) };
         let belongs_to_account = |token: &&DeviceToken| {
             self.device_key.belongs_to(token, account.id, &account.password_hash)
@@ -61,25 +64,25 @@ impl Authentication {
         Ok(tokens.iter().find(belongs_to_account).map(|token| token.id))
     }
 
-    /// Takes a database connection of the share for authentication.
-    pub(crate) async fn connection(&self, caller: Caller) -> Result<ConnectionShare> {
+    /// Waits for a permit to use a database connection, within the quota for authentication.
+    pub(crate) async fn connection_permit(&self, caller: Caller) -> Result<ConnectionPermit> {
         self.limits.connection_for_authentication(caller).await
     }
 
-    /// Takes a database connection of the share of the workspace that the caller joins, because the
-    /// caller waits for the log of this workspace like its people.
-    pub(crate) async fn connection_in(
+    /// Waits for a permit to use a database connection, within the quota of the workspace that the
+    /// caller joins, because the caller waits for the log of this workspace like its people.
+    pub(crate) async fn connection_permit_in(
         &self,
         workspace_id: WorkspaceId,
         caller: Caller,
-    ) -> Result<ConnectionShare> {
+    ) -> Result<ConnectionPermit> {
         self.limits.connection_in(workspace_id, caller).await
     }
 
     /// Removes a successful attempt from the counters. If this fails, the attempt counts until its
     /// minute is over.
-    pub(crate) async fn uncount(&self, db: &mut PgConnection, attempt: SignInAttempt<'_>) {
-        if let Err(error) = attempt.uncount(db, self.policy()).await {
+    pub(crate) async fn undo_count(&self, db: &mut PgConnection, attempt: SignInAttempt<'_>) {
+        if let Err(error) = attempt.undo_count(db, self.policy()).await {
             warn!(%error, "a successful sign-in could not be removed from the counted attempts");
         }
     }
@@ -93,7 +96,7 @@ impl Authentication {
         }
         let ending = async {
             let caller = Caller::Person(user.id);
-            let _share = self.connection_in(user.workspace_id, caller).await?;
+            let _permit = self.connection_permit_in(user.workspace_id, caller).await?;
             session::revoke(&self.db, &self.log, user.id, Selection::BeyondNewest(allowed)).await
         };
         if let Err(error) = ending.await {

@@ -134,8 +134,12 @@ async fn check_inviting(
     if role > caller.role {
         return Err(AppError::Forbidden);
     }
-    let allowed =
-        membership::chats_user_may_add_to(db, (caller.workspace_id, caller.id), chat_ids).await?;
+    let allowed = membership::filter_chats_user_can_add_members_to(
+        db,
+        (caller.workspace_id, caller.id),
+        chat_ids,
+    )
+    .await?;
     let all = chat_ids.iter().all(|id| allowed.contains(id));
     if all { Ok(()) } else { Err(AppError::NotFound) }
 }
@@ -262,7 +266,8 @@ impl Redeemed {
     pub(crate) async fn join_chats(&self, writer: &mut LogWriter, user_id: UserId) -> Result<()> {
         let inviter = (self.workspace_id, self.created_by);
         for chat_id in
-            membership::chats_user_may_add_to(writer.db(), inviter, &self.chat_ids).await?
+            membership::filter_chats_user_can_add_members_to(writer.db(), inviter, &self.chat_ids)
+                .await?
         {
             let newcomer = [user_id];
             membership::add_members(writer, self.workspace_id, chat_id, &newcomer, self.created_by)

@@ -12,7 +12,7 @@ use fechatter_core::log::Log;
 use sqlx::{Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 
-use super::delivery::Write;
+use super::delivery::BatchExecutor;
 use crate::error::{AppError, Result, STATEMENT_CANCELLED};
 use crate::models::message::write_batch::{self, Command, Locking, Outcome};
 
@@ -102,8 +102,8 @@ async fn with_connect_timeout<T>(step: impl Future<Output = sqlx::Result<T>>) ->
     timeout(CONNECT_TIMEOUT, step).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
-impl Write for Connections {
-    async fn write(&self, batch: Vec<Arc<Command>>, locking: Locking) -> Result<Vec<Outcome>> {
+impl BatchExecutor for Connections {
+    async fn execute(&self, batch: Vec<Arc<Command>>, locking: Locking) -> Result<Vec<Outcome>> {
         let mut connection = self.take().await?;
         let writing = write_batch::write(&self.log, &mut connection, &batch, locking);
         let written = timeout(WRITE_TIMEOUT, writing).await;

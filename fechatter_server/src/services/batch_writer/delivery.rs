@@ -11,13 +11,13 @@ use super::queue::{Item, Progress};
 use crate::error::{AppError, Result};
 use crate::models::message::write_batch::{Command, Locking, Outcome};
 
-/// A way to write a batch in one commit.
-pub(super) trait Write: Clone + Send + Sync + 'static {
+/// Writes batches, each in one commit.
+pub(super) trait BatchExecutor: Clone + Send + Sync + 'static {
     /// Writes a batch. The outcomes are in the batch's order.
     ///
     /// # Errors
     /// Fails if nothing was written, or if it is unknown whether the batch was written.
-    fn write(
+    fn execute(
         &self,
         batch: Vec<Arc<Command>>,
         locking: Locking,
@@ -29,20 +29,20 @@ pub(super) trait Write: Clone + Send + Sync + 'static {
 /// A command that the database rejects or does not finish in time, or that causes a panic, must not
 /// fail the other commands: a failed batch is split into halves until that command is alone.
 pub(super) async fn deliver(
-    write: &impl Write,
+    executor: &impl BatchExecutor,
     progress: &Progress,
     batch: Vec<Item>,
     locking: Locking,
 ) -> Vec<Item> {
-    let mut locked_items = Vec::new();
+    let mut deferred_items = Vec::new();
     let mut parts = vec![batch];
     while let Some(mut part) = parts.pop() {
-        match attempt_twice(write, &part, locking).await {
+        match attempt_twice(executor, &part, locking).await {
             Ok(outcomes) => {
                 progress.note();
                 for (item, outcome) in part.into_iter().zip(outcomes) {
                     match outcome {
-                        Outcome::Locked => locked_items.push(item),
+                        Outcome::Locked => deferred_items.push(item),
                         outcome => item.answer(Ok(outcome)),
                     }
                 }
@@ -67,31 +67,35 @@ pub(super) async fn deliver(
             }
         }
     }
-    locked_items
+    deferred_items
 }
 
 /// Writes a batch, and retries once if it is unknown whether it was written. The keys of the
 /// commands are the same, so that no command is carried out twice.
 async fn attempt_twice(
-    write: &impl Write,
+    executor: &impl BatchExecutor,
     batch: &[Item],
     locking: Locking,
 ) -> Result<Vec<Outcome>> {
-    match attempt(write, batch, locking).await {
+    match attempt(executor, batch, locking).await {
         Err(error) if error.is_unavailable() && !error.is_cancelled() => {
             warn!(%error, commands = batch.len(), "retrying a batch with the same keys");
-            attempt(write, batch, locking).await
+            attempt(executor, batch, locking).await
         }
         result => result,
     }
 }
 
 /// Writes in a separate task, so that a panic becomes an error.
-async fn attempt(write: &impl Write, batch: &[Item], locking: Locking) -> Result<Vec<Outcome>> {
+async fn attempt(
+    executor: &impl BatchExecutor,
+    batch: &[Item],
+    locking: Locking,
+) -> Result<Vec<Outcome>> {
     let began = Instant::now();
     let commands: Vec<_> = batch.iter().map(|item| Arc::clone(&item.command)).collect();
-    let write = write.clone();
-    let written = tokio::spawn(async move { write.write(commands, locking).await }).await;
+    let executor = executor.clone();
+    let written = tokio::spawn(async move { executor.execute(commands, locking).await }).await;
     histogram!(metrics::BATCH_SECONDS).record(began.elapsed());
     histogram!(metrics::BATCH_COMMANDS).record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
     match written {

@@ -6,5 +6,5 @@ use std::time::Duration;
 pub(super) const BATCH_COMMANDS: usize = 256;
 /// The maximum size of their texts, in bytes.
 pub(super) const BATCH_BYTES: usize = 1024 * 1024;
-/// The longest time that a command may wait for its batch.
-pub(super) const BATCH_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// The longest time that a command may wait in the queue until a batch takes it.
+pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_millis(2_500);

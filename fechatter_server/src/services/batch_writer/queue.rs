@@ -47,7 +47,7 @@ pub(super) struct Progress(Arc<Mutex<Budget>>);
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) command: Arc<Command>,
-    pub(super) claim: Arc<Claim>,
+    pub(super) state: Arc<CommandState>,
     pub(super) arrived: Instant,
     answer: oneshot::Sender<Result<Outcome>>,
     _slot: QueueSlot,
@@ -56,18 +56,19 @@ pub(super) struct Item {
 /// The caller's part of a queued command.
 #[derive(Debug)]
 pub(super) struct Receipt {
-    pub(super) claim: Arc<Claim>,
+    pub(super) state: Arc<CommandState>,
     /// Resolves to an error if the writer task has failed.
     pub(super) answer: oneshot::Receiver<Result<Outcome>>,
 }
 
-/// The state of a command: a batch may take it, or its caller may withdraw it.
+/// The state of a command: waiting, taken by a batch, or cancelled by its caller. A command that a
+/// batch has taken can no longer be cancelled.
 #[derive(Debug, Default)]
-pub(super) struct Claim(AtomicU8);
+pub(super) struct CommandState(AtomicU8);
 
 const WAITING: u8 = 0;
-const IN_FLIGHT: u8 = 1;
-const WITHDRAWN: u8 = 2;
+const STARTED: u8 = 1;
+const CANCELLED: u8 = 2;
 
 /// The load of all commands that wait for their answers.
 #[derive(Debug)]
@@ -126,9 +127,9 @@ impl Queue {
         let slot =
             QueueSlot::take(&self.budget, workspace_id, command.bytes(), &self.mean_batch_time)?;
         let (answer, answered) = oneshot::channel();
-        let claim = Arc::<Claim>::default();
-        let receipt = Receipt { claim: Arc::clone(&claim), answer: answered };
-        let item = Item { command, claim, arrived: Instant::now(), answer, _slot: slot };
+        let state = Arc::<CommandState>::default();
+        let receipt = Receipt { state: Arc::clone(&state), answer: answered };
+        let item = Item { command, state, arrived: Instant::now(), answer, _slot: slot };
         Some((item, receipt))
     }
 
@@ -175,24 +176,24 @@ impl Item {
     }
 }
 
-impl Claim {
-    /// Takes the command into a batch. Returns false if the caller has withdrawn it.
-    pub(super) fn take(&self) -> bool {
-        self.change(WAITING, IN_FLIGHT)
+impl CommandState {
+    /// Takes the command into a batch. Returns false if the caller has cancelled it.
+    pub(super) fn try_start(&self) -> bool {
+        self.change(WAITING, STARTED)
     }
 
     /// Returns the command to the queue after a batch could not carry it out.
-    pub(super) fn put_back(&self) {
-        self.change(IN_FLIGHT, WAITING);
+    pub(super) fn requeue(&self) {
+        self.change(STARTED, WAITING);
     }
 
-    /// Withdraws the command for the caller. Returns false if a batch has taken it.
-    pub(super) fn withdraw(&self) -> bool {
-        self.change(WAITING, WITHDRAWN)
+    /// Cancels the command for the caller. Returns false if a batch has taken it.
+    pub(super) fn try_cancel(&self) -> bool {
+        self.change(WAITING, CANCELLED)
     }
 
-    pub(super) fn is_withdrawn(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == WITHDRAWN
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == CANCELLED
     }
 
     fn change(&self, from: u8, to: u8) -> bool {

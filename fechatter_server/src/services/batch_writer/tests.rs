@@ -82,8 +82,8 @@ struct Faulty {
     faults: Arc<Mutex<VecDeque<Fault>>>,
 }
 
-impl Write for Faulty {
-    async fn write(&self, batch: Vec<Arc<Command>>, locking: Locking) -> Result<Vec<Outcome>> {
+impl BatchExecutor for Faulty {
+    async fn execute(&self, batch: Vec<Arc<Command>>, locking: Locking) -> Result<Vec<Outcome>> {
         let lost = || Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()).into());
         let fault = self.faults.lock().unwrap().pop_front().unwrap_or(Fault::Nothing);
         match fault {
@@ -92,14 +92,14 @@ impl Write for Faulty {
             Fault::Delay => sleep(Duration::from_millis(5)).await,
             Fault::PanicBefore => panic!("before"),
             Fault::LostAnswer | Fault::PanicAfter => {
-                self.connections.write(batch, locking).await?;
+                self.connections.execute(batch, locking).await?;
                 if matches!(fault, Fault::PanicAfter) {
                     panic!("after");
                 }
                 return lost();
             }
         }
-        self.connections.write(batch, locking).await
+        self.connections.execute(batch, locking).await
     }
 }
 
@@ -169,8 +169,8 @@ impl World {
             connections: Connections::new(self.log.clone()),
             faults: Arc::clone(&faults),
         });
-        let [write, direct] = writers;
-        BatchWriter::start_with(self.log.clone(), write, direct).unwrap()
+        let [executor, direct] = writers;
+        BatchWriter::start_with(self.log.clone(), executor, direct).unwrap()
     }
 
     /// Locks the log of a workspace until dropped.
@@ -556,8 +556,8 @@ async fn a_commit_that_fails_after_its_answer_is_an_error() {
 #[derive(Debug, Clone)]
 struct Stuck;
 
-impl Write for Stuck {
-    async fn write(&self, _: Vec<Arc<Command>>, _: Locking) -> Result<Vec<Outcome>> {
+impl BatchExecutor for Stuck {
+    async fn execute(&self, _: Vec<Arc<Command>>, _: Locking) -> Result<Vec<Outcome>> {
         pending().await
     }
 }
@@ -572,15 +572,19 @@ impl Clone for Panicking {
     }
 }
 
-impl Write for Panicking {
-    async fn write(&self, _: Vec<Arc<Command>>, _: Locking) -> Result<Vec<Outcome>> {
+impl BatchExecutor for Panicking {
+    async fn execute(&self, _: Vec<Arc<Command>>, _: Locking) -> Result<Vec<Outcome>> {
         pending().await
     }
 }
 
-async fn expect_stall(write: impl Write, direct: impl Write, at_least: Duration) {
+async fn expect_stall(
+    executor: impl BatchExecutor,
+    direct: impl BatchExecutor,
+    at_least: Duration,
+) {
     let db = PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/nothing").unwrap();
-    let (writer, _ended) = BatchWriter::start_with(Log::new(db), write, direct).unwrap();
+    let (writer, _ended) = BatchWriter::start_with(Log::new(db), executor, direct).unwrap();
     assert_eq!(writer.queue.time_without_progress(), Duration::ZERO);
     assert!(writer.health().is_healthy());
 

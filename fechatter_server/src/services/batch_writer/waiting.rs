@@ -6,7 +6,7 @@ use std::time::Duration;
 use fechatter_core::{MessageId, WorkspaceId};
 use tokio::time::Instant;
 
-use super::limits::{BATCH_BYTES, BATCH_COMMANDS, BATCH_TIMEOUT};
+use super::limits::{BATCH_BYTES, BATCH_COMMANDS, QUEUE_TIMEOUT};
 use super::queue::Item;
 use crate::error::AppError;
 use crate::models::message::write_batch::Key;
@@ -24,7 +24,7 @@ pub(super) struct Waiting {
     /// The workspaces of the current batch, locked or not.
     attempted: HashSet<WorkspaceId>,
     /// The workspace whose log a batch waits for.
-    blocking: Option<WorkspaceId>,
+    awaited_log: Option<WorkspaceId>,
 }
 
 /// A log that another transaction had locked at the last attempt.
@@ -58,20 +58,20 @@ impl Waiting {
     /// whose logs are due for another attempt, as far as there is room.
     pub(super) fn batch(&mut self) -> Vec<Item> {
         let mut batch = Batch::default();
-        let (locked_logs, blocking) = (self.locked_logs.clone(), self.blocking);
-        self.fill(&mut batch, |id| !locked_logs.contains_key(&id) && blocking != Some(id));
+        let (locked_logs, awaited_log) = (self.locked_logs.clone(), self.awaited_log);
+        self.fill(&mut batch, |id| !locked_logs.contains_key(&id) && awaited_log != Some(id));
         self.attempted.clear();
         if !locked_logs.is_empty() {
             let now = Instant::now();
             let is_due = |log: &LockedLog| log.retry_at <= now;
             self.fill(&mut batch, |id| {
-                locked_logs.get(&id).is_some_and(is_due) && blocking != Some(id)
+                locked_logs.get(&id).is_some_and(is_due) && awaited_log != Some(id)
             });
             self.attempted = batch.items.iter().map(Item::workspace_id).collect();
-            // Callers may have withdrawn all commands of a workspace.
+            // Callers may have cancelled all commands of a workspace.
             let waiting: HashSet<_> = self.items.iter().map(Item::workspace_id).collect();
             self.locked_logs.retain(|id, _| {
-                blocking == Some(*id) || self.attempted.contains(id) || waiting.contains(id)
+                awaited_log == Some(*id) || self.attempted.contains(id) || waiting.contains(id)
             });
         }
         batch.items
@@ -79,8 +79,8 @@ impl Waiting {
 
     /// Returns a batch for the workspace whose log has been locked longest, if this is at least 50
     /// ms. The batch waits for the lock. There is only one such batch at a time.
-    pub(super) fn blocking_batch(&mut self) -> Option<Vec<Item>> {
-        if self.blocking.is_some() {
+    pub(super) fn lock_waiting_batch(&mut self) -> Option<Vec<Item>> {
+        if self.awaited_log.is_some() {
             return None;
         }
         let (id, log) = self.locked_logs.iter().min_by_key(|(_, log)| log.since)?;
@@ -94,23 +94,23 @@ impl Waiting {
             self.locked_logs.remove(&id);
             return None;
         }
-        self.blocking = Some(id);
+        self.awaited_log = Some(id);
         Some(batch.items)
     }
 
-    /// Takes back the commands that the blocking batch could not carry out.
-    pub(super) fn end_blocking(&mut self, locked_items: Vec<Item>) {
-        if let Some(id) = self.blocking.take() {
+    /// Takes back the commands that the lock-waiting batch could not carry out.
+    pub(super) fn finish_lock_waiting(&mut self, deferred_items: Vec<Item>) {
+        if let Some(id) = self.awaited_log.take() {
             self.locked_logs.remove(&id);
         }
-        self.put_back(locked_items);
+        self.put_back(deferred_items);
     }
 
     /// Takes back the commands of a batch whose logs others have locked, in their order. Answers
     /// those that have waited too long with [`AppError::Busy`].
-    pub(super) fn put_back(&mut self, locked_items: Vec<Item>) {
+    pub(super) fn put_back(&mut self, deferred_items: Vec<Item>) {
         let now = Instant::now();
-        let still_locked: HashSet<_> = locked_items.iter().map(Item::workspace_id).collect();
+        let still_locked: HashSet<_> = deferred_items.iter().map(Item::workspace_id).collect();
         for id in self.attempted.drain().filter(|id| !still_locked.contains(id)) {
             self.locked_logs.remove(&id);
         }
@@ -118,11 +118,11 @@ impl Waiting {
             let log = self.locked_logs.entry(id).or_insert(LockedLog { since: now, retry_at: now });
             log.retry_at = now + RETRY;
         }
-        for item in locked_items.into_iter().rev() {
-            if item.arrived.elapsed() >= BATCH_TIMEOUT {
+        for item in deferred_items.into_iter().rev() {
+            if item.arrived.elapsed() >= QUEUE_TIMEOUT {
                 item.answer(Err(AppError::Busy));
             } else {
-                item.claim.put_back();
+                item.state.requeue();
                 self.items.push_front(item);
             }
         }
@@ -130,7 +130,7 @@ impl Waiting {
 
     /// Returns the time of the next attempt at a locked log.
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        let locked_logs = self.locked_logs.iter().filter(|(id, _)| self.blocking != Some(**id));
+        let locked_logs = self.locked_logs.iter().filter(|(id, _)| self.awaited_log != Some(**id));
         locked_logs.map(|(_, log)| log.retry_at).min()
     }
 
@@ -141,7 +141,7 @@ impl Waiting {
             let Some(item) = self.items.pop_front() else { break };
             if is_wanted(item.workspace_id()) && batch.has_room_for(&item) {
                 batch.push(item);
-            } else if !item.claim.is_withdrawn() {
+            } else if !item.state.is_cancelled() {
                 skipped.push(item);
             }
         }
@@ -173,7 +173,7 @@ impl Batch {
     }
 
     fn push(&mut self, item: Item) {
-        if item.claim.take() {
+        if item.state.try_start() {
             self.targets.extend(item.command.target());
             self.deleted.extend(item.command.target().filter(|_| item.command.is_delete()));
             self.keys.insert(item.command.key());

@@ -17,11 +17,11 @@ use crate::services::limits::Caller;
 #[derive(Default)]
 pub(super) struct Memory(pub(super) Vec<Block>);
 
-/// The two classes of callers: known devices and strangers. They take turns.
+/// The two classes of callers: known and unknown devices. They are served alternately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Class {
     Known,
-    Stranger,
+    Unknown,
 }
 
 type Job = Box<dyn FnOnce(&mut Memory) + Send>;

@@ -46,6 +46,7 @@ fn entry(position: i64, effect: Effect, chat_id: Option<ChatId>, user: Option<i6
         data: Some("{}".into()),
         shows_message: true,
         message: None,
+        parent: None,
     }
 }
 
@@ -84,7 +85,7 @@ impl WorkspaceState {
 
     /// Applies the next event of the log.
     fn takes(&mut self, effect: Effect, chat: Option<ChatId>, user: Option<i64>) {
-        let own = self.head().position.0;
+        let own = self.local_head().position.0;
         self.advance(&[entry(own, Nothing, None, None), entry(own + 1, effect, chat, user)])
             .unwrap();
     }
@@ -177,7 +178,7 @@ fn an_event_without_data_only_advances_the_head() {
     state.takes(Nothing, Some(LUNCH), None);
 
     assert_received(&streams, [&[12]]);
-    assert_eq!(state.head(), at(12));
+    assert_eq!(state.local_head(), at(12));
 }
 
 #[test]
@@ -353,6 +354,7 @@ fn a_removed_message_is_sent_again_without_its_content() {
         message_id: Some(MessageId(1)),
         shows_message: false,
         message: Some(r#"{"content":""}"#.into()),
+        parent: None,
         ..entry(14, Effect::RemovesMessage, Some(LUNCH), None)
     };
     state.advance(&[entry(13, Nothing, None, None), removes]).unwrap();
@@ -373,6 +375,7 @@ fn the_size_of_the_recent_events_follows_changes() {
     let grows = |position, content: &str| Entry {
         message_id: Some(MessageId(1)),
         message: Some(format!(r#"{{"content":"{content}"}}"#).into()),
+        parent: None,
         ..entry(position, Effect::ChangesMessage, Some(LUNCH), None)
     };
     let long = "x".repeat(1_000);
@@ -453,7 +456,7 @@ fn the_recent_events_and_each_chunk_are_limited() {
     assert_eq!(missed(&state, 1, 911).0.len(), 99);
     state.trim(usize::MAX, 0);
     assert_eq!(missed(&state, 1, 1_010), (vec![], None));
-    assert_eq!(state.head(), at(1_010));
+    assert_eq!(state.local_head(), at(1_010));
 }
 
 #[test]
@@ -463,7 +466,7 @@ fn an_unknown_cursor_is_detected() {
     let other = Cursor { position: Position(10), .."0000000f-1".parse().unwrap() };
     assert!(matches!(state.missed(&reader, other), MissedResult::Diverged));
     assert!(matches!(state.missed(&reader, at(11)), MissedResult::Behind));
-    let place = state.subscribe_head_position();
+    let place = state.subscribe_local_head();
 
     state.takes(Nothing, Some(LUNCH), None);
 

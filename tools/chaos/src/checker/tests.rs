@@ -147,6 +147,8 @@ fn message(number: i64) -> Message {
         seq: Seq(number),
         kind: MessageKind::User,
         reply_to_id: None,
+        reply_count: 0,
+        last_reply_at: None,
         mentions: Mentions::default(),
         reactions: Vec::new(),
         attachments: Vec::new(),

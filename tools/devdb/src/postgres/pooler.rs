@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Result, ensure};
 use uuid::Uuid;
 
-use super::{PATIENCE, Postgres, disk, lasting_port};
+use super::{PATIENCE, Postgres, disk, reserve_port};
 use crate::{
     find::{as_postgres_user, postgres_user},
     leash::{Ending, Leash},
@@ -48,7 +48,7 @@ impl Postgres {
         fs::create_dir(&home)?;
         // The password is in there.
         fs::set_permissions(&home, Permissions::from_mode(0o700))?;
-        let port = lasting_port()?;
+        let port = reserve_port()?;
         let configuration = home.join("pgbouncer.ini");
         fs::write(
             &configuration,

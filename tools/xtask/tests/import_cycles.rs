@@ -26,37 +26,34 @@ fn no_file_imports_a_file_that_imports_it() {
     for name in CRATES {
         let imports = imports(&root.join(name).join("src"));
         assert!(!imports.is_empty(), "{name} has no files");
-        let circles: Vec<_> =
+        let cycles: Vec<_> =
             imports.keys().filter(|module| reaches(&imports, module, module)).collect();
-        assert!(
-            circles.is_empty(),
-            "{name}: these files import themselves by detours: {circles:?}"
-        );
+        assert!(cycles.is_empty(), "{name}: these files import themselves indirectly: {cycles:?}");
     }
 }
 
-/// The folder of a noun counts as one, with the file of its name.
+/// A module of the models counts as one, with all files in its folder.
 #[test]
-fn no_noun_of_the_models_depends_on_a_noun_that_depends_on_it() {
+fn no_module_of_the_models_depends_on_one_that_depends_on_it() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fechatter_server/src");
-    let noun = |module: Module| {
-        let is_noun = module.len() > 1 && module[0] == "models";
-        is_noun.then(|| module[..2].to_vec())
+    let model = |module: Module| {
+        let is_model = module.len() > 1 && module[0] == "models";
+        is_model.then(|| module[..2].to_vec())
     };
-    let mut nouns = Imports::new();
+    let mut models = Imports::new();
     for (module, imports) in imports(&root) {
-        if let Some(from) = noun(module) {
-            let imports = imports.into_iter().filter_map(noun).filter(|to| *to != from);
-            nouns.entry(from.clone()).or_default().extend(imports);
+        if let Some(from) = model(module) {
+            let imports = imports.into_iter().filter_map(model).filter(|to| *to != from);
+            models.entry(from.clone()).or_default().extend(imports);
         }
     }
-    assert!(nouns.len() > 4, "{nouns:?}");
-    let circles: Vec<_> = nouns.keys().filter(|noun| reaches(&nouns, noun, noun)).collect();
-    assert!(circles.is_empty(), "{circles:?}");
+    assert!(models.len() > 4, "{models:?}");
+    let cycles: Vec<_> = models.keys().filter(|model| reaches(&models, model, model)).collect();
+    assert!(cycles.is_empty(), "{cycles:?}");
 }
 
 #[test]
-fn a_detour_over_other_files_is_found() {
+fn an_indirect_cycle_is_found() {
     let mut imports: Imports = [("a", "b"), ("b", "c"), ("d", "a")]
         .map(|(from, to)| (module_of(from), BTreeSet::from([module_of(to)])))
         .into();
