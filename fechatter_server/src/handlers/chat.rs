@@ -51,14 +51,17 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(directory))
         .routes(routes!(show))
         .routes(routes!(update).errors(&update_errors))
+        .routes(routes!(archive).errors(&[E::SingleIsFixed, E::Forbidden]))
+        .routes(routes!(unarchive).errors(&[E::SingleIsFixed, E::Forbidden]))
         .routes(routes!(delete).errors(&[E::Forbidden]))
 }
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ListParams {
-    /// True selects only archived chats, false only the others. The default is all chats.
-    archived: Option<bool>,
+    /// True selects only archived chats, false only the others.
+    #[serde(default)]
+    archived: bool,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -173,6 +176,20 @@ async fn update(
     Json(changes): Json<ChatChanges>,
 ) -> Result<Json<Chat>> {
     chat::update(&log, member, changes).await.map(Json)
+}
+
+/// Archives a chat: it can be read, but nobody can write to it or change its messages.
+#[utoipa::path(post, path = "/api/chat/{id}/archive", operation_id = "archive_chat",
+    params(("id" = i64, Path)), responses((status = 200, body = Chat)))]
+async fn archive(member: Member, State(log): State<Log>) -> Result<Json<Chat>> {
+    chat::set_archived(&log, member, true).await.map(Json)
+}
+
+/// Brings an archived chat back.
+#[utoipa::path(post, path = "/api/chat/{id}/unarchive", operation_id = "unarchive_chat",
+    params(("id" = i64, Path)), responses((status = 200, body = Chat)))]
+async fn unarchive(member: Member, State(log): State<Log>) -> Result<Json<Chat>> {
+    chat::set_archived(&log, member, false).await.map(Json)
 }
 
 /// Deletes a chat and its messages.

@@ -409,6 +409,35 @@ fn can_become(from: ChatType, to: ChatType) -> bool {
         )
 }
 
+/// Archives a chat, or brings it back. Nobody can write to an archived chat or change its messages. An
+/// archived chat that is archived again does not change.
+pub(crate) async fn set_archived(log: &Log, member: Member, is_archived: bool) -> Result<Chat> {
+    check_archiving(&member)?;
+    let LockedMember { mut writer, member, .. } = member.lock(log).await?;
+    check_archiving(&member)?;
+    let workspace_id = member.user.workspace_id;
+    let changed = sqlx::query!(
+        "update chats
+         set archived_at = case when $2 then clock_timestamp() end
+         where id = $1 and (archived_at is not null) <> $2",
+        member.chat_id as _,
+        is_archived
+    )
+    .execute(writer.db())
+    .await?;
+    let chat = lookup::find(writer.db(), workspace_id, member.chat_id).await?;
+    if changed.rows_affected() > 0 {
+        writer.append(workspace_id, &Event::ChatUpdated(chat.clone()))?;
+        writer.commit().await?;
+    }
+    Ok(chat)
+}
+
+fn check_archiving(member: &Member) -> Result<()> {
+    member.require_not_single()?;
+    member.require_role(Role::Admin)
+}
+
 /// Deletes a chat: from the commit on it is invisible, and its messages are purged.
 pub(crate) async fn delete(log: &Log, member: Member) -> Result<()> {
     member.require_role(Role::Owner)?;

@@ -36,7 +36,7 @@ pub(crate) struct ChatList {
 }
 
 /// A caller, and the filter of their list by archived chats.
-type Key = (WorkspaceId, UserId, Option<bool>);
+type Key = (WorkspaceId, UserId, bool);
 
 #[derive(Debug, Clone)]
 struct Entry {
@@ -62,7 +62,7 @@ impl ChatLists {
         &self,
         db: &PgPool,
         user: &CurrentUser,
-        archived: Option<bool>,
+        archived: bool,
     ) -> Result<(ChatList, bool)> {
         let mut db = db.acquire().await?;
         let key = (user.workspace_id, user.id, archived);
@@ -77,7 +77,7 @@ impl ChatLists {
         }
         // The list is read after the head: it may contain later changes, but it misses no earlier
         // ones.
-        let chats = sidebar::list(&mut *db, user, None, archived).await?;
+        let chats = sidebar::list(&mut *db, user, None, Some(archived)).await?;
         let list = ChatList::new(&chats)?;
         let max_positions = max_positions(chats.len());
         self.0.insert(key, Entry { list: list.clone(), as_of: head, max_positions });

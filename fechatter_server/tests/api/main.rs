@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod accounts;
+mod archive;
 mod bad_input;
 mod chat_lists;
 mod chats;

@@ -57,6 +57,8 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             | "/api/logout_all"
             | "/api/workspace/leave"
             | "/api/workspaces/{id}/switch"
+            | "/api/chat/{id}/archive"
+            | "/api/chat/{id}/unarchive"
             | "/api/chat/{id}/join"
             | "/api/chat/{id}/leave",
         )

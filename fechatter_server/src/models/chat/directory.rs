@@ -38,6 +38,7 @@ pub(crate) async fn list(
            where c.workspace_id = $1
              and c.chat_type = 'PublicChannel'
              and c.deleted_at is null
+             and c.archived_at is null
              and c.id > $2
              and ($3::text is null or strpos(c.name_key, $3) > 0)
            order by c.id
