@@ -66,7 +66,6 @@ create table chat_members (
     joined_position bigint not null check (joined_position > 0),
     left_position bigint check (left_position >= joined_position),
     joined_at timestamptz not null default clock_timestamp(),
-    last_read_seq bigint not null default 0 check (last_read_seq >= 0),
     primary key (chat_id, user_id, joined_position),
     foreign key (workspace_id, chat_id) references chats (workspace_id, id),
     foreign key (workspace_id, user_id) references workspace_members (workspace_id, user_id)

@@ -45,6 +45,21 @@ pub struct Chat {
     pub archived_at: Option<Timestamp>,
 }
 
+/// How far a person has read in a chat, and what is unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
+pub struct ReadState {
+    pub chat_id: ChatId,
+    pub last_read_seq: Seq,
+    /// The number of unread messages of other people, counted up to 100.
+    #[schema(minimum = 0, maximum = 100)]
+    pub unread_count: i64,
+    /// True if there are more than 100.
+    pub unread_capped: bool,
+    #[schema(minimum = 0)]
+    pub mention_count: i64,
+}
+
 /// A person in a chat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::chat::{Chat, ChatMember};
+use crate::chat::{Chat, ChatMember, ReadState};
 use crate::message::Parent;
 use crate::user::{Role, User, UserStatus};
 use crate::workspace::Workspace;
@@ -206,6 +206,8 @@ pub enum EphemeralEvent {
         sender_id: UserId,
         message_id: MessageId,
     },
+    /// On one of their devices, the person has read, or marked messages as unread.
+    ReadStateUpdated(ReadState),
 }
 
 impl EphemeralEvent {
@@ -214,6 +216,7 @@ impl EphemeralEvent {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::DuplicateMessageAttempted { .. } => "DuplicateMessageAttempted",
+            Self::ReadStateUpdated(_) => "ReadStateUpdated",
         }
     }
 }

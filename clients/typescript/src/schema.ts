@@ -237,6 +237,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/chat/{id}/read": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Moves the caller's read mark forward, to a message or to the end. */
+        post: operations["read_chat"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/chat/{id}/unarchive": {
         parameters: {
             query?: never;
@@ -248,6 +265,23 @@ export interface paths {
         put?: never;
         /** Brings an archived chat back. */
         post: operations["unarchive_chat"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/chat/{id}/unread": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Marks a message and all later ones as unread, until the caller writes again. */
+        post: operations["mark_unread"];
         delete?: never;
         options?: never;
         head?: never;
@@ -374,6 +408,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/read": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Moves the caller's read marks to the end of these chats, or of all. */
+        post: operations["read_chats"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/refresh": {
         parameters: {
             query?: never;
@@ -485,6 +536,23 @@ export interface paths {
         };
         /** Returns the caller's view of their workspace, and the cursor from which `GET /events` continues. */
         get: operations["sync"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/unread": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Returns what is unread in the caller's chats. */
+        get: operations["list_unread"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1129,6 +1197,48 @@ export interface components {
         Reactions: {
             reactions: components["schemas"]["Reaction"][];
         };
+        /** @description The chats that were read; by default all. */
+        ReadChats: {
+            chat_ids?: components["schemas"]["ChatId"][];
+        };
+        /** @description The caller's read mark and what is unread. */
+        ReadPosition: {
+            last_read_seq: components["schemas"]["Seq"];
+            /** Format: int64 */
+            mention_count: number;
+            /** Format: int64 */
+            unread_count: number;
+        };
+        /** @description How far a person has read in a chat, and what is unread. */
+        ReadState: {
+            chat_id: components["schemas"]["ChatId"];
+            last_read_seq: components["schemas"]["Seq"];
+            /** Format: int64 */
+            mention_count: number;
+            /** @description True if there are more than 100. */
+            unread_capped: boolean;
+            /**
+             * Format: int64
+             * @description The number of unread messages of other people, counted up to 100.
+             */
+            unread_count: number;
+        };
+        /** @description On one of their devices, the person has read, or marked messages as unread. */
+        ReadStateUpdatedEvent: components["schemas"]["ReadState"] & {
+            /** @enum {string} */
+            event: "ReadStateUpdated";
+        } & {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "ReadStateUpdated";
+        };
+        /** @description The last message that was read; by default the newest. */
+        ReadUpTo: {
+            /** Format: int64 */
+            seq?: number;
+        };
         /** @description The first event. */
         ReadyEvent: {
             /** @description The place where the stream starts: the client's own cursor when it resumes. */
@@ -1249,7 +1359,7 @@ export interface components {
             workspace?: components["schemas"]["WorkspaceName"] | null;
         };
         /** @description The `data` of one event; its `event` says which it is. Clients ignore events and fields that they do not know. */
-        StreamEvent: components["schemas"]["ReadyEvent"] | components["schemas"]["HeartbeatEvent"] | components["schemas"]["ResetEvent"] | components["schemas"]["GoodbyeEvent"] | components["schemas"]["NewChatEvent"] | components["schemas"]["ChatUpdatedEvent"] | components["schemas"]["ChatDeletedEvent"] | components["schemas"]["UserJoinedChatEvent"] | components["schemas"]["UserLeftChatEvent"] | components["schemas"]["MemberUpdatedEvent"] | components["schemas"]["MessageDeletedEvent"] | components["schemas"]["ReactionAddedEvent"] | components["schemas"]["ReactionRemovedEvent"] | components["schemas"]["UserJoinedWorkspaceEvent"] | components["schemas"]["UserUpdatedEvent"] | components["schemas"]["UserLeftWorkspaceEvent"] | components["schemas"]["WorkspaceUpdatedEvent"] | components["schemas"]["SessionRevokedEvent"] | components["schemas"]["DuplicateMessageAttemptedEvent"] | components["schemas"]["NewMessageEvent"] | components["schemas"]["MessageUpdatedEvent"];
+        StreamEvent: components["schemas"]["ReadyEvent"] | components["schemas"]["HeartbeatEvent"] | components["schemas"]["ResetEvent"] | components["schemas"]["GoodbyeEvent"] | components["schemas"]["NewChatEvent"] | components["schemas"]["ChatUpdatedEvent"] | components["schemas"]["ChatDeletedEvent"] | components["schemas"]["UserJoinedChatEvent"] | components["schemas"]["UserLeftChatEvent"] | components["schemas"]["MemberUpdatedEvent"] | components["schemas"]["MessageDeletedEvent"] | components["schemas"]["ReactionAddedEvent"] | components["schemas"]["ReactionRemovedEvent"] | components["schemas"]["UserJoinedWorkspaceEvent"] | components["schemas"]["UserUpdatedEvent"] | components["schemas"]["UserLeftWorkspaceEvent"] | components["schemas"]["WorkspaceUpdatedEvent"] | components["schemas"]["SessionRevokedEvent"] | components["schemas"]["DuplicateMessageAttemptedEvent"] | components["schemas"]["ReadStateUpdatedEvent"] | components["schemas"]["NewMessageEvent"] | components["schemas"]["MessageUpdatedEvent"];
         /** @description The caller's view of their workspace at one position of its log. */
         Sync: {
             chats: components["schemas"]["ChatSidebar"][];
@@ -1267,6 +1377,24 @@ export interface components {
          * @example 2026-01-31T12:00:00.000Z
          */
         Timestamp: string;
+        /** @description What is unread. */
+        Unread: {
+            chats: components["schemas"]["ReadState"][];
+            /**
+             * Format: int64
+             * @description The sum of the mention counts.
+             */
+            mentions: number;
+            /**
+             * Format: int64
+             * @description The sum of the unread counts.
+             */
+            total: number;
+        };
+        /** @description The first message that is unread. */
+        UnreadFrom: {
+            message_id: components["schemas"]["MessageId"];
+        };
         /** @description A person as a workspace shows them: account and membership together. */
         User: {
             avatar_url: string | null;
@@ -1556,6 +1684,11 @@ export type ReactionEntry = components['schemas']['ReactionEntry'];
 export type ReactionPage = components['schemas']['ReactionPage'];
 export type ReactionRemovedEvent = components['schemas']['ReactionRemovedEvent'];
 export type Reactions = components['schemas']['Reactions'];
+export type ReadChats = components['schemas']['ReadChats'];
+export type ReadPosition = components['schemas']['ReadPosition'];
+export type ReadState = components['schemas']['ReadState'];
+export type ReadStateUpdatedEvent = components['schemas']['ReadStateUpdatedEvent'];
+export type ReadUpTo = components['schemas']['ReadUpTo'];
 export type ReadyEvent = components['schemas']['ReadyEvent'];
 export type ResetEvent = components['schemas']['ResetEvent'];
 export type ResetReason = components['schemas']['ResetReason'];
@@ -1573,6 +1706,8 @@ export type SignUp = components['schemas']['SignUp'];
 export type StreamEvent = components['schemas']['StreamEvent'];
 export type Sync = components['schemas']['Sync'];
 export type Timestamp = components['schemas']['Timestamp'];
+export type Unread = components['schemas']['Unread'];
+export type UnreadFrom = components['schemas']['UnreadFrom'];
 export type User = components['schemas']['User'];
 export type UserChanges = components['schemas']['UserChanges'];
 export type UserId = components['schemas']['UserId'];
@@ -3097,6 +3232,71 @@ export interface operations {
             503: components["responses"]["unavailable"];
         };
     };
+    read_chat: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id. Other values are refused with 404. */
+                id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ReadUpTo"] | null;
+            };
+        };
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReadPosition"];
+                };
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            413: components["responses"]["too_large"];
+            414: components["responses"]["uri_too_long"];
+            415: components["responses"]["unsupported_media_type"];
+            422: components["responses"]["malformed_json"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     unarchive_chat: {
         parameters: {
             query?: never;
@@ -3157,6 +3357,71 @@ export interface operations {
             };
             408: components["responses"]["timeout"];
             414: components["responses"]["uri_too_long"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    mark_unread: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id. Other values are refused with 404. */
+                id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UnreadFrom"];
+            };
+        };
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ReadPosition"];
+                };
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            413: components["responses"]["too_large"];
+            414: components["responses"]["uri_too_long"];
+            415: components["responses"]["unsupported_media_type"];
+            422: components["responses"]["malformed_json"];
             429: components["responses"]["rate_limited"];
             431: components["responses"]["headers_too_large"];
             500: components["responses"]["internal"];
@@ -3582,6 +3847,66 @@ export interface operations {
             503: components["responses"]["unavailable"];
         };
     };
+    read_chats: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ReadChats"] | null;
+            };
+        };
+        responses: {
+            /** @description Done */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            413: components["responses"]["too_large"];
+            414: components["responses"]["uri_too_long"];
+            415: components["responses"]["unsupported_media_type"];
+            422: components["responses"]["malformed_json"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     refresh: {
         parameters: {
             query?: {
@@ -3900,6 +4225,67 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Sync"];
+                };
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            414: components["responses"]["uri_too_long"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_unread: {
+        parameters: {
+            query?: {
+                /**
+                 * @description At most 500 ids of the caller's chats, separated by commas; by default those with something
+                 *     unread.
+                 */
+                chat_ids?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Unread"];
                 };
             };
             400: components["responses"]["invalid_input"];

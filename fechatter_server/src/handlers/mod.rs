@@ -6,6 +6,7 @@ mod invite;
 mod member;
 mod message;
 mod reaction;
+mod read_state;
 mod server;
 mod session;
 mod sync;
@@ -38,6 +39,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         ("members", member::routes()),
         ("messages", message::routes()),
         ("reactions", reaction::routes()),
+        ("read states", read_state::routes()),
     ]
     .into_iter()
     .fold(all, |all, (tag, mut routes)| {

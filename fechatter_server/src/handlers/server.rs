@@ -22,7 +22,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 }
 
 /// The features that this version has, so that a client can ask before it offers them.
-const FEATURES: [&str; 2] = ["edit", "reactions"];
+const FEATURES: [&str; 5] = ["archive", "edit", "reactions", "read_state", "replies"];
 
 /// Information that a client needs before it signs in.
 #[derive(Serialize, ToSchema)]

@@ -5,6 +5,7 @@ pub(crate) mod lookup;
 pub(crate) mod member;
 pub(crate) mod member_role;
 pub(crate) mod membership;
+pub(crate) mod read_mark;
 pub(crate) mod sidebar;
 
 use aws_lc_rs::digest::{SHA256, digest};

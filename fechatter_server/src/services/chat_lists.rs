@@ -4,7 +4,8 @@
 //! therefore has the position of the log before the list was read. It is served while the log still
 //! has the event at this position and has no later event for the caller. Every request queries the
 //! log, so the list is correct on every server, after the writes of all people, and after a
-//! failover.
+//! failover. Read marks are not in the log: an entry also has the sum of the versions of the caller's
+//! marks.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum_extra::headers::ETag;
@@ -43,6 +44,8 @@ struct Entry {
     list: ChatList,
     /// The list contains all changes up to this position.
     as_of: Cursor,
+    /// The sum of the versions of the caller's read marks.
+    marks: i64,
     /// The maximum number of log positions to check; for more, reading the list again is cheaper.
     max_positions: i64,
 }
@@ -67,7 +70,7 @@ impl ChatLists {
         let mut db = db.acquire().await?;
         let key = (user.workspace_id, user.id, archived);
         let cached = self.0.get(&key);
-        let (head, is_valid) = read_head(&mut *db, user, cached.as_ref()).await?;
+        let (head, marks, is_valid) = read_head(&mut *db, user, cached.as_ref()).await?;
         if let Some(cached) = cached.filter(|_| is_valid) {
             if cached.as_of != head {
                 // The next check begins at the new head.
@@ -80,7 +83,7 @@ impl ChatLists {
         let chats = sidebar::list(&mut *db, user, None, Some(archived)).await?;
         let list = ChatList::new(&chats)?;
         let max_positions = max_positions(chats.len());
-        self.0.insert(key, Entry { list: list.clone(), as_of: head, max_positions });
+        self.0.insert(key, Entry { list: list.clone(), as_of: head, marks, max_positions });
         Ok((list, false))
     }
 }
@@ -102,14 +105,14 @@ fn max_positions(chats: usize) -> i64 {
     i64::try_from(chats * 2 + 20).unwrap_or(i64::MAX)
 }
 
-/// Returns the log's head, with true if the cached list is still valid: the log still has the event
+/// Returns the log's head and the sum of the versions of the caller's read marks, with true if the cached list is still valid: the log still has the event
 /// at the list's position, so that it is the same log and has lost no later event, and no later
-/// event is for the caller.
+/// event is for the caller and no read mark has changed.
 async fn read_head(
     db: impl PgExecutor<'_>,
     user: &CurrentUser,
     cached: Option<&Entry>,
-) -> Result<(Cursor, bool)> {
+) -> Result<(Cursor, i64, bool)> {
     let row = sqlx::query!(
         r#"select head.position as "position: Position", head.stamp as "stamp: Stamp",
                   case when head.position - $3 <= $5 and exists (
@@ -117,7 +120,10 @@ async fn read_head(
                       where workspace_id = $1 and position = $3 and stamp = $4
                   ) then not exists (
                       select 1 from events_for($1, $3 + 1, head.position, $2)
-                  ) else false end as "unchanged!"
+                  ) else false end as "unchanged!",
+                  coalesce((
+                      select sum(version) from read_marks where workspace_id = $1 and user_id = $2
+                  ), 0)::bigint as "marks!"
            from (
                select position, stamp
                from events
@@ -133,5 +139,6 @@ async fn read_head(
     )
     .fetch_one(db)
     .await?;
-    Ok((Cursor { stamp: row.stamp, position: row.position }, row.unchanged))
+    let is_unchanged = row.unchanged && cached.is_some_and(|entry| entry.marks == row.marks);
+    Ok((Cursor { stamp: row.stamp, position: row.position }, row.marks, is_unchanged))
 }

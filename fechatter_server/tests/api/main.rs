@@ -23,6 +23,7 @@ mod offboarding;
 mod old_client;
 mod plans;
 mod reactions;
+mod read_state;
 mod replies;
 mod retention;
 mod roles;

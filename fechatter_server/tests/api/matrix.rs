@@ -36,6 +36,7 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             | "/api/sync"
             | "/api/workspaces"
             | "/api/workspace"
+            | "/api/unread"
             | "/api/users"
             | "/api/users/{id}"
             | "/api/invites"
@@ -57,6 +58,8 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             | "/api/logout_all"
             | "/api/workspace/leave"
             | "/api/workspaces/{id}/switch"
+            | "/api/read"
+            | "/api/chat/{id}/read"
             | "/api/chat/{id}/archive"
             | "/api/chat/{id}/unarchive"
             | "/api/chat/{id}/join"
@@ -80,6 +83,7 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
         ("POST", "/api/workspaces") | ("PATCH", "/api/workspace" | "/api/chat/{id}") => {
             json!({ "name": "Mine" })
         }
+        ("POST", "/api/chat/{id}/unread") => json!({ "message_id": 1 }),
         ("POST", "/api/workspaces/join") => json!({ "name": "Acme" }),
         ("POST", "/api/invites") => json!({}),
         ("POST", "/api/chat") => json!({ "name": "mine", "chat_type": "PublicChannel" }),

@@ -16,7 +16,10 @@ async fn a_client_can_read_information_about_the_server_before_signing_in() {
 
     assert!(server["version"].is_string());
     assert!(server["api_level"].as_i64().unwrap() >= 1);
-    assert_eq!(server["features"], json!(["edit", "reactions"]));
+    assert_eq!(
+        server["features"],
+        json!(["archive", "edit", "reactions", "read_state", "replies"])
+    );
     assert_eq!(
         server["limits"],
         json!({

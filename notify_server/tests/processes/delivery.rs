@@ -84,6 +84,36 @@ async fn a_stream_from_before_a_change_never_contains_the_earlier_text() {
 }
 
 #[tokio::test]
+async fn reading_reaches_the_streams_of_the_same_person_and_of_nobody_else() {
+    let fechatter = Fechatter::start().await;
+    let alice = fechatter.signs_up("alice", "Acme").await;
+    let bob = fechatter.signs_up("bob", "Acme").await;
+    let chat = json!({ "name": "lunch", "chat_type": "PrivateChannel", "members": [bob.id] });
+    let chat = alice.post("/api/chat", &chat).await;
+    let path = format!("/api/chat/{}", chat["id"]);
+    for content in ["1", "2", "3"] {
+        alice.post(&format!("{path}/messages"), &json!({ "content": content })).await;
+    }
+    let phone = bob.signs_in().await;
+    let mut streams = [bob.listens(None).await, phone.listens(None).await];
+    let mut others = alice.listens(None).await;
+
+    bob.post(&format!("{path}/read"), &json!({ "seq": 2 })).await;
+
+    for stream in &mut streams {
+        let cursor = stream.cursor.clone();
+        let expected = json!({
+            "event": "ReadStateUpdated", "chat_id": chat["id"], "last_read_seq": 2,
+            "unread_count": 1, "unread_capped": false, "mention_count": 0,
+        });
+        assert_eq!(stream.next().await.unwrap(), expected);
+        assert_eq!(stream.cursor, cursor, "a read state has no id");
+    }
+    alice.post(&format!("{path}/messages"), &json!({ "content": "4" })).await;
+    assert_eq!(others.next().await.unwrap()["event"], "NewMessage");
+}
+
+#[tokio::test]
 async fn a_stream_goes_on_after_every_connection_to_the_database_was_cut() {
     let fechatter = Fechatter::start().await;
     let alice = fechatter.signs_up("alice", "Acme").await;

@@ -45,12 +45,19 @@ impl Large {
         let newest = i64::try_from(messages_each)?;
         let ids: Vec<_> = chats.iter().map(|(chat, _)| *chat).collect();
         for (chats, read) in [(&ids[..], newest), (&ids[..UNREAD_CHATS], newest - UNREAD)] {
-            query("update chat_members set last_read_seq = $3 where chat_id = any($1) and user_id = $2")
-                .bind(chats)
-                .bind(reader.id)
-                .bind(read.max(0))
-                .execute(&cluster.db)
-                .await?;
+            query(
+                "insert into read_marks as mark (workspace_id, user_id, chat_id, seq, set_at_seq)
+                 select m.workspace_id, m.user_id, m.chat_id, $3, $3
+                 from chat_members as m
+                 where m.chat_id = any($1) and m.user_id = $2
+                 on conflict (workspace_id, user_id, chat_id) do update
+                 set seq = excluded.seq, set_at_seq = excluded.set_at_seq",
+            )
+            .bind(chats)
+            .bind(reader.id)
+            .bind(read.max(0))
+            .execute(&cluster.db)
+            .await?;
         }
         settle(&cluster).await?;
         let (reader, absentee) = (reader.clone(), absentee.clone());

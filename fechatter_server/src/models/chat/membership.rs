@@ -8,7 +8,7 @@ use fechatter_core::{ChatId, Position, UserId, WorkspaceId};
 use sqlx::{PgConnection, PgExecutor};
 
 use crate::error::{AppError, Result};
-use crate::models::chat::lookup;
+use crate::models::chat::{lookup, read_mark};
 use crate::models::session::current_user::CurrentUser;
 
 /// The maximum number of people in one request.
@@ -113,11 +113,9 @@ pub(crate) async fn add_members(
     let newcomers = find_non_members(writer.db(), chat_id, people).await?;
     let first_position = writer.next_position(workspace_id)?;
     let positions: Vec<_> = (first_position.0..).take(newcomers.len()).map(Position).collect();
-    // The messages that were sent before a new member joined count as read.
     let joined = sqlx::query!(
-        "insert into chat_members (workspace_id, chat_id, user_id, joined_position, last_read_seq)
-         select $1, $2, newcomer.user_id, newcomer.position,
-                coalesce((select max(seq) from messages where chat_id = $2), 0)
+        "insert into chat_members (workspace_id, chat_id, user_id, joined_position)
+         select $1, $2, newcomer.user_id, newcomer.position
          from unnest($3::bigint[], $4::bigint[]) as newcomer (user_id, position)
          order by newcomer.position
          returning user_id, joined_at, joined_position",
@@ -128,6 +126,7 @@ pub(crate) async fn add_members(
     )
     .fetch_all(writer.db())
     .await?;
+    read_mark::begin(writer.db(), workspace_id, chat_id, &newcomers).await?;
     let added_count = i32::try_from(joined.len()).unwrap_or(i32::MAX);
     adjust_member_count(writer.db(), chat_id, added_count).await?;
     let member_count = chat.member_count + added_count;

@@ -8,10 +8,8 @@ use sqlx::PgExecutor;
 use utoipa::ToSchema;
 
 use crate::error::Result;
+use crate::models::chat::read_mark::UNREAD_CAP;
 use crate::models::session::current_user::CurrentUser;
-
-/// The maximum count of unread messages.
-const UNREAD_CAP: i64 = 100;
 
 /// A chat in the list of one of its members.
 // Every change of these fields needs an event whose audience includes the member, because
@@ -73,19 +71,17 @@ pub(crate) async fn list(
     only: Option<ChatId>,
     archived: Option<bool>,
 ) -> Result<Vec<ChatSidebar>> {
-    // Unread messages are counted only if there are messages after the last read one, and in the
-    // order of seqs: without the order, PostgreSQL scans the whole table for the first hundred if
-    // one chat has most of all messages. The optional conditions use `coalesce`, because PostgreSQL
-    // estimates that `$3 is null or …` is rarely true, and then tests all chats for a membership.
+    // The optional conditions use `coalesce`, because PostgreSQL estimates that `$3 is null or …` is
+    // rarely true, and then tests all chats for a membership.
     let rows = sqlx::query!(
         r#"select c.id, c.name, c.chat_type, c.owner_id, c.member_count, c.archived_at,
-                  c.created_at, mark.seq as "last_read_seq!: Seq",
+                  c.created_at, state.seq as "last_read_seq!: Seq",
                   peer.user_id as "peer_id?: UserId", peer.fullname as "peer_name?",
                   last.id as "last_id?: MessageId", last.seq as "last_seq?: Seq",
                   last.sender_id as "sender_id?: UserId", last.kind as "kind?: MessageKind",
                   last.content as "content?", last.created_at as "sent_at?: Timestamp",
                   last.deleted_at as "deleted_at?: Timestamp", sender.fullname as "sender_name?",
-                  unread.count as "unread!"
+                  state.unread as "unread!"
            from chat_members as me
            join chats as c on c.id = me.chat_id
            left join workspace_members as peer
@@ -101,28 +97,11 @@ pub(crate) async fn list(
            ) as last on true
            left join workspace_members as sender
                on sender.workspace_id = c.workspace_id and sender.user_id = last.sender_id
-           -- Whoever speaks has read what was said before.
-           cross join lateral (
-               select case when last.seq > me.last_read_seq then greatest(me.last_read_seq, (
-                   select max(own.seq) from messages as own
-                   where own.chat_id = c.id and -own.sender_id = -$2::bigint
-               )) else me.last_read_seq end as seq
-           ) as mark
-           cross join lateral (
-               select count(*) as count
-               from (
-                   select 1
-                   from messages as m
-                   where last.seq > mark.seq
-                     and m.chat_id = c.id
-                     and m.seq > mark.seq
-                     and m.sender_id <> $2
-                     and m.kind <> 'system'
-                     and m.deleted_at is null
-                   order by m.seq
-                   limit $5
-               ) as counted
-           ) as unread
+           left join read_marks as mark
+               on mark.workspace_id = $1 and mark.user_id = $2 and mark.chat_id = c.id
+           cross join lateral read_state(
+               c.id, $2, coalesce(mark.seq, 0), coalesce(mark.set_at_seq, 0), coalesce(last.seq, 0), $5
+           ) as state
            where me.workspace_id = $1
              and me.user_id = $2
              and me.left_position is null
