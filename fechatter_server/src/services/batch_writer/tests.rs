@@ -158,7 +158,7 @@ impl World {
     /// Resets the database to its initial content.
     pub(crate) async fn empty(&self) {
         let all = "truncate users, workspaces, workspace_members, sessions, workspace_logs, chats, chat_members,
-                       messages, message_reactions, events, invites, offboardings restart identity";
+                       messages, message_reactions, read_marks, events, invites, offboardings restart identity";
         sqlx::raw_sql(all).execute(&self.db).await.unwrap();
         sqlx::raw_sql(WORLD).execute(&self.db).await.unwrap();
     }
