@@ -44,11 +44,12 @@ impl ConnectionLimits {
 #[derive(Debug)]
 pub(super) struct Connections {
     limits: ConnectionLimits,
-    open: Mutex<Open>,
+    counts: Mutex<OpenCounts>,
 }
 
+/// The numbers of open connections.
 #[derive(Debug, Default)]
-struct Open {
+struct OpenCounts {
     total: usize,
     by_client: HashMap<IpAddr, usize>,
 }
@@ -59,7 +60,7 @@ pub(super) enum Refusal {
     /// The limit of the client is reached.
     Address,
     /// The limit of the port is reached.
-    All,
+    Total,
 }
 
 /// The slot of one open connection, until it is dropped.
@@ -78,32 +79,33 @@ pub struct OpenConnection {
 
 impl Connections {
     pub(super) fn new(limits: ConnectionLimits) -> Arc<Self> {
-        for reason in [Refusal::Address, Refusal::All] {
-            count(&limits, reason, 0);
+        // Creates the metrics with the value 0, so that they are exported before the first refusal.
+        for reason in [Refusal::Address, Refusal::Total] {
+            record_refusals(&limits, reason, 0);
         }
         gauge!(metrics::CONNECTIONS_OPEN, "port" => limits.port).increment(0);
-        Arc::new(Self { limits, open: Mutex::default() })
+        Arc::new(Self { limits, counts: Mutex::default() })
     }
 
     /// Counts a connection from this address, or refuses it if a limit is reached.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Slot, Refusal> {
         let address = address.to_canonical();
         let client = network(address);
-        let admitted = self.open().admit(&self.limits, address, client);
+        let admitted = self.lock_counts().admit(&self.limits, address, client);
         if let Err(refusal) = admitted {
-            count(&self.limits, refusal, 1);
+            record_refusals(&self.limits, refusal, 1);
             return Err(refusal);
         }
         gauge!(metrics::CONNECTIONS_OPEN, "port" => self.limits.port).increment(1);
         Ok(Slot { connections: Arc::clone(self), client })
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_counts(&self) -> MutexGuard<'_, OpenCounts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Open {
+impl OpenCounts {
     fn admit(
         &mut self,
         limits: &ConnectionLimits,
@@ -116,7 +118,7 @@ impl Open {
             return Err(Refusal::Address);
         }
         if self.total >= limits.total {
-            return Err(Refusal::All);
+            return Err(Refusal::Total);
         }
         self.total += 1;
         self.by_client.insert(client, of_client + 1);
@@ -136,7 +138,7 @@ impl Open {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.connections.open().forget(self.client);
+        self.connections.lock_counts().forget(self.client);
         gauge!(metrics::CONNECTIONS_OPEN, "port" => self.connections.limits.port).decrement(1);
     }
 }
@@ -156,15 +158,16 @@ impl From<Refusal> for ApiError {
                 "too many connections from this address",
             )
             .retry_after(Duration::from_secs(5)),
-            Refusal::All => Self::unavailable("too many connections to this server"),
+            Refusal::Total => Self::unavailable("too many connections to this server"),
         }
     }
 }
 
-fn count(limits: &ConnectionLimits, refusal: Refusal, connections: u64) {
+/// Adds refused connections to the metric. The label `all` is the limit in total, not a sum.
+fn record_refusals(limits: &ConnectionLimits, refusal: Refusal, connections: u64) {
     let reason = match refusal {
         Refusal::Address => "address",
-        Refusal::All => "all",
+        Refusal::Total => "all",
     };
     counter!(metrics::CONNECTIONS_REFUSED, "port" => limits.port, "reason" => reason)
         .increment(connections);
@@ -214,8 +217,8 @@ mod tests {
         let proxies = ["10.0.0.1", "10.0.0.1", "::ffff:10.0.0.1", "fd00::1", "fd00::1"];
         let _open = proxies.map(|proxy| connections.admit(ip(proxy)).unwrap());
 
-        assert_eq!(connections.admit(ip("10.0.0.1")).unwrap_err(), Refusal::All);
-        assert_eq!(connections.admit(ip("192.0.2.1")).unwrap_err(), Refusal::All);
+        assert_eq!(connections.admit(ip("10.0.0.1")).unwrap_err(), Refusal::Total);
+        assert_eq!(connections.admit(ip("192.0.2.1")).unwrap_err(), Refusal::Total);
     }
 
     #[test]
@@ -224,7 +227,7 @@ mod tests {
         for client in 0..1_000_u32 {
             connections.admit(std::net::Ipv4Addr::from_bits(client).into()).unwrap();
         }
-        let open = connections.open();
-        assert_eq!((open.total, open.by_client.len()), (0, 0));
+        let counts = connections.lock_counts();
+        assert_eq!((counts.total, counts.by_client.len()), (0, 0));
     }
 }

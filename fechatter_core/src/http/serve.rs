@@ -177,9 +177,14 @@ async fn serve_connection(
         tokio::select! {
             biased;
             ended = &mut connection => break ended,
-            Ok((takeover, (head, is_chunked))) = &mut takeover_rx => {
+            Ok((takeover, (response_head, is_chunked))) = &mut takeover_rx => {
                 let socket = connection.into_parts().io.into_inner().into_inner();
-                takeover.run(TakenConnection { socket, head, is_chunked, open });
+                takeover.run(TakenConnection {
+                    socket,
+                    response_head,
+                    is_chunked,
+                    connection_guard: open,
+                });
                 return;
             }
             () = shutdown.cancelled(), if !draining => {

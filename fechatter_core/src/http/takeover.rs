@@ -25,12 +25,12 @@ pub struct TakenConnection {
     /// The socket. All bytes written to it until it is closed form the response.
     pub socket: StallDetectingSocket,
     /// The response's head, which must be written first.
-    pub head: Vec<u8>,
+    pub response_head: Vec<u8>,
     /// True if the body must be chunked (RFC 9112, section 7.1); else the body ends with the
     /// connection, as in HTTP/1.0.
     pub is_chunked: bool,
-    /// The connection counts as open, and the shutdown waits for it, until this is dropped.
-    pub open: OpenConnection,
+    /// Until this guard is dropped, the connection counts as open and the shutdown waits for it.
+    pub connection_guard: OpenConnection,
 }
 
 impl Takeover {

@@ -11,5 +11,7 @@ pub use access::Log;
 pub use announcement::Announcement;
 pub use cursor::{BadCursor, Cursor, Stamp};
 pub use doorbell::{DOORBELL_CHANNEL, DoorbellPayload, EPHEMERAL_CHANNEL, Ephemeral};
-pub use read::{Entry, Found, Head, PLAN_ONCE, Range, count_for, head, look_again, read};
+pub use read::{
+    CursorLookup, Entry, Head, PLAN_ONCE, Range, count_for, head, look_up_cursor, read,
+};
 pub use writer::LogWriter;

@@ -1,4 +1,5 @@
-//! Reads the events of the log in order, for all readers or for one person.
+//! Reads the events of the log in order: either all events, or only those whose audience includes
+//! one person.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -32,19 +33,30 @@ pub struct Entry {
     pub kind: String,
     /// `None` if a newer version has written an effect that this version does not know.
     pub effect: Option<Effect>,
+    /// The chat whose members are the audience. If this and `user_id` are `None`, the audience is
+    /// the whole workspace.
     pub chat_id: Option<ChatId>,
+    /// A person who belongs to the audience, in addition to the members of the chat.
     pub user_id: Option<UserId>,
+    /// The message that the event is about.
     pub message_id: Option<MessageId>,
     /// The people who join the chat.
     pub joined: Vec<UserId>,
-    /// The frame's `data`; `None` if the event's message is gone.
+    /// The `data` of the event's frame. `None` if the event is not delivered any more:
+    ///
+    /// - The event shows a message, and the message has no row or its chat is deleted.
+    /// - The event has its own payload about a message (for example a reaction), and the message is
+    ///   deleted, has no row, or its chat is deleted. This does not apply to the event that deletes
+    ///   the message.
+    ///
+    /// A deleted message still has a row, with `deleted_at` and without its text.
     pub data: Option<Bytes>,
     /// True if the data is the event's message in its present state.
     pub shows_message: bool,
-    /// The message in its present state, as JSON, if the event changes or removes the message and
-    /// the message still exists.
+    /// The message in its present state, as JSON, if the event changes or deletes the message.
+    /// `None` if the message has no row or its chat is deleted.
     pub message: Option<Bytes>,
-    /// Of an event whose message is a reply, the message that it answers: a [`Parent`] as JSON.
+    /// If the event's message is a reply: the message that it replies to, a [`Parent`] as JSON.
     ///
     /// [`Parent`]: crate::message::Parent
     pub parent: Option<Bytes>,
@@ -71,30 +83,31 @@ pub async fn head(db: impl PgExecutor<'_>, workspace_id: WorkspaceId) -> sqlx::R
 
 /// The result of looking up a cursor in a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum CursorLookup {
     /// The log contains the event of the cursor.
-    It,
+    Present,
     /// The event was pruned: the log begins at a later position.
     Pruned,
-    /// The log has another event at this position, or has not reached it: the cursor is from
-    /// another log.
-    Other,
+    /// The log has a different event at this position, or ends before it: the cursor is from
+    /// another workspace, or its event was lost in a failover or a restore.
+    Mismatch,
 }
 
 /// Looks up an event in its log, and the event at a later position, if there is one.
 ///
-/// A reader that calls this after reading the events in between knows that it has read all of them,
-/// and from the right log: logs lose events at their beginning only, and two logs that have one
-/// event in common have all earlier ones in common.
+/// Call this after reading the events between `cursor` and `later`. If both events still exist, the
+/// read was complete: retention deletes events only from the beginning of a log, and if two
+/// histories of a log (before and after a failover or a restore) have the same event, they also
+/// have the same events before it.
 ///
 /// # Errors
 /// When the database fails or there is no such log.
-pub async fn look_again(
+pub async fn look_up_cursor(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,
     cursor: Cursor,
     later: Position,
-) -> sqlx::Result<(Found, Option<Cursor>)> {
+) -> sqlx::Result<(CursorLookup, Option<Cursor>)> {
     let row = sqlx::query!(
         r#"select (
                       select stamp from events where workspace_id = $1 and position = $2
@@ -113,15 +126,15 @@ pub async fn look_again(
     )
     .fetch_one(db)
     .await?;
-    let found = match row.stamp {
-        Some(stamp) if stamp == cursor.stamp => Found::It,
-        None if row.floor.is_some_and(|floor| cursor.position < floor) => Found::Pruned,
-        _ => Found::Other,
+    let lookup = match row.stamp {
+        Some(stamp) if stamp == cursor.stamp => CursorLookup::Present,
+        None if row.floor.is_some_and(|floor| cursor.position < floor) => CursorLookup::Pruned,
+        _ => CursorLookup::Mismatch,
     };
-    Ok((found, row.later.map(|stamp| Cursor { stamp, position: later })))
+    Ok((lookup, row.later.map(|stamp| Cursor { stamp, position: later })))
 }
 
-/// Counts the events of a range that a person was to receive, up to `limit`.
+/// Counts the events of a range whose audience includes this person, up to `limit`.
 ///
 /// # Errors
 /// When the database fails.
@@ -168,8 +181,8 @@ pub const PLAN_ONCE: [(&str, &str); 2] =
 
 /// Reads up to `limit` events of each range, in order of position.
 ///
-/// With a `reader`, returns only the events that this person was to receive, according to their
-/// membership at each event's position. This needs a look-up in `chat_members`.
+/// With a `reader`, returns only the events whose audience includes this person, according to their
+/// memberships at each event's position. This needs a look-up in `chat_members`.
 ///
 /// # Errors
 /// When the database fails or an event cannot be written as JSON.
@@ -217,6 +230,7 @@ struct Row {
     stamp: Stamp,
     kind: String,
     effect: String,
+    /// The person that the effect applies to. The audience is `chat_id` and `user_id`.
     person_id: Option<UserId>,
     session_ids: Option<Vec<SessionId>>,
     chat_id: Option<ChatId>,
@@ -228,13 +242,14 @@ struct Row {
     parent: Option<Json<Box<RawValue>>>,
 }
 
-/// An event that shows a message, of any kind, as clients receive it.
+/// The JSON that clients receive for an event that contains a message (`NewMessage`,
+/// `MessageUpdated`).
 #[derive(Serialize)]
 pub(super) struct MessageEvent<'a> {
     pub(super) event: &'a str,
     #[serde(flatten)]
     pub(super) message: Message,
-    /// Of the new message that is a reply: the message that it answers.
+    /// If the event is `NewMessage` and the message is a reply: the message that it replies to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) parent: Option<&'a RawValue>,
 }
@@ -251,12 +266,12 @@ impl Row {
         let is_changed = matches!(effect, Some(Effect::ChangesMessage | Effect::RemovesMessage));
         let changed = message.as_ref().filter(|_| is_changed).map(json).transpose()?;
         let shows_message = self.payload.is_none();
-        // If a message is gone, only the event that removes it keeps its data.
-        let is_told = self.message_id.is_none()
+        // An event about a deleted message is not delivered, except the event that deletes it.
+        let may_include_payload = self.message_id.is_none()
             || effect == Some(Effect::RemovesMessage)
             || message.as_ref().is_some_and(|message| message.deleted_at.is_none());
         let data = match self.payload.take() {
-            Some(_) if !is_told => None,
+            Some(_) if !may_include_payload => None,
             Some(Json(payload)) => Some(Bytes::from(String::from(Box::<str>::from(payload)))),
             None => {
                 let is_new = self.kind == event::NEW_MESSAGE;

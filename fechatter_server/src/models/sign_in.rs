@@ -196,7 +196,7 @@ async fn find_join_target(auth: &Authentication, request: &SignUp) -> Result<Joi
     let named_id = find_named_workspace(&auth.db, request).await?;
     let existing = match (&request.invite_code, named_id) {
         (Some(code), named_id) => {
-            let digest = invite::digest(code);
+            let digest = invite::code_digest(code);
             let id = invite::workspace_of(&auth.db, &digest).await?;
             let id = id.ok_or(AppError::InviteInvalid)?;
             if request.workspace.is_some() && named_id != Some(id) {

@@ -185,7 +185,7 @@ pub(crate) async fn join(
 async fn find_target(db: &PgPool, request: &JoinRequest) -> Result<(WorkspaceId, JoinBy)> {
     match (&request.invite_code, &request.name) {
         (Some(code), None) => {
-            let digest = invite::digest(code);
+            let digest = invite::code_digest(code);
             let id = invite::workspace_of(db, &digest).await?;
             Ok((id.ok_or(AppError::InviteInvalid)?, JoinBy::Invite(digest)))
         }

@@ -11,7 +11,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::database::{self, Database, QueryCost, WorkspacePermits};
 use crate::read::tail::Tail;
-use crate::workspace::hub::{Hub, RecentLimits};
+use crate::workspace::hub::{Hub, WorkspaceLimits};
 use crate::workspace::memberships::Membership;
 use crate::workspace::recent::Recent;
 use crate::workspace::scan_scope::ScanScope;
@@ -52,7 +52,7 @@ impl Loader {
         }
         let (hub, tail) = (Arc::clone(&self.hub), Arc::clone(&self.tail));
         let load = self.db.work(user, QueryCost::Small, |mut db| async move {
-            let snapshot = load(&mut db, workspace_id, hub.limits()).await?;
+            let snapshot = load(&mut db, workspace_id, hub.limits_for_new_workspace()).await?;
             hub.insert(workspace_id, snapshot);
             // Announcements since the snapshot were dropped, because the workspace was not here.
             tail.wake(ScanScope::Workspaces([workspace_id].into()));
@@ -66,7 +66,7 @@ impl Loader {
 async fn load(
     db: &mut PgConnection,
     workspace_id: WorkspaceId,
-    limits: RecentLimits,
+    limits: WorkspaceLimits,
 ) -> sqlx::Result<Snapshot> {
     let mut tx = db.begin_with("begin isolation level repeatable read read only").await?;
     let head = log::head(&mut *tx, workspace_id).await?;
@@ -82,7 +82,7 @@ async fn newest(
     db: &mut PgConnection,
     workspace_id: WorkspaceId,
     head: Cursor,
-    limits: RecentLimits,
+    limits: WorkspaceLimits,
 ) -> sqlx::Result<Vec<Entry>> {
     let (mut chunks, mut events, mut bytes) = (Vec::new(), 0, 0);
     let mut to = head.position;

@@ -192,7 +192,7 @@ impl Tail {
             if pacing.is_paused(id) || self.hub.has_event(id, announcement.cursor) {
                 continue;
             }
-            match self.hub.append(id, after, &announcement.into_entry()) {
+            match self.hub.deliver_next(id, after, &announcement.into_entry()) {
                 Advance::To(_) => {
                     delivered += 1;
                     // Only after a delivery: if a rejected announcement also paused the workspace,
@@ -370,36 +370,36 @@ fn step_len(entries: &[Entry]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workspace::hub::tests::{BACKLOGGED, IDLE, at, entry, hub_with_streams};
+    use crate::workspace::hub::tests::{BUSY, QUIET, at, entry, hub_with_streams};
 
     #[tokio::test]
     async fn a_backlogged_workspace_does_not_delay_the_events_of_another() {
-        let (hub, [backlogged, idle]) = hub_with_streams();
+        let (hub, [busy, quiet]) = hub_with_streams();
         let tail = Tail::new(hub, PgConnectOptions::new());
         let mut pacing = Pacing::new(MAX_ENTRIES - 1);
         // One step has 11 events. After the fourth step, the outbox is more than half full.
-        let log: Vec<_> = (1..=80).map(|position| entry(BACKLOGGED, position, 50_000)).collect();
+        let log: Vec<_> = (1..=80).map(|position| entry(BUSY, position, 50_000)).collect();
         let heads = |pacing: &Pacing| pacing.not_paused(tail.hub.local_heads(&ScanScope::All));
 
-        let advance = tail.deliver(&mut pacing, BACKLOGGED, at(1), &log);
+        let advance = tail.deliver(&mut pacing, BUSY, at(1), &log);
         assert_eq!(advance, Advance::To(at(45)));
-        assert_eq!(heads(&pacing), [(IDLE, at(1))], "the backlogged workspace is paused");
-        let entries = [entry(IDLE, 1, 1), entry(IDLE, 2, 1)];
-        assert_eq!(tail.deliver(&mut pacing, IDLE, at(1), &entries), Advance::To(at(2)));
-        assert_eq!(idle.outbox.len(), 1);
+        assert_eq!(heads(&pacing), [(QUIET, at(1))], "the backlogged workspace is paused");
+        let entries = [entry(QUIET, 1, 1), entry(QUIET, 2, 1)];
+        assert_eq!(tail.deliver(&mut pacing, QUIET, at(1), &entries), Advance::To(at(2)));
+        assert_eq!(quiet.outbox.len(), 1);
 
         // After the pause, delivery continues with one step, even if the client has read nothing.
         let due = pacing.next_resume().unwrap();
-        assert_eq!(pacing.resume_due(due), [BACKLOGGED].into());
-        assert!(heads(&pacing).contains(&(BACKLOGGED, at(45))));
-        assert_eq!(range(&pacing, (BACKLOGGED, at(45)), MAX_ENTRIES).to, Position(56));
-        let advance = tail.deliver(&mut pacing, BACKLOGGED, at(45), &log[44..56]);
+        assert_eq!(pacing.resume_due(due), [BUSY].into());
+        assert!(heads(&pacing).contains(&(BUSY, at(45))));
+        assert_eq!(range(&pacing, (BUSY, at(45)), MAX_ENTRIES).to, Position(56));
+        let advance = tail.deliver(&mut pacing, BUSY, at(45), &log[44..56]);
         assert_eq!(advance, Advance::To(at(56)));
-        assert_eq!(backlogged.outbox.len(), 55);
+        assert_eq!(busy.outbox.len(), 55);
         let due = pacing.next_resume().unwrap();
-        assert_eq!(pacing.resume_due(due), [BACKLOGGED].into());
+        assert_eq!(pacing.resume_due(due), [BUSY].into());
         // Without new events there is no reason to pause.
-        tail.deliver(&mut pacing, BACKLOGGED, at(56), &log[55..56]);
+        tail.deliver(&mut pacing, BUSY, at(56), &log[55..56]);
         assert_eq!(pacing.next_resume(), None);
     }
 
@@ -421,28 +421,28 @@ mod tests {
         let tail = Tail::new(hub, PgConnectOptions::new());
         let mut pacing = Pacing::new(MAX_ENTRIES - 1);
         let local_head =
-            || tail.hub.local_heads(&ScanScope::Workspaces([IDLE].into()))[0].1.position.0;
+            || tail.hub.local_heads(&ScanScope::Workspaces([QUIET].into()))[0].1.position.0;
         let mut announce = |id, after, position| {
             let mut scope = ScanScope::default();
             let announced = announced(id, after, position);
             assert_eq!(announced.len(), 1);
             (tail.deliver_announced(&mut pacing, announced, &mut scope), scope)
         };
-        let (nothing, to_read) = (ScanScope::default(), ScanScope::Workspaces([IDLE].into()));
+        let (nothing, to_read) = (ScanScope::default(), ScanScope::Workspaces([QUIET].into()));
 
-        assert_eq!(announce(IDLE, at(1), 2), (1, nothing.clone()));
+        assert_eq!(announce(QUIET, at(1), 2), (1, nothing.clone()));
         assert_eq!(local_head(), 2);
-        assert_eq!(announce(IDLE, at(1), 2), (0, nothing.clone()), "already delivered");
-        assert_eq!(announce(IDLE, at(3), 4), (0, to_read.clone()), "an earlier event is missing");
+        assert_eq!(announce(QUIET, at(1), 2), (0, nothing.clone()), "already delivered");
+        assert_eq!(announce(QUIET, at(3), 4), (0, to_read.clone()), "an earlier event is missing");
         let other = "0000ffff-2".parse().unwrap();
-        assert_eq!(announce(IDLE, other, 3), (0, to_read.clone()), "different stamp");
-        assert_eq!(announce(IDLE, at(2), 4), (0, to_read), "position gap");
+        assert_eq!(announce(QUIET, other, 3), (0, to_read.clone()), "different stamp");
+        assert_eq!(announce(QUIET, at(2), 4), (0, to_read), "position gap");
         let elsewhere = WorkspaceId(99);
         // The workspace is not loaded here, so the scan will skip it.
         let to_scan = ScanScope::Workspaces([elsewhere].into());
         assert_eq!(announce(elsewhere, at(1), 2), (0, to_scan));
         assert_eq!(local_head(), 2);
-        assert_eq!(announce(IDLE, at(2), 3), (1, nothing));
+        assert_eq!(announce(QUIET, at(2), 3), (1, nothing));
         assert_eq!(local_head(), 3);
     }
 
@@ -451,9 +451,9 @@ mod tests {
         let (hub, _streams) = hub_with_streams();
         let tail = Tail::new(hub, PgConnectOptions::new());
         let mut pacing = Pacing::new(MAX_ENTRIES - 1);
-        pacing.pause(IDLE, Instant::now() + PAUSE);
+        pacing.pause(QUIET, Instant::now() + PAUSE);
         let mut scope = ScanScope::default();
-        let delivered = tail.deliver_announced(&mut pacing, announced(IDLE, at(1), 2), &mut scope);
+        let delivered = tail.deliver_announced(&mut pacing, announced(QUIET, at(1), 2), &mut scope);
         assert_eq!((delivered, tail.hub.local_heads(&ScanScope::All)[1].1), (0, at(1)));
     }
 
@@ -462,13 +462,13 @@ mod tests {
         let (hub, _streams) = hub_with_streams();
         let tail = Tail::new(hub, PgConnectOptions::new());
         let mut pacing = Pacing::new(MAX_ENTRIES - 1);
-        let log: Vec<_> = (1..=60).map(|position| entry(BACKLOGGED, position, 50_000)).collect();
-        tail.deliver(&mut pacing, BACKLOGGED, at(1), &log);
+        let log: Vec<_> = (1..=60).map(|position| entry(BUSY, position, 50_000)).collect();
+        tail.deliver(&mut pacing, BUSY, at(1), &log);
         let due = pacing.next_resume().unwrap();
-        assert_eq!(pacing.resume_due(due), [BACKLOGGED].into());
+        assert_eq!(pacing.resume_due(due), [BUSY].into());
 
-        let mut scope = ScanScope::Workspaces([BACKLOGGED].into());
-        tail.deliver_announced(&mut pacing, announced(BACKLOGGED, at(98), 99), &mut scope);
+        let mut scope = ScanScope::Workspaces([BUSY].into());
+        tail.deliver_announced(&mut pacing, announced(BUSY, at(98), 99), &mut scope);
         let ready = pacing.not_paused(tail.hub.local_heads(&scope));
         assert_eq!(ready.len(), 1, "a workspace that is behind is scanned");
     }
@@ -478,12 +478,12 @@ mod tests {
         let (hub, _streams) = hub_with_streams();
         let tail = Tail::new(hub, PgConnectOptions::new());
         let mut pacing = Pacing::new(MAX_ENTRIES - 1);
-        let log = [1, 2, 3].map(|position| entry(IDLE, position, 1));
-        tail.deliver(&mut pacing, IDLE, at(1), &log);
+        let log = [1, 2, 3].map(|position| entry(QUIET, position, 1));
+        tail.deliver(&mut pacing, QUIET, at(1), &log);
         for (announced, is_known) in [
-            (announced(IDLE, at(1), 2), true),
+            (announced(QUIET, at(1), 2), true),
             (
-                DoorbellPayload::parse(&line(IDLE, at(1), "0000ffff-2".parse().unwrap()))
+                DoorbellPayload::parse(&line(QUIET, at(1), "0000ffff-2".parse().unwrap()))
                     .announcements,
                 false,
             ),
@@ -499,20 +499,17 @@ mod tests {
         let (hub, _streams) = hub_with_streams();
         let tail = Tail::new(hub, PgConnectOptions::new());
         for position in 1..1_002 {
-            let announcements = announced(IDLE, at(position), position + 1);
-            tail.on_doorbell(DoorbellPayload {
-                workspaces: Some([BACKLOGGED].into()),
-                announcements,
-            });
+            let announcements = announced(QUIET, at(position), position + 1);
+            tail.on_doorbell(DoorbellPayload { workspaces: Some([BUSY].into()), announcements });
         }
         let pending = tail.pending_work();
         assert_eq!(pending.announced.len(), 1_000);
-        assert_eq!(pending.scope, ScanScope::Workspaces([BACKLOGGED, IDLE].into()));
+        assert_eq!(pending.scope, ScanScope::Workspaces([BUSY, QUIET].into()));
     }
 
     #[test]
     fn a_step_contains_at_least_one_new_event() {
-        let entry = |bytes| entry(IDLE, 1, bytes);
+        let entry = |bytes| entry(QUIET, 1, bytes);
         assert_eq!(step_len(&[]), 0);
         assert_eq!(step_len(&[entry(STEP_BYTES)]), 1);
         assert_eq!(step_len(&[entry(STEP_BYTES), entry(STEP_BYTES), entry(1)]), 2);

@@ -86,7 +86,7 @@ impl CatchUp {
     }
 
     /// Records the number of missed events and the duration of the catch-up.
-    pub(crate) fn record(&self) {
+    pub(crate) fn record_metrics(&self) {
         let events = u32::try_from(self.events).unwrap_or(u32::MAX);
         histogram!(metrics::REPLAY_EVENTS).record(events);
         histogram!(metrics::REPLAY_SECONDS, "source" => self.source).record(self.began.elapsed());
@@ -111,9 +111,9 @@ impl CatchUp {
                 self.replay_upto = Some(upto);
                 self.page_size = PageSize::default();
             }
-            FollowOutcome::Behind(mut place) => {
+            FollowOutcome::ServerBehind(mut local_head) => {
                 self.app.tail.wake(ScanScope::Workspaces([workspace_id].into()));
-                let arrives = place.wait_for(|place| *place >= self.reached.position);
+                let arrives = local_head.wait_for(|position| *position >= self.reached.position);
                 if timeout(RETRY, arrives).await.is_err() {
                     replay::check(&self.app, &self.reader, self.reached).await?;
                 }

@@ -35,24 +35,25 @@ pub(crate) struct Stream {
 impl Stream {
     /// Returns a takeover that runs the stream on the request's connection, in a separate task.
     pub(crate) fn takeover(self) -> Takeover {
-        Takeover::new(move |taken| drop(tokio::spawn(self.live(taken))))
+        Takeover::new(move |taken| drop(tokio::spawn(self.run(taken))))
     }
 
-    fn live(self, taken: TakenConnection) -> impl Future<Output = ()> + Send {
+    fn run(self, taken: TakenConnection) -> impl Future<Output = ()> + Send {
         let Self { app, user, start, permit } = self;
-        let (TakenConnection { socket, head, is_chunked, open }, user_id) = (taken, user.id);
-        // Boxed, so that its memory is freed when the live phase begins.
+        let TakenConnection { socket, response_head, is_chunked, connection_guard } = taken;
+        let user_id = user.id;
+        // Boxed, so that its memory is freed before the live events are sent.
         let begin_phase = Box::pin(async move {
-            let mut writer = Writer::new(socket, head, is_chunked);
+            let mut writer = Writer::new(socket, response_head, is_chunked);
             let attached = begin(app, user, start, &mut writer).await;
             (writer, attached)
         });
         async move {
-            let _held = (open, permit);
+            let _held = (connection_guard, permit);
             let mut metrics_guard = StreamMetricsGuard::new();
             let (mut writer, attached) = begin_phase.await;
             let stop = match attached {
-                Ok(attachment) => follow(attachment, &mut writer).await,
+                Ok(attachment) => send_live_frames(attachment, &mut writer).await,
                 Err(stop) => stop,
             };
             match stop {
@@ -79,21 +80,21 @@ async fn begin(
         Start::Reset { reason, cursor } => return Err(Stop::End(End::Reset(reason, cursor))),
     };
     let now = app.verifier.clock().timestamp();
-    writer.take([frame::ready(from, resumed, now)].into());
+    writer.enqueue([frame::ready(from, resumed, now)].into());
     let seconds_left = user.expires_at - now.0.timestamp();
     let lifetime = Duration::from_secs(seconds_left.try_into().unwrap_or(0));
     let shutdown = app.shutdown.clone();
     let reader = Reader { user, authorized_position: head.position };
-    let mut missed = CatchUp::new(app, reader, from);
-    let catch_up = async {
+    let mut catch_up = CatchUp::new(app, reader, from);
+    let send_missed_events = async {
         loop {
             writer.flush().await?;
             let Chunk { frames, next_step } = tokio::select! {
                 biased;
                 gone = poll_fn(|context| writer.poll_gone(context)) => return Err(gone.into()),
-                chunk = missed.next() => chunk?,
+                chunk = catch_up.next() => chunk?,
             };
-            writer.take(frames.into());
+            writer.enqueue(frames.into());
             match next_step {
                 NextStep::More => {}
                 NextStep::End(reason) => {
@@ -102,7 +103,7 @@ async fn begin(
                 }
                 NextStep::Live(attachment) => {
                     if resumed {
-                        missed.record();
+                        catch_up.record_metrics();
                     }
                     return Ok(attachment);
                 }
@@ -113,12 +114,12 @@ async fn begin(
         biased;
         () = shutdown.cancelled() => Err(Stop::End(End::Goodbye(GoodbyeReason::Draining))),
         () = sleep(lifetime) => Err(Stop::End(End::Goodbye(GoodbyeReason::TokenExpired))),
-        attached = catch_up => attached,
+        attached = send_missed_events => attached,
     }
 }
 
-/// Sends queued frames until the stream ends.
-async fn follow(attachment: Attachment, writer: &mut Writer) -> Stop {
+/// Sends the frames of live events from the outbox until the stream ends.
+async fn send_live_frames(attachment: Attachment, writer: &mut Writer) -> Stop {
     poll_fn(|context| {
         if let Poll::Ready(gone) = writer.poll_gone(context) {
             return Poll::Ready(gone.into());
@@ -138,7 +139,7 @@ async fn follow(attachment: Attachment, writer: &mut Writer) -> Stop {
                     };
                 }
             }
-            match writer.poll_take(&attachment.outbox, context) {
+            match writer.poll_fill_from(&attachment.outbox, context) {
                 Poll::Ready(Next::Frames) => {}
                 Poll::Ready(Next::End(end)) => return Poll::Ready(Stop::End(end)),
                 Poll::Pending => return Poll::Pending,
@@ -156,7 +157,7 @@ async fn send_final_frame(mut writer: Writer, end: End) -> &'static str {
         End::Reset(reason, cursor) => (frame::reset(reason, cursor), "reset"),
     };
     if !(writer.is_blocked() && end.discards_queued_frames()) {
-        writer.take([frame::control(&last)].into());
+        writer.enqueue([frame::control(&last)].into());
         writer.end().await;
     }
     reason

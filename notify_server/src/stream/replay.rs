@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fechatter_core::log::{self, Cursor, Entry, Found, Range};
+use fechatter_core::log::{self, Cursor, CursorLookup, Entry, Range};
 use fechatter_core::stream_event::ResetReason;
 use fechatter_core::{Position, WorkspaceId};
 use sqlx::PgConnection;
@@ -105,7 +105,7 @@ pub(crate) async fn read_on(
                 Some(last) if more => last.cursor.position,
                 _ => to,
             };
-            let reached = look_again(&mut db, workspace_id, reached, to).await?;
+            let reached = verify_cursor(&mut db, workspace_id, reached, to).await?;
             Ok((entries, reached, then))
         });
         match read.await {
@@ -125,7 +125,7 @@ pub(crate) async fn check(app: &App, reader: &Reader, reached: Cursor) -> Result
     let mut tries = Tries::default();
     loop {
         let check = app.db.work(&reader.user, QueryCost::Small, |mut db| async move {
-            look_again(&mut db, workspace_id, reached, reached.position).await
+            verify_cursor(&mut db, workspace_id, reached, reached.position).await
         });
         match check.await {
             Err(Stop::Failed(error)) => tries.wait(error).await?,
@@ -135,17 +135,18 @@ pub(crate) async fn check(app: &App, reader: &Reader, reached: Cursor) -> Result
     }
 }
 
-/// Returns the cursor at a later position, if the log still contains the earlier one.
-async fn look_again(
+/// Returns the cursor at a later position. Ends the stream with `Reset` if the log no longer
+/// contains the event of `cursor` or an event at the later position.
+async fn verify_cursor(
     db: &mut PgConnection,
     workspace_id: WorkspaceId,
     cursor: Cursor,
     later: Position,
 ) -> Result<Cursor, Stop> {
-    let reason = match log::look_again(&mut *db, workspace_id, cursor, later).await? {
-        (Found::It, Some(later)) => return Ok(later),
-        (Found::Pruned, _) => ResetReason::CursorExpired,
-        (Found::It | Found::Other, _) => ResetReason::CursorUnknown,
+    let reason = match log::look_up_cursor(&mut *db, workspace_id, cursor, later).await? {
+        (CursorLookup::Present, Some(later)) => return Ok(later),
+        (CursorLookup::Pruned, _) => ResetReason::CursorExpired,
+        (CursorLookup::Present | CursorLookup::Mismatch, _) => ResetReason::CursorUnknown,
     };
     let head = log::head(db, workspace_id).await?;
     Err(Stop::End(End::Reset(reason, head)))

@@ -35,12 +35,16 @@ pub(crate) struct Gone;
 impl Writer {
     /// Creates a writer that first writes the response's head. The body is chunked, unless the
     /// client uses HTTP/1.0.
-    pub(crate) fn new(socket: StallDetectingSocket, head: Vec<u8>, is_chunked: bool) -> Self {
-        Self { socket, pending: [Frame::raw(head)].into(), blocked: false, is_chunked }
+    pub(crate) fn new(
+        socket: StallDetectingSocket,
+        response_head: Vec<u8>,
+        is_chunked: bool,
+    ) -> Self {
+        Self { socket, pending: [Frame::raw(response_head)].into(), blocked: false, is_chunked }
     }
 
     /// Adds frames to the pending ones, to be written next.
-    pub(crate) fn take(&mut self, mut frames: VecDeque<Frame>) {
+    pub(crate) fn enqueue(&mut self, mut frames: VecDeque<Frame>) {
         self.unchunk(&mut frames);
         if self.pending.is_empty() {
             self.pending = frames;
@@ -49,8 +53,12 @@ impl Writer {
         }
     }
 
-    /// Takes frames from the outbox. All pending frames must have been written.
-    pub(crate) fn poll_take(&mut self, outbox: &Outbox, context: &mut Context<'_>) -> Poll<Next> {
+    /// Moves frames from the outbox to the pending ones. All pending frames must have been written.
+    pub(crate) fn poll_fill_from(
+        &mut self,
+        outbox: &Outbox,
+        context: &mut Context<'_>,
+    ) -> Poll<Next> {
         let mut pending = std::mem::take(&mut self.pending);
         let next = outbox.poll_next(context, &mut pending);
         self.unchunk(&mut pending);

@@ -43,11 +43,20 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 struct Slot(Mutex<Option<WorkspaceState>>);
 
-/// The limits of the recent events in memory: a number of events per workspace, and a number of
-/// bytes in total, shared equally among the workspaces here.
+/// The limits of the recent events in memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RecentLimits {
+    /// The maximum number of events of each workspace.
     pub(crate) events: usize,
+    /// The maximum number of bytes in total, shared equally among the workspaces here.
+    pub(crate) bytes: usize,
+}
+
+/// The limits of the recent events of one workspace.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WorkspaceLimits {
+    pub(crate) events: usize,
+    /// The workspace's share of [`RecentLimits::bytes`].
     pub(crate) bytes: usize,
 }
 
@@ -82,9 +91,9 @@ pub(crate) enum FollowOutcome {
     Attached(Missed, Attachment),
     /// The events up to this position are no longer in memory. Read them from the database first.
     NotInMemory(Position),
-    /// The workspace has not reached the reader's cursor yet. Wait until the received position
-    /// reaches it.
-    Behind(watch::Receiver<Position>),
+    /// The local head of the workspace is before the reader's cursor. Wait until the received
+    /// position, which is that of the local head, reaches it.
+    ServerBehind(watch::Receiver<Position>),
     /// The workspace has another event at the cursor's position.
     Diverged,
     /// The workspace is not loaded.
@@ -103,9 +112,9 @@ impl Hub {
     }
 
     /// Returns the limits of the recent events for a workspace that is about to be loaded.
-    pub(crate) fn limits(&self) -> RecentLimits {
+    pub(crate) fn limits_for_new_workspace(&self) -> WorkspaceLimits {
         let bytes = self.limits.bytes / (self.workspaces().len() + 1);
-        RecentLimits { bytes, ..self.limits }
+        WorkspaceLimits { events: self.limits.events, bytes }
     }
 
     /// Returns the workspaces in this scope that are loaded here, with their local heads.
@@ -141,7 +150,7 @@ impl Hub {
                 FollowOutcome::Attached(missed, attachment)
             }
             MissedResult::NotInMemory(upto) => FollowOutcome::NotInMemory(upto),
-            MissedResult::Behind => FollowOutcome::Behind(state.subscribe_local_head()),
+            MissedResult::ServerBehind => FollowOutcome::ServerBehind(state.subscribe_local_head()),
             MissedResult::Diverged => FollowOutcome::Diverged,
         }
     }
@@ -157,8 +166,9 @@ impl Hub {
         Attachment { outbox, hub: Arc::clone(self), id, workspace_id, user_id }
     }
 
-    /// Inserts a loaded workspace, unless another task has inserted it. The caller is expected to
-    /// call `follow` next.
+    /// Inserts a loaded workspace, unless another task has inserted it. This attaches no stream:
+    /// the stream that needs the workspace must call `follow`. If no stream does so, the workspace
+    /// is removed after `IDLE_TIMEOUT`.
     pub(crate) fn insert(&self, workspace_id: WorkspaceId, snapshot: Snapshot) {
         // Built before the lock is taken, because building a large workspace takes long.
         let slot = Arc::new(Slot(Mutex::new(Some(WorkspaceState::new(snapshot)))));
@@ -207,7 +217,8 @@ impl Hub {
         slot.is_some_and(|slot| slot.state().as_ref().is_some_and(|state| state.has(cursor)))
     }
 
-    /// Delivers entries of the log from `from` on, which must be the workspace's local head.
+    /// Delivers the entries after `from`. The first entry must be the one at `from` itself, which
+    /// proves that the log still has it. Returns `Skipped` if `from` is not the local head.
     pub(crate) fn advance(
         &self,
         workspace_id: WorkspaceId,
@@ -217,8 +228,8 @@ impl Hub {
         self.advance_with(workspace_id, from, |state| state.advance(entries))
     }
 
-    /// Delivers the event after `from`, if `from` is the workspace's local head.
-    pub(crate) fn append(
+    /// Delivers `next`, the entry after `from`. Returns `Skipped` if `from` is not the local head.
+    pub(crate) fn deliver_next(
         &self,
         workspace_id: WorkspaceId,
         from: Cursor,
@@ -272,7 +283,9 @@ impl Hub {
     /// Sends every stream a heartbeat every 15 ticks, and ends streams whose token has expired.
     pub(crate) fn tick(&self, number: u64, now: Timestamp) {
         self.each_workspace(|state| state.tick(number, now));
-        // Stored last, so that a stream attached meanwhile does not get its first heartbeat early.
+        // A stream stores this number when it is attached, and gets a heartbeat whenever the number
+        // of ticks since then is a multiple of 15, including 0. If the new number were stored
+        // first, a stream attached during the loop would get a heartbeat in this tick.
         self.tick.store(number, Ordering::Relaxed);
     }
 
@@ -328,8 +341,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::workspace::recent::Recent;
 
-    pub(crate) const BACKLOGGED: WorkspaceId = WorkspaceId(1);
-    pub(crate) const IDLE: WorkspaceId = WorkspaceId(2);
+    pub(crate) const BUSY: WorkspaceId = WorkspaceId(1);
+    pub(crate) const QUIET: WorkspaceId = WorkspaceId(2);
 
     pub(crate) fn at(position: i64) -> Cursor {
         Cursor { position: Position(position), .."00000001-1".parse().unwrap() }
@@ -362,7 +375,7 @@ pub(crate) mod tests {
     /// Returns two workspaces at position 1, each with a stream that reads nothing.
     pub(crate) fn hub_with_streams() -> (Arc<Hub>, [Attachment; 2]) {
         let hub = Arc::new(Hub::new(RecentLimits { events: 10, bytes: 1024 * 1024 }));
-        let attachments = [BACKLOGGED, IDLE].map(|workspace_id| {
+        let attachments = [BUSY, QUIET].map(|workspace_id| {
             let recent = Recent::new(&[entry(workspace_id, 1, 1)]).unwrap();
             hub.insert(workspace_id, Snapshot { recent, memberships: Vec::new() });
             let FollowOutcome::Attached(_, attachment) = hub.follow(&reader(workspace_id), at(1))
@@ -376,18 +389,18 @@ pub(crate) mod tests {
 
     #[test]
     fn a_locked_workspace_does_not_block_other_workspaces() {
-        let (hub, [_backlogged, idle]) = hub_with_streams();
-        let busy = hub.slot(BACKLOGGED).unwrap();
+        let (hub, [_busy_stream, quiet_stream]) = hub_with_streams();
+        let busy = hub.slot(BUSY).unwrap();
         let _busy = busy.state();
         let (done, is_done) = mpsc::channel();
-        let others = Arc::clone(&hub);
+        let hub_in_thread = Arc::clone(&hub);
         thread::spawn(move || {
-            let entries = [entry(IDLE, 1, 1), entry(IDLE, 2, 1)];
-            assert_eq!(others.advance(IDLE, at(1), &entries), Advance::To(at(2)));
-            let attached = others.follow(&reader(IDLE), at(1));
+            let entries = [entry(QUIET, 1, 1), entry(QUIET, 2, 1)];
+            assert_eq!(hub_in_thread.advance(QUIET, at(1), &entries), Advance::To(at(2)));
+            let attached = hub_in_thread.follow(&reader(QUIET), at(1));
             assert!(matches!(attached, FollowOutcome::Attached(..)));
-            drop((attached, idle));
-            assert!(others.has(BACKLOGGED));
+            drop((attached, quiet_stream));
+            assert!(hub_in_thread.has(BUSY));
             done.send(()).unwrap();
         });
         is_done.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -395,17 +408,14 @@ pub(crate) mod tests {
 
     #[test]
     fn a_closed_workspace_has_no_streams_and_is_loaded_again() {
-        let (hub, [backlogged, _idle]) = hub_with_streams();
-        let late = hub.slot(BACKLOGGED).unwrap();
-        hub.close_workspace(BACKLOGGED, DRAINING);
+        let (hub, [busy_stream, _quiet_stream]) = hub_with_streams();
+        let late = hub.slot(BUSY).unwrap();
+        hub.close_workspace(BUSY, DRAINING);
         assert!(late.state().is_none());
-        assert!(matches!(hub.follow(&reader(BACKLOGGED), at(1)), FollowOutcome::NotLoaded));
-        let recent = Recent::new(&[entry(BACKLOGGED, 7, 1)]).unwrap();
-        hub.insert(BACKLOGGED, Snapshot { recent, memberships: Vec::new() });
-        drop(backlogged);
-        assert_eq!(
-            hub.local_heads(&ScanScope::Workspaces([BACKLOGGED].into())),
-            [(BACKLOGGED, at(7))]
-        );
+        assert!(matches!(hub.follow(&reader(BUSY), at(1)), FollowOutcome::NotLoaded));
+        let recent = Recent::new(&[entry(BUSY, 7, 1)]).unwrap();
+        hub.insert(BUSY, Snapshot { recent, memberships: Vec::new() });
+        drop(busy_stream);
+        assert_eq!(hub.local_heads(&ScanScope::Workspaces([BUSY].into())), [(BUSY, at(7))]);
     }
 }

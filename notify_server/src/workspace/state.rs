@@ -99,8 +99,8 @@ pub(crate) enum MissedResult {
     Missed(Missed),
     /// The events up to this position are no longer in memory.
     NotInMemory(Position),
-    /// The workspace has not reached the reader's position yet.
-    Behind,
+    /// The local head is before the reader's position.
+    ServerBehind,
     /// The workspace has another event at the reader's position.
     Diverged,
 }
@@ -153,7 +153,7 @@ impl WorkspaceState {
         let events = match self.recent.after(reached) {
             After::Events(events) => events,
             After::Forgotten => return MissedResult::NotInMemory(self.recent.floor().position),
-            After::NotYet => return MissedResult::Behind,
+            After::NotYet => return MissedResult::ServerBehind,
             After::Diverged => return MissedResult::Diverged,
         };
         for event in events.take(MAX_EVENTS) {

@@ -40,7 +40,7 @@ async fn an_asynchronous_failover_resets_those_who_saw_what_it_lost_and_nobody_e
 async fn a_restored_copy_resets_those_who_saw_what_it_lacks_and_nobody_else() {
     let scratch = Scratch::new().unwrap();
     let [home, copy] = ["original", "copy"].map(|name| scratch.path().join(name));
-    let original = Postgres::in_folder(&home).unwrap();
+    let original = Postgres::in_scratch_folder(&home).unwrap();
     let database = Proxy::start(original.address()).await.unwrap();
     let url = original.url_through(database.address(), "postgres");
     let fechatter = Fechatter::start_on(&url, &[]).await;
@@ -50,11 +50,11 @@ async fn a_restored_copy_resets_those_who_saw_what_it_lacks_and_nobody_else() {
 
     original.stop().unwrap();
     Postgres::copy(&home, &copy).unwrap();
-    let original = Postgres::in_folder(&home).unwrap();
+    let original = Postgres::in_scratch_folder(&home).unwrap();
     moves(&fechatter, &database, &original).await;
     let lost = says(&alice, &messages, &mut stream, ["lost", "lost too"]).await;
     original.stop().unwrap();
-    let restored = Postgres::in_folder(&copy).unwrap();
+    let restored = Postgres::in_scratch_folder(&copy).unwrap();
     moves(&fechatter, &database, &restored).await;
 
     goes_on_without(&alice, &messages, stream, &kept, &lost).await;

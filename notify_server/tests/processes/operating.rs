@@ -52,7 +52,7 @@ fn setting(name: &'static str, value: &str) -> Setting {
 
 #[tokio::test]
 async fn a_pooler_that_gives_each_client_a_session_does_no_harm() {
-    let postgres = Postgres::throw_away().unwrap();
+    let postgres = Postgres::temporary().unwrap();
     let pooler = postgres.pooler("session").unwrap();
     if !is_there(pooler.is_some(), "pgbouncer") {
         return;
@@ -71,7 +71,7 @@ async fn a_pooler_that_gives_each_client_a_session_does_no_harm() {
 
 #[tokio::test]
 async fn a_pooler_that_shares_sessions_is_refused() {
-    let postgres = Postgres::throw_away().unwrap();
+    let postgres = Postgres::temporary().unwrap();
     for pool_mode in ["transaction", "statement"] {
         let pooler = postgres.pooler(pool_mode).unwrap();
         if !is_there(pooler.is_some(), "pgbouncer") {
@@ -100,7 +100,7 @@ async fn an_address_for_listening_at_which_nothing_is_heard_is_refused() {
 
 #[tokio::test]
 async fn a_database_that_is_not_in_utf_8_is_refused() {
-    let postgres = Postgres::throw_away().unwrap();
+    let postgres = Postgres::temporary().unwrap();
     for encoding in ["LATIN1", "SQL_ASCII"] {
         let create = format!("create database {encoding} encoding {encoding} template template0");
         let mut admin = PgConnection::connect(&postgres.url("postgres")).await.unwrap();
@@ -119,7 +119,7 @@ async fn a_database_that_is_not_in_utf_8_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_its_address_has_named_a_standby_for_a_moment_the_database_is_written_to_again() {
     let scratch = Scratch::new().unwrap();
-    let primary = Postgres::in_folder(&scratch.path().join("primary")).unwrap();
+    let primary = Postgres::in_scratch_folder(&scratch.path().join("primary")).unwrap();
     let database = Proxy::start(primary.address()).await.unwrap();
     let url = primary.url_through(database.address(), "postgres");
     let fechatter = Fechatter::start_on(&url, &[]).await;
@@ -193,7 +193,7 @@ async fn clocks_of_hosts_may_differ() {
 
 #[tokio::test]
 async fn without_its_schema_neither_server_is_ready_and_both_say_why() {
-    let postgres = Postgres::throw_away().unwrap();
+    let postgres = Postgres::temporary().unwrap();
 
     let url = postgres.url("postgres");
     let fechatter = Fechatter::launch(&url, &[], [&[], &[]], &["--no-migrate"]);
@@ -232,7 +232,7 @@ async fn a_migrated_database_may_be_read_only_when_the_servers_start() {
 
 #[tokio::test]
 async fn a_database_of_something_else_is_refused_and_left_alone() {
-    let postgres = Postgres::throw_away().unwrap();
+    let postgres = Postgres::temporary().unwrap();
     let mut admin = PgConnection::connect(&postgres.url("postgres")).await.unwrap();
     admin.execute("create table users (id int)").await.unwrap();
 

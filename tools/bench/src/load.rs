@@ -121,7 +121,7 @@ impl Sender {
     async fn send_until(mut self, deadline: Instant) -> (Self, Sent) {
         let mut sent = Sent::default();
         loop {
-            let request = self.person.message(self.chat, CONTENT, Uuid::new_v4());
+            let request = self.person.raw_send_message_request(self.chat, CONTENT, Uuid::new_v4());
             let began = Instant::now();
             if began >= deadline {
                 return (self, sent);

@@ -78,7 +78,10 @@ impl Party<'_> {
     pub(crate) fn send(self, number: usize) -> impl Future<Output = Result<()>> + Send + use<> {
         let Self { clock, pool, senders, chat } = self;
         let (pool, sender) = (pool.clone(), senders[number % senders.len()].clone());
-        async move { pool.call(&sender.message(chat, &clock.message(), Uuid::new_v4())).await }
+        async move {
+            pool.call(&sender.raw_send_message_request(chat, &clock.message(), Uuid::new_v4()))
+                .await
+        }
     }
 }
 

@@ -30,7 +30,7 @@ impl Usage {
         Ok(Self {
             servers: all(&cluster.servers)?,
             notifiers: all(&cluster.notifiers)?,
-            postgres: family(cluster.postgres.id())?,
+            postgres: family(cluster.postgres.postmaster_pid())?,
             generator: cpu_of("self")?,
         })
     }
@@ -53,8 +53,8 @@ impl Usage {
 
 /// Resident memory, in bytes.
 pub(crate) fn resident(process: &Process) -> Result<u64> {
-    let id = process.id().context("this server does not run")?;
-    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let pid = process.pid().context("this server does not run")?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     resident_in(&status).context("reading a process's memory")
 }
 
@@ -76,7 +76,7 @@ pub(crate) fn ensure_files_for(streams: usize) -> Result<()> {
 }
 
 fn cpu(process: &Process) -> Result<Duration> {
-    cpu_of(&process.id().context("this server does not run")?.to_string())
+    cpu_of(&process.pid().context("this server does not run")?.to_string())
 }
 
 fn cpu_of(id: &str) -> Result<Duration> {

@@ -191,7 +191,7 @@ impl Sender {
             }
             let began = Instant::now();
             let key = Uuid::new_v4();
-            let request = self.person.message(self.chat, CONTENT, key);
+            let request = self.person.raw_send_message_request(self.chat, CONTENT, key);
             let answer = self.connection.call(&request).await.map(|response| response.status);
             match answer {
                 Ok(201) => answers.admitted.push((key, began.elapsed())),

@@ -165,7 +165,7 @@ async fn say(seat: &Seat, rng: &mut StdRng) -> Send {
                 Err(_) => Outcome::Unknown,
             },
             Ok(Answer::Refused { .. }) => Outcome::Failed,
-            Ok(Answer::Fault(_)) => Outcome::Fault,
+            Ok(Answer::ServerBug(_)) => Outcome::Fault,
             Ok(Answer::Unknown(answer)) => {
                 refusal = Some(answer);
                 Outcome::Unknown
@@ -174,7 +174,7 @@ async fn say(seat: &Seat, rng: &mut StdRng) -> Send {
         };
         let is_known = outcome != Outcome::Unknown;
         let acknowledged = matches!(outcome, Outcome::Ok(_));
-        let server = person.rest.index(person.server);
+        let server = person.rest.server_index(person.server);
         let returned = Instant::now();
         send.attempts.push(Attempt { server, invoked, returned, outcome, refusal });
         // Now and then an answer is taken for lost: saying it once more changes nothing.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use devdb::{Ending, Leash};
+use devdb::{ChildGuard, ShutdownMethod};
 
 pub(crate) use browser::Browser;
 pub(crate) use packages::Packages;
@@ -45,7 +45,7 @@ pub(crate) struct Clients {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) observed: Observed,
-    _leash: Leash,
+    _child: ChildGuard,
 }
 
 impl Client {
@@ -146,12 +146,12 @@ fn command(
 ) -> Result<Running> {
     let program = program.as_ref().map_err(|why| anyhow::Error::msg(why.clone()))?;
     let (output, its) = pipe()?;
-    let ending = Ending::new("TERM", Duration::from_secs(1));
-    let leash = Leash::start(program, ending, |command| {
+    let shutdown = ShutdownMethod::new("TERM", Duration::from_secs(1));
+    let child = ChildGuard::start(program, shutdown, |command| {
         command.arg(script).env("EVENTS_URL", url).env("ACCESS_TOKEN", token);
         command.env("PYTHONDONTWRITEBYTECODE", "1").stdout(Stdio::from(its));
     });
-    let leash = leash.with_context(|| format!("starting {}", program.display()))?;
+    let child = child.with_context(|| format!("starting {}", program.display()))?;
     let observed = Observed::default();
     let heard = observed.clone();
     thread::spawn(move || {
@@ -159,7 +159,7 @@ fn command(
             heard.add(parse(&line));
         }
     });
-    Ok(Running { observed, _leash: leash })
+    Ok(Running { observed, _child: child })
 }
 
 fn parse(line: &str) -> What {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use devdb::{Ending, Leash, reserve_port};
+use devdb::{ChildGuard, ShutdownMethod, reserve_port};
 use tokio::{net::TcpStream, time::sleep};
 
 use crate::{certificate::Certificate, page, programs};
@@ -50,7 +50,7 @@ struct Instance {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) place: Place,
-    leash: Leash,
+    child: ChildGuard,
 }
 
 impl Proxy {
@@ -98,15 +98,19 @@ impl Proxy {
         let instance = self.instance(&place)?;
         fs::write(place.file("configuration"), &instance.configuration)?;
         let log = File::create(place.file("output.log"))?;
-        let leash = Leash::start(program, Ending::new("TERM", Duration::from_secs(2)), |command| {
-            command.args(&instance.arguments).current_dir(&place.folder);
-            command.env("HOME", &place.folder).env("XDG_DATA_HOME", &place.folder);
-            command.env("XDG_CONFIG_HOME", &place.folder);
-            if let Ok(error) = log.try_clone() {
-                command.stdout(log).stderr(error);
-            }
-        });
-        let mut running = Running { place, leash: leash.context("starting a proxy")? };
+        let child = ChildGuard::start(
+            program,
+            ShutdownMethod::new("TERM", Duration::from_secs(2)),
+            |command| {
+                command.args(&instance.arguments).current_dir(&place.folder);
+                command.env("HOME", &place.folder).env("XDG_DATA_HOME", &place.folder);
+                command.env("XDG_CONFIG_HOME", &place.folder);
+                if let Ok(error) = log.try_clone() {
+                    command.stdout(log).stderr(error);
+                }
+            },
+        );
+        let mut running = Running { place, child: child.context("starting a proxy")? };
         running.ready().await.with_context(|| format!("{} does not start", self.name()))?;
         Ok(running)
     }
@@ -157,7 +161,7 @@ impl Running {
     async fn ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + STARTING;
         while TcpStream::connect(self.place.address).await.is_err() {
-            if let Some(status) = self.leash.try_wait()? {
+            if let Some(status) = self.child.try_wait()? {
                 bail!("it has ended ({status}): {}", self.output());
             }
             ensure!(Instant::now() < deadline, "it does not listen: {}", self.output());

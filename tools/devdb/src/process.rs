@@ -1,4 +1,4 @@
-//! One server process, to be ended, frozen and started again at will.
+//! A `fechatter_server` or `notify_server` process that can be stopped, frozen and started again.
 
 use std::{
     fs::{self, OpenOptions},
@@ -12,12 +12,12 @@ use anyhow::{Context, Result, bail};
 use reqwest::{Client, StatusCode};
 use tokio::time::sleep;
 
-use crate::leash::{Ending, Leash};
+use crate::leash::{ChildGuard, ShutdownMethod};
 
-/// What a server has for its open requests once it is asked to end.
+/// The maximum time from SIGTERM until the process is killed. A server first finishes its requests.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// A `fechatter_server` or `notify_server` that always has the same addresses.
+/// A `fechatter_server` or `notify_server` process. It has the same addresses after each start.
 #[derive(Debug)]
 pub struct Process {
     program: PathBuf,
@@ -26,11 +26,12 @@ pub struct Process {
     operations: SocketAddr,
     environment: Vec<(String, String)>,
     log: PathBuf,
-    leash: Option<Leash>,
+    child: Option<ChildGuard>,
 }
 
 impl Process {
-    /// A process that is still to be started. What it says is added to the file `log`.
+    /// Describes a process, without starting it. Its output will be appended to the file `log`.
+    /// The environment must configure the server to listen on the two addresses.
     #[must_use]
     pub fn new(
         program: &Path,
@@ -39,69 +40,70 @@ impl Process {
         log: PathBuf,
     ) -> Self {
         let program = program.to_owned();
-        Self { program, arguments: Vec::new(), address, operations, environment, log, leash: None }
+        Self { program, arguments: Vec::new(), address, operations, environment, log, child: None }
     }
 
-    /// Where clients reach it.
+    /// The address for clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it tells operators how it is.
+    /// The address for operators: health checks and metrics.
     #[must_use]
     pub fn operations(&self) -> SocketAddr {
         self.operations
     }
 
-    /// The system's number for it, while it runs.
+    /// The PID of the process, or `None` if it was not started or was stopped.
     #[must_use]
-    pub fn id(&self) -> Option<u32> {
-        self.leash.as_ref().map(Leash::child)
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(ChildGuard::pid)
     }
 
-    /// How much of the machine's memory it takes, in KiB, where the system tells.
+    /// The resident memory of the process in KiB. `None` on systems without `/proc`.
     #[must_use]
     pub fn memory(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id()?)).ok()?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         line.split_whitespace().next()?.parse().ok()
     }
 
-    /// The same process, to be started with these arguments.
+    /// Sets the command-line arguments for the next start.
     #[must_use]
     pub fn with_arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         self
     }
 
-    /// Gives it an environment variable from its next start on.
+    /// Sets an environment variable. It takes effect at the next start.
     pub fn set(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Starts it, without waiting until it is ready.
+    /// Starts the process, without waiting until it is ready.
     ///
     /// # Errors
-    /// When the system cannot start it.
+    /// When the process cannot be started.
     pub fn start(&mut self) -> Result<()> {
         let errors = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let output = errors.try_clone()?;
-        let leash = Leash::start(&self.program, Ending::new("TERM", GRACE), |command| {
-            command.args(&self.arguments).envs(self.environment.iter().cloned());
-            command.stdout(output).stderr(errors);
-        });
-        self.leash = Some(leash.with_context(|| format!("starting {}", self.program.display()))?);
+        let child =
+            ChildGuard::start(&self.program, ShutdownMethod::new("TERM", GRACE), |command| {
+                command.args(&self.arguments).envs(self.environment.iter().cloned());
+                command.stdout(output).stderr(errors);
+            });
+        self.child = Some(child.with_context(|| format!("starting {}", self.program.display()))?);
         Ok(())
     }
 
-    /// Waits until it says that it can serve.
+    /// Waits until the process is ready (`GET /readyz`).
     ///
     /// # Errors
-    /// When it has ended instead, or says so for longer than the patience.
-    pub async fn ready(&mut self, client: &Client, patience: Duration) -> Result<()> {
+    /// When the process ends, or is not ready after `timeout`.
+    pub async fn ready(&mut self, client: &Client, timeout: Duration) -> Result<()> {
         let url = format!("http://{}/readyz", self.operations);
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         while !matches!(
             client.get(&url).timeout(Duration::from_secs(2)).send().await,
             Ok(answer) if answer.status() == StatusCode::NO_CONTENT
@@ -115,16 +117,16 @@ impl Process {
         Ok(())
     }
 
-    /// How it has ended, if it has.
+    /// Returns the exit status of the process, or `None` if it still runs.
     ///
     /// # Errors
-    /// When it was not started, or the system cannot tell.
+    /// When it was not started, or the operating system does not report the exit status.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
-        let leash = self.leash.as_mut().with_context(|| "this server was not started")?;
-        Ok(leash.try_wait()?)
+        let child = self.child.as_mut().with_context(|| "this server was not started")?;
+        Ok(child.try_wait()?)
     }
 
-    /// Whether it still runs; it does not end by itself.
+    /// Checks that the process still runs.
     ///
     /// # Errors
     /// When it has ended or was not started.
@@ -135,45 +137,45 @@ impl Process {
         Ok(())
     }
 
-    /// Sends it a signal: `"STOP"`, `"CONT"`…
+    /// Sends the process a signal: `"STOP"`, `"CONT"`, …
     ///
     /// # Errors
     /// When it has ended or was not started.
     pub fn signal(&mut self, signal: &str) -> Result<()> {
-        let leash = self.leash.as_mut().with_context(|| "this server was not started")?;
-        leash.signal(signal).with_context(|| format!("sending {signal}"))
+        let child = self.child.as_mut().with_context(|| "this server was not started")?;
+        child.signal(signal).with_context(|| format!("sending {signal}"))
     }
 
-    /// Ends it with −9 and waits until it is gone.
+    /// Kills the process with SIGKILL and waits until it has ended.
     ///
     /// # Errors
     /// When it has ended already or was not started.
     pub fn kill(&mut self) -> Result<()> {
         self.signal("KILL")?;
-        if let Some(mut leash) = self.leash.take() {
-            leash.wait()?;
+        if let Some(mut child) = self.child.take() {
+            child.wait()?;
         }
         Ok(())
     }
 
-    /// Asks the process to end, and returns at once, so that several processes can end at the same
-    /// time.
+    /// Begins to stop the process, and returns without waiting. Several processes can thus be
+    /// stopped at the same time.
     pub fn request_stop(&mut self) {
-        if let Some(leash) = &mut self.leash {
-            leash.request_stop();
+        if let Some(child) = &mut self.child {
+            child.request_stop();
         }
     }
 
-    /// Asks it to end, waits for that, and tells its exit code.
+    /// Stops the process, waits until it has ended, and returns its exit code.
     ///
     /// # Errors
-    /// When it was not started, or the system cannot tell.
+    /// When it was not started, or the operating system does not report the exit status.
     pub fn stop(&mut self) -> Result<Option<i32>> {
-        let leash = self.leash.take().with_context(|| "this server was not started")?;
-        Ok(leash.stop()?.code())
+        let child = self.child.take().with_context(|| "this server was not started")?;
+        Ok(child.stop()?.code())
     }
 
-    /// The file with its output.
+    /// The file that contains the output of the process.
     #[must_use]
     pub fn log(&self) -> &Path {
         &self.log
@@ -184,7 +186,7 @@ impl Process {
     }
 }
 
-/// The last 20 lines of a log file, and its path.
+/// Returns the last 20 lines of a log file, followed by its path.
 #[must_use]
 pub fn log_tail(log: &Path) -> String {
     let content = fs::read(log).unwrap_or_default();

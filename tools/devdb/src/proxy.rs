@@ -1,4 +1,4 @@
-//! A TCP proxy that breaks on demand: what a network does to a connection, between two programs on this machine.
+//! A TCP proxy between two programs on this machine that simulates network faults.
 
 use std::{
     io,
@@ -18,15 +18,15 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// How much is read at once, and how many such pieces may be on their way: together 1 MiB a direction.
-const PIECE: usize = 16 * 1024;
-const ON_THEIR_WAY: usize = 64;
+/// The maximum size of one read, in bytes.
+const CHUNK_SIZE: usize = 16 * 1024;
+/// The maximum number of chunks that a direction of a connection buffers: 1 MiB.
+const BUFFERED_CHUNKS: usize = 64;
 
-/// Between two tries to accept after a failure, such as too many open files.
-const RETRY: Duration = Duration::from_millis(20);
+/// The wait after a failed `accept` (for example because of too many open files).
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// Stands between clients and a server on 127.0.0.1, and can fail in the ways of a network. Dropping it cuts all
-/// connections.
+/// A TCP proxy on 127.0.0.1 that can simulate network faults. Dropping it closes all connections.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -38,53 +38,56 @@ struct Rules {
     target: SocketAddr,
     black_hole: bool,
     delay: Duration,
-    /// How often everything was cut: a connection ends when this is no longer what it began with.
+    /// The number of calls to [`Proxy::cut`]. A connection is closed when this number changes.
     cuts: u64,
 }
 
 impl Proxy {
-    /// Listens on a free port, and connects whoever comes to `target`.
+    /// Listens on a free port, and forwards each connection to `target`.
     ///
     /// # Errors
     ///
-    /// When no port can be listened on.
+    /// When the proxy cannot listen on a port.
     pub async fn start(target: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.into_std()?;
         let address = listener.local_addr()?;
         let rules = Rules { target, black_hole: false, delay: Duration::ZERO, cuts: 0 };
         let rules = watch::Sender::new(rules);
-        let obeyed = rules.subscribe();
-        // A thread of its own: it goes on while the caller's are blocked, and costs few switches.
+        let receiver = rules.subscribe();
+        // The proxy has its own thread, so that it works while the caller's threads are blocked.
+        // All of its tasks run on this thread, which keeps the number of context switches low.
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        thread::spawn(move || runtime.block_on(accept(listener, obeyed)));
+        thread::spawn(move || runtime.block_on(accept(listener, receiver)));
         Ok(Self { address, rules })
     }
 
-    /// Where clients connect.
+    /// The address that clients connect to.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Connects to another server from now on. Connections that are open stay where they are, unless they are
-    /// [cut](Self::cut) next.
+    /// Forwards new connections to another server. Open connections are not changed;
+    /// [`cut`](Self::cut) closes them.
     pub fn retarget(&self, target: SocketAddr) {
         self.rules.send_modify(|rules| rules.target = target);
     }
 
-    /// Closes every open connection on both sides, with whatever was on its way.
+    /// Closes every open connection on both sides. Data that was not yet forwarded is lost.
     pub fn cut(&self) {
         self.rules.send_modify(|rules| rules.cuts += 1);
     }
 
-    /// Lets nothing through in either direction, and closes nothing: neither side hears that the other is out of reach,
-    /// and new connections are accepted as if all was well. What was sent meanwhile arrives once this is over, as TCP
-    /// repeats what was lost; with a [cut](Self::cut) it never does.
+    /// While on, forwards no data in either direction and closes no connection. Neither side is
+    /// notified, and new connections are accepted. When turned off, the proxy forwards the data
+    /// that was sent in the meantime, as TCP retransmits lost packets. After a [`cut`](Self::cut)
+    /// this data is lost.
     pub fn black_hole(&self, on: bool) {
         self.rules.send_modify(|rules| rules.black_hole = on);
     }
 
-    /// Holds everything up for so long in each direction, without making it slower than that.
+    /// Delays all data in each direction by this time (latency). Does not limit the throughput
+    /// further.
     pub fn delay(&self, delay: Duration) {
         self.rules.send_modify(|rules| rules.delay = delay);
     }
@@ -102,24 +105,24 @@ async fn accept(listener: std::net::TcpListener, rules: watch::Receiver<Rules>) 
             Ok((client, _)) => {
                 tokio::spawn(serve(client, rules.clone()));
             }
-            Err(_) => sleep(RETRY).await,
+            Err(_) => sleep(ACCEPT_RETRY_DELAY).await,
         }
     }
 }
 
-/// One connection, until a side closes it, it is cut, or the proxy is dropped.
+/// Serves a connection until one side closes it, it is cut, or the proxy is dropped.
 async fn serve(client: TcpStream, mut rules: watch::Receiver<Rules>) {
     let cuts = rules.borrow_and_update().cuts;
     let relay = relay(client, rules.clone());
     tokio::select! {
-        // A side that failed is all the news there is, and the other one hears it by being closed.
+        // If one side fails, both sides are closed; the error has no other use.
         _ = relay => {}
         _ = rules.wait_for(|rules| rules.cuts != cuts) => {}
     }
 }
 
 async fn relay(client: TcpStream, mut rules: watch::Receiver<Rules>) -> io::Result<()> {
-    let target = passable(&mut rules).await?.target;
+    let target = wait_for_passage(&mut rules).await?.target;
     let server = TcpStream::connect(target).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
@@ -132,53 +135,54 @@ async fn relay(client: TcpStream, mut rules: watch::Receiver<Rules>) -> io::Resu
     Ok(())
 }
 
-/// Reading and writing go on side by side, so that a delay holds up each piece and not the next one as well.
+/// Forwards one direction of a connection. Reads and writes run concurrently, so that the delay of
+/// a chunk does not add to the delay of the next chunk.
 async fn forward(
     from: OwnedReadHalf,
     to: OwnedWriteHalf,
     rules: watch::Receiver<Rules>,
 ) -> io::Result<()> {
-    let (pieces, arrived) = mpsc::channel(ON_THEIR_WAY);
-    tokio::try_join!(take(from, pieces, rules.clone()), give(arrived, to, rules))?;
+    let (sender, receiver) = mpsc::channel(BUFFERED_CHUNKS);
+    tokio::try_join!(read_chunks(from, sender, rules.clone()), write_chunks(receiver, to, rules))?;
     Ok(())
 }
 
-async fn take(
+async fn read_chunks(
     mut from: OwnedReadHalf,
-    pieces: mpsc::Sender<(Instant, Vec<u8>)>,
+    chunks: mpsc::Sender<(Instant, Vec<u8>)>,
     mut rules: watch::Receiver<Rules>,
 ) -> io::Result<()> {
     loop {
-        let mut piece = Vec::with_capacity(PIECE);
-        let length = from.read_buf(&mut piece).await;
-        // Nobody hears through a black hole that the other side has ended.
-        passable(&mut rules).await?;
+        let mut chunk = Vec::with_capacity(CHUNK_SIZE);
+        let length = from.read_buf(&mut chunk).await;
+        // During a black hole, the end of this side is not forwarded to the other side either.
+        wait_for_passage(&mut rules).await?;
         let length = length?;
-        if length == 0 || pieces.send((Instant::now(), piece)).await.is_err() {
+        if length == 0 || chunks.send((Instant::now(), chunk)).await.is_err() {
             return Ok(());
         }
     }
 }
 
-async fn give(
-    mut arrived: mpsc::Receiver<(Instant, Vec<u8>)>,
+async fn write_chunks(
+    mut chunks: mpsc::Receiver<(Instant, Vec<u8>)>,
     mut to: OwnedWriteHalf,
     mut rules: watch::Receiver<Rules>,
 ) -> io::Result<()> {
-    while let Some((arrival, piece)) = arrived.recv().await {
+    while let Some((arrival, chunk)) = chunks.recv().await {
         let delay = rules.borrow().delay;
-        // A timer takes a millisecond even if there is nothing to wait for.
+        // Even a sleep until a past time takes a millisecond.
         if !delay.is_zero() {
             sleep_until(arrival + delay).await;
         }
-        passable(&mut rules).await?;
-        to.write_all(&piece).await?;
+        wait_for_passage(&mut rules).await?;
+        to.write_all(&chunk).await?;
     }
     to.shutdown().await
 }
 
-/// Waits out a black hole.
-async fn passable(rules: &mut watch::Receiver<Rules>) -> io::Result<Rules> {
+/// Waits until there is no black hole, and returns the rules.
+async fn wait_for_passage(rules: &mut watch::Receiver<Rules>) -> io::Result<Rules> {
     let open = rules.wait_for(|rules| !rules.black_hole).await;
     open.map(|rules| *rules).map_err(io::Error::other)
 }

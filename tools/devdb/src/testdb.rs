@@ -1,4 +1,5 @@
-//! A database of its own for each test, copied from a template that was migrated once.
+//! Creates a separate database for each test, as a copy of a template database that is migrated
+//! only once.
 
 use std::{
     collections::HashSet,
@@ -19,40 +20,45 @@ use uuid::Uuid;
 
 use crate::postgres::{Postgres, configured_url};
 
-/// Which of a server's advisory locks guards its templates: any number, the same in every process.
+/// The key of the advisory lock for creating templates. It must be the same in every process.
 const TEMPLATE_LOCK: i64 = 0x6665_6368_6174;
 
-/// No test lasts this long: what is older was left behind by one that was killed.
-const LEFTOVER_AFTER: Duration = Duration::from_hours(1);
+/// The age after which a test database is dropped. No test takes this long, so the process of its
+/// test was killed.
+const MAX_DATABASE_AGE: Duration = Duration::from_hours(1);
 
-/// What the server says when a template is momentarily in use, and how often to ask again.
+/// The SQLSTATE of `create database` while another session uses the template.
 const OBJECT_IN_USE: &str = "55006";
-const ATTEMPTS: u32 = 20;
+/// The maximum number of attempts to copy a template.
+const COPY_ATTEMPTS: u32 = 20;
 
-/// The server for this process's tests: `DATABASE_URL` as it is, or else a throw-away one that ends with the process.
+/// Returns the URL of the server for the tests of this process: the configured `DATABASE_URL`, or
+/// that of a temporary server that ends with this process.
 ///
-/// `cargo xtask test` sets `DATABASE_URL`, so that runners with a process per test share one server.
+/// `cargo xtask test` sets `DATABASE_URL`, so that all test processes share one server.
 ///
 /// # Panics
 ///
-/// When there is no PostgreSQL and none can be fetched, or it does not start.
+/// When the PostgreSQL programs are neither installed nor can be downloaded, or the server does not
+/// start.
 #[must_use]
 pub fn test_server() -> String {
     static CONFIGURED: OnceLock<Option<String>> = OnceLock::new();
-    // Never dropped: the leash ends it when the process does.
-    static OWN: OnceLock<Postgres> = OnceLock::new();
+    // A static is never dropped; the supervisor of the child process stops the server.
+    static TEMPORARY: OnceLock<Postgres> = OnceLock::new();
 
     if let Some(url) = CONFIGURED.get_or_init(configured_url) {
         return url.clone();
     }
-    let start = || Postgres::throw_away().unwrap_or_else(|error| panic!("{error:#}"));
-    OWN.get_or_init(start).url("postgres")
+    let start = || Postgres::temporary().unwrap_or_else(|error| panic!("{error:#}"));
+    TEMPORARY.get_or_init(start).url("postgres")
 }
 
-/// Functions and their texts, in any order.
+/// SQL functions: the name and the SQL text of each, in any order.
 pub type Code = &'static [(&'static str, &'static str)];
 
-/// A migrated database that no other test sees. Dropping this drops it, whoever is still connected.
+/// A migrated database of one test. Dropping this value drops the database, even if there are still
+/// connections to it.
 #[derive(Debug)]
 pub struct TestDatabase {
     name: String,
@@ -60,7 +66,7 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// A fresh database on [`test_server`], after these migrations and these functions, which come by name.
+    /// Creates a database on the [`test_server`], with these migrations and these functions.
     ///
     /// # Panics
     ///
@@ -72,13 +78,13 @@ impl TestDatabase {
         }
     }
 
-    /// Where to connect, for a pool.
+    /// The options for connecting to the database.
     #[must_use]
     pub fn options(&self) -> PgConnectOptions {
         self.options.clone()
     }
 
-    /// Where to connect, for a process.
+    /// The URL of the database.
     #[must_use]
     pub fn url(&self) -> String {
         with_database(&test_server(), &self.name)
@@ -86,8 +92,8 @@ impl TestDatabase {
 
     async fn try_create(migrator: &Migrator, code: Code) -> Result<Self> {
         let server = PgConnectOptions::from_str(&test_server())?;
-        let mut admin = maintenance(&server).await?;
-        let template = template(&mut admin, &server, migrator, code).await?;
+        let mut admin = connect_to_maintenance_database(&server).await?;
+        let template = find_or_create_template(&mut admin, &server, migrator, code).await?;
 
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let name = format!("fechatter_test_{now}_{}", Uuid::new_v4().simple());
@@ -100,21 +106,23 @@ impl TestDatabase {
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         let (name, options) = (self.name.clone(), self.options.clone());
-        // The test's own runtime may be the one that is being dropped.
+        // A new thread with its own runtime: the runtime of the test may be shutting down.
         let dropping = thread::spawn(move || -> Result<()> {
             runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-                let mut admin = maintenance(&options).await?;
+                let mut admin = connect_to_maintenance_database(&options).await?;
                 drop_database(&mut admin, &name).await
             })
         });
-        // A panic here, while a failing test unwinds, would hide why it failed. The next run sweeps.
+        // No panic: during the unwinding of a failed test, it would abort the process. A later test
+        // run drops the database.
         if let Ok(Err(error)) = dropping.join() {
-            eprintln!("devdb: {} stays for now: {error:#}", self.name);
+            eprintln!("devdb: the database {} was not dropped: {error:#}", self.name);
         }
     }
 }
 
-/// The same server's URL with another database: sqlx cannot write one for a server behind a socket.
+/// Replaces the database in the URL. (sqlx cannot convert `PgConnectOptions` with a Unix socket to
+/// a URL.)
 #[must_use]
 pub fn with_database(url: &str, name: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
@@ -124,20 +132,22 @@ pub fn with_database(url: &str, name: &str) -> String {
     format!("{scheme}://{authority}/{name}{query}")
 }
 
-/// A connection for making and dropping databases. The one that `server` names may not exist.
-async fn maintenance(server: &PgConnectOptions) -> Result<PgConnection> {
+/// Connects to the database `postgres`, to create and drop databases. The database in `server` need
+/// not exist.
+async fn connect_to_maintenance_database(server: &PgConnectOptions) -> Result<PgConnection> {
     let options = server.clone().database("postgres").disable_statement_logging();
     options.connect().await.context("connecting to the test server")
 }
 
-/// The name of a database with every migration applied, made on first use.
-async fn template(
+/// Returns the name of the template database for these migrations and functions. Creates it if it
+/// does not exist.
+async fn find_or_create_template(
     admin: &mut PgConnection,
     server: &PgConnectOptions,
     migrator: &Migrator,
     code: Code,
 ) -> Result<String> {
-    static MADE: Mutex<Option<HashSet<String>>> = Mutex::const_new(None);
+    static CREATED: Mutex<Option<HashSet<String>>> = Mutex::const_new(None);
 
     let mut hasher = DefaultHasher::new();
     for migration in migrator.iter() {
@@ -146,22 +156,23 @@ async fn template(
     code.hash(&mut hasher);
     let template = format!("fechatter_template_{:016x}", hasher.finish());
 
-    let mut made = MADE.lock().await;
-    let made = made.get_or_insert_default();
-    if !made.contains(&template) {
-        // Held until the admin's connection closes at the latest, should this fail half-way.
+    let mut created = CREATED.lock().await;
+    let created = created.get_or_insert_default();
+    if !created.contains(&template) {
+        // If a step fails, PostgreSQL releases the lock when the connection of `admin` closes.
         query("select pg_advisory_lock($1)").bind(TEMPLATE_LOCK).execute(&mut *admin).await?;
-        sweep(admin).await?;
-        make_template(admin, server, (migrator, code), &template).await?;
+        drop_old_databases(admin).await?;
+        create_template(admin, server, (migrator, code), &template).await?;
         query("select pg_advisory_unlock($1)").bind(TEMPLATE_LOCK).execute(&mut *admin).await?;
-        made.insert(template.clone());
+        created.insert(template.clone());
     }
     Ok(template)
 }
 
-/// Migrates under another name first: a template that bears its name is complete, and closed to connections, because
-/// PostgreSQL copies no database that someone is connected to.
-async fn make_template(
+/// Creates the template database unless it exists. It has another name until it is complete, so
+/// that a database with the name of the template is always complete. Connections to the template
+/// are disabled, because PostgreSQL cannot copy a database that has connections.
+async fn create_template(
     admin: &mut PgConnection,
     server: &PgConnectOptions,
     (migrator, code): (&Migrator, Code),
@@ -178,12 +189,12 @@ async fn make_template(
     drop_database(admin, &unfinished).await?;
     copy(admin, &unfinished, "template0").await?;
     let mut connection = server.clone().database(&unfinished).connect().await?;
-    // `run` is the same, but its future cannot be spawned.
+    // `run` would do the same, but its future is not `Send`.
     migrator.run_direct(None, &mut connection, false).await.context("migrating the template")?;
     execute(&mut connection, "set check_function_bodies = off".to_owned()).await?;
     for (name, text) in code {
         let applied = sqlx::raw_sql(*text).execute(&mut connection).await;
-        applied.with_context(|| format!("making the function {name}"))?;
+        applied.with_context(|| format!("creating the function {name}"))?;
     }
     connection.close().await?;
     execute(admin, format!("alter database {unfinished} with allow_connections false")).await?;
@@ -191,14 +202,14 @@ async fn make_template(
     Ok(())
 }
 
-async fn sweep(admin: &mut PgConnection) -> Result<()> {
+async fn drop_old_databases(admin: &mut PgConnection) -> Result<()> {
     let names: Vec<String> = query_scalar(
         "select datname::text
          from pg_database
          where datname ~ '^fechatter_test_[0-9]+_'
            and to_timestamp(split_part(datname, '_', 3)::bigint) < now() - make_interval(secs => $1)",
     )
-    .bind(LEFTOVER_AFTER.as_secs_f64())
+    .bind(MAX_DATABASE_AGE.as_secs_f64())
     .fetch_all(&mut *admin)
     .await?;
     for name in names {
@@ -213,7 +224,7 @@ async fn copy(admin: &mut PgConnection, name: &str, template: &str) -> Result<()
         let result = execute(admin, format!("create database {name} template {template}")).await;
         let Err(sqlx::Error::Database(error)) = &result else { return Ok(result?) };
         attempt += 1;
-        if error.code().as_deref() != Some(OBJECT_IN_USE) || attempt == ATTEMPTS {
+        if error.code().as_deref() != Some(OBJECT_IN_USE) || attempt == COPY_ATTEMPTS {
             return Ok(result?);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -224,7 +235,8 @@ async fn drop_database(admin: &mut PgConnection, name: &str) -> Result<()> {
     Ok(execute(admin, format!("drop database if exists {name} with (force)")).await?)
 }
 
-/// Names cannot be bound; ours are made of letters, digits and underscores.
+/// Executes a statement that contains a database name. Names cannot be query parameters. Injection
+/// is not possible: our names consist of letters, digits and underscores.
 async fn execute(admin: &mut PgConnection, statement: String) -> sqlx::Result<()> {
     query(AssertSqlSafe(statement)).execute(admin).await?;
     Ok(())

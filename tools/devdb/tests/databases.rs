@@ -1,4 +1,4 @@
-//! Each test's database is its own.
+//! Each test has a separate database.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers")]
 
@@ -60,7 +60,8 @@ async fn thirty_databases_are_made_side_by_side() {
 
 #[tokio::test]
 async fn creating_a_database_twice_is_fine() {
-    // The age is that of a test's own: another test sweeps what is old.
+    // The name contains the current time, like that of other test databases: other tests drop old
+    // ones.
     let now = UNIX_EPOCH.elapsed().unwrap().as_secs();
     let name = format!("fechatter_test_{now}_{}", uuid::Uuid::new_v4().simple());
     let mut url: Vec<_> = test_server().split('/').map(str::to_owned).collect();

@@ -1,4 +1,5 @@
-//! A durable server keeps through −9 what it has committed, and takes its data with it in the end.
+//! After SIGKILL and a restart, a durable server has all committed data. It removes its data at the
+//! end.
 
 use std::path::Path;
 

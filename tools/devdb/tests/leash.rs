@@ -1,4 +1,4 @@
-//! A leashed child ends with its owner, by itself, or by force.
+//! A child process ends by itself, when it is stopped, or when the process that started it ends.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers")]
 
@@ -11,9 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use devdb::{Ending, Leash};
+use devdb::{ChildGuard, ShutdownMethod};
 
-/// Notes its process id, and each signal that it is asked with, in the file `$0`.
+/// Writes its PID, and then each stop signal that it receives, to the file `$0`.
 const CHILD: &str = r#"
 trap 'echo TERM >> "$0"; exit 7' TERM
 echo $$ >> "$0"
@@ -23,10 +23,10 @@ while :; do sleep 0.05; done
 #[test]
 fn a_stopped_child_is_asked_with_its_signal_and_its_status_comes_back() {
     let notes = notes("stopped");
-    let leash = start(CHILD, Ending::new("TERM", Duration::from_secs(5)), &notes);
+    let child = start(CHILD, ShutdownMethod::new("TERM", Duration::from_secs(5)), &notes);
     wait_for(|| lines(&notes).len() == 1);
 
-    let status = leash.stop().unwrap();
+    let status = child.stop().unwrap();
 
     assert_eq!(status.code(), Some(7));
     assert_eq!(lines(&notes)[1], "TERM");
@@ -36,44 +36,44 @@ fn a_stopped_child_is_asked_with_its_signal_and_its_status_comes_back() {
 #[test]
 fn a_child_that_ends_by_itself_gives_its_status() {
     let notes = notes("by-itself");
-    let mut leash = start("exit 3", Ending::new("TERM", Duration::from_secs(5)), &notes);
+    let mut child = start("exit 3", ShutdownMethod::new("TERM", Duration::from_secs(5)), &notes);
 
-    assert_eq!(leash.wait().unwrap().code(), Some(3));
+    assert_eq!(child.wait().unwrap().code(), Some(3));
 }
 
 #[test]
 fn a_child_gets_the_signals_that_it_is_sent() {
     let notes = notes("signals");
-    let mut leash = start(CHILD, Ending::new("TERM", Duration::from_secs(5)), &notes);
+    let mut child = start(CHILD, ShutdownMethod::new("TERM", Duration::from_secs(5)), &notes);
     wait_for(|| lines(&notes).len() == 1);
-    assert_eq!(lines(&notes)[0], leash.child().to_string());
+    assert_eq!(lines(&notes)[0], child.pid().to_string());
 
-    // What is asked of a stopped child waits until it goes on, except for KILL.
-    leash.signal("STOP").unwrap();
-    leash.signal("TERM").unwrap();
-    leash.signal("KILL").unwrap();
+    // A child stopped with SIGSTOP handles other signals only after SIGCONT, except for SIGKILL.
+    child.signal("STOP").unwrap();
+    child.signal("TERM").unwrap();
+    child.signal("KILL").unwrap();
 
-    assert_eq!(leash.wait().unwrap().code(), Some(128 + 9));
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 9));
     assert_eq!(lines(&notes).len(), 1);
-    assert!(leash.signal("TERM").is_err());
+    assert!(child.signal("TERM").is_err());
 }
 
 #[test]
 fn a_program_that_does_not_exist_is_127() {
-    let ending = Ending::new("TERM", Duration::from_secs(5));
-    let mut leash = Leash::start("/no/such/program", ending, |_| {}).unwrap();
+    let shutdown = ShutdownMethod::new("TERM", Duration::from_secs(5));
+    let mut child = ChildGuard::start("/no/such/program", shutdown, |_| {}).unwrap();
 
-    assert_eq!(leash.wait().unwrap().code(), Some(127));
+    assert_eq!(child.wait().unwrap().code(), Some(127));
 }
 
 #[test]
 fn a_child_that_will_not_listen_is_killed() {
     let notes = notes("deaf");
     let deaf = r#"trap '' TERM; echo $$ >> "$0"; while :; do sleep 0.05; done"#;
-    let leash = start(deaf, Ending::new("TERM", Duration::from_secs(1)), &notes);
+    let child = start(deaf, ShutdownMethod::new("TERM", Duration::from_secs(1)), &notes);
     wait_for(|| lines(&notes).len() == 1);
 
-    let status = leash.stop().unwrap();
+    let status = child.stop().unwrap();
 
     assert_eq!(status.code(), Some(128 + 9));
     assert!(!is_alive(&lines(&notes)[0]));
@@ -83,21 +83,22 @@ fn a_child_that_will_not_listen_is_killed() {
 fn a_directory_is_removed_once_the_child_has_ended() {
     let directory = env::temp_dir().join(format!("fechatter-leash-{}", process::id()));
     fs::create_dir_all(directory.join("deep")).unwrap();
-    let ending = Ending::new("TERM", Duration::from_secs(5)).and_remove(&directory);
-    let leash = Leash::start("sleep", ending, |command| {
+    let shutdown = ShutdownMethod::new("TERM", Duration::from_secs(5)).and_remove(&directory);
+    let child = ChildGuard::start("sleep", shutdown, |command| {
         command.arg("60");
     });
 
-    leash.unwrap().stop().unwrap();
+    child.unwrap().stop().unwrap();
 
     assert!(!directory.exists());
 }
 
-/// This test runs itself once more as the owner, which starts a child and is killed.
+/// This test runs itself again as another process, which starts a child and is then killed.
 #[test]
 fn a_child_ends_with_an_owner_that_was_killed() {
     if let Some(notes) = env::var_os("LEASH_TEST_OWNER") {
-        let _leash = start(CHILD, Ending::new("TERM", Duration::from_secs(5)), Path::new(&notes));
+        let _child =
+            start(CHILD, ShutdownMethod::new("TERM", Duration::from_secs(5)), Path::new(&notes));
         sleep(Duration::from_mins(1));
         return;
     }
@@ -116,14 +117,14 @@ fn a_child_ends_with_an_owner_that_was_killed() {
     wait_for(|| !is_alive(&lines(&notes)[0]));
 }
 
-fn start(script: &str, ending: Ending, notes: &Path) -> Leash {
+fn start(script: &str, shutdown: ShutdownMethod, notes: &Path) -> ChildGuard {
     let configure = |command: &mut Command| {
         command.args(["-c", script]).arg(notes);
     };
-    Leash::start("sh", ending, configure).unwrap()
+    ChildGuard::start("sh", shutdown, configure).unwrap()
 }
 
-/// A file that goes with the test.
+/// A file that is removed at the end of the test.
 struct Notes(PathBuf);
 
 impl Deref for Notes {

@@ -1,4 +1,4 @@
-//! A proxy passes bytes on, until it is told to fail.
+//! The proxy forwards bytes and simulates network faults.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers")]
 
@@ -11,10 +11,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// Nothing on this machine takes this long unless it never comes.
+/// The maximum time to wait for data or for the end of a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A server that answers each byte with the same one, after its name.
+/// Starts a server that answers each byte with its name followed by the same byte.
 async fn echo(name: u8) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! Servers crash, have standbys that take over, and come back from a copy of their data.
+//! Crash recovery, standbys and their promotion, and copies of a server's data.
 
 #![expect(clippy::unwrap_used, reason = "tests and their helpers")]
 
@@ -59,7 +59,7 @@ async fn a_killed_server_and_a_copy_of_it_have_all_that_was_committed() {
     primary(&scratch).await.kill().unwrap();
     Postgres::copy(&home, &copy).unwrap();
 
-    let [original, copy] = [home, copy].map(|home| Postgres::in_folder(&home).unwrap());
+    let [original, copy] = [home, copy].map(|home| Postgres::in_scratch_folder(&home).unwrap());
     write(&original, "here").await.unwrap();
     write(&copy, "there").await.unwrap();
 
@@ -67,7 +67,7 @@ async fn a_killed_server_and_a_copy_of_it_have_all_that_was_committed() {
     assert_eq!(notes(&copy).await, ["first", "there"]);
 }
 
-/// This test runs itself once more as the owner, which starts a server and is killed.
+/// This test runs itself again as another process, which starts a server and is then killed.
 #[tokio::test]
 async fn a_scratch_folder_goes_with_an_owner_that_was_killed() {
     if let Some(note) = env::var_os("SCRATCH_TEST_OWNER") {
@@ -95,7 +95,7 @@ async fn a_scratch_folder_goes_with_an_owner_that_was_killed() {
 }
 
 async fn primary(scratch: &Scratch) -> Postgres {
-    let primary = Postgres::in_folder(&scratch.path().join("primary")).unwrap();
+    let primary = Postgres::in_scratch_folder(&scratch.path().join("primary")).unwrap();
     let mut connection = PgConnection::connect(&primary.url("postgres")).await.unwrap();
     query("create table notes (content text not null, at timestamptz default clock_timestamp())")
         .execute(&mut connection)

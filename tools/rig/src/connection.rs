@@ -1,4 +1,5 @@
-//! One `GET /events` over a plain socket: cheap enough for thousands in a process.
+//! An event stream (`GET /events`) over a plain TCP socket. It uses few resources, so that one
+//! process can have thousands of streams.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -10,29 +11,30 @@ use tokio::{
 
 use crate::frames::{self, Frame};
 
-/// How much is read at once.
-const AT_ONCE: usize = 16 * 1024;
-/// Longer than this no server that lives takes to answer.
-const ANSWERING: Duration = Duration::from_secs(10);
+/// The maximum size of one read, in bytes.
+const READ_SIZE: usize = 16 * 1024;
+/// The maximum time until the response head has arrived.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The stream to open.
+/// The parameters of a stream.
 #[derive(Debug, Clone, Copy)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Target<'a> {
     pub address: SocketAddr,
     pub token: &'a str,
-    /// Where to resume; none is from now on.
+    /// The cursor to resume from. With `None`, the stream begins at the newest event.
     pub cursor: Option<&'a str>,
-    /// The socket's, in bytes; none is what the system gives.
+    /// The size of the socket's receive buffer in bytes. `None` is the default of the operating
+    /// system.
     pub receive_buffer: Option<u32>,
 }
 
-/// Why there is no stream.
+/// Why a stream could not be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// The server answered with this status.
+    /// The server returned this status.
     Refused(u16),
-    /// It did not answer.
+    /// The connection failed, or there was no valid response in time.
     Failed(io::Error),
 }
 
@@ -40,23 +42,24 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Connection {
     socket: TcpStream,
-    // It has no other end than the connection's.
+    /// The bytes after the response head that are not parsed yet. The body ends with the
+    /// connection.
     body: Vec<u8>,
 }
 
 impl Connection {
-    /// Opens a stream; its first frame is still to be read.
+    /// Opens a stream, without reading a frame.
     ///
     /// # Errors
-    /// When the server refuses, or does not answer in time.
+    /// When the server refuses the stream, or does not respond in time.
     pub async fn open(target: Target<'_>) -> Result<Self, OpenError> {
-        match timeout(ANSWERING, Self::ask(target)).await {
-            Ok(answered) => answered,
+        match timeout(RESPONSE_TIMEOUT, Self::request(target)).await {
+            Ok(response) => response,
             Err(_) => Err(OpenError::Failed(io::ErrorKind::TimedOut.into())),
         }
     }
 
-    async fn ask(target: Target<'_>) -> Result<Self, OpenError> {
+    async fn request(target: Target<'_>) -> Result<Self, OpenError> {
         let Target { address, token, cursor, receive_buffer } = target;
         let socket = TcpSocket::new_v4()?;
         if let Some(bytes) = receive_buffer {
@@ -89,19 +92,20 @@ impl Connection {
         Ok(Self { socket, body: head })
     }
 
-    /// Waits for more and hands on every frame that is whole by then; `false` at the stream's end. Losing this future
-    /// loses nothing.
+    /// Calls `on_frame` for every complete frame that has been received. If there is none, waits
+    /// for more data. Returns `false` at the end of the stream. If this future is dropped, no data
+    /// is lost.
     ///
     /// # Errors
-    /// When the connection breaks.
-    pub async fn read(&mut self, hear: &mut impl FnMut(Frame<'_>)) -> io::Result<bool> {
-        let taken = frames::split(&self.body, hear);
-        self.body.drain(..taken);
-        if taken > 0 {
+    /// When the connection fails.
+    pub async fn read(&mut self, on_frame: &mut impl FnMut(Frame<'_>)) -> io::Result<bool> {
+        let parsed = frames::split(&self.body, on_frame);
+        self.body.drain(..parsed);
+        if parsed > 0 {
             return Ok(true);
         }
         self.socket.readable().await?;
-        let mut bytes = [0; AT_ONCE];
+        let mut bytes = [0; READ_SIZE];
         match self.socket.try_read(&mut bytes) {
             Ok(0) => Ok(false),
             Ok(read) => {

@@ -1,4 +1,4 @@
-//! A client that always comes back to its stream, to any of the servers, with its last cursor.
+//! A client that reconnects to its stream with its last cursor, each time to the next server.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -9,56 +9,60 @@ use crate::{
     connection::{Connection, OpenError, Target},
 };
 
-/// Nothing for so long, not even a heartbeat (each 15 s): the connection is dead.
-const SILENCE: Duration = Duration::from_secs(40);
+/// The maximum time without data. The servers send a heartbeat every 15 s, so the connection has
+/// failed if nothing arrives for this long.
+const READ_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Where and as whom to listen.
+/// A client that follows the event stream of a user.
 #[derive(Debug, Clone)]
 pub struct Follower {
-    /// The servers, of which the next one is tried after a failure.
+    /// The addresses of the servers. After each stream, the follower connects to the next one.
     pub addresses: Arc<[SocketAddr]>,
-    /// Which one to begin with; any number will do.
+    /// The index of the next server to connect to, modulo the number of addresses.
     pub server: usize,
     /// The access token.
     pub token: Arc<str>,
-    /// The last cursor; none is from now on.
+    /// The last cursor. With `None`, the stream begins at the newest event.
     pub cursor: Option<String>,
-    /// The wait before coming back is between this and twice as long.
+    /// The minimum wait before a reconnection. The wait is random, up to twice as long.
     pub pause: Duration,
 }
 
-/// What happens to a follower.
+/// What a follower reports to its callback.
 #[derive(Debug)]
 pub enum Heard<'a> {
-    /// The server has accepted the stream.
+    /// The server accepted the stream.
     Opened,
-    /// An event.
+    /// A frame arrived.
     Frame(Frame<'a>),
-    /// The stream has ended or broken off, or there was none to be had; the follower comes back.
+    /// The stream ended or failed, or could not be opened. The follower will connect again.
     Lost,
 }
 
-/// Why a follower no longer follows.
+/// Why a follower stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Its token is no longer good, or its owner may no longer listen: the status.
+    /// The server refused the stream with this status (401, 403 or 404): the token is not valid any
+    /// more, or the user may not read the stream any more.
     Refused(u16),
 }
 
 impl Follower {
-    /// Listens until it is refused. Losing this future closes the stream; another one goes on from there.
-    pub async fn follow(&mut self, mut hear: impl FnMut(Heard<'_>)) -> End {
+    /// Reads the stream, and connects again when it ends, until the server refuses it. If this
+    /// future is dropped, the stream is closed; the next call resumes from the last cursor.
+    pub async fn follow(&mut self, mut on_heard: impl FnMut(Heard<'_>)) -> End {
         loop {
-            if let Some(refused) = self.listen(&mut hear).await {
+            if let Some(refused) = self.read_stream(&mut on_heard).await {
                 return End::Refused(refused);
             }
-            hear(Heard::Lost);
+            on_heard(Heard::Lost);
             self.server += 1;
             sleep(self.pause.mul_f64(rand::random_range(1.0..2.0))).await;
         }
     }
 
-    async fn listen(&mut self, hear: &mut impl FnMut(Heard<'_>)) -> Option<u16> {
+    /// Reads one stream to its end. Returns the status if the server refuses it finally.
+    async fn read_stream(&mut self, on_heard: &mut impl FnMut(Heard<'_>)) -> Option<u16> {
         let target = Target {
             address: self.addresses[self.server % self.addresses.len()],
             token: &self.token,
@@ -70,9 +74,9 @@ impl Follower {
             Err(OpenError::Refused(status @ (401 | 403 | 404))) => return Some(status),
             Err(OpenError::Refused(_) | OpenError::Failed(_)) => return None,
         };
-        hear(Heard::Opened);
+        on_heard(Heard::Opened);
         let cursor = &mut self.cursor;
-        let mut hear = |frame: Frame<'_>| {
+        let mut on_frame = |frame: Frame<'_>| {
             if let Some(id) = frame.id {
                 let cursor = cursor.get_or_insert_default();
                 cursor.clear();
@@ -80,14 +84,15 @@ impl Follower {
             } else if cursor.is_none() && frame.event == "Ready" {
                 *cursor = starting_cursor(frame.data);
             }
-            hear(Heard::Frame(frame));
+            on_heard(Heard::Frame(frame));
         };
-        while let Ok(Ok(true)) = timeout(SILENCE, connection.read(&mut hear)).await {}
+        while let Ok(Ok(true)) = timeout(READ_TIMEOUT, connection.read(&mut on_frame)).await {}
         None
     }
 }
 
-/// What a stream's first event says of where it begins.
+/// Returns the cursor in `Ready`, the first event of a stream: the position where the stream
+/// begins.
 fn starting_cursor(ready: &[u8]) -> Option<String> {
     let ready: serde_json::Value = serde_json::from_slice(ready).ok()?;
     ready["cursor"].as_str().map(ToOwned::to_owned)

@@ -1,32 +1,32 @@
-//! Finding the frames in a stream of server-sent events, without copying them.
+//! Parses the frames of a stream of server-sent events, without copying them.
 
 use memchr::memmem;
 
-/// One event as it came, without the line breaks around its fields.
+/// A server-sent event. The fields contain the values without line breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Frame<'a> {
-    /// The cursor, of events that have one.
+    /// The cursor. Only durable events have one.
     pub id: Option<&'a str>,
     pub event: &'a str,
-    /// JSON.
+    /// The JSON text of the event.
     pub data: &'a [u8],
 }
 
-/// Hands on every whole frame, and says how many bytes they took.
-pub fn split(body: &[u8], hear: &mut impl FnMut(Frame<'_>)) -> usize {
-    let mut taken = 0;
+/// Calls `on_frame` for every complete frame, and returns the number of bytes of these frames.
+pub fn split(body: &[u8], on_frame: &mut impl FnMut(Frame<'_>)) -> usize {
+    let mut parsed = 0;
     for end in memmem::find_iter(body, b"\n\n") {
-        if let Some(frame) = Frame::parse(&body[taken..end]) {
-            hear(frame);
+        if let Some(frame) = Frame::parse(&body[parsed..end]) {
+            on_frame(frame);
         }
-        taken = end + 2;
+        parsed = end + 2;
     }
-    taken
+    parsed
 }
 
 impl<'a> Frame<'a> {
-    /// None for a frame without data, such as a comment.
+    /// Returns `None` for a frame without data, for example a comment.
     fn parse(text: &'a [u8]) -> Option<Self> {
         let (mut id, mut event, mut data) = (None, "message", None);
         for line in text.split(|byte| *byte == b'\n') {
@@ -47,19 +47,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_frames_are_handed_on_and_the_rest_is_kept() {
+    fn complete_frames_are_parsed_and_the_rest_is_kept() {
         let body = "retry: 5\nevent: Ready\ndata: {}\n\n: nothing\n\nid: 2a-7\nevent: New\ndata: {\"é\":1}\n\nid: 2";
-        let mut heard = Vec::new();
-        let taken = split(body.as_bytes(), &mut |frame: Frame<'_>| {
-            heard.push((
+        let mut frames = Vec::new();
+        let parsed = split(body.as_bytes(), &mut |frame: Frame<'_>| {
+            frames.push((
                 frame.id.map(ToOwned::to_owned),
                 frame.event.to_owned(),
                 frame.data.to_owned(),
             ));
         });
-        assert_eq!(&body[taken..], "id: 2");
+        assert_eq!(&body[parsed..], "id: 2");
         assert_eq!(
-            heard,
+            frames,
             [
                 (None, "Ready".to_owned(), b"{}".to_vec()),
                 (Some("2a-7".to_owned()), "New".to_owned(), "{\"é\":1}".as_bytes().to_vec()),

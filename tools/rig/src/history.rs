@@ -1,4 +1,4 @@
-//! What people have said, in bulk.
+//! Creates messages in bulk.
 
 use anyhow::Result;
 use fechatter_core::{ChatId, MessageId, log::LogWriter};
@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::{Person, Town};
 
-/// How many connections write a history that has no events.
+/// The number of connections that write messages without events.
 const WRITERS: usize = 2;
 
 const INSERT: &str = "
@@ -19,7 +19,8 @@ const INSERT: &str = "
     returning id";
 
 impl Town {
-    /// So many more messages of 100 characters in a chat, all of one member, each with its event.
+    /// Adds `messages` messages of 100 characters to a chat, all from one member, each with its
+    /// event.
     ///
     /// # Errors
     /// When the database fails.
@@ -31,7 +32,7 @@ impl Town {
             .bind(chat_id)
             .bind(sender.id)
             .bind(i64::try_from(messages)?)
-            .bind(usual())
+            .bind(default_content())
             .fetch_all(log.db())
             .await?;
         for id in ids {
@@ -41,8 +42,9 @@ impl Town {
         Ok(())
     }
 
-    /// So many more messages in each of the chats, all of one member, as they are once their events have been pruned:
-    /// millions in minutes.
+    /// Adds `messages_each` messages of 100 characters to each of the chats, all from the member
+    /// that is given with the chat. The messages have no events, like old messages whose events
+    /// were pruned. This takes minutes for millions of messages.
     ///
     /// # Errors
     /// When the database fails.
@@ -54,7 +56,7 @@ impl Town {
         let mut open = JoinSet::new();
         for part in chats.chunks(chats.len().div_ceil(WRITERS).max(1)) {
             let messages = i64::try_from(messages_each)?;
-            open.spawn(write(self.db.clone(), part.to_vec(), messages, usual()));
+            open.spawn(write(self.db.clone(), part.to_vec(), messages, default_content()));
         }
         while let Some(written) = open.join_next().await {
             written??;
@@ -62,7 +64,7 @@ impl Town {
         Ok(())
     }
 
-    /// The same in one chat, with messages of this content.
+    /// Like [`ancient_history`](Self::ancient_history), for one chat and with this content.
     ///
     /// # Errors
     /// When the database fails.
@@ -78,7 +80,7 @@ impl Town {
     }
 }
 
-fn usual() -> String {
+fn default_content() -> String {
     "x".repeat(100)
 }
 
@@ -89,7 +91,8 @@ async fn write(
     content: String,
 ) -> Result<()> {
     let mut db = db.acquire().await?.detach();
-    // Foreign keys hold by construction, and looking each of them up would take twice as long as everything else.
+    // Disables the checks of foreign keys (and other triggers): the rows are correct by
+    // construction, and the checks would take twice as long as everything else.
     for setting in ["set session_replication_role = replica", "set synchronous_commit = off"] {
         query(setting).execute(&mut db).await?;
     }

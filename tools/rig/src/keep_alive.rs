@@ -1,4 +1,5 @@
-//! One HTTP/1.1 connection that stays open: cheap enough for hundreds of callers that ask all the time.
+//! A minimal HTTP/1.1 client with a persistent connection. It uses little CPU time, so that
+//! hundreds of callers can send requests without a pause.
 
 use std::{fmt::Write, io, net::SocketAddr};
 
@@ -8,15 +9,16 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A connection for one request after the other. After an error, or a call that was given up, it is of no more use.
+/// A connection for consecutive requests. It cannot be used again after an error, or after the
+/// future of a call was dropped before it finished.
 #[derive(Debug)]
 pub struct KeepAlive {
     socket: TcpStream,
-    /// The last response.
+    /// The bytes of the last response.
     bytes: Vec<u8>,
 }
 
-/// What came back, still as bytes.
+/// A response. Its body is not decoded.
 #[derive(Debug, Clone, Copy)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Response<'a> {
@@ -25,7 +27,8 @@ pub struct Response<'a> {
     pub body: &'a [u8],
 }
 
-/// A request as it goes through a connection. The line is such as `GET /api/chat`.
+/// Builds the text of an HTTP/1.1 request. `line` consists of the method and the path, for example
+/// `GET /api/chat`.
 #[must_use]
 pub fn request(line: &str, headers: &[(&str, &str)], body: &str) -> String {
     let mut request = format!("{line} HTTP/1.1\r\nhost: rig\r\n");
@@ -41,20 +44,21 @@ pub fn request(line: &str, headers: &[(&str, &str)], body: &str) -> String {
 }
 
 impl KeepAlive {
-    /// Connects.
+    /// Opens a connection.
     ///
     /// # Errors
-    /// When nobody listens there.
+    /// When the connection cannot be opened.
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
         Ok(Self { socket, bytes: Vec::new() })
     }
 
-    /// Sends a [`request`] and waits for the whole response.
+    /// Sends a [`request`] and waits for the complete response.
     ///
     /// # Errors
-    /// When the connection breaks, or what comes is not what our servers send.
+    /// When the connection fails, or the response is not supported: it needs a content length, or a
+    /// status without a body (204, 304).
     pub async fn call(&mut self, request: &str) -> io::Result<Response<'_>> {
         self.socket.write_all(request.as_bytes()).await?;
         self.bytes.clear();
@@ -62,18 +66,19 @@ impl KeepAlive {
             if let Some(end) = memmem::find(&self.bytes, b"\r\n\r\n") {
                 break end + 4;
             }
-            self.more().await?;
+            self.read_more().await?;
         };
-        let (status, length) = parse(text(&self.bytes[..head])?)
-            .ok_or_else(|| io::Error::other("neither a length nor a body without one"))?;
+        let (status, length) = parse(text(&self.bytes[..head])?).ok_or_else(|| {
+            io::Error::other("the response has no status, or has a body without a content length")
+        })?;
         while self.bytes.len() < head + length {
-            self.more().await?;
+            self.read_more().await?;
         }
         let (head, body) = self.bytes.split_at(head);
         Ok(Response { status, head: text(head)?, body })
     }
 
-    async fn more(&mut self) -> io::Result<()> {
+    async fn read_more(&mut self) -> io::Result<()> {
         match self.socket.read_buf(&mut self.bytes).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
@@ -82,7 +87,7 @@ impl KeepAlive {
 }
 
 impl Response<'_> {
-    /// A header's value.
+    /// Returns the value of a header.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         header(self.head, name)
@@ -99,7 +104,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     Some(value.trim())
 }
 
-/// The status, and how many bytes the body has.
+/// Returns the status and the length of the body in bytes.
 fn parse(head: &str) -> Option<(u16, usize)> {
     let status = head.get(9..12)?.parse().ok()?;
     let length = match header(head, "content-length") {

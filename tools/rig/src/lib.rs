@@ -1,10 +1,11 @@
-//! A whole Fechatter for tools that try it from outside: real processes, people who call them, streams that listen.
+//! A complete Fechatter installation for tools that test it from outside: server processes, users
+//! that call the REST API, and clients that read event streams.
 //!
-//! In reading order: `cluster` starts a database and any number of both servers; `town`
-//! makes workspaces, people and chats in bulk, and `history` what they said; `rest` has the people's calls, and
-//! `keep_alive` the cheapest way of making very many; `connection` is one stream, `frames` what comes through it, and
-//! `follower` a client that always comes back to its
-//! stream.
+//! In reading order: `cluster` starts PostgreSQL and any number of processes of both servers;
+//! `town` creates workspaces, people and chats in bulk, and `history` creates messages in bulk;
+//! `rest` is a client of the REST API, and `keep_alive` a minimal HTTP client for very many
+//! requests; `connection` is one event stream, `frames` parses its frames, and `follower` is a
+//! client that reconnects to its stream.
 
 mod cluster;
 mod connection;

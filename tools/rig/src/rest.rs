@@ -1,4 +1,4 @@
-//! People's calls to the REST API.
+//! A client of the REST API that calls it on behalf of test users.
 
 use std::{
     fmt,
@@ -15,45 +15,51 @@ use uuid::Uuid;
 
 use crate::keep_alive::request;
 
-/// Of a request that took too long nobody knows what became of it, and one that came too soon may come again.
-const MAY_YET_BE: [StatusCode; 2] = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+/// The 4xx statuses that are not a final refusal. After 408, it is unknown whether the request was
+/// executed. After 429, the request can be repeated.
+const NON_FINAL_STATUSES: [StatusCode; 2] =
+    [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
 
-/// Everybody's who has [signed up](Rest::sign_up).
+/// The password of every account that [`Rest::sign_up`] creates.
 pub const PASSWORD: &str = "correct horse battery staple";
 
-/// The way to every `fechatter_server`.
+/// An HTTP client for all `fechatter_server` processes.
 #[derive(Debug, Clone)]
 pub struct Rest {
     client: Client,
     servers: Arc<[SocketAddr]>,
-    /// Said in `X-Forwarded-For`, which counts where the servers trust us as a proxy.
+    /// The client address that is sent in `X-Forwarded-For`. It has an effect only if the servers
+    /// trust this host as a proxy.
     address: Option<IpAddr>,
 }
 
-/// What became of a call.
+/// The result of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    /// It was done.
+    /// The request succeeded.
     Ok {
-        /// The body; null if there is none.
+        /// The JSON body, or null if there is none.
         body: Value,
-        /// It had been done before, under the same key.
+        /// True if the server returned the result of an earlier request with the same idempotency
+        /// key.
         replayed: bool,
     },
-    /// It was not done and never will be.
+    /// The server refused the request, and did not and will not execute it.
     Refused {
-        /// A 4xx that is final.
+        /// The status, a 4xx except 408 and 429.
         status: StatusCode,
-        /// The error's stable name.
+        /// The stable name of the error: the field `type` of the body.
         kind: String,
     },
-    /// It was done, or not, or still will be: there was no answer, or the server is not able to serve at the moment.
+    /// It is unknown whether the request was executed, or still will be: there was no response, or
+    /// the status was 408, 429 or a 5xx other than 500.
     Unknown(String),
-    /// The same, but the server calls it a fault of its own (500), which it never should.
-    Fault(String),
+    /// A bug of the server: a 500, or a response that the API document does not allow. It is
+    /// unknown whether the request was executed.
+    ServerBug(String),
 }
 
-/// A signed-in person, who calls one of the servers.
+/// A user with a session, who calls one of the servers.
 #[derive(Clone)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Person {
@@ -61,7 +67,7 @@ pub struct Person {
     pub workspace_id: WorkspaceId,
     pub session_id: SessionId,
     pub token: Arc<str>,
-    /// Which of the servers to call; any number will do.
+    /// The index of the server to call, modulo the number of servers.
     pub server: usize,
     pub rest: Rest,
 }
@@ -71,25 +77,28 @@ impl Rest {
         Self { client, servers, address: None }
     }
 
-    /// The same calls on behalf of somebody at this address, where the servers take us for a proxy.
+    /// Returns a copy that sends this client address in `X-Forwarded-For`. The servers use it only
+    /// if they trust this host as a proxy.
     #[must_use]
     pub fn on_behalf_of(&self, address: IpAddr) -> Self {
         Self { address: Some(address), ..self.clone() }
     }
 
-    /// The same calls by another way: through proxies, or to some of the servers only.
+    /// Returns a copy that calls these addresses instead, for example proxies or only some of the
+    /// servers.
     #[must_use]
-    pub fn through(&self, servers: Arc<[SocketAddr]>) -> Self {
+    pub fn with_servers(&self, servers: Arc<[SocketAddr]>) -> Self {
         Self { servers, ..self.clone() }
     }
 
-    /// Which server a number means.
+    /// Returns `server` modulo the number of servers.
     #[must_use]
-    pub fn index(&self, server: usize) -> usize {
+    pub fn server_index(&self, server: usize) -> usize {
         server % self.servers.len()
     }
 
-    /// Calls the server of this number with a bearer token, if there is one.
+    /// Sends a request to the server with this [index](Self::server_index). If there is a `token`,
+    /// it is sent as the bearer token.
     pub async fn call(
         &self,
         server: usize,
@@ -97,7 +106,7 @@ impl Rest {
         (method, path): (Method, &str),
         body: Option<&Value>,
     ) -> Answer {
-        let server = self.servers[self.index(server)];
+        let server = self.servers[self.server_index(server)];
         let mut request = self.client.request(method.clone(), format!("http://{server}{path}"));
         if let Some(address) = self.address {
             request = request.header("x-forwarded-for", address.to_string());
@@ -114,7 +123,7 @@ impl Rest {
         }
     }
 
-    /// Creates an account in the workspace of this name, which comes into being with its first person.
+    /// Creates an account in the workspace of this name. The first account creates the workspace.
     pub async fn sign_up(&self, server: usize, name: &str, workspace: &str) -> Answer {
         let body = json!({
             "fullname": name, "email": format!("{name}-{}@rig.test", Uuid::new_v4().simple()),
@@ -123,34 +132,36 @@ impl Rest {
         self.call(server, None, (Method::POST, "/api/signup"), Some(&body)).await
     }
 
-    /// Makes so many accounts, and tells the [`request`] that signs each of them in.
+    /// Creates `count` accounts and returns, for each of them, the raw HTTP [`request`] that signs
+    /// it in.
     ///
     /// # Errors
-    /// When nobody can sign up.
-    pub async fn accounts(&self, count: usize) -> Result<Vec<String>> {
+    /// When an account cannot be created.
+    pub async fn create_accounts_for_sign_in(&self, count: usize) -> Result<Vec<String>> {
         let mut requests = Vec::new();
         for number in 0..count {
-            let answer = self.sign_up(0, &format!("door{number}"), "doors").await;
-            let body = answer.ok().context("nobody can sign up")?;
+            let answer = self.sign_up(0, &format!("user{number}"), "sign-in-test").await;
+            let body = answer.ok().context("cannot create an account")?;
             let body = json!({ "email": body["user"]["email"], "password": PASSWORD });
             requests.push(request("POST /api/signin", &[], &body.to_string()));
         }
         Ok(requests)
     }
 
-    /// Exchanges a refresh token.
+    /// Exchanges a refresh token for new tokens.
     pub async fn refresh(&self, server: usize, refresh_token: &str) -> Answer {
         self.call(server, Some(refresh_token), (Method::POST, "/api/refresh"), None).await
     }
 
-    /// The person that an answer to [`sign_up`](Self::sign_up) or [`refresh`](Self::refresh) speaks of.
+    /// Returns the person in the response body of [`sign_up`](Self::sign_up) or
+    /// [`refresh`](Self::refresh).
     #[must_use]
-    pub fn person(&self, authenticated: &Value) -> Option<Person> {
+    pub fn person(&self, body: &Value) -> Option<Person> {
         Some(Person {
-            id: UserId(authenticated["user"]["id"].as_i64()?),
-            workspace_id: WorkspaceId(authenticated["user"]["workspace_id"].as_i64()?),
-            session_id: SessionId(authenticated["session_id"].as_str()?.parse().ok()?),
-            token: authenticated["access_token"].as_str()?.into(),
+            id: UserId(body["user"]["id"].as_i64()?),
+            workspace_id: WorkspaceId(body["user"]["workspace_id"].as_i64()?),
+            session_id: SessionId(body["session_id"].as_str()?.parse().ok()?),
+            token: body["access_token"].as_str()?.into(),
             server: 0,
             rest: self.clone(),
         })
@@ -158,28 +169,28 @@ impl Rest {
 }
 
 impl Answer {
-    /// Reads an answer. An undocumented answer is a fault of the server.
+    /// Reads a response and compares it with the API document.
     async fn read(response: reqwest::Response, method: &Method) -> Self {
         let checked = match Checked::read(method, response).await {
             Ok(checked) => checked,
             Err(Fault::Connection(error)) => return Self::Unknown(error.to_string()),
-            Err(Fault::Undocumented(difference)) => return Self::Fault(difference),
+            Err(Fault::Undocumented(difference)) => return Self::ServerBug(difference),
         };
         let (status, body) = (checked.status, checked.json());
         let replayed = checked.headers.contains_key("idempotency-replayed");
         if status.is_success() {
             Self::Ok { body, replayed }
-        } else if status.is_client_error() && !MAY_YET_BE.contains(&status) {
+        } else if status.is_client_error() && !NON_FINAL_STATUSES.contains(&status) {
             let kind = body["type"].as_str().unwrap_or_default().to_owned();
             Self::Refused { status, kind }
         } else if status == StatusCode::INTERNAL_SERVER_ERROR {
-            Self::Fault(body.to_string())
+            Self::ServerBug(body.to_string())
         } else {
             Self::Unknown(format!("{status}: {body}"))
         }
     }
 
-    /// The body, if it was done.
+    /// Returns the body if the request succeeded.
     #[must_use]
     pub fn ok(self) -> Option<Value> {
         match self {
@@ -190,55 +201,62 @@ impl Answer {
 }
 
 impl Person {
-    /// Calls the person's server.
+    /// Sends a request to the person's server.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         self.rest.call(self.server, Some(&self.token), (method, path), body).await
     }
 
-    /// The same person at the server of this number.
+    /// Returns a copy of this person that calls the server with this [index](Rest::server_index).
     #[must_use]
     pub fn at(&self, server: usize) -> Self {
         Self { server, ..self.clone() }
     }
 
-    /// A [`request`] of theirs, for a connection of one's own.
+    /// Builds a raw HTTP [`request`] with this person's token, to be written to a connection that
+    /// the caller opened.
     #[must_use]
-    pub fn request(&self, line: &str, body: &str) -> String {
-        self.request_with(line, &[], body)
+    pub fn raw_request(&self, line: &str, body: &str) -> String {
+        self.raw_request_with_headers(line, &[], body)
     }
 
-    /// The same with more headers.
+    /// Like [`raw_request`](Self::raw_request), with additional headers.
     #[must_use]
-    pub fn request_with(&self, line: &str, headers: &[(&str, &str)], body: &str) -> String {
+    pub fn raw_request_with_headers(
+        &self,
+        line: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> String {
         let bearer = format!("Bearer {}", self.token);
         request(line, &[&[("authorization", &*bearer)], headers].concat(), body)
     }
 
-    /// A [`request`] that says something in a chat. The content must need no escaping in JSON.
+    /// Builds a raw HTTP [`request`] that sends a message. `content` must not contain characters
+    /// that JSON escapes.
     #[must_use]
-    pub fn message(&self, chat: ChatId, content: &str, key: Uuid) -> String {
+    pub fn raw_send_message_request(&self, chat: ChatId, content: &str, key: Uuid) -> String {
         let body = format!(r#"{{"content":"{content}","idempotency_key":"{key}"}}"#);
-        self.request(&format!("POST /api/chat/{chat}/messages"), &body)
+        self.raw_request(&format!("POST /api/chat/{chat}/messages"), &body)
     }
 
-    /// Says something in a chat, under a key that makes it safe to say it again.
+    /// Sends a message. `key` is the idempotency key, so the call can be repeated.
     pub async fn send(&self, chat: ChatId, content: &str, key: Uuid) -> Answer {
         let body = json!({ "content": content, "idempotency_key": key });
         self.call(Method::POST, &format!("/api/chat/{chat}/messages"), Some(&body)).await
     }
 
-    /// Opens a chat with others.
+    /// Creates a chat with these other members.
     pub async fn create_chat(&self, kind: &str, name: &str, others: &[UserId]) -> Answer {
         let body = json!({ "chat_type": kind, "name": name, "members": others });
         self.call(Method::POST, "/api/chat", Some(&body)).await
     }
 
-    /// Adds somebody to a chat.
+    /// Adds a user to a chat.
     pub async fn add(&self, chat: ChatId, user: UserId) -> Answer {
         self.call(Method::POST, &format!("/api/chat/{chat}/members"), Some(&json!([user]))).await
     }
 
-    /// Removes somebody from a chat.
+    /// Removes a user from a chat.
     pub async fn remove(&self, chat: ChatId, user: UserId) -> Answer {
         self.call(Method::DELETE, &format!("/api/chat/{chat}/members"), Some(&json!([user]))).await
     }

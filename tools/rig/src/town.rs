@@ -1,4 +1,5 @@
-//! Workspaces, people and chats in bulk: written as the servers write them, but without a password's hash for each.
+//! Creates workspaces, people and chats in bulk. The rows and events are those that the servers
+//! write, except that the accounts have no password hash, because hashing is slow.
 
 use anyhow::{Context, Result};
 use chrono::Utc;
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{Person, Rest};
 
-/// Writes them through the real log.
+/// Writes workspaces, people and chats to the database, with their events in the log.
 #[derive(Clone)]
 pub struct Town {
     pub(crate) db: PgPool,
@@ -24,7 +25,7 @@ pub struct Town {
     rest: Rest,
 }
 
-/// A workspace and everybody in it; the first owns it.
+/// A workspace and its people. The first of them is its owner.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Workspace {
@@ -43,7 +44,8 @@ impl Town {
         Ok(Self { log: Log::new(db.clone()), db, signer, rest })
     }
 
-    /// A new workspace of so many people, whose access tokens are good for 15 minutes.
+    /// Creates a workspace with this number of people (at least one), and a session for each of
+    /// them. Their access tokens are valid for 15 minutes.
     ///
     /// # Errors
     /// When the database fails.
@@ -80,22 +82,22 @@ impl Town {
         Ok(Workspace { id, people: self.sign_in(&people).await? })
     }
 
-    /// A new session for a person in their workspace.
+    /// Creates another session for a person in their workspace.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn sign_in_again(&self, person: &Person) -> Result<Person> {
         let user = user(person.id, person.workspace_id, UserId(0));
         let mut people = self.sign_in(&[user]).await?;
-        people.pop().context("one person in, one out")
+        people.pop().context("no person was signed in")
     }
 
-    /// A new private channel of these people; the first owns it.
+    /// Creates a private channel with these members. The first of them is its owner.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When the database fails, or there are no members.
     pub async fn channel(&self, name: &str, members: &[&Person]) -> Result<ChatId> {
-        let owner = members.first().context("a chat has a member")?;
+        let owner = members.first().context("a chat needs a member")?;
         let workspace_id = owner.workspace_id;
         let users: Vec<_> = members.iter().map(|member| member.id).collect();
         let member_count = i32::try_from(users.len())?;
@@ -130,10 +132,10 @@ impl Town {
         Ok(id)
     }
 
-    /// An access token of the person's session that ends at this time, in Unix seconds.
+    /// Returns an access token for the person's session that expires at this time, in Unix seconds.
     ///
     /// # Errors
-    /// When the key cannot sign.
+    /// When signing fails.
     pub fn token_until(&self, person: &Person, expires_at: i64) -> Result<String> {
         let user = user(person.id, person.workspace_id, UserId(0));
         Ok(self.signer.sign_until(&user, person.session_id, expires_at)?)

@@ -1,4 +1,4 @@
-//! A cluster's processes come and go, and its people notice nothing.
+//! Messages and streams work across servers, also after server processes are killed.
 
 use std::{env, path::Path, time::Duration};
 

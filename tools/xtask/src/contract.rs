@@ -41,7 +41,7 @@ pub(crate) async fn run() -> Result<ExitCode> {
     let ports = Ports::above(PORT);
     ports.check_free().await?;
     let [program, _] = build(&[], ["fechatter_server", "notify_server"])?;
-    let postgres = Postgres::throw_away()?;
+    let postgres = Postgres::temporary()?;
     let url = postgres.url("fechatter");
     devdb::create_database_if_absent(&url).await?;
     let mut environment = ports.environment();

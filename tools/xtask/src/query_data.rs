@@ -21,7 +21,7 @@ type QueryData = BTreeMap<String, Vec<u8>>;
 
 pub(crate) async fn run(check: bool) -> Result<ExitCode> {
     // Always an own server: a database that has seen more than `migrations/` and `sql/` would describe other queries.
-    let postgres = Postgres::throw_away()?;
+    let postgres = Postgres::temporary()?;
     let url = postgres.url(DATABASE);
     migrate(&url).await?;
     let fresh = describe(&url)?;

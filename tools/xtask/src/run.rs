@@ -60,7 +60,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     // The servers look for `.env` in their folder.
     env::set_current_dir(root())?;
 
-    // Until here Ctrl-C simply ends us, and the leash what we started.
+    // Until here, Ctrl-C ends this process, and the child processes then end too.
     let mut postgres = None;
     let database = if let Some(url) = devdb::configured_url() {
         println!("Using the database that DATABASE_URL names.");
@@ -95,7 +95,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let stopping = tokio::task::spawn_blocking(move || stop(servers, postgres));
     tokio::select! {
         stopped = stopping => stopped??,
-        // Asked twice: the leash ends the rest behind our back.
+        // Ctrl-C was pressed twice. The processes that still run end when this process ends.
         _ = interrupt.recv() => {}
     }
     outcome.map(|()| ExitCode::SUCCESS)

@@ -22,7 +22,7 @@ pub(crate) async fn run(arguments: &[String]) -> Result<ExitCode> {
         println!("Testing on the server that DATABASE_URL names.");
         url
     } else {
-        own.insert(Postgres::throw_away()?).url("postgres")
+        own.insert(Postgres::temporary()?).url("postgres")
     };
 
     let mut tests = cargo();

@@ -1,7 +1,7 @@
 //! Invites to a workspace.
 
 use crate::config::Config;
-use aws_lc_rs::digest::{SHA256, digest as hash};
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
@@ -67,8 +67,8 @@ pub(crate) struct Redeemed {
 }
 
 /// Returns the digest of a code; only the digest is stored.
-pub(crate) fn digest(code: &str) -> Vec<u8> {
-    hash(&SHA256, code.as_bytes()).as_ref().to_vec()
+pub(crate) fn code_digest(code: &str) -> Vec<u8> {
+    digest(&SHA256, code.as_bytes()).as_ref().to_vec()
 }
 
 /// Creates an invite with at most the caller's role, to chats that the caller may add people to.
@@ -99,7 +99,7 @@ pub(crate) async fn create(
     drop(db);
     let (mut writer, caller) = caller.lock(log).await?;
     check_inviting(writer.db(), &caller, role, &chat_ids).await?;
-    check_open_invites(writer.db(), &caller, config.limits.invites_per_person).await?;
+    check_usable_invites_limit(writer.db(), &caller, config.limits.invites_per_person).await?;
     let email = draft.email.as_ref().map(Email::as_str);
     let invite = sqlx::query_as!(
         Invite,
@@ -108,7 +108,7 @@ pub(crate) async fn create(
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          returning id, email, role, chat_ids, max_uses, uses, expires_at, created_by, created_at",
         caller.workspace_id as _,
-        digest(&code),
+        code_digest(&code),
         email,
         email.map(key),
         role as _,
@@ -144,9 +144,13 @@ async fn check_inviting(
     if all { Ok(()) } else { Err(AppError::NotFound) }
 }
 
-/// Refuses if the caller has the maximum number of invites that can still be used.
-async fn check_open_invites(db: impl PgExecutor<'_>, caller: &CurrentUser, max: i64) -> Result<()> {
-    let open = sqlx::query_scalar!(
+/// Fails if the caller already has `max` usable invites (not expired, with uses left).
+async fn check_usable_invites_limit(
+    db: impl PgExecutor<'_>,
+    caller: &CurrentUser,
+    max: i64,
+) -> Result<()> {
+    let usable = sqlx::query_scalar!(
         r#"select count(*) as "open!"
            from (
                select 1 from invites
@@ -162,7 +166,7 @@ async fn check_open_invites(db: impl PgExecutor<'_>, caller: &CurrentUser, max: 
     )
     .fetch_one(db)
     .await?;
-    if open < max { Ok(()) } else { Err(AppError::LimitReached("invites")) }
+    if usable < max { Ok(()) } else { Err(AppError::LimitReached("invites")) }
 }
 
 /// Lists the invites that the caller may see, newest first: all for an owner or admin, their own
@@ -219,8 +223,8 @@ pub(crate) async fn workspace_of(
     Ok(id)
 }
 
-/// Uses an invite once, if it is still valid, if it is valid for this address, and if its creator
-/// may still give its role.
+/// Adds one use to the invite and returns it. Fails if the invite has expired or has no uses left,
+/// if it is restricted to another e-mail address, or if its creator may no longer give its role.
 pub(crate) async fn redeem(
     db: &mut PgConnection,
     workspace_id: WorkspaceId,

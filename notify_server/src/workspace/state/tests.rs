@@ -465,7 +465,7 @@ fn an_unknown_cursor_is_detected() {
     let reader = Reader { user: reader(1, PHONE), authorized_position: Position(10) };
     let other = Cursor { position: Position(10), .."0000000f-1".parse().unwrap() };
     assert!(matches!(state.missed(&reader, other), MissedResult::Diverged));
-    assert!(matches!(state.missed(&reader, at(11)), MissedResult::Behind));
+    assert!(matches!(state.missed(&reader, at(11)), MissedResult::ServerBehind));
     let place = state.subscribe_local_head();
 
     state.takes(Nothing, Some(LUNCH), None);

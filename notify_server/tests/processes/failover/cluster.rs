@@ -26,7 +26,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) async fn start(commits: Commits) -> Self {
         let scratch = Scratch::new().unwrap();
-        let primary = Postgres::in_folder(&scratch.path().join("primary")).unwrap();
+        let primary = Postgres::in_scratch_folder(&scratch.path().join("primary")).unwrap();
         let database = Proxy::start(primary.address()).await.unwrap();
         let replication = Proxy::start(primary.address()).await.unwrap();
         let home = scratch.path().join("standby");

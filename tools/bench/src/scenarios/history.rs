@@ -42,7 +42,7 @@ pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     let mut rows = report.under("history", TARGETS, &conditions);
     let page = |place: &str| {
         let line = format!("GET /api/chat/{chat}/messages?limit={LIMIT}{place}");
-        [people[0].request(&line, "")]
+        [people[0].raw_request(&line, "")]
     };
     let newest = i64::try_from(messages)?;
     let middle = format!("&before_seq={}", newest / 2);

@@ -184,6 +184,9 @@ impl Senders {
     fn call(&self, number: usize) -> impl Future<Output = Result<()>> + Send + use<> {
         let (clock, pool) = (self.clock, self.pool.clone());
         let (person, chat) = self.seats[number % self.seats.len()].clone();
-        async move { pool.call(&person.message(chat, &clock.message(), Uuid::new_v4())).await }
+        async move {
+            pool.call(&person.raw_send_message_request(chat, &clock.message(), Uuid::new_v4()))
+                .await
+        }
     }
 }

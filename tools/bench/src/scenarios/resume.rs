@@ -82,7 +82,7 @@ async fn catch_up(target: Target<'_>, events: usize) -> Result<Duration> {
 /// The newest event of the person's workspace.
 async fn cursor(cluster: &Cluster, person: &Person) -> Result<String> {
     let mut connection = KeepAlive::connect(cluster.servers[0].address()).await?;
-    let answer = connection.call(&person.request("GET /api/sync?users=false", "")).await?;
+    let answer = connection.call(&person.raw_request("GET /api/sync?users=false", "")).await?;
     let body: Value = serde_json::from_slice(answer.body)?;
     body["cursor"].as_str().map(ToOwned::to_owned).context("a state without a cursor")
 }

@@ -89,16 +89,20 @@ async fn lists(large: &Large, caller: &Person) -> Result<Lists> {
     let (chat, others) = large.chats.first().context("a chat")?;
     let sender = large.cluster.town.sign_in_again(&others[0]).await?;
     let mut connection = KeepAlive::connect(large.cluster.servers[0].address()).await?;
-    let request = caller.request("GET /api/chat", "");
+    let request = caller.raw_request("GET /api/chat", "");
     let mut lists = Lists::default();
     for round in 0..WARM_UP + REPETITIONS {
-        let sent = connection.call(&sender.message(*chat, CONTENT, Uuid::new_v4())).await?.status;
+        let sent = connection
+            .call(&sender.raw_send_message_request(*chat, CONTENT, Uuid::new_v4()))
+            .await?
+            .status;
         ensure!(sent == 201, "a message was answered with {sent}");
         let (miss, _, _) = list(&mut connection, &request).await?;
         let (hit, _, tag) = list(&mut connection, &request).await?;
         let mut unchanged = None;
         if let Some(tag) = tag {
-            let known = caller.request_with("GET /api/chat", &[("if-none-match", &tag)], "");
+            let known =
+                caller.raw_request_with_headers("GET /api/chat", &[("if-none-match", &tag)], "");
             let (took, status, _) = list(&mut connection, &known).await?;
             unchanged = (status == 304).then_some(took);
         }

@@ -34,7 +34,7 @@ const ROOMS: usize = 50;
 
 pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     let cluster = stage.start(&[]).await?;
-    let requests: Arc<[String]> = cluster.rest.accounts(PEOPLE).await?.into();
+    let requests: Arc<[String]> = cluster.rest.create_accounts_for_sign_in(PEOPLE).await?.into();
     let pool = Pool::of(&cluster);
     let each = Duration::from_secs(stage.seconds(SECONDS).into());
     let (signed_in, rate) = sign_in(&pool, &requests, each).await?;

@@ -28,7 +28,7 @@ pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     let caller = &people[0];
     let pool = Pool::of(&cluster);
     let list_chats = |_| {
-        let (pool, request) = (pool.clone(), caller.request("GET /api/chat", ""));
+        let (pool, request) = (pool.clone(), caller.raw_request("GET /api/chat", ""));
         async move { pool.call(&request).await }
     };
 

@@ -30,7 +30,7 @@ pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     );
     let mut rows = report.under("sync", TARGETS, &conditions);
     for (name, path) in [("with_users", "/api/sync"), ("without_users", "/api/sync?users=false")] {
-        let request = caller.request(&format!("GET {path}"), "");
+        let request = caller.raw_request(&format!("GET {path}"), "");
         let times = asked(&mut connection, slice::from_ref(&request), REPETITIONS).await?;
         rows.quantiles(name, &[times]);
         let bytes = connection.call(&request).await?.body.len();

@@ -55,7 +55,7 @@ async fn scene(cluster: &Cluster) -> Result<Scene> {
             let signed_up = cluster.rest.sign_up(number, "clock", "Clocks").await;
             let signed_up = signed_up.ok().context("signing up")?;
             let mut person = cluster.rest.person(&signed_up).context("a person")?;
-            person.rest = person.rest.through([server.address()].into());
+            person.rest = person.rest.with_servers([server.address()].into());
             listeners.push(cluster.town.sign_in_again(&person).await?);
             people.push(person);
         }

@@ -55,7 +55,7 @@ pub(super) async fn restored(options: &Options) -> Result<Row> {
     site.database.retarget(site.stage.cluster.postgres.address());
     site.stage.quiet(TALK).await;
     site.stage.cluster.postgres.kill()?;
-    let restored = block_in_place(|| Postgres::in_folder(&copy))?;
+    let restored = block_in_place(|| Postgres::in_scratch_folder(&copy))?;
     site.change_to(restored).await
 }
 
@@ -70,7 +70,7 @@ struct Site {
 impl Site {
     async fn start(options: &Options) -> Result<Self> {
         let scratch = Scratch::new()?;
-        let postgres = Postgres::in_folder(&scratch.path().join("primary"))?;
+        let postgres = Postgres::in_scratch_folder(&scratch.path().join("primary"))?;
         let database = Proxy::start(postgres.address()).await?;
         let cluster = options.setup(2, 2).start_on(postgres, database.address()).await?;
         let stage = options.stage_on(cluster, options.cast()).await?;

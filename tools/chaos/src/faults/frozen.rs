@@ -60,7 +60,7 @@ async fn bystanders(stage: &mut Stage) -> Result<Load> {
     let address = stage.cluster.servers[1].address();
     let seats = others.people.iter().map(|person| {
         let mut person = person.clone();
-        person.rest = person.rest.through([address].into());
+        person.rest = person.rest.with_servers([address].into());
         Seat::new(&person, chat)
     });
     Ok(Load::begin(seats.collect(), 1, 5, stage.rng.random()))

@@ -105,7 +105,7 @@ async fn drown(
 
 /// Lets people sign in while others send.
 async fn sign_in(stage: &mut Stage, flood: &mut Flood, duration: Duration) -> Result<()> {
-    let requests = stage.cluster.rest.accounts(ACCOUNTS).await?;
+    let requests = stage.cluster.rest.create_accounts_for_sign_in(ACCOUNTS).await?;
     let before = flood.send(ENOUGH, duration).await?.rate();
     let signing_in = tokio::spawn(sign_in_for(duration, address(stage), requests));
     let during = flood.send(ENOUGH, duration).await?.rate();
@@ -174,7 +174,7 @@ async fn upload(stage: &mut Stage) -> Result<()> {
         let socket = TcpStream::connect(address(stage)).await?;
         let (chat, members) = &stage.chats[0];
         let length = HUGE.to_string();
-        let head = members[0].request_with(
+        let head = members[0].raw_request_with_headers(
             &format!("POST /api/chat/{chat}/messages"),
             &[("content-type", "application/json"), ("content-length", &*length)],
             "",

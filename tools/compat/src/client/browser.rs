@@ -17,7 +17,7 @@ use axum::{
     response::{Html, IntoResponse},
     routing::{get, post},
 };
-use devdb::{Ending, Leash};
+use devdb::{ChildGuard, ShutdownMethod};
 use tokio::net::TcpListener;
 
 use super::{Running, parse};
@@ -84,14 +84,14 @@ impl Browser {
         let output = File::create(folder.with_extension("log"))?;
         let url = url.replace('?', "%3F").replace('=', "%3D");
         let page = format!("{}/{page}?run={run}&url={url}&token={token}", self.origin());
-        let ending = Ending::new("TERM", Duration::from_secs(3)).and_remove(&folder);
-        let leash = Leash::start(program, ending, |command| {
+        let shutdown = ShutdownMethod::new("TERM", Duration::from_secs(3)).and_remove(&folder);
+        let child = ChildGuard::start(program, shutdown, |command| {
             command.args(ARGUMENTS).arg(format!("--user-data-dir={}", folder.display())).arg(page);
             if let Ok(error) = output.try_clone() {
                 command.stdout(output).stderr(error);
             }
         });
-        Ok(Running { observed, _leash: leash.context("starting Chromium")? })
+        Ok(Running { observed, _child: child.context("starting Chromium")? })
     }
 }
 

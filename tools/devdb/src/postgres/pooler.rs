@@ -1,4 +1,4 @@
-//! `PgBouncer` in front of a server.
+//! Starts `PgBouncer` as a connection pooler in front of a PostgreSQL server.
 
 use std::{
     env,
@@ -13,21 +13,21 @@ use std::{
 use anyhow::{Result, ensure};
 use uuid::Uuid;
 
-use super::{PATIENCE, Postgres, disk, reserve_port};
+use super::{Postgres, START_TIMEOUT, disk, reserve_port};
 use crate::{
     find::{as_postgres_user, postgres_user},
-    leash::{Ending, Leash},
+    leash::{ChildGuard, ShutdownMethod},
 };
 
-/// A running `PgBouncer`. Dropping it ends it.
+/// A running `PgBouncer`. Dropping this value stops it.
 #[derive(Debug)]
 pub struct Pooler {
-    _leash: Leash,
+    _child: ChildGuard,
     address: SocketAddr,
 }
 
 impl Pooler {
-    /// Where it listens: for [`Postgres::url_through`].
+    /// The address that it listens on, for [`Postgres::url_through`].
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -35,8 +35,9 @@ impl Pooler {
 }
 
 impl Postgres {
-    /// Puts a `PgBouncer` in front of this server, with its settings as they come but for `pool_mode`: `session`,
-    /// `transaction` or `statement`. None where it is not installed.
+    /// Starts a `PgBouncer` in front of this server. `pool_mode` is `session`, `transaction` or
+    /// `statement`; the other pool settings have their defaults. Returns `None` if `PgBouncer` is
+    /// not installed.
     ///
     /// # Errors
     ///
@@ -44,9 +45,9 @@ impl Postgres {
     pub fn pooler(&self, pool_mode: &str) -> Result<Option<Pooler>> {
         let Some(program) = installed() else { return Ok(None) };
         let home = disk().join(format!("fechatter-{}", Uuid::new_v4().simple()));
-        let ending = Ending::new("TERM", Duration::from_secs(5)).and_remove(&home);
+        let shutdown = ShutdownMethod::new("TERM", Duration::from_secs(5)).and_remove(&home);
         fs::create_dir(&home)?;
-        // The password is in there.
+        // The configuration file contains the password.
         fs::set_permissions(&home, Permissions::from_mode(0o700))?;
         let port = reserve_port()?;
         let configuration = home.join("pgbouncer.ini");
@@ -65,23 +66,23 @@ impl Postgres {
         if let Some((uid, gid)) = postgres_user() {
             chown(&home, Some(uid), Some(gid))?;
         }
-        let mut leash = Leash::start(program, ending, |command| {
+        let mut child = ChildGuard::start(program, shutdown, |command| {
             as_postgres_user(command).arg("--quiet").arg(&configuration);
         })?;
         let address = (Ipv4Addr::LOCALHOST, port).into();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_TIMEOUT;
         while TcpStream::connect(address).is_err() {
             ensure!(
-                leash.try_wait()?.is_none() && Instant::now() < deadline,
+                child.try_wait()?.is_none() && Instant::now() < deadline,
                 "PgBouncer does not start"
             );
             sleep(Duration::from_millis(10));
         }
-        Ok(Some(Pooler { _leash: leash, address }))
+        Ok(Some(Pooler { _child: child, address }))
     }
 }
 
-/// Debian has it among the programs of administrators, which are not on everybody's `PATH`.
+/// Also searches `/usr/sbin`, where Debian installs `PgBouncer` and which may not be in `PATH`.
 fn installed() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);

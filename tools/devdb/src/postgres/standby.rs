@@ -1,4 +1,4 @@
-//! A standby that takes over, and a copy of a server's data that is started.
+//! Starts standbys, promotes them, and copies the data of a server.
 
 use std::{
     fs::{self, OpenOptions},
@@ -14,15 +14,18 @@ use anyhow::{Context, Result, ensure};
 use sqlx::{Connection, PgConnection, query, query_scalar};
 use tokio::{task::spawn_blocking, time::sleep};
 
-use super::{Launch, PATIENCE, Postgres, prepare};
+use super::{Launch, Postgres, prepare};
 use crate::find::{as_postgres_user, postgres_user};
 
-/// Between two looks at how far a standby is.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// The maximum time until a query in [`Postgres::wait_until`] returns true.
+const WAIT_TIMEOUT: Duration = Duration::from_mins(1);
+/// The interval between two queries in [`Postgres::wait_until`].
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Postgres {
-    /// Copies the home of a server that has ended, so that [`Postgres::in_folder`] can start both: as restoring a backup
-    /// does. The copy must not exist.
+    /// Copies the folder of a server that has ended, as a restore from a backup does.
+    /// [`Postgres::in_scratch_folder`] can then start both the original and the copy. The folder
+    /// `copy` must not exist.
     ///
     /// # Errors
     ///
@@ -34,8 +37,9 @@ impl Postgres {
         copied.with_context(|| format!("copying {}", home.display()))
     }
 
-    /// Starts a standby of this server in `home`, which must not exist. It reaches this server at `upstream`, which is
-    /// its [address](Self::address) or that of a proxy in between.
+    /// Starts a standby of this server in the folder `home`, which must not exist. The standby
+    /// connects to `upstream`: the [address](Self::address) of this server, or that of a proxy in
+    /// front of it.
     ///
     /// # Errors
     ///
@@ -61,43 +65,47 @@ impl Postgres {
         let settings = format!("primary_conninfo = '{connection}'\n");
         write(&data.join("postgresql.auto.conf"), &settings)?;
         let home = home.to_owned();
-        // A proxy in between may depend on the thread that we would block.
-        spawn_blocking(move || Self::in_folder(&home)).await?
+        // The start blocks its thread, and a proxy may run on the thread of this task.
+        spawn_blocking(move || Self::in_scratch_folder(&home)).await?
     }
 
-    /// Lets every commit from now on wait until a standby, of which there must be one, has it on disk.
+    /// Turns on synchronous replication: from now on, each commit waits until a standby has written
+    /// it to disk. A standby must be running.
     ///
     /// # Errors
     ///
-    /// When the server cannot be reached, or no standby follows it within a minute.
+    /// When the server cannot be reached, or no standby is synchronous within a minute.
     pub async fn commit_to_standby(&self) -> Result<()> {
         let mut connection = self.connect().await?;
         query("alter system set synchronous_standby_names = '*'").execute(&mut connection).await?;
         query("select pg_reload_conf()").execute(&mut connection).await?;
-        self.reaches("select exists (select from pg_stat_replication where sync_state = 'sync')")
-            .await?;
-        // Done by the process that tells the others whether to wait, once it knows.
+        self.wait_until(
+            "select exists (select from pg_stat_replication where sync_state = 'sync')",
+        )
+        .await?;
+        // The checkpointer process applies `synchronous_standby_names` and tells the other
+        // processes to wait for the standby. It does so before it makes this checkpoint.
         query("checkpoint").execute(&mut connection).await?;
         Ok(())
     }
 
-    /// Waits until this standby shows all that the other server has committed so far.
+    /// Waits until this standby has replayed everything that `primary` has committed so far.
     ///
     /// # Errors
     ///
-    /// When a server cannot be reached, or the standby stays behind for a minute.
+    /// When a server cannot be reached, or the standby has not caught up after a minute.
     pub async fn catch_up_with(&self, primary: &Self) -> Result<()> {
         let written: String = query_scalar("select pg_current_wal_flush_lsn()::text")
             .fetch_one(&mut primary.connect().await?)
             .await?;
-        self.reaches(&format!("select pg_last_wal_replay_lsn() >= '{written}'")).await
+        self.wait_until(&format!("select pg_last_wal_replay_lsn() >= '{written}'")).await
     }
 
-    /// Makes a standby a server of its own, and waits until it takes writes.
+    /// Promotes this standby to a primary, and waits until it accepts writes.
     ///
     /// # Errors
     ///
-    /// When it is no standby, or does not become one within a minute.
+    /// When this server is not a standby, or does not become a primary within a minute.
     pub fn promote(&self) -> Result<()> {
         let Launch { programs, data, .. } = &self.launch;
         let mut command = Command::new(programs.program("pg_ctl"));
@@ -111,31 +119,31 @@ impl Postgres {
         Ok(PgConnection::connect(&self.url("postgres")).await?)
     }
 
-    /// Waits until a question is answered with true.
-    async fn reaches(&self, question: &str) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+    /// Waits until this SQL query returns true.
+    async fn wait_until(&self, condition: &str) -> Result<()> {
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         let mut connection = self.connect().await?;
-        let ask = || query_scalar::<_, bool>(sqlx::AssertSqlSafe(question.to_owned()));
+        let ask = || query_scalar::<_, bool>(sqlx::AssertSqlSafe(condition.to_owned()));
         while !ask().fetch_one(&mut connection).await? {
-            ensure!(Instant::now() < deadline, "not yet after {PATIENCE:?}: {question}");
-            sleep(LOOK_AGAIN).await;
+            ensure!(Instant::now() < deadline, "not true after {WAIT_TIMEOUT:?}: {condition}");
+            sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }
 }
 
-/// Adds to a file of the server's, made if absent.
+/// Appends text to a file in the data folder, which is created if it does not exist.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     OpenOptions::new().append(true).create(true).open(file)?.write_all(text.as_bytes())?;
-    give_away(file)
+    give_to_postgres_user(file)
 }
 
-/// Copies all but the note of who is running there. What a running server removes meanwhile is left out, and what it
-/// changes is mended by its log.
+/// Copies a data folder without `postmaster.pid`. The server may be running: files that it deletes
+/// during the copy are skipped, and crash recovery from the WAL repairs files that it changes.
 fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     fs::set_permissions(to, fs::metadata(from)?.permissions())?;
-    give_away(to)?;
+    give_to_postgres_user(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let to = to.join(entry.file_name());
@@ -144,7 +152,7 @@ fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
         } else if entry.file_type()?.is_dir() {
             copy_folder(&entry.path(), &to)
         } else {
-            fs::copy(entry.path(), &to).and_then(|_| give_away(&to))
+            fs::copy(entry.path(), &to).and_then(|_| give_to_postgres_user(&to))
         };
         if let Err(error) = copied
             && error.kind() != ErrorKind::NotFound
@@ -155,7 +163,7 @@ fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Files that we make as root belong to the user that PostgreSQL runs as.
-fn give_away(path: &Path) -> io::Result<()> {
+/// If this process runs as root, gives the file to the user that PostgreSQL runs as.
+fn give_to_postgres_user(path: &Path) -> io::Result<()> {
     postgres_user().map_or(Ok(()), |(uid, gid)| chown(path, Some(uid), Some(gid)))
 }

@@ -70,13 +70,13 @@ fn begin_with(greed: &Greed, greedy: &Greedy, asking: &mut Asking) {
         tasks.spawn(rest("refreshes").refresh(token.clone()));
     }
     let path = format!("GET /api/chat/{}/messages?limit={PAGE}", greed.chat);
-    let page = greedy.person.request_with(&path, &[FROM], "");
+    let page = greedy.person.raw_request_with_headers(&path, &[FROM], "");
     for _ in 0..UNREAD_PAGES {
         tasks.spawn(rest("unread pages").leave_unread(page.clone()));
     }
     let cursor = greed.cursor.to_string();
     let resume = [FROM, ("last-event-id", &*cursor)];
-    let resume = greedy.person.request_with("GET /events", &resume, "");
+    let resume = greedy.person.raw_request_with_headers("GET /events", &resume, "");
     for _ in 0..RESUMES {
         tasks.spawn(demand("resumes", greed.events).resume(resume.clone()));
     }
@@ -188,7 +188,7 @@ fn new_chat(person: Person, others: Vec<UserId>) -> impl FnMut(usize) -> String 
     move |_| {
         let name = Uuid::new_v4().to_string();
         let body = json!({ "chat_type": "Group", "name": name, "members": others });
-        person.request_with("POST /api/chat", &[FROM], &body.to_string())
+        person.raw_request_with_headers("POST /api/chat", &[FROM], &body.to_string())
     }
 }
 
@@ -200,14 +200,18 @@ fn members(
 ) -> impl FnMut(usize) -> String + use<> {
     let body = json!(others).to_string();
     let requests = ["POST", "DELETE"].map(|method| {
-        person.request_with(&format!("{method} /api/chat/{chat}/members"), &[FROM], &body)
+        person.raw_request_with_headers(
+            &format!("{method} /api/chat/{chat}/members"),
+            &[FROM],
+            &body,
+        )
     });
     move |number| requests[number % 2].clone()
 }
 
 fn lists(person: &Person) -> impl FnMut(usize) -> String + use<> {
     let requests = ["sync", "users", "chat"]
-        .map(|name| person.request_with(&format!("GET /api/{name}"), &[FROM], ""));
+        .map(|name| person.raw_request_with_headers(&format!("GET /api/{name}"), &[FROM], ""));
     move |number| requests[number % requests.len()].clone()
 }
 
@@ -215,19 +219,21 @@ fn long_messages(person: Person, chat: ChatId) -> impl FnMut(usize) -> String {
     let content = "🍜".repeat(LONG);
     move |_| {
         let body = json!({ "content": content, "idempotency_key": Uuid::new_v4() }).to_string();
-        person.request_with(&format!("POST /api/chat/{chat}/messages"), &[FROM], &body)
+        person.raw_request_with_headers(&format!("POST /api/chat/{chat}/messages"), &[FROM], &body)
     }
 }
 
 fn strange_sessions(person: Person) -> impl FnMut(usize) -> String {
     move |_| {
         let line = format!("DELETE /api/sessions/{}", Uuid::new_v4());
-        person.request_with(&line, &[FROM], "")
+        person.raw_request_with_headers(&line, &[FROM], "")
     }
 }
 
 fn logouts(sessions: Vec<Person>) -> impl FnMut(usize) -> String {
-    move |number| sessions[number % sessions.len()].request_with("POST /api/logout", &[FROM], "")
+    move |number| {
+        sessions[number % sessions.len()].raw_request_with_headers("POST /api/logout", &[FROM], "")
+    }
 }
 
 fn wrong_password() -> String {

@@ -98,7 +98,11 @@ pub(super) fn half_body(number: usize, person: &Person, chat: ChatId) -> Vec<u8>
     let length = WHOLE.to_string();
     let headers = [FROM, ("content-type", "application/json"), ("content-length", &*length)];
     let head = match number % 2 {
-        0 => person.request_with(&format!("POST /api/chat/{chat}/messages"), &headers, ""),
+        0 => person.raw_request_with_headers(
+            &format!("POST /api/chat/{chat}/messages"),
+            &headers,
+            "",
+        ),
         _ => request("POST /api/signin", &headers, ""),
     };
     let mut half = head.into_bytes();
