@@ -332,7 +332,7 @@ async fn the_limit_of_open_files_is_raised_and_one_that_is_too_low_is_told() {
     let fechatter = Fechatter::start_on(&database.url(), &many).await;
 
     for server in 0..2 {
-        let limits = format!("/proc/{}/limits", fechatter.servers[server].id().unwrap());
+        let limits = format!("/proc/{}/limits", fechatter.servers[server].pid().unwrap());
         let limits = fs::read_to_string(limits).unwrap();
         let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
         let (soft, hard) = files.trim().split_once(' ').unwrap();
