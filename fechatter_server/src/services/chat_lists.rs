@@ -21,8 +21,8 @@ use crate::error::Result;
 use crate::models::chat::sidebar;
 use crate::models::session::current_user::CurrentUser;
 
-/// The estimated size of an entry besides its JSON: keys, hashes, headers, the cache's own data.
-const ENTRY_BYTES: usize = 512;
+/// The estimated overhead of an entry, without its JSON: keys, hashes, headers, the cache's own data.
+const ENTRY_OVERHEAD_BYTES: usize = 512;
 
 /// The cached lists of this server, limited by their total bytes.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ impl ChatLists {
     pub(crate) fn new(mebibytes: u32) -> Self {
         let bytes = u64::from(mebibytes) * 1024 * 1024;
         let weigh = |_: &Key, entry: &Entry| {
-            u32::try_from(entry.list.json.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
+            u32::try_from(entry.list.json.len() + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX)
         };
         Self(Cache::builder().max_capacity(bytes).weigher(weigh).build())
     }
@@ -70,7 +70,8 @@ impl ChatLists {
         let mut db = db.acquire().await?;
         let key = (user.workspace_id, user.id, archived);
         let cached = self.0.get(&key);
-        let (head, marks, is_valid) = read_head(&mut *db, user, cached.as_ref()).await?;
+        let (head, marks, is_valid) =
+            read_head_and_validate(&mut *db, user, cached.as_ref()).await?;
         if let Some(cached) = cached.filter(|_| is_valid) {
             if cached.as_of != head {
                 // The next check begins at the new head.
@@ -100,7 +101,7 @@ impl ChatList {
 }
 
 /// Returns the number of log positions whose check costs less than reading a list of this many
-/// chats. Checking a position costs about a fifth of reading a chat.
+/// chats. Checking a position costs about a fifth of reading a chat; the factor leaves a margin.
 fn max_positions(chats: usize) -> i64 {
     i64::try_from(chats * 2 + 20).unwrap_or(i64::MAX)
 }
@@ -108,7 +109,7 @@ fn max_positions(chats: usize) -> i64 {
 /// Returns the log's head and the sum of the versions of the caller's read marks, with true if the cached list is still valid: the log still has the event
 /// at the list's position, so that it is the same log and has lost no later event, and no later
 /// event is for the caller and no read mark has changed.
-async fn read_head(
+async fn read_head_and_validate(
     db: impl PgExecutor<'_>,
     user: &CurrentUser,
     cached: Option<&Entry>,

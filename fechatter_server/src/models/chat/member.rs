@@ -73,12 +73,12 @@ async fn check_adding(db: &mut PgConnection, member: &Member, people: &[UserId])
 /// Adds the caller to a public channel. Changes nothing if the caller is a member already.
 pub(crate) async fn join(log: &Log, user: CurrentUser, chat_id: ChatId) -> Result<ChatMember> {
     let mut db = log.db().acquire().await?;
-    if let Some(member) = find_joined(&mut db, user, chat_id).await? {
+    if let Some(member) = find_own_membership(&mut db, user, chat_id).await? {
         return Ok(member);
     }
     drop(db);
     let (mut writer, user) = user.lock(log).await?;
-    if let Some(member) = find_joined(writer.db(), user, chat_id).await? {
+    if let Some(member) = find_own_membership(writer.db(), user, chat_id).await? {
         return Ok(member);
     }
     let joined =
@@ -89,7 +89,7 @@ pub(crate) async fn join(log: &Log, user: CurrentUser, chat_id: ChatId) -> Resul
 }
 
 /// Returns the caller as a member of a chat, or none for a public channel that they may join.
-async fn find_joined(
+async fn find_own_membership(
     db: &mut PgConnection,
     user: CurrentUser,
     chat_id: ChatId,
@@ -112,23 +112,23 @@ pub(crate) async fn leave(log: &Log, member: Member) -> Result<()> {
     member.require_may_leave()?;
     let mut locked = member.lock(log).await?;
     locked.member.require_may_leave()?;
-    locked.end(&[locked.member.user.id], LeaveReason::Left).await?;
+    locked.end_memberships(&[locked.member.user.id], LeaveReason::Left).await?;
     locked.commit().await
 }
 
 /// Removes people from a chat. An admin can remove neither the owner nor another admin.
 pub(crate) async fn remove(log: &Log, member: Member, people: &[UserId]) -> Result<()> {
     let mut db = log.db().acquire().await?;
-    find_removable(&mut db, &member, people).await?;
+    check_removal(&mut db, &member, people).await?;
     drop(db);
     let mut locked = member.lock(log).await?;
-    let people = find_removable(locked.writer.db(), &locked.member, people).await?;
-    locked.end(&people, LeaveReason::Removed).await?;
+    let people = check_removal(locked.writer.db(), &locked.member, people).await?;
+    locked.end_memberships(&people, LeaveReason::Removed).await?;
     locked.commit().await
 }
 
 /// Returns those of these people who are in the chat, if the caller may remove them.
-async fn find_removable(
+async fn check_removal(
     db: &mut PgConnection,
     member: &Member,
     people: &[UserId],

@@ -39,7 +39,11 @@ pub(crate) struct LockedMember {
 impl LockedMember {
     /// Ends memberships of the chat, each at the position of its event. The calling function has
     /// checked under the lock that these memberships are open and that the member may end them.
-    pub(crate) async fn end(&mut self, people: &[UserId], reason: LeaveReason) -> Result<()> {
+    pub(crate) async fn end_memberships(
+        &mut self,
+        people: &[UserId],
+        reason: LeaveReason,
+    ) -> Result<()> {
         let Member { user, chat_id, .. } = self.member;
         let memberships: Vec<_> = people.iter().map(|person| (chat_id, *person)).collect();
         let actor_and_reason = (user.id, reason);

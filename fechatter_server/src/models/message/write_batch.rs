@@ -23,12 +23,12 @@ pub(crate) enum Command {
     Send(Outgoing),
 }
 
-/// The subject of a command. A batch must not have two commands with the same key.
+/// Two commands with the same key conflict: a batch must not have both.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
-    Content(ChatId, MessageId),
+    ExistingMessage(ChatId, MessageId),
     Reaction(ChatId, MessageId, String, UserId),
-    Message(ChatId, UserId, Uuid),
+    NewMessage(ChatId, UserId, Uuid),
 }
 
 /// The result of one command of a batch.
@@ -39,9 +39,10 @@ pub(crate) enum Outcome {
         seq: Seq,
         created_at: Timestamp,
     },
-    /// It was sent before, under the same key.
+    /// It was sent before, under the same idempotency key.
     Replayed(MessageId),
-    /// The message was changed. Of a reaction, the number of people who now have the emoji.
+    /// The message was changed. `count` is for reactions: the number of people who now react with the
+    /// emoji.
     Changed {
         count: Option<i64>,
     },
@@ -64,7 +65,7 @@ pub(crate) enum Refusal {
     NotFound,
     Forbidden,
     Archived,
-    /// The message that it answers is not in the chat, or is deleted.
+    /// The message that it replies to is not in the chat, or is deleted.
     ReplyNotFound,
     TooManyReactions,
 }
@@ -105,21 +106,23 @@ impl Command {
         let user_id = self.actor().user_id();
         match self {
             Self::Change(Change { chat_id, message_id, action, .. }) => match action {
-                Action::Edit(_) | Action::Delete => Key::Content(*chat_id, *message_id),
+                Action::Edit(_) | Action::Delete => Key::ExistingMessage(*chat_id, *message_id),
                 Action::AddReaction(emoji) | Action::RemoveReaction(emoji) => {
                     Key::Reaction(*chat_id, *message_id, emoji.clone(), user_id)
                 }
             },
-            Self::Send(message) => Key::Message(message.chat_id, user_id, message.idempotency_key),
+            Self::Send(message) => {
+                Key::NewMessage(message.chat_id, user_id, message.idempotency_key)
+            }
         }
     }
 
-    /// Returns the size in bytes of its text, besides its columns of fixed size.
+    /// Returns the size of its text in bytes. Columns of fixed size are not included.
     pub(crate) fn bytes(&self) -> usize {
         self.text().len()
     }
 
-    /// Returns the message that it changes or answers.
+    /// Returns the message that it changes or replies to.
     pub(crate) fn target(&self) -> Option<MessageId> {
         match self {
             Self::Change(change) => Some(change.message_id),
@@ -217,7 +220,8 @@ impl Command {
 /// that no message of a person comes after their removal.
 ///
 /// # Errors
-/// Fails if nothing was written, or if it is unknown whether the batch was written.
+/// After an error, nothing was written, or it is unknown whether the batch was written. A command that
+/// is refused or skipped is not an error.
 pub(crate) async fn write(
     log: &Log,
     db: &mut PgConnection,
@@ -255,7 +259,8 @@ async fn send_one(
     locking: Locking,
 ) -> Result<(Outcome, Option<Announcement>)> {
     let (workspace_id, stamp) = (message.actor.workspace_id(), Stamp::random());
-    // The whole answer is read before it is used, because it arrives before the commit.
+    // The row arrives before the statement commits. `fetch_all` waits for the end of the response, which
+    // the database sends only after the commit.
     let answer = sqlx::query!(
         r#"select outcome as "outcome!", message_id as "id: MessageId", seq,
                   coalesce(sent_at, clock_timestamp()) as "created_at!: Timestamp",
@@ -276,7 +281,7 @@ async fn send_one(
     let answer = durably(answer).await?.pop().ok_or(sqlx::Error::RowNotFound)?;
     let numbers = (answer.id, answer.seq);
     let outcome = command.outcome(&answer.outcome, numbers, answer.created_at);
-    let outcome = outcome.ok_or_else(unknown_outcome)?;
+    let outcome = outcome.ok_or_else(unrecognized_outcome)?;
     let Outcome::Sent { id, seq, created_at } = outcome else { return Ok((outcome, None)) };
     let Some((stamp_before, position)) = answer.stamp_before.zip(answer.position) else {
         return Ok((outcome, None));
@@ -332,15 +337,15 @@ async fn write_many(
     let mut outcomes = outcomes
         .map(|((place, command), (name, numbers))| {
             let outcome = command.outcome(name, numbers, answer.at);
-            outcome.map(|outcome| (place, outcome)).ok_or_else(unknown_outcome)
+            outcome.map(|outcome| (place, outcome)).ok_or_else(unrecognized_outcome)
         })
         .collect::<Result<Vec<_>>>()?;
     outcomes.sort_unstable_by_key(|(place, _)| *place);
     Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
 }
 
-fn unknown_outcome() -> AppError {
-    sqlx::Error::Protocol("an unknown outcome of a command".into()).into()
+fn unrecognized_outcome() -> AppError {
+    sqlx::Error::Protocol("an unrecognized outcome of a command".into()).into()
 }
 
 #[cfg(test)]
