@@ -84,6 +84,41 @@ async fn a_stream_from_before_a_change_never_contains_the_earlier_text() {
 }
 
 #[tokio::test]
+async fn the_events_of_a_reply_have_the_counts_of_its_parent() {
+    let fechatter = Fechatter::start().await;
+    let alice = fechatter.signs_up("alice", "Acme").await;
+    let mut stream = alice.listens(None).await;
+    let chat = json!({ "name": "lunch", "chat_type": "PrivateChannel" });
+    let chat = alice.post("/api/chat", &chat).await;
+    let messages = format!("/api/chat/{}/messages", chat["id"]);
+    let parent = alice.post(&messages, &json!({ "content": "noodles?" })).await;
+    assert_eq!(stream.until("NewMessage").await.get("parent"), None);
+    let before = stream.cursor.clone();
+
+    let draft = json!({ "content": "yes", "reply_to_id": parent["id"] });
+    let reply = alice.post(&messages, &draft).await;
+    let counted = json!({
+        "id": parent["id"], "reply_count": 1, "last_reply_at": reply["created_at"],
+    });
+    let new = stream.next().await.unwrap();
+    assert_eq!((&new["reply_to_id"], &new["parent"]), (&parent["id"], &counted));
+
+    let path = format!("{messages}/{}", reply["id"]);
+    alice.does(Method::PATCH, &path, &json!({ "content": "yes!" })).await;
+    let edited = stream.next().await.unwrap();
+    assert_eq!((&edited["content"], edited.get("parent")), (&json!("yes!"), None));
+    // Also the frame that is kept in memory has both after the edit.
+    let mut resumed = alice.listens(before.as_deref()).await;
+    let again = resumed.next().await.unwrap();
+    assert_eq!((&again["content"], &again["parent"]), (&json!("yes!"), &counted));
+
+    alice.does(Method::DELETE, &path, &Value::Null).await;
+    let deleted = stream.next().await.unwrap();
+    let uncounted = json!({ "id": parent["id"], "reply_count": 0, "last_reply_at": null });
+    assert_eq!((&deleted["event"], &deleted["parent"]), (&json!("MessageDeleted"), &uncounted));
+}
+
+#[tokio::test]
 async fn reading_reaches_the_streams_of_the_same_person_and_of_nobody_else() {
     let fechatter = Fechatter::start().await;
     let alice = fechatter.signs_up("alice", "Acme").await;
