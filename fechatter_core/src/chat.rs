@@ -45,7 +45,7 @@ pub struct Chat {
     pub archived_at: Option<Timestamp>,
 }
 
-/// How far a person has read in a chat, and what is unread.
+/// The read mark of a person in a chat, and the counts of unread messages after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
 pub struct ReadState {

@@ -551,7 +551,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Returns what is unread in the caller's chats. */
+        /** Returns the unread counts of the caller's chats. */
         get: operations["list_unread"];
         put?: never;
         post?: never;
@@ -1201,7 +1201,7 @@ export interface components {
         ReadChats: {
             chat_ids?: components["schemas"]["ChatId"][];
         };
-        /** @description The caller's read mark and what is unread. */
+        /** @description The caller's read mark and unread counts. */
         ReadPosition: {
             last_read_seq: components["schemas"]["Seq"];
             /** Format: int64 */
@@ -1209,7 +1209,7 @@ export interface components {
             /** Format: int64 */
             unread_count: number;
         };
-        /** @description How far a person has read in a chat, and what is unread. */
+        /** @description The read mark of a person in a chat, and the counts of unread messages after it. */
         ReadState: {
             chat_id: components["schemas"]["ChatId"];
             last_read_seq: components["schemas"]["Seq"];
@@ -1377,7 +1377,7 @@ export interface components {
          * @example 2026-01-31T12:00:00.000Z
          */
         Timestamp: string;
-        /** @description What is unread. */
+        /** @description The unread messages of the caller, as counts. */
         Unread: {
             chats: components["schemas"]["ReadState"][];
             /**

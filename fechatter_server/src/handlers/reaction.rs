@@ -1,8 +1,9 @@
 //! Reactions to messages.
 
 use axum::extract::State;
-use fechatter_core::ChatId;
 use fechatter_core::message::Reaction;
+use fechatter_core::token::AuthUser;
+use fechatter_core::{ChatId, MessageId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -76,9 +77,7 @@ async fn add(
     EmojiInPath(emoji): EmojiInPath,
     State(state): State<AppState>,
 ) -> Result<Json<Reactions>> {
-    change(&state, caller, (chat_id, id), Action::AddReaction(emoji.into())).await?;
-    let message = message::find(&state.db, caller.id, chat_id, id).await?;
-    Ok(Json(Reactions { reactions: message.reactions }))
+    react(&state, caller, (chat_id, id), Action::AddReaction(emoji.into())).await
 }
 
 /// Removes one's reaction. Removing it again changes nothing.
@@ -93,7 +92,18 @@ async fn remove(
     EmojiInPath(emoji): EmojiInPath,
     State(state): State<AppState>,
 ) -> Result<Json<Reactions>> {
-    change(&state, caller, (chat_id, id), Action::RemoveReaction(emoji.into())).await?;
+    react(&state, caller, (chat_id, id), Action::RemoveReaction(emoji.into())).await
+}
+
+/// Makes the change, and returns the reactions to the message after it.
+async fn react(
+    state: &AppState,
+    caller: AuthUser,
+    message: (ChatId, MessageId),
+    action: Action,
+) -> Result<Json<Reactions>> {
+    change(state, caller, message, action).await?;
+    let (chat_id, id) = message;
     let message = message::find(&state.db, caller.id, chat_id, id).await?;
     Ok(Json(Reactions { reactions: message.reactions }))
 }

@@ -59,7 +59,7 @@ struct ReadChats {
     chat_ids: Option<Vec<ChatId>>,
 }
 
-/// The caller's read mark and what is unread.
+/// The caller's read mark and unread counts.
 #[derive(Serialize, ToSchema)]
 struct ReadPosition {
     last_read_seq: Seq,
@@ -78,7 +78,7 @@ struct ListParams {
     chat_ids: Option<Ids<ChatId, MAX_CHATS>>,
 }
 
-/// What is unread.
+/// The unread messages of the caller, as counts.
 #[derive(Serialize, ToSchema)]
 struct Unread {
     /// The sum of the unread counts.
@@ -145,7 +145,7 @@ async fn read_many(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Returns what is unread in the caller's chats.
+/// Returns the unread counts of the caller's chats.
 #[utoipa::path(get, path = "/api/unread", operation_id = "list_unread", params(ListParams),
     responses((status = 200, body = Unread)))]
 async fn list(

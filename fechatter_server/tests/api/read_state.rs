@@ -180,8 +180,8 @@ enum Step {
     Join(usize, usize),
 }
 
-/// What a person has done in a chat, for the slow definition of what is unread: from their last
-/// explicit mark, or their own last message after it.
+/// A person in a chat, for the slow definition of unread messages: those after the last explicit mark, or
+/// after the person's own last message if that is later.
 #[derive(Debug, Clone, Default)]
 struct Reader {
     is_member: bool,

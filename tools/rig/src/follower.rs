@@ -28,7 +28,7 @@ pub struct Follower {
     pub pause: Duration,
 }
 
-/// What a follower reports to its callback.
+/// A report of a follower to its callback.
 #[derive(Debug)]
 pub enum Heard<'a> {
     /// The server accepted the stream.
