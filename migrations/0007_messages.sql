@@ -12,11 +12,15 @@ create table messages (
     -- user or system.
     kind text not null default 'user',
     content text not null check (char_length(content) <= 10000),
-    -- A bit for each kind of rows that there may be about the message: 1 message_reactions, 2 replies. Bits
-    -- are set, and never cleared.
+    -- A bit for each kind of rows that there may be about the message: 1 message_reactions, 2
+    -- message_replies, 4 message_mentions. Bits are set, and never cleared.
     parts smallint not null default 0,
     -- The message of the same chat that this one answers.
     reply_to_id bigint,
+    -- What a system message tells, as clients receive it, and the seq of the newest message of a person
+    -- before it.
+    system json,
+    person_seq bigint,
     -- A retry carries the same key; the digest of the request tells a retry from another message.
     idempotency_key uuid not null,
     digest bytea not null,
@@ -35,6 +39,29 @@ create table messages (
 -- to a planner that has not seen the table yet, both look as good for a key.
 create index messages_own on messages (chat_id, (-sender_id), seq);
 
--- The replies to a message. Negative for the same reason.
-create index messages_replies on messages (chat_id, (-reply_to_id), seq) include (deleted_at)
-    where reply_to_id is not null;
+-- The replies to a message, apart from the messages themselves: an index of these for replies alone would
+-- cost every other message.
+create table message_replies (
+    chat_id bigint not null,
+    -- The message that is answered.
+    message_id bigint not null,
+    -- The reply.
+    seq bigint not null,
+    created_at timestamptz not null,
+    is_deleted boolean not null default false,
+    primary key (chat_id, message_id, seq)
+);
+
+-- The people whom messages mention, as members of the chat at the time of writing.
+create table message_mentions (
+    chat_id bigint not null,
+    seq bigint not null,
+    -- Null: everybody.
+    user_id bigint,
+    -- The author of the message, to whom it does not count.
+    sender_id bigint not null,
+    constraint message_mentions_key unique nulls not distinct (chat_id, user_id, seq)
+);
+
+-- The mentions of a message.
+create index message_mentions_of_message on message_mentions (chat_id, seq);

@@ -14,7 +14,10 @@ begin
         set content = '', deleted_at = delete_messages.deleted_at
         where m.chat_id = chats[item]
           and m.id between delete_messages.messages[item] and delete_messages.messages[item]
-        returning m.seq, m.sender_id, m.reply_to_id into deleted;
+        returning m.seq, m.sender_id, m.reply_to_id, m.parts into deleted;
+        if deleted.parts & 4 <> 0 then
+            delete from message_mentions as p where p.chat_id = chats[item] and p.seq = deleted.seq;
+        end if;
         events[item] := 'MessageDeleted';
         effects[item] := 'removes_message';
         if deleted.reply_to_id is null then
@@ -26,6 +29,9 @@ begin
                            actors[item] as actor_id
                 ) as tombstone);
         else
+            update message_replies as r
+            set is_deleted = true
+            where r.chat_id = chats[item] and r.message_id = deleted.reply_to_id and r.seq = deleted.seq;
             payloads[item] := (
                 select row_to_json(tombstone)
                 from (

@@ -1,8 +1,10 @@
 -- The part of write_batch that sends. Ids and seqs are drawn in the order of the items, under the lock:
--- both run alike. What it returns are the arrays that it was given, with those of its own items filled in.
+-- both run alike. mention_items has an item for each person whom it mentions, in mentioned; null is
+-- everybody. What it returns are the arrays that it was given, with those of its own items filled in.
 create or replace function insert_messages(
     kinds text[], outcomes text[], workspaces bigint[], senders bigint[], chats bigint[],
-    replies_to bigint[], contents text[], keys uuid[], digests bytea[], sent_at timestamptz,
+    replies_to bigint[], contents text[], keys uuid[], digests bytea[],
+    mention_items integer[], mentioned bigint[], sent_at timestamptz,
     inout message_ids bigint[], inout numbers bigint[], inout events text[]
 ) language plpgsql as $$
 declare
@@ -22,7 +24,7 @@ begin
         from (
             select *, row_number() over (partition by chat_id, is_new order by item) as place
             from (
-                select *, kind in ('send', 'send_system') and outcome = 'written' as is_new
+                select *, kind = 'send' and outcome = 'written' as is_new
                 from unnest(kinds, outcomes, chats, message_ids, numbers, events) with ordinality
                     as i (kind, outcome, chat_id, message_id, number, event, item)
             ) as i
@@ -31,27 +33,35 @@ begin
     ) as numbered;
 
     insert into messages
-        (id, workspace_id, chat_id, seq, sender_id, kind, content, reply_to_id, idempotency_key, digest,
+        (id, workspace_id, chat_id, seq, sender_id, kind, content, parts, reply_to_id, idempotency_key, digest,
          created_at)
     overriding system value
-    select new.id, new.workspace_id, new.chat_id, new.seq, new.sender_id,
-           case when new.kind = 'send_system' then 'system' else 'user' end,
-           new.content, new.reply_to_id, new.key, new.digest, sent_at
-    from unnest(message_ids, workspaces, chats, numbers, senders, kinds, contents, replies_to, keys, digests,
-                events)
-        as new (id, workspace_id, chat_id, seq, sender_id, kind, content, reply_to_id, key, digest, event)
+    select new.id, new.workspace_id, new.chat_id, new.seq, new.sender_id, 'user', new.content,
+           case when new.item = any(mention_items) then 4 else 0 end,
+           new.reply_to_id, new.key, new.digest, sent_at
+    from unnest(message_ids, workspaces, chats, numbers, senders, contents, replies_to, keys, digests, events)
+        with ordinality
+        as new (id, workspace_id, chat_id, seq, sender_id, content, reply_to_id, key, digest, event, item)
     where new.event = 'NewMessage';
     for answered in
-        select distinct new.chat_id, new.reply_to_id
-        from unnest(events, chats, replies_to) as new (event, chat_id, reply_to_id)
-        where new.event = 'NewMessage' and new.reply_to_id is not null
+        with added as (
+            insert into message_replies (chat_id, message_id, seq, created_at)
+            select new.chat_id, new.reply_to_id, new.seq, sent_at
+            from unnest(events, chats, replies_to, numbers) as new (event, chat_id, reply_to_id, seq)
+            where new.event = 'NewMessage' and new.reply_to_id is not null
+            returning chat_id, message_id
+        )
+        select distinct chat_id, message_id from added
     loop
         -- Its first reply; in the order of ids, as elsewhere.
         update messages as m
         set parts = m.parts | 2
         where m.chat_id = answered.chat_id
-          and m.id between answered.reply_to_id and answered.reply_to_id
+          and m.id between answered.message_id and answered.message_id
           and m.parts & 2 = 0;
     end loop;
+    if cardinality(mention_items) > 0 then
+        perform insert_mentions(events, 'NewMessage', chats, numbers, senders, mention_items, mentioned);
+    end if;
 end;
 $$;

@@ -19,16 +19,22 @@ select m.chat_id, m.id, m.sender_id, m.content, m.created_at, m.idempotency_key,
        m.reply_to_id,
        case when m.parts & 2 <> 0 then (
            select count(*)
-           from messages as r
-           where r.chat_id = m.chat_id and -r.reply_to_id = -m.id and r.reply_to_id is not null
-             and r.deleted_at is null
+           from message_replies as r
+           where r.chat_id = m.chat_id and r.message_id = m.id and not r.is_deleted
        ) else 0 end as reply_count,
        case when m.parts & 2 <> 0 then (
            select r.created_at
-           from messages as r
-           where r.chat_id = m.chat_id and -r.reply_to_id = -m.id and r.reply_to_id is not null
-             and r.deleted_at is null
+           from message_replies as r
+           where r.chat_id = m.chat_id and r.message_id = m.id and not r.is_deleted
            order by r.seq desc
            limit 1
-       ) end as last_reply_at
+       ) end as last_reply_at,
+       case when m.parts & 4 <> 0 then array(
+           -- Null, for everybody, comes last.
+           select p.user_id
+           from message_mentions as p
+           where p.chat_id = m.chat_id and p.seq = m.seq
+           order by p.user_id
+       ) end as mentions,
+       m.system
 from messages as m;

@@ -1,8 +1,9 @@
--- How far a person has read in a chat, and how many messages are unread, counted up to cap. The mark is that
--- of read_marks, or zeros; newest is the chat's newest seq: if everything is read, no message is looked at.
+-- How far a person has read in a chat, and how many messages and mentions of them are unread, each counted
+-- up to cap. The mark is that of read_marks, or zeros; newest is the seq of the chat's newest message of a
+-- person: if everything is read, no message is looked at.
 create or replace function read_state(
     chat bigint, person bigint, mark bigint, set_at bigint, newest bigint, cap bigint
-) returns table (seq bigint, unread bigint) language sql stable as $$
+) returns table (seq bigint, unread bigint, mentions bigint) language sql stable as $$
     select own.seq,
            (
                select count(*)
@@ -18,6 +19,35 @@ create or replace function read_state(
                    -- In the order of seqs: without it, PostgreSQL scans the whole table for the first hundred
                    -- if one chat has most of all messages.
                    order by m.seq
+                   limit cap
+               ) as counted
+           ),
+           (
+               select count(*)
+               from (
+                   -- A message that mentions both the person and everybody counts once.
+                   select distinct mentioned.seq
+                   from (
+                       (select p.seq
+                        from message_mentions as p
+                        where newest > own.seq
+                          and p.chat_id = chat
+                          and p.user_id = person
+                          and p.seq > own.seq
+                          and p.sender_id <> person
+                        order by p.seq
+                        limit cap)
+                       union all
+                       (select p.seq
+                        from message_mentions as p
+                        where newest > own.seq
+                          and p.chat_id = chat
+                          and p.user_id is null
+                          and p.seq > own.seq
+                          and p.sender_id <> person
+                        order by p.seq
+                        limit cap)
+                   ) as mentioned
                    limit cap
                ) as counted
            )

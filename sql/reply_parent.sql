@@ -6,15 +6,13 @@ create or replace function reply_parent(chat bigint, parent bigint) returns json
         select parent as id,
                (
                    select count(*)
-                   from messages as r
-                   where r.chat_id = chat and -r.reply_to_id = -parent and r.reply_to_id is not null
-                     and r.deleted_at is null
+                   from message_replies as r
+                   where r.chat_id = chat and r.message_id = parent and not r.is_deleted
                ) as reply_count,
                (
                    select to_char(r.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
-                   from messages as r
-                   where r.chat_id = chat and -r.reply_to_id = -parent and r.reply_to_id is not null
-                     and r.deleted_at is null
+                   from message_replies as r
+                   where r.chat_id = chat and r.message_id = parent and not r.is_deleted
                    order by r.seq desc
                    limit 1
                ) as last_reply_at

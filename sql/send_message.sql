@@ -3,7 +3,7 @@
 -- same histories both ways. It also returns the event's position, and the stamp of the event before it, so
 -- that readers who have that one can be told the message and need not read the log.
 create or replace function send_message(
-    command text, workspace bigint, sender bigint, session uuid, chat bigint,
+    workspace bigint, sender bigint, session uuid, chat bigint,
     content text, key uuid, digest bytea, stamp integer, patient boolean,
     out outcome text, out message_id bigint, out seq bigint, out sent_at timestamptz,
     out log_position bigint, out stamp_before integer
@@ -96,12 +96,11 @@ begin
         log_position := coalesce(newest[1], 0) + 1;
         stamp_before := newest[2];
         insert into messages
-            (workspace_id, chat_id, seq, sender_id, kind, content, idempotency_key, digest, created_at)
+            (workspace_id, chat_id, seq, sender_id, content, idempotency_key, digest, created_at)
         values (
             workspace, chat,
             coalesce((select max(m.seq) from messages as m where m.chat_id = chat), 0) + 1,
-            sender, case when command = 'send_system' then 'system' else 'user' end,
-            send_message.content, key, send_message.digest, sent_at)
+            sender, send_message.content, key, send_message.digest, sent_at)
         returning messages.id, messages.seq into message_id, send_message.seq;
         insert into events (workspace_id, position, stamp, kind, effect, chat_id, message_id)
         values (workspace, log_position, send_message.stamp, 'NewMessage', 'none', chat, message_id);

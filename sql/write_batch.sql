@@ -6,16 +6,17 @@
 -- committed before. Unless it is told to be patient, it leaves out the logs that others hold at the
 -- moment: their commands come back as 'locked', and nothing has been done about them.
 --
--- Kinds: edit, delete, add_reaction, remove_reaction, send, send_system (a message of Fechatter itself). A
--- command without a session is the server's own: its actor is in the workspace, or was, and need not be a
--- member of the chat.
+-- Kinds: edit, delete, add_reaction, remove_reaction, send, set_chat_preferences and set_preferences, which
+-- has no chat. A command without a session is the server's own:
+-- its actor is in the workspace, or was, and need not be a member of the chat.
 --
 -- The target of a change is the message that it changes, that of a send is the message that it answers.
+-- mention_items names a text's item for each person whom it mentions, in mentioned; null is everybody.
 --
 -- Outcomes: written, locked, session_ended, suspended, not_found, archived; of edits and deletes also
 -- forbidden and unchanged; of sends also replayed (message_ids has the message of the earlier time),
 -- mismatch (the key was used for something else) and reply_not_found; of reactions also unchanged and
--- too_many_reactions.
+-- too_many_reactions; of preferences also unchanged and too_large.
 -- numbers has a new message's seq, or how many people have added a reaction since.
 --
 -- Few statements, because each has a fixed cost. Parallel arrays go from one to the next, because joining
@@ -26,7 +27,8 @@
 -- index alone has: any index of the chat's messages would look as good, and lead through all of them.
 create or replace function write_batch(
     kinds text[], workspaces bigint[], actors bigint[], sessions uuid[], chats bigint[],
-    targets bigint[], texts text[], keys uuid[], digests bytea[], stamp integer, patient boolean,
+    targets bigint[], texts text[], keys uuid[], digests bytea[],
+    mention_items integer[], mentioned bigint[], stamp integer, patient boolean,
     out outcomes text[], out message_ids bigint[], out numbers bigint[], out written_at timestamptz
 ) language plpgsql
 set plan_cache_mode = force_generic_plan
@@ -39,6 +41,9 @@ declare
     events text[] := nothing;
     effects text[] := array_fill('none'::text, array[cardinality(kinds)]);
     payloads json[] := nothing::json[];
+    -- The person to whom alone an event is addressed.
+    recipients bigint[];
+    has_preferences boolean := kinds && array['set_chat_preferences', 'set_preferences'];
 begin
     if patient then
         held := array(
@@ -64,9 +69,10 @@ begin
                          and (session.lives is not true or person.status is null or person.status = 'Left')
                         then 'session_ended'
                     when i.session_id is not null and person.status = 'Suspended' then 'suspended'
-                    when chat.is_there is not true
-                         or person.status is null
-                         or (i.session_id is not null and membership.is_open is not true)
+                    when person.status is null
+                         or (i.kind <> 'set_preferences'
+                             and (chat.is_there is not true
+                                  or (i.session_id is not null and membership.is_open is not true)))
                          or (i.is_change and message.sender_id is null)
                          or (i.is_change and i.kind <> 'delete' and message.is_deleted)
                         then 'not_found'
@@ -82,13 +88,14 @@ begin
                         then 'unchanged'
                     when earlier.digest = i.digest then 'replayed'
                     when earlier.digest is not null then 'mismatch'
-                    when chat.archived_at is not null then 'archived'
+                    when chat.archived_at is not null and not i.is_preference then 'archived'
                     when not i.is_change and i.target is not null and message.is_deleted is not false
                         then 'reply_not_found'
                     else 'written'
                end as outcome
         from (
-            select *, kind not in ('send', 'send_system') as is_change
+            select *, kind not in ('send', 'set_chat_preferences', 'set_preferences') as is_change,
+                   kind in ('set_chat_preferences', 'set_preferences') as is_preference
             from unnest(kinds, workspaces, actors, sessions, chats, targets, texts, keys, digests)
                 with ordinality
                 as i (kind, workspace_id, actor_id, session_id, chat_id, target, content, key, digest, item)
@@ -145,7 +152,9 @@ begin
 
     if 'edit' = any(kinds) then
         select edited.events, edited.effects into events, effects
-        from edit_messages(kinds, outcomes, chats, targets, texts, written_at, events, effects) as edited;
+        from edit_messages(
+            kinds, outcomes, actors, chats, targets, texts, mention_items, mentioned, written_at, events,
+            effects) as edited;
     end if;
     if 'delete' = any(kinds) then
         select deleted.events, deleted.effects, deleted.payloads into events, effects, payloads
@@ -166,14 +175,28 @@ begin
             kinds, actors, chats, targets, texts, outcomes, coalesce(numbers, nothing::bigint[]), events,
             payloads) as removed;
     end if;
-    if 'send' = any(kinds) or 'send_system' = any(kinds) then
+    if 'send' = any(kinds) then
         select sent.message_ids, sent.numbers, sent.events
         into message_ids, numbers, events
         from insert_messages(
-            kinds, outcomes, workspaces, actors, chats, targets, texts, keys, digests, written_at,
-            message_ids, numbers, events) as sent;
+            kinds, outcomes, workspaces, actors, chats, targets, texts, keys, digests,
+            mention_items, mentioned, written_at, message_ids, numbers, events) as sent;
+    end if;
+    if has_preferences then
+        select changed.outcomes, changed.events, changed.payloads
+        into outcomes, events, payloads
+        from change_preferences(
+            kinds, workspaces, actors, chats, texts, written_at, outcomes, events, payloads) as changed;
+        recipients := array(
+            select case when kind in ('set_chat_preferences', 'set_preferences') then actor end
+            from unnest(kinds, actors) with ordinality as i (kind, actor, item)
+            order by item);
+        chats := array(
+            select case when kind not in ('set_chat_preferences', 'set_preferences') then chat end
+            from unnest(kinds, chats) with ordinality as i (kind, chat, item)
+            order by item);
     end if;
     perform append_events(
-        workspaces, null, stamp, events, effects, null, null, chats, null, message_ids, payloads);
+        workspaces, null, stamp, events, effects, null, null, chats, recipients, message_ids, payloads);
 end;
 $$;

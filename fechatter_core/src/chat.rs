@@ -56,8 +56,39 @@ pub struct ReadState {
     pub unread_count: i64,
     /// True if there are more than 100.
     pub unread_capped: bool,
-    #[schema(minimum = 0)]
+    /// The number of these that mention the person or everybody, counted up to 100.
+    #[schema(minimum = 0, maximum = 100)]
     pub mention_count: i64,
+}
+
+/// Unread messages, and the mentions in them, are counted up to here.
+pub const UNREAD_CAP: i64 = 100;
+
+impl ReadState {
+    /// Makes a read state of counts up to [`UNREAD_CAP`] + 1.
+    #[must_use]
+    pub fn new(chat_id: ChatId, last_read_seq: Seq, unread: i64, mentions: i64) -> Self {
+        Self {
+            chat_id,
+            last_read_seq,
+            unread_count: unread.min(UNREAD_CAP),
+            unread_capped: unread > UNREAD_CAP,
+            mention_count: mentions.min(UNREAD_CAP),
+        }
+    }
+}
+
+/// The messages that a person wants notifications for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum NotifyLevel {
+    /// All messages.
+    All,
+    /// Messages that mention the person, or everybody.
+    Mentions,
+    /// None.
+    Nothing,
 }
 
 /// A person in a chat.

@@ -3,11 +3,14 @@
 
 mod effect;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::chat::{Chat, ChatMember, ReadState};
+use crate::chat::{Chat, ChatMember, NotifyLevel, ReadState};
 use crate::message::Parent;
 use crate::user::{Role, User, UserStatus};
 use crate::workspace::Workspace;
@@ -73,6 +76,21 @@ pub enum Event {
         emoji: String,
         /// The number of people whose reaction with the emoji remains.
         count: i64,
+    },
+    /// On one of their devices, the person has changed their preferences for a chat.
+    ChatPreferencesUpdated {
+        #[serde(skip)]
+        user_id: UserId,
+        chat_id: ChatId,
+        notify_level: NotifyLevel,
+        muted_until: Option<Timestamp>,
+        pinned_at: Option<Timestamp>,
+    },
+    /// One of the person's clients has changed what it stores for all of them.
+    PreferencesUpdated {
+        #[serde(skip)]
+        user_id: UserId,
+        preferences: BTreeMap<String, Value>,
     },
     UserJoinedWorkspace(User),
     UserUpdated(User),
@@ -165,6 +183,12 @@ impl Event {
             Self::ReactionRemoved { chat_id, message_id, .. } => {
                 declare("ReactionRemoved", Chat(*chat_id), None).about(*message_id)
             }
+            Self::ChatPreferencesUpdated { user_id, .. } => {
+                declare("ChatPreferencesUpdated", Person(*user_id), None)
+            }
+            Self::PreferencesUpdated { user_id, .. } => {
+                declare("PreferencesUpdated", Person(*user_id), None)
+            }
             Self::UserJoinedWorkspace(user) => {
                 declare("UserJoinedWorkspace", Everyone, ChangesPerson(user.id))
             }
@@ -194,8 +218,8 @@ impl Declaration {
     }
 }
 
-/// An event that is not in the log: it may be lost, has no id, and is sent to the named person's
-/// streams in one workspace.
+/// An event that is not in the log: it may be lost, has no id, and is sent to a person's streams in one
+/// workspace, unless its variant names other recipients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event")]
 #[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
@@ -208,6 +232,14 @@ pub enum EphemeralEvent {
     },
     /// On one of their devices, the person has read, or marked messages as unread.
     ReadStateUpdated(ReadState),
+    /// The person is writing a message. Sent to the other members of the chat.
+    Typing {
+        chat_id: ChatId,
+        user_id: UserId,
+        /// The time in seconds after which a client no longer shows it.
+        #[schema(minimum = 1)]
+        expires_in: u32,
+    },
 }
 
 impl EphemeralEvent {
@@ -217,6 +249,7 @@ impl EphemeralEvent {
         match self {
             Self::DuplicateMessageAttempted { .. } => "DuplicateMessageAttempted",
             Self::ReadStateUpdated(_) => "ReadStateUpdated",
+            Self::Typing { .. } => "Typing",
         }
     }
 }

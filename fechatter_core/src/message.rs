@@ -38,6 +38,10 @@ pub struct Message {
     pub attachments: Vec<Attachment>,
     pub edited_at: Option<Timestamp>,
     pub deleted_at: Option<Timestamp>,
+    /// Of a system message: what it tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = SystemNotice, required = false)]
+    pub system: Option<SystemNotice>,
 }
 
 /// The author of a message.
@@ -53,10 +57,43 @@ pub enum MessageKind {
 
 /// The people that a message mentions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
 pub struct Mentions {
+    /// Members of the chat, by id.
+    #[schema(max_items = 50)]
     pub user_ids: Vec<UserId>,
+    /// True if it mentions everybody in the chat.
     pub all: bool,
+}
+
+/// A change of a chat, as a system message tells it. The sender of the message made the change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SystemNotice {
+    /// The kind of the change.
+    #[serde(rename = "type")]
+    pub kind: SystemNoticeType,
+    /// The people who joined, were added, left or were removed; the new owner after a transfer; otherwise
+    /// empty.
+    #[schema(max_items = 500)]
+    pub user_ids: Vec<UserId>,
+    /// The new name of a renamed chat.
+    pub name: Option<String>,
+}
+
+/// The kind of change that a system message tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum SystemNoticeType {
+    Joined,
+    Added,
+    Left,
+    Removed,
+    Renamed,
+    Described,
+    Converted,
+    Transferred,
+    Archived,
+    Unarchived,
 }
 
 /// An emoji that people have added to a message.
@@ -111,6 +148,9 @@ pub struct MessageObject {
     pub reply_to_id: Option<MessageId>,
     pub reply_count: i64,
     pub last_reply_at: Option<Timestamp>,
+    /// The people whom it mentions; `None` in the list means everybody.
+    pub mentions: Option<Vec<Option<UserId>>>,
+    pub system: Option<Json<SystemNotice>>,
 }
 
 impl From<MessageObject> for Message {
@@ -128,11 +168,19 @@ impl From<MessageObject> for Message {
             reply_to_id: object.reply_to_id,
             reply_count: object.reply_count,
             last_reply_at: object.last_reply_at,
-            mentions: Mentions::default(),
+            mentions: object.mentions.map(Mentions::from).unwrap_or_default(),
             reactions: object.reactions.map(|Json(reactions)| reactions).unwrap_or_default(),
             attachments: Vec::new(),
             edited_at: object.edited_at,
             deleted_at: object.deleted_at,
+            system: object.system.map(|Json(notice)| notice),
         }
+    }
+}
+
+impl From<Vec<Option<UserId>>> for Mentions {
+    fn from(people: Vec<Option<UserId>>) -> Self {
+        let all = people.contains(&None);
+        Self { user_ids: people.into_iter().flatten().collect(), all }
     }
 }

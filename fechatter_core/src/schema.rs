@@ -29,6 +29,7 @@ pub static CODE: &[(&str, &str)] = &[
     code!("workspace_objects"),
     code!("add_reactions"),
     code!("append_events"),
+    code!("change_preferences"),
     code!("check_chat_members"),
     code!("check_single_members"),
     code!("count_attempts"),
@@ -37,9 +38,13 @@ pub static CODE: &[(&str, &str)] = &[
     code!("delete_messages"),
     code!("edit_messages"),
     code!("events_for"),
+    code!("insert_mentions"),
     code!("insert_messages"),
+    code!("insert_system_message"),
     code!("log_entries_for"),
+    code!("move_read_marks"),
     code!("read_state"),
+    code!("read_states"),
     code!("remove_reactions"),
     code!("reply_parent"),
     code!("send_message"),
@@ -51,7 +56,7 @@ pub static CODE: &[(&str, &str)] = &[
 
 /// The version of [`CODE`], increased with each change, so that an older server does not restore
 /// its own.
-const CODE_VERSION: i64 = 6;
+const CODE_VERSION: i64 = 7;
 
 /// The advisory lock of migrations. The number is arbitrary, but the same in every server.
 const LOCK: i64 = 0x6665_6368_636f_6465;
@@ -252,7 +257,7 @@ mod tests {
     #[test]
     fn a_change_of_a_function_raises_the_version_of_all() {
         let begins = u64::from_be_bytes(*digest().first_chunk().unwrap());
-        let (version, expected) = (6, 0x2ddb_1865_ee7f_d9bb);
+        let (version, expected) = (7, 0xa103_a1d0_8bd6_9b83);
         assert_eq!(
             (CODE_VERSION, begins),
             (version, expected),

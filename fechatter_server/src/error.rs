@@ -108,6 +108,7 @@ errors! {
     EmptyMessage => BAD_REQUEST, "empty_message", "a message needs some content";
     ReplyNotFound => BAD_REQUEST, "reply_not_found", "the message to reply to is not in this chat, or is deleted";
     Archived => FORBIDDEN, "archived", "this chat is archived";
+    TooManyMentions => BAD_REQUEST, "too_many_mentions", "a message mentions at most 50 people";
     InvalidEmoji => BAD_REQUEST, "invalid_emoji", "this is not exactly one emoji";
     TooManyReactions => BAD_REQUEST, "too_many_reactions", "this message has the maximum number of different emojis";
     IdempotencyMismatch => UNPROCESSABLE_ENTITY, "idempotency_mismatch", "this key was used for another request";

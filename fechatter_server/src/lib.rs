@@ -45,7 +45,9 @@ use crate::services::limits::RequestLimits;
 use crate::services::offboarding::Offboardings;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
+use crate::services::read_mark_writer::ReadMarkWriter;
 use crate::services::refresh_token::RefreshKey;
+use crate::services::typing::TypingLimit;
 use crate::state::{App, AppState};
 
 pub use config::{AccountsConfig, Config, RetentionConfig, SigningConfig, WorkspaceCreation};
@@ -156,6 +158,8 @@ pub async fn serve(
         purge: purge.clone(),
         offboardings: offboardings.clone(),
         writer,
+        typing: TypingLimit::new(),
+        read_marks: ReadMarkWriter::start(log.clone()),
         chat_lists: ChatLists::new(config.chat_list_cache_mebibytes),
         passwords,
         config: Arc::new(config),

@@ -17,7 +17,9 @@ use crate::services::limits::RequestLimits;
 use crate::services::offboarding::Offboardings;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
+use crate::services::read_mark_writer::ReadMarkWriter;
 use crate::services::refresh_token::RefreshKey;
+use crate::services::typing::TypingLimit;
 
 /// The parts of the server. Clones share them, because each layer clones this for each request.
 #[derive(Clone)]
@@ -28,6 +30,8 @@ pub(crate) struct App {
     pub(crate) db: PgPool,
     pub(crate) log: Log,
     pub(crate) writer: BatchWriter,
+    pub(crate) read_marks: ReadMarkWriter,
+    pub(crate) typing: TypingLimit,
     pub(crate) chat_lists: ChatLists,
     pub(crate) passwords: Passwords,
     pub(crate) purge: Purge,
@@ -68,6 +72,8 @@ parts! {
     db: PgPool,
     log: Log,
     writer: BatchWriter,
+    read_marks: ReadMarkWriter,
+    typing: TypingLimit,
     chat_lists: ChatLists,
     purge: Purge,
     offboardings: Offboardings,

@@ -134,7 +134,7 @@ pub async fn serve(
         metrics: metrics.clone(),
     });
     let listen_options = db::listen_options(&config.database, APPLICATION)?;
-    let listening = listener::run(listen_options, Arc::clone(&hub), Arc::clone(&tail));
+    let listening = listener::run(listen_options, db.clone(), Arc::clone(&hub), Arc::clone(&tail));
     tasks.spawn(rates.forget_idle(shutdown.clone()));
     tasks.spawn(run_ticks(hub, clock.clone(), shutdown.clone()));
     tasks.spawn(clock.follow(db.clone(), shutdown.clone()));

@@ -126,6 +126,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/chat/{id}/me": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** Changes the caller's preferences for a chat. */
+        patch: operations["update_chat_preferences"];
+        trace?: never;
+    };
     "/api/chat/{id}/members": {
         parameters: {
             query?: never;
@@ -248,6 +265,23 @@ export interface paths {
         put?: never;
         /** Moves the caller's read mark forward, to a message or to the end. */
         post: operations["read_chat"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/chat/{id}/typing": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Tells the other members that the caller is typing, at most once in 3 s. */
+        post: operations["typing"];
         delete?: never;
         options?: never;
         head?: never;
@@ -389,6 +423,24 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/api/me/preferences": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Returns what the caller's clients have stored for them. */
+        get: operations["get_preferences"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** Sets the given keys of what the caller's clients have stored; null removes a key. */
+        patch: operations["update_preferences"];
         trace?: never;
     };
     "/api/permalink/{mid}": {
@@ -783,6 +835,25 @@ export interface components {
         };
         /** @description A chat's name: at most 128 characters after trimming; empty only for a Single. */
         ChatName: string;
+        /** @description New preferences for a chat. An absent field changes nothing. */
+        ChatPreferences: {
+            muted_until?: components["schemas"]["Timestamp"] | null;
+            notify_level?: components["schemas"]["NotifyLevel"];
+            /** @description Pinned chats come first in the list. */
+            pinned?: boolean;
+        };
+        /** @description On one of their devices, the person has changed their preferences for a chat. */
+        ChatPreferencesUpdatedEvent: {
+            chat_id: components["schemas"]["ChatId"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "ChatPreferencesUpdated";
+            muted_until: components["schemas"]["Timestamp"] | null;
+            notify_level: components["schemas"]["NotifyLevel"];
+            pinned_at: components["schemas"]["Timestamp"] | null;
+        };
         /** @description A chat in the list of one of its members. */
         ChatSidebar: {
             archived_at: components["schemas"]["Timestamp"] | null;
@@ -805,7 +876,7 @@ export interface components {
             unread_capped: boolean;
             /** Format: int64 */
             unread_count: number;
-            /** @description The time of the last message, or of the chat's creation if it has no message. */
+            /** @description The time of the last message of a person, or of the chat's creation if there is none. */
             updated_at: components["schemas"]["Timestamp"];
         };
         /**
@@ -974,7 +1045,7 @@ export interface components {
             invite_code?: string | null;
             name?: components["schemas"]["WorkspaceName"] | null;
         };
-        /** @description The newest message of a chat. */
+        /** @description The newest message of a person in a chat. System messages do not count. */
         LastMessage: {
             content: string;
             created_at: components["schemas"]["Timestamp"];
@@ -1010,7 +1081,9 @@ export interface components {
         };
         /** @description The people that a message mentions. */
         Mentions: {
+            /** @description True if it mentions everybody in the chat. */
             all: boolean;
+            /** @description Members of the chat, by id. */
             user_ids: components["schemas"]["UserId"][];
         };
         /** @description A message in its present state; a deleted message keeps its ids and seq and has no content. */
@@ -1038,6 +1111,8 @@ export interface components {
             reply_to_id: components["schemas"]["MessageId"] | null;
             sender_id: components["schemas"]["UserId"];
             seq: components["schemas"]["Seq"];
+            /** @description Of a system message: what it tells. */
+            system?: components["schemas"]["SystemNotice"];
         };
         /** @description A change of a message by its sender. An absent field changes nothing. */
         MessageChanges: {
@@ -1122,10 +1197,10 @@ export interface components {
             event: "NewMessage";
         };
         /**
-         * @description The events that a person wants notifications for.
+         * @description The messages that a person wants notifications for.
          * @enum {string}
          */
-        NotifyLevel: "all";
+        NotifyLevel: "all" | "mentions" | "nothing";
         /** @description A message that has replies, in the events of its replies. */
         Parent: {
             /** @description Its id. */
@@ -1136,6 +1211,21 @@ export interface components {
              * @description The number of its replies that are not deleted.
              */
             reply_count: number;
+        };
+        /** @description An object of the clients' own, at most 8 KiB of JSON. */
+        Preferences: {
+            [key: string]: unknown;
+        };
+        /** @description One of the person's clients has changed what it stores for all of them. */
+        PreferencesUpdatedEvent: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "PreferencesUpdated";
+            preferences: {
+                [key: string]: unknown;
+            };
         };
         /** @description An emoji that people have added to a message. */
         Reaction: {
@@ -1213,7 +1303,10 @@ export interface components {
         ReadState: {
             chat_id: components["schemas"]["ChatId"];
             last_read_seq: components["schemas"]["Seq"];
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description The number of these that mention the person or everybody, counted up to 100.
+             */
             mention_count: number;
             /** @description True if there are more than 100. */
             unread_capped: boolean;
@@ -1359,24 +1452,57 @@ export interface components {
             workspace?: components["schemas"]["WorkspaceName"] | null;
         };
         /** @description The `data` of one event; its `event` says which it is. Clients ignore events and fields that they do not know. */
-        StreamEvent: components["schemas"]["ReadyEvent"] | components["schemas"]["HeartbeatEvent"] | components["schemas"]["ResetEvent"] | components["schemas"]["GoodbyeEvent"] | components["schemas"]["NewChatEvent"] | components["schemas"]["ChatUpdatedEvent"] | components["schemas"]["ChatDeletedEvent"] | components["schemas"]["UserJoinedChatEvent"] | components["schemas"]["UserLeftChatEvent"] | components["schemas"]["MemberUpdatedEvent"] | components["schemas"]["MessageDeletedEvent"] | components["schemas"]["ReactionAddedEvent"] | components["schemas"]["ReactionRemovedEvent"] | components["schemas"]["UserJoinedWorkspaceEvent"] | components["schemas"]["UserUpdatedEvent"] | components["schemas"]["UserLeftWorkspaceEvent"] | components["schemas"]["WorkspaceUpdatedEvent"] | components["schemas"]["SessionRevokedEvent"] | components["schemas"]["DuplicateMessageAttemptedEvent"] | components["schemas"]["ReadStateUpdatedEvent"] | components["schemas"]["NewMessageEvent"] | components["schemas"]["MessageUpdatedEvent"];
+        StreamEvent: components["schemas"]["ReadyEvent"] | components["schemas"]["HeartbeatEvent"] | components["schemas"]["ResetEvent"] | components["schemas"]["GoodbyeEvent"] | components["schemas"]["NewChatEvent"] | components["schemas"]["ChatUpdatedEvent"] | components["schemas"]["ChatDeletedEvent"] | components["schemas"]["UserJoinedChatEvent"] | components["schemas"]["UserLeftChatEvent"] | components["schemas"]["MemberUpdatedEvent"] | components["schemas"]["MessageDeletedEvent"] | components["schemas"]["ReactionAddedEvent"] | components["schemas"]["ReactionRemovedEvent"] | components["schemas"]["ChatPreferencesUpdatedEvent"] | components["schemas"]["PreferencesUpdatedEvent"] | components["schemas"]["UserJoinedWorkspaceEvent"] | components["schemas"]["UserUpdatedEvent"] | components["schemas"]["UserLeftWorkspaceEvent"] | components["schemas"]["WorkspaceUpdatedEvent"] | components["schemas"]["SessionRevokedEvent"] | components["schemas"]["DuplicateMessageAttemptedEvent"] | components["schemas"]["ReadStateUpdatedEvent"] | components["schemas"]["TypingEvent"] | components["schemas"]["NewMessageEvent"] | components["schemas"]["MessageUpdatedEvent"];
         /** @description The caller's view of their workspace at one position of its log. */
         Sync: {
             chats: components["schemas"]["ChatSidebar"][];
             /** @description The cursor for `GET /events`, which continues exactly after this state. */
             cursor: components["schemas"]["Cursor"];
             me: components["schemas"]["User"];
+            preferences: components["schemas"]["Preferences"];
             server_time: components["schemas"]["Timestamp"];
             /** @description All people of the workspace, by id. */
             users?: components["schemas"]["User"][];
             workspace: components["schemas"]["Workspace"];
         };
+        /** @description A change of a chat, as a system message tells it. The sender of the message made the change. */
+        SystemNotice: {
+            /** @description The new name of a renamed chat. */
+            name: string | null;
+            /** @description The kind of the change. */
+            type: components["schemas"]["SystemNoticeType"];
+            /**
+             * @description The people who joined, were added, left or were removed; the new owner after a transfer; otherwise
+             *     empty.
+             */
+            user_ids: components["schemas"]["UserId"][];
+        };
+        /**
+         * @description The kind of change that a system message tells.
+         * @enum {string}
+         */
+        SystemNoticeType: "joined" | "added" | "left" | "removed" | "renamed" | "described" | "converted" | "transferred" | "archived" | "unarchived";
         /**
          * Format: date-time
          * @description A moment, written as RFC 3339 UTC with milliseconds (`2026-01-31T12:00:00.000Z`).
          * @example 2026-01-31T12:00:00.000Z
          */
         Timestamp: string;
+        /** @description The person is writing a message. Sent to the other members of the chat. */
+        TypingEvent: {
+            chat_id: components["schemas"]["ChatId"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "Typing";
+            /**
+             * Format: int32
+             * @description The time in seconds after which a client no longer shows it.
+             */
+            expires_in: number;
+            user_id: components["schemas"]["UserId"];
+        };
         /** @description The unread messages of the caller, as counts. */
         Unread: {
             chats: components["schemas"]["ReadState"][];
@@ -1634,6 +1760,8 @@ export type ChatDraft = components['schemas']['ChatDraft'];
 export type ChatId = components['schemas']['ChatId'];
 export type ChatMember = components['schemas']['ChatMember'];
 export type ChatName = components['schemas']['ChatName'];
+export type ChatPreferences = components['schemas']['ChatPreferences'];
+export type ChatPreferencesUpdatedEvent = components['schemas']['ChatPreferencesUpdatedEvent'];
 export type ChatSidebar = components['schemas']['ChatSidebar'];
 export type ChatType = components['schemas']['ChatType'];
 export type ChatUpdatedEvent = components['schemas']['ChatUpdatedEvent'];
@@ -1678,6 +1806,8 @@ export type NewInvite = components['schemas']['NewInvite'];
 export type NewMessageEvent = components['schemas']['NewMessageEvent'];
 export type NotifyLevel = components['schemas']['NotifyLevel'];
 export type Parent = components['schemas']['Parent'];
+export type Preferences = components['schemas']['Preferences'];
+export type PreferencesUpdatedEvent = components['schemas']['PreferencesUpdatedEvent'];
 export type Reaction = components['schemas']['Reaction'];
 export type ReactionAddedEvent = components['schemas']['ReactionAddedEvent'];
 export type ReactionEntry = components['schemas']['ReactionEntry'];
@@ -1705,7 +1835,10 @@ export type SignIn = components['schemas']['SignIn'];
 export type SignUp = components['schemas']['SignUp'];
 export type StreamEvent = components['schemas']['StreamEvent'];
 export type Sync = components['schemas']['Sync'];
+export type SystemNotice = components['schemas']['SystemNotice'];
+export type SystemNoticeType = components['schemas']['SystemNoticeType'];
 export type Timestamp = components['schemas']['Timestamp'];
+export type TypingEvent = components['schemas']['TypingEvent'];
 export type Unread = components['schemas']['Unread'];
 export type UnreadFrom = components['schemas']['UnreadFrom'];
 export type User = components['schemas']['User'];
@@ -2370,6 +2503,71 @@ export interface operations {
             503: components["responses"]["unavailable"];
         };
     };
+    update_chat_preferences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id. Other values are refused with 404. */
+                id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChatPreferences"];
+            };
+        };
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChatSidebar"];
+                };
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            413: components["responses"]["too_large"];
+            414: components["responses"]["uri_too_long"];
+            415: components["responses"]["unsupported_media_type"];
+            422: components["responses"]["malformed_json"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     list_members: {
         parameters: {
             query?: {
@@ -2777,7 +2975,7 @@ export interface operations {
                     "application/json": components["schemas"]["Message"];
                 };
             };
-            /** @description `empty_message`, `reply_not_found`, `invalid_input` */
+            /** @description `empty_message`, `too_many_mentions`, `reply_not_found`, `invalid_input` */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -2978,7 +3176,7 @@ export interface operations {
                     "application/json": components["schemas"]["Message"];
                 };
             };
-            /** @description `empty_message`, `invalid_input` */
+            /** @description `empty_message`, `too_many_mentions`, `invalid_input` */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -3291,6 +3489,62 @@ export interface operations {
             414: components["responses"]["uri_too_long"];
             415: components["responses"]["unsupported_media_type"];
             422: components["responses"]["malformed_json"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    typing: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id. Other values are refused with 404. */
+                id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `archived`, `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            414: components["responses"]["uri_too_long"];
             429: components["responses"]["rate_limited"];
             431: components["responses"]["headers_too_large"];
             500: components["responses"]["internal"];
@@ -3783,6 +4037,114 @@ export interface operations {
             };
             408: components["responses"]["timeout"];
             414: components["responses"]["uri_too_long"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    get_preferences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Preferences"];
+                };
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            414: components["responses"]["uri_too_long"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    update_preferences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Preferences"];
+            };
+        };
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Preferences"];
+                };
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            413: components["responses"]["too_large"];
+            414: components["responses"]["uri_too_long"];
+            415: components["responses"]["unsupported_media_type"];
+            422: components["responses"]["malformed_json"];
             429: components["responses"]["rate_limited"];
             431: components["responses"]["headers_too_large"];
             500: components["responses"]["internal"];

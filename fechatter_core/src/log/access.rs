@@ -5,7 +5,8 @@ use sqlx::PgPool;
 use tracing::warn;
 
 use super::announcement::Announcement;
-use super::doorbell::{Doorbell, Ephemeral, MAX_PAYLOAD};
+use super::doorbell::{Doorbell, Ephemeral, MAX_EPHEMERAL_BYTES};
+use crate::chat::ReadState;
 use crate::event::EphemeralEvent;
 use crate::permits::{PermitLimits, Permits};
 use crate::{UserId, WorkspaceId, metrics};
@@ -60,16 +61,32 @@ impl Log {
         &self.db
     }
 
-    /// Sends an event that is not in the log to one person's streams in a workspace. The event may
-    /// be lost.
+    /// Sends an event that is not in the log to a person's streams in a workspace, or about what a person
+    /// does to others: see [`EphemeralEvent`]. The event may be lost.
     pub fn send_ephemeral(
         &self,
         workspace_id: WorkspaceId,
         user_id: UserId,
         event: EphemeralEvent,
     ) {
-        match serde_json::to_string(&Ephemeral { workspace_id, user_id, event }) {
-            Ok(text) if text.len() < MAX_PAYLOAD => self.doorbell.send_ephemeral(text),
+        self.send(&Ephemeral { workspace_id, user_id, event, version: 0 });
+    }
+
+    /// Sends a person's read state to their streams in a workspace. It may be lost.
+    pub fn send_read_state(
+        &self,
+        workspace_id: WorkspaceId,
+        user_id: UserId,
+        state: ReadState,
+        version: i64,
+    ) {
+        let event = EphemeralEvent::ReadStateUpdated(state);
+        self.send(&Ephemeral { workspace_id, user_id, event, version });
+    }
+
+    fn send(&self, ephemeral: &Ephemeral) {
+        match serde_json::to_string(ephemeral) {
+            Ok(text) if text.len() <= MAX_EPHEMERAL_BYTES => self.doorbell.send_ephemeral(text),
             Ok(text) => warn!(bytes = text.len(), "an ephemeral event is too large"),
             Err(error) => warn!(%error, "an ephemeral event cannot be written as JSON"),
         }

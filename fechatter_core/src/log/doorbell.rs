@@ -24,11 +24,13 @@ use crate::{UserId, WorkspaceId, metrics};
 
 /// The channel of the doorbell. Its payload is a [`DoorbellPayload`].
 pub const DOORBELL_CHANNEL: &str = "fechatter_doorbell";
-/// The channel of ephemeral events. Its payload is an [`Ephemeral`] as JSON.
+/// The channel of ephemeral events. Its payload is a JSON array of [`Ephemeral`]s.
 pub const EPHEMERAL_CHANNEL: &str = "fechatter_ephemeral";
 
 /// The payload limit in bytes. PostgreSQL refuses payloads of 8,000 bytes.
-pub(super) const MAX_PAYLOAD: usize = 7_500;
+const MAX_PAYLOAD: usize = 7_500;
+/// The length limit of one ephemeral event in bytes.
+pub(super) const MAX_EPHEMERAL_BYTES: usize = MAX_PAYLOAD - 3;
 /// The part of [`MAX_PAYLOAD`] for announcements. The rest is for the ids of some hundred
 /// workspaces.
 const MAX_ANNOUNCEMENT_BYTES: usize = 6_500;
@@ -45,6 +47,10 @@ pub struct Ephemeral {
     pub workspace_id: WorkspaceId,
     pub user_id: UserId,
     pub event: EphemeralEvent,
+    /// Of a read state: the version of its mark. Notifications of several servers may overtake each
+    /// other.
+    #[serde(default)]
+    pub version: i64,
 }
 
 /// The content of a doorbell notification. Its text consists of the ids of the workspaces,
@@ -185,13 +191,32 @@ fn payload(pending: &Pending) -> String {
     if all.len() < MAX_PAYLOAD { all } else { String::new() }
 }
 
+/// Returns these JSON texts, each of at most [`MAX_EPHEMERAL_BYTES`], in as few JSON arrays as fit into
+/// payloads.
+fn arrays(texts: &[String]) -> Vec<String> {
+    let mut arrays: Vec<String> = Vec::new();
+    for text in texts {
+        match arrays.last_mut() {
+            Some(array) if array.len() + text.len() + 2 < MAX_PAYLOAD => {
+                array.push(',');
+                array.push_str(text);
+            }
+            _ => arrays.push(format!("[{text}")),
+        }
+    }
+    for array in &mut arrays {
+        array.push(']');
+    }
+    arrays
+}
+
 async fn notify(
     db: &PgPool,
     cached: &mut Option<PoolConnection<Postgres>>,
     pending: &Pending,
 ) -> sqlx::Result<()> {
-    let mut channels = vec![EPHEMERAL_CHANNEL; pending.ephemeral.len()];
-    let mut payloads = pending.ephemeral.clone();
+    let mut payloads = arrays(&pending.ephemeral);
+    let mut channels = vec![EPHEMERAL_CHANNEL; payloads.len()];
     if !pending.workspaces.is_empty() || !pending.announced.is_empty() {
         channels.push(DOORBELL_CHANNEL);
         payloads.push(payload(pending));
@@ -243,6 +268,19 @@ mod tests {
         let (ids, announcements) = heard(&payload(&pending(1_050, 3)));
         assert_eq!((ids.unwrap()[..4].to_vec(), announcements), (vec![1, 2, 3, 100_000], 0));
         assert_eq!(payload(&pending(1_100, 3)), "");
+    }
+
+    #[test]
+    fn ephemeral_events_share_as_few_payloads_as_possible() {
+        let short: Vec<_> = (0..3).map(|number| number.to_string()).collect();
+        assert_eq!(arrays(&short), ["[0,1,2]"]);
+        assert!(arrays(&[]).is_empty());
+        let long = vec!["7".repeat(2_000); 7];
+        let payloads = arrays(&long);
+        assert!(payloads.iter().all(|payload| payload.len() < MAX_PAYLOAD));
+        let counts = payloads.iter().map(|payload| payload.split(',').count());
+        assert_eq!(counts.collect::<Vec<_>>(), [3, 3, 1]);
+        assert!(arrays(&["7".repeat(MAX_EPHEMERAL_BYTES)])[0].len() < MAX_PAYLOAD);
     }
 
     #[test]

@@ -32,13 +32,20 @@ use crate::utils::query::{Ids, Number, OneId, Params};
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     use ErrorKind as E;
-    let send_errors =
-        [E::EmptyMessage, E::ReplyNotFound, E::Archived, E::Forbidden, E::IdempotencyMismatch];
+    let send_errors = [
+        E::EmptyMessage,
+        E::TooManyMentions,
+        E::ReplyNotFound,
+        E::Archived,
+        E::Forbidden,
+        E::IdempotencyMismatch,
+    ];
+    let edit_errors = [E::EmptyMessage, E::TooManyMentions, E::Archived, E::Forbidden];
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(send).errors(&send_errors))
         .routes(routes!(show))
-        .routes(routes!(edit).errors(&[E::EmptyMessage, E::Archived, E::Forbidden]))
+        .routes(routes!(edit).errors(&edit_errors))
         .routes(routes!(locate))
         .routes(routes!(delete).errors(&[E::Archived, E::Forbidden]))
 }
@@ -208,9 +215,9 @@ async fn edit(
     State(state): State<AppState>,
     Json(changes): Json<MessageChanges>,
 ) -> Result<Json<Message>> {
-    if let Some(content) = changes.into_content()? {
-        state.limits.take_for_message(caller.id, content.len())?;
-        change(&state, caller, (chat_id, id), Action::Edit(content)).await?;
+    if let Some(edit) = changes.into_edit()? {
+        state.limits.take_for_message(caller.id, edit.text().len())?;
+        change(&state, caller, (chat_id, id), edit).await?;
     } else {
         let AuthUser { id, workspace_id, session_id, .. } = caller;
         let user = CurrentUser::find(&state.db, id, workspace_id, session_id).await?;

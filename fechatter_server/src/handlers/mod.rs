@@ -5,11 +5,13 @@ mod chat;
 mod invite;
 mod member;
 mod message;
+mod preference;
 mod reaction;
 mod read_state;
 mod server;
 mod session;
 mod sync;
+mod typing;
 mod user;
 mod workspace;
 
@@ -40,6 +42,8 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         ("messages", message::routes()),
         ("reactions", reaction::routes()),
         ("read states", read_state::routes()),
+        ("typing", typing::routes()),
+        ("preferences", preference::routes()),
     ]
     .into_iter()
     .fold(all, |all, (tag, mut routes)| {

@@ -3,8 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use fechatter_core::chat::ReadState;
-use fechatter_core::event::EphemeralEvent;
-use fechatter_core::log::Log;
+use fechatter_core::token::AuthUser;
 use fechatter_core::{ChatId, MessageId, Seq};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
@@ -14,11 +13,13 @@ use utoipa_axum::routes;
 
 use crate::document::WithErrors;
 use crate::error::{AppError, ErrorKind, Result};
-use crate::models::chat::membership::Member;
-use crate::models::chat::read_mark;
+use crate::middlewares::auth::Caller;
+use crate::models::chat::read_mark::{self, MarkChange, MarkTarget};
 use crate::models::session::current_user::CurrentUser;
+use crate::services::read_mark_writer::ReadMarkWriter;
 use crate::state::AppState;
 use crate::utils::json::{Json, MaybeJson, not_null};
+use crate::utils::path::Id;
 use crate::utils::query::{Ids, Params};
 
 /// The maximum number of chats in one request.
@@ -65,7 +66,7 @@ struct ReadPosition {
     last_read_seq: Seq,
     #[schema(minimum = 0, maximum = 100)]
     unread_count: i64,
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 100)]
     mention_count: i64,
 }
 
@@ -95,17 +96,16 @@ struct Unread {
     params(("id" = i64, Path)), request_body = Option<ReadUpTo>,
     responses((status = 200, body = ReadPosition)))]
 async fn read(
-    member: Member,
-    State(state): State<AppState>,
+    Caller(caller): Caller,
+    Id(chat_id): Id<ChatId>,
+    State(marks): State<ReadMarkWriter>,
     MaybeJson(upto): MaybeJson<ReadUpTo>,
 ) -> Result<Json<ReadPosition>> {
-    let seq = upto.unwrap_or_default().seq;
-    if seq.is_some_and(|seq| seq.0 < 0) {
+    let seq = upto.unwrap_or_default().seq.unwrap_or(Seq(i64::MAX));
+    if seq.0 < 0 {
         return Err(AppError::invalid("seq", "must be a number ≥ 0"));
     }
-    let chats = [member.chat_id];
-    let changed = read_mark::advance(&state.db, &member.user, Some(&chats), seq).await?;
-    position(&state, &member, !changed.is_empty()).await
+    mark(&marks, caller, chat_id, MarkTarget::UpTo(seq)).await
 }
 
 /// Marks a message and all later ones as unread, until the caller writes again.
@@ -113,13 +113,12 @@ async fn read(
     params(("id" = i64, Path)), request_body = UnreadFrom,
     responses((status = 200, body = ReadPosition)))]
 async fn mark_unread(
-    member: Member,
-    State(state): State<AppState>,
+    Caller(caller): Caller,
+    Id(chat_id): Id<ChatId>,
+    State(marks): State<ReadMarkWriter>,
     Json(UnreadFrom { message_id }): Json<UnreadFrom>,
 ) -> Result<Json<ReadPosition>> {
-    let changed =
-        read_mark::mark_unread(&state.db, &member.user, member.chat_id, message_id).await?;
-    position(&state, &member, changed).await
+    mark(&marks, caller, chat_id, MarkTarget::Before(message_id)).await
 }
 
 /// Moves the caller's read marks to the end of these chats, or of all.
@@ -137,10 +136,10 @@ async fn read_many(
         }
         read_mark::check_chats(&state.db, &caller, chats).await?;
     }
-    let changed = read_mark::advance(&state.db, &caller, chats.as_deref(), None).await?;
+    let changed = read_mark::advance(&state.db, &caller, chats.as_deref()).await?;
     let states = read_mark::states(&state.db, &caller, Some(&changed)).await?;
     for read in states {
-        publish(&state.log, &caller, read);
+        read_mark::publish(&state.log, caller.into(), read);
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -158,6 +157,7 @@ async fn list(
         read_mark::check_chats(&db, &caller, chats).await?;
     }
     let chats = read_mark::states(&db, &caller, chats.as_deref()).await?;
+    let chats: Vec<_> = chats.into_iter().map(|versioned| versioned.state).collect();
     Ok(Json(Unread {
         total: chats.iter().map(|chat| chat.unread_count).sum(),
         mentions: chats.iter().map(|chat| chat.mention_count).sum(),
@@ -165,22 +165,14 @@ async fn list(
     }))
 }
 
-/// Returns the caller's state in the chat, and sends it to their streams if it has changed.
-async fn position(
-    state: &AppState,
-    member: &Member,
-    has_changed: bool,
+/// Moves the caller's mark in the next batch, which checks the caller and their membership.
+async fn mark(
+    marks: &ReadMarkWriter,
+    caller: AuthUser,
+    chat_id: ChatId,
+    target: MarkTarget,
 ) -> Result<Json<ReadPosition>> {
-    let states = read_mark::states(&state.db, &member.user, Some(&[member.chat_id])).await?;
-    let read = states.into_iter().next().ok_or(AppError::NotFound)?;
-    if has_changed {
-        publish(&state.log, &member.user, read);
-    }
-    let ReadState { last_read_seq, unread_count, mention_count, .. } = read;
+    let marked = marks.write(MarkChange { actor: caller.into(), chat_id, target }).await?;
+    let ReadState { last_read_seq, unread_count, mention_count, .. } = marked.state();
     Ok(Json(ReadPosition { last_read_seq, unread_count, mention_count }))
-}
-
-fn publish(log: &Log, caller: &CurrentUser, read: ReadState) {
-    let event = EphemeralEvent::ReadStateUpdated(read);
-    log.send_ephemeral(caller.workspace_id, caller.id, event);
 }

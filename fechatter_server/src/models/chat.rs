@@ -5,6 +5,8 @@ pub(crate) mod lookup;
 pub(crate) mod member;
 pub(crate) mod member_role;
 pub(crate) mod membership;
+pub(crate) mod notice;
+pub(crate) mod preference;
 pub(crate) mod read_mark;
 pub(crate) mod sidebar;
 
@@ -13,6 +15,7 @@ use fechatter_core::chat::{Chat, ChatType};
 use fechatter_core::config::LimitsConfig;
 use fechatter_core::event::Event;
 use fechatter_core::log::{Log, LogWriter};
+use fechatter_core::message::{SystemNotice, SystemNoticeType};
 use fechatter_core::user::Role;
 use fechatter_core::{ChatId, UserId, WorkspaceId};
 use serde::Deserialize;
@@ -367,6 +370,7 @@ pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> R
     }
     let LockedMember { mut writer, member, .. } = member.lock(log).await?;
     let chat_type = changes.check(&member)?;
+    let before = lookup::find(writer.db(), workspace_id, member.chat_id).await?;
     let name = changes.name.as_ref().map(ChatName::as_str);
     let (describes, description) = match &changes.description {
         Change::Leave => (false, None),
@@ -395,10 +399,27 @@ pub(crate) async fn update(log: &Log, member: Member, changes: ChatChanges) -> R
     .execute(writer.db())
     .await
     .on_constraint(&UNIQUE_NAME, AppError::ChatNameTaken)?;
+    let after = lookup::find(writer.db(), workspace_id, member.chat_id).await?;
+    let Some(notice) = describe(&before, &after) else { return Ok(before) };
+    writer.append(workspace_id, &Event::ChatUpdated(after))?;
+    notice::write(&mut writer, workspace_id, member.chat_id, member.user.id, notice).await?;
     let chat = lookup::find(writer.db(), workspace_id, member.chat_id).await?;
-    writer.append(workspace_id, &Event::ChatUpdated(chat.clone()))?;
     writer.commit().await?;
     Ok(chat)
+}
+
+/// Returns the system message about the first of the changes of a chat, or none if it has not changed.
+fn describe(before: &Chat, after: &Chat) -> Option<SystemNotice> {
+    if after.name != before.name {
+        let name = Some(after.name.clone());
+        Some(SystemNotice { name, ..notice::about(SystemNoticeType::Renamed, &[]) })
+    } else if after.chat_type != before.chat_type {
+        Some(notice::about(SystemNoticeType::Converted, &[]))
+    } else if after.description != before.description {
+        Some(notice::about(SystemNoticeType::Described, &[]))
+    } else {
+        None
+    }
 }
 
 fn can_become(from: ChatType, to: ChatType) -> bool {
@@ -428,9 +449,14 @@ pub(crate) async fn set_archived(log: &Log, member: Member, is_archived: bool) -
     .await?;
     let chat = lookup::find(writer.db(), workspace_id, member.chat_id).await?;
     if changed.rows_affected() > 0 {
-        writer.append(workspace_id, &Event::ChatUpdated(chat.clone()))?;
-        writer.commit().await?;
+        writer.append(workspace_id, &Event::ChatUpdated(chat))?;
+        let kind =
+            if is_archived { SystemNoticeType::Archived } else { SystemNoticeType::Unarchived };
+        let notice = notice::about(kind, &[]);
+        notice::write(&mut writer, workspace_id, member.chat_id, member.user.id, notice).await?;
     }
+    let chat = lookup::find(writer.db(), workspace_id, member.chat_id).await?;
+    writer.commit().await?;
     Ok(chat)
 }
 

@@ -1,13 +1,13 @@
 //! Messages: the request to send one, and a lookup by id.
 
-pub(crate) mod actor;
 pub(crate) mod change;
 pub(crate) mod history;
+pub(crate) mod mentions;
 pub(crate) mod reaction;
 pub(crate) mod write_batch;
 
 use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
-use fechatter_core::message::{Message, MessageKind, MessageObject};
+use fechatter_core::message::{Mentions, Message, MessageKind, MessageObject};
 use fechatter_core::{ChatId, MessageId, Seq, Timestamp, UserId};
 use serde::Deserialize;
 use sqlx::PgPool;
@@ -15,7 +15,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::{AppError, Result};
-use crate::models::message::actor::Actor;
+use crate::models::message::change::Action;
+use crate::models::session::actor::Actor;
 use crate::utils::json::not_null;
 use crate::utils::text::Content;
 
@@ -36,9 +37,10 @@ pub(crate) struct MessageDraft {
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
     pub(crate) actor: Actor,
-    pub(crate) kind: MessageKind,
     pub(crate) chat_id: ChatId,
     pub(crate) content: String,
+    /// The people whom the content mentions, members of the chat or not.
+    pub(crate) mentions: Mentions,
     pub(crate) reply_to_id: Option<MessageId>,
     pub(crate) idempotency_key: Uuid,
     /// Distinguishes a retry from another message with the same key.
@@ -61,8 +63,19 @@ impl Outgoing {
         idempotency_key: Uuid,
     ) -> Self {
         let digest = digest(&SHA256, content.as_bytes());
-        let (kind, reply_to_id) = (MessageKind::User, None);
-        Self { actor, kind, chat_id, content, reply_to_id, idempotency_key, digest }
+        let mentions = mentions::parse(&content);
+        Self { actor, chat_id, content, mentions, reply_to_id: None, idempotency_key, digest }
+    }
+
+    /// Returns true if it neither answers a message nor mentions anybody.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.reply_to_id.is_none() && !self.has_mentions()
+    }
+
+    /// Returns true if its text names people to mention. Those who are not in the chat will not be
+    /// mentioned.
+    pub(crate) fn has_mentions(&self) -> bool {
+        self.mentions.all || !self.mentions.user_ids.is_empty()
     }
 
     /// Makes it a reply to a message of the same chat.
@@ -73,7 +86,7 @@ impl Outgoing {
         Self { reply_to_id: Some(id), digest: digest.finish(), ..self }
     }
 
-    /// Returns the written message.
+    /// Returns the written message, if it mentions nobody.
     pub(crate) fn into_message(self, id: MessageId, seq: Seq, created_at: Timestamp) -> Message {
         Message::from(MessageObject {
             id,
@@ -83,13 +96,15 @@ impl Outgoing {
             created_at,
             idempotency_key: self.idempotency_key,
             seq,
-            kind: self.kind,
+            kind: MessageKind::User,
             edited_at: None,
             deleted_at: None,
             reactions: None,
             reply_to_id: self.reply_to_id,
             reply_count: 0,
             last_reply_at: None,
+            mentions: None,
+            system: None,
         })
     }
 }
@@ -103,6 +118,7 @@ impl MessageDraft {
         }
         let key = self.idempotency_key.unwrap_or_else(Uuid::now_v7);
         let outgoing = Outgoing::new(sender, chat_id, self.content.into_message()?, key);
+        mentions::check_count(&outgoing.mentions)?;
         Ok(match self.reply_to_id {
             Some(id) => outgoing.replying_to(id),
             None => outgoing,
@@ -120,9 +136,13 @@ pub(crate) struct MessageChanges {
 }
 
 impl MessageChanges {
-    /// Returns the new text, if the request has one.
-    pub(crate) fn into_content(self) -> Result<Option<String>> {
-        self.content.map(Content::into_message).transpose()
+    /// Returns the edit, if the request has a new text.
+    pub(crate) fn into_edit(self) -> Result<Option<Action>> {
+        let Some(content) = self.content else { return Ok(None) };
+        let content = content.into_message()?;
+        let mentions = mentions::parse(&content);
+        mentions::check_count(&mentions)?;
+        Ok(Some(Action::Edit(content, mentions)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sessions: a sign-in on a device, which is prolonged by rotating refresh tokens.
 
+pub(crate) mod actor;
 pub(crate) mod authentication;
 pub(crate) mod current_user;
 pub(crate) mod list;

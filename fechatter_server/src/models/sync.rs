@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::error::Result;
 use crate::models::account::user::{self, Filter};
+use crate::models::chat::preference::{self, Preferences};
 use crate::models::chat::sidebar::{self, ChatSidebar};
 use crate::models::session::current_user::CurrentUser;
 use crate::models::workspace::lookup;
@@ -25,6 +26,7 @@ pub(crate) struct Sync {
     server_time: Timestamp,
     me: User,
     workspace: Workspace,
+    preferences: Preferences,
     chats: Vec<ChatSidebar>,
     /// All people of the workspace, by id.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,6 +46,7 @@ pub(crate) async fn read(
     let cursor = log::head(&mut *tx, caller.workspace_id).await?;
     let me = user::find(&mut *tx, caller.workspace_id, caller.id).await?;
     let workspace = lookup::find(&mut *tx, caller.workspace_id).await?;
+    let preferences = preference::read(&mut *tx, &caller).await?;
     let chats = sidebar::list(&mut *tx, &caller, None, None).await?;
     let users = if with_users {
         Some(user::list(&mut *tx, caller.workspace_id, Filter::default(), Page::ALL).await?.0)
@@ -51,5 +54,5 @@ pub(crate) async fn read(
         None
     };
     tx.commit().await?;
-    Ok(Sync { cursor, server_time: clock.timestamp(), me, workspace, chats, users })
+    Ok(Sync { cursor, server_time: clock.timestamp(), me, workspace, preferences, chats, users })
 }

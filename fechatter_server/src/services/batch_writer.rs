@@ -31,7 +31,8 @@ use std::time::Duration;
 use ::metrics::counter;
 use fechatter_core::event::EphemeralEvent;
 use fechatter_core::log::Log;
-use fechatter_core::metrics;
+use fechatter_core::message::Message;
+use fechatter_core::{MessageId, metrics};
 use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -44,6 +45,7 @@ use self::limits::QUEUE_TIMEOUT;
 use self::queue::{Item, MeanBatchTime, Progress, Queue};
 use self::waiting::Waiting;
 use crate::error::{AppError, Result};
+use crate::models::chat::preference::PreferenceChange;
 use crate::models::message::change::Change;
 use crate::models::message::write_batch::{Command, Locking, Outcome};
 use crate::models::message::{self, Outgoing, Sent};
@@ -197,13 +199,14 @@ impl BatchWriter {
             return Err(unexpected_outcome());
         };
         match outcome {
+            Outcome::Sent { id, .. } if outgoing.has_mentions() => {
+                self.find(&outgoing, id).await.map(Sent::New)
+            }
             Outcome::Sent { id, seq, created_at } => {
                 Ok(Sent::New(outgoing.into_message(id, seq, created_at)))
             }
             Outcome::Replayed(id) => {
-                let message =
-                    message::find(self.log.db(), outgoing.actor.user_id(), outgoing.chat_id, id)
-                        .await?;
+                let message = self.find(&outgoing, id).await?;
                 let event = EphemeralEvent::DuplicateMessageAttempted {
                     idempotency_key: message.idempotency_key,
                     chat_id: message.chat_id,
@@ -218,6 +221,10 @@ impl BatchWriter {
         }
     }
 
+    async fn find(&self, outgoing: &Outgoing, id: MessageId) -> Result<Message> {
+        message::find(self.log.db(), outgoing.actor.user_id(), outgoing.chat_id, id).await
+    }
+
     /// Applies a change (an edit, a deletion or a reaction) to a message, and returns when it is
     /// durable. If the message already has the requested state, nothing is written.
     ///
@@ -225,6 +232,17 @@ impl BatchWriter {
     /// The same as for [`send`](Self::send).
     pub(crate) async fn change(&self, change: Change) -> Result<()> {
         match self.execute(&Arc::new(Command::Change(change))).await? {
+            Outcome::Changed { .. } | Outcome::Unchanged { .. } => Ok(()),
+            outcome => Err(failure(outcome)),
+        }
+    }
+
+    /// Changes a person's preferences, and returns when the change is durable.
+    ///
+    /// # Errors
+    /// The same as for [`send`](Self::send).
+    pub(crate) async fn prefer(&self, change: PreferenceChange) -> Result<()> {
+        match self.execute(&Arc::new(Command::Prefer(change))).await? {
             Outcome::Changed { .. } | Outcome::Unchanged { .. } => Ok(()),
             outcome => Err(failure(outcome)),
         }

@@ -8,5 +8,7 @@ pub(crate) mod limits;
 pub(crate) mod offboarding;
 pub(crate) mod password;
 pub(crate) mod purge;
+pub(crate) mod read_mark_writer;
 pub(crate) mod refresh_token;
 pub(crate) mod retention;
+pub(crate) mod typing;

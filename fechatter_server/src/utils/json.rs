@@ -5,7 +5,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use serde::de::{DeserializeOwned, Deserializer};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::AppError;
 
@@ -73,6 +73,23 @@ pub(crate) enum Change<T> {
     Leave,
     Clear,
     Set(T),
+}
+
+impl<T> Change<T> {
+    /// Returns true if it changes nothing.
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self, Self::Leave)
+    }
+}
+
+/// An absent change must be left out.
+impl<T: Serialize> Serialize for Change<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Leave | Self::Clear => serializer.serialize_none(),
+            Self::Set(value) => value.serialize(serializer),
+        }
+    }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {

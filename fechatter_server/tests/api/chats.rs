@@ -384,7 +384,7 @@ async fn owner_and_admins_rename_and_members_do_not() {
         let renamed = renamed.expect(StatusCode::OK);
         assert_eq!(renamed["name"], name.trim());
         let updated = Log::only(log.news().await, "ChatUpdated");
-        assert_eq!(updated.data(), renamed);
+        assert_eq!(updated.data()["name"], renamed["name"]);
         assert_eq!((updated.chat_id, updated.user_id), (Some(chat.id), None));
     }
     let refused = carol.patch(&chat.path, json!({ "name": "Mine" })).await;

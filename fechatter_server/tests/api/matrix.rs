@@ -47,6 +47,7 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             | "/api/chat/{id}/messages"
             | "/api/chat/{id}/messages/{mid}"
             | "/api/chat/{id}/messages/{mid}/reactions"
+            | "/api/me/preferences"
             | "/api/permalink/{id}",
         )
         | ("PUT", "/api/chat/{id}/messages/{mid}/reactions/{emoji}")
@@ -60,6 +61,7 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             | "/api/workspaces/{id}/switch"
             | "/api/read"
             | "/api/chat/{id}/read"
+            | "/api/chat/{id}/typing"
             | "/api/chat/{id}/archive"
             | "/api/chat/{id}/unarchive"
             | "/api/chat/{id}/join"
@@ -80,6 +82,8 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             "workspace": "Acme",
         }),
         ("POST", "/api/signin") => json!({ "email": "alice@acme.test", "password": "12345678" }),
+        ("PATCH", "/api/chat/{id}/me") => json!({ "pinned": true }),
+        ("PATCH", "/api/me/preferences") => json!({ "theme": "dark" }),
         ("POST", "/api/workspaces") | ("PATCH", "/api/workspace" | "/api/chat/{id}") => {
             json!({ "name": "Mine" })
         }

@@ -422,7 +422,8 @@ async fn a_new_member_sees_the_whole_history_and_none_of_it_as_unread() {
     bob.joins(&chat).await;
 
     let history = bob.get(&chat.messages).await.expect(StatusCode::OK);
-    assert_eq!(seqs(&history), [3, 2, 1]);
+    // The fourth says that Bob has joined.
+    assert_eq!(seqs(&history), [4, 3, 2, 1]);
     assert_eq!(bob.sidebar(&chat).await["unread_count"], 0);
     alice.sends(&chat, "4").await;
     assert_eq!(bob.sidebar(&chat).await["unread_count"], 1);

@@ -107,9 +107,9 @@ async fn the_sender_gets_an_event_for_a_retry() {
         "message_id": sent["id"],
     });
     let told = json!({
-        "workspace_id": alice.workspace_id, "user_id": alice.id, "event": event
+        "workspace_id": alice.workspace_id, "user_id": alice.id, "event": event, "version": 0
     });
-    assert_eq!(heard, told);
+    assert_eq!(heard, json!([told]));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::harness::TestApp;
 
 /// Half of the messages are in chat 1; the rest is spread over 999 others of ten people each. All are
 /// in the log, and everybody has read them.
-const MUCH_OF_EVERYTHING: [&str; 13] = [
+const MUCH_OF_EVERYTHING: [&str; 16] = [
     // Keys and triggers are for the server's own writes.
     "set session_replication_role = replica",
     "insert into users (email, email_key, password_hash)
@@ -48,11 +48,27 @@ const MUCH_OF_EVERYTHING: [&str; 13] = [
      select 1, chat_id, id, chr(128512 + n % 10), 1 + n, now()
      from messages, generate_series(1, 20) as n
      where chat_id = 1 and id % 10 = 0",
+    "update messages set parts = parts | 6 where chat_id = 1 and id % 10 = 1",
+    "insert into message_replies (chat_id, message_id, seq, created_at)
+     select chat_id, id, seq + n, now() from messages, generate_series(1, 5) as n
+     where chat_id = 1 and id % 10 = 1",
+    "insert into message_mentions (chat_id, seq, user_id, sender_id)
+     select chat_id, seq, nullif(n, 0), sender_id from messages, generate_series(0, 5) as n
+     where chat_id = 1 and id % 10 = 1",
 ];
 
 /// What grows with use. A few pages of anything else are soon read.
-const GROWING: [&str; 7] =
-    ["chat_members", "events", "message_reactions", "messages", "read_marks", "sessions", "users"];
+const GROWING: [&str; 9] = [
+    "chat_members",
+    "events",
+    "message_mentions",
+    "message_reactions",
+    "message_replies",
+    "messages",
+    "read_marks",
+    "sessions",
+    "users",
+];
 
 /// A statement that is run for each request, each stream or each message.
 struct Hot {
@@ -65,7 +81,7 @@ struct Hot {
 }
 
 /// Person 38 is in chat 1 and nineteen others; the log's head is at 200000.
-const HOT: [Hot; 12] = [
+const HOT: [Hot; 13] = [
     Hot {
         name: "whether a session lives",
         part: "select m.role, m.status from sessions",
@@ -74,13 +90,13 @@ const HOT: [Hot; 12] = [
     },
     Hot {
         name: "a membership",
-        part: "select c.chat_type, c.owner_id, m.role from chats",
+        part: "select c.chat_type, c.owner_id, m.role, c.archived_at",
         values: "1, 1, 38",
         pages: 12,
     },
     Hot {
         name: "the list of chats",
-        part: "c.created_at, state.seq as",
+        part: "c.created_at, newest.seq as",
         values: "1, 38, null, null, 101",
         pages: 400,
     },
@@ -100,7 +116,13 @@ const HOT: [Hot; 12] = [
         name: "a page of history",
         part: "from message_objects as m where chat_id = $1 and seq between",
         values: "1, 50000, 50099",
-        pages: 300,
+        pages: 500,
+    },
+    Hot {
+        name: "what a person has not read, for streams",
+        part: "select created_at - $4 * interval",
+        values: "1, 38, 199000, 30, 101",
+        pages: 400,
     },
     Hot {
         name: "a log's head, for syncs",
@@ -251,17 +273,17 @@ async fn sending_touches_few_pages_with_plans_for_empty_tables() {
          select * from write_batch(
              array['send'], array[1::bigint], array[38::bigint],
              array['00000000-0000-0000-0000-000000000025'::uuid], array[1::bigint], array[null::bigint],
-             array['Hello'], array[gen_random_uuid()], array['\\x01'::bytea], 7, false)",
+             array['Hello'], array[gen_random_uuid()], array['\\x01'::bytea], '{}', '{}', 7, false)",
         "explain (analyze, buffers, format json)
          select * from write_batch(
              array['add_reaction'], array[1::bigint], array[38::bigint],
              array['00000000-0000-0000-0000-000000000025'::uuid], array[1::bigint],
              array[(select max(id) from messages where chat_id = 1)],
              array[chr(128512)],
-             array[null::uuid], array[null::bytea], 7, false)",
+             array[null::uuid], array[null::bytea], '{}', '{}', 7, false)",
         "explain (analyze, buffers, format json)
          select * from send_message(
-             'send', 1, 38, '00000000-0000-0000-0000-000000000025', 1, 'Hello', gen_random_uuid(), '\\x01', 7,
+             1, 38, '00000000-0000-0000-0000-000000000025', 1, 'Hello', gen_random_uuid(), '\\x01', 7,
              false)",
     ];
     let app = TestApp::start().await;

@@ -90,9 +90,10 @@ async fn a_foreign_message_or_chat_marks_nothing() {
     bob.post("/api/read", both).await.refuses(StatusCode::NOT_FOUND, "not_found");
     let list = bob.get(&format!("/api/unread?chat_ids={},{}", chat.id, other.id)).await;
     list.refuses(StatusCode::NOT_FOUND, "not_found");
-    for path in [&unread, &format!("{}/read", chat.path)] {
-        let stranger = eve.post(path, json!({ "message_id": 1 })).await;
-        assert_eq!(stranger.status, StatusCode::NOT_FOUND);
+    for (path, body) in
+        [(&unread, json!({ "message_id": 1 })), (&format!("{}/read", chat.path), json!({}))]
+    {
+        eve.post(path, body).await.refuses(StatusCode::NOT_FOUND, "not_found");
     }
     for body in [json!({ "seq": -1 }), json!({ "seq": "1" }), json!({ "seq": null })] {
         let refused = bob.post(&format!("{}/read", chat.path), body).await;
@@ -171,13 +172,46 @@ async fn counts_stop_at_one_hundred() {
 /// A step of a random history; the numbers choose the person, the chat and the message.
 #[derive(Debug, Clone)]
 enum Step {
-    Send(usize, usize),
+    Send(usize, usize, Mention),
+    Edit(usize, usize, Mention),
     Delete(usize, usize),
     Read(usize, usize, i64),
     ReadAll(usize),
     MarkUnread(usize, usize, usize),
+    Rename(usize),
     Leave(usize, usize),
     Join(usize, usize),
+}
+
+/// What a text mentions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mention {
+    Nobody,
+    Person(usize),
+    Everybody,
+    Both(usize),
+}
+
+impl Mention {
+    fn text(self, people: &[Person; 3]) -> String {
+        match self {
+            Self::Nobody => "x".into(),
+            Self::Person(person) => format!("@[user:{}]", people[person].id),
+            Self::Everybody => "hello @all".into(),
+            Self::Both(person) => format!("@all, also @[user:{}]", people[person].id),
+        }
+    }
+}
+
+/// A message of the model, at its place in the chat.
+#[derive(Debug, Clone)]
+struct Entry {
+    sent: Value,
+    /// None for a system message.
+    sender: Option<usize>,
+    is_deleted: bool,
+    /// Whether it mentions each of the people.
+    mentions: [bool; 3],
 }
 
 /// A person in a chat, for the slow definition of unread messages: those after the last explicit mark, or
@@ -190,20 +224,49 @@ struct Reader {
 
 #[derive(Debug, Default)]
 struct Model {
-    /// By chat: the sender of each message, and whether it is deleted.
-    messages: Vec<Vec<(usize, bool)>>,
+    chats: Vec<Vec<Entry>>,
     readers: BTreeMap<(usize, usize), Reader>,
 }
 
 impl Model {
     fn end(&self, chat: usize) -> i64 {
-        i64::try_from(self.messages[chat].len()).unwrap()
+        i64::try_from(self.chats[chat].len()).unwrap()
     }
 
-    fn unread(&self, person: usize, chat: usize) -> usize {
+    fn is_member(&self, person: usize, chat: usize) -> bool {
+        self.readers[&(person, chat)].is_member
+    }
+
+    fn reader(&mut self, person: usize, chat: usize) -> &mut Reader {
+        self.readers.get_mut(&(person, chat)).unwrap()
+    }
+
+    /// The people whom a text mentions if it is written now.
+    fn mentions(&self, chat: usize, mention: Mention) -> [bool; 3] {
+        [0, 1, 2].map(|person| match mention {
+            Mention::Nobody => false,
+            Mention::Person(named) => named == person && self.is_member(person, chat),
+            Mention::Everybody | Mention::Both(_) => true,
+        })
+    }
+
+    fn add(&mut self, chat: usize, sender: Option<usize>, sent: Value, mentions: [bool; 3]) {
+        self.chats[chat].push(Entry { sent, sender, is_deleted: false, mentions });
+    }
+
+    fn add_system_message(&mut self, chat: usize) {
+        self.add(chat, None, Value::Null, [false; 3]);
+    }
+
+    /// The number of messages that the person has not read, and of those that mention them.
+    fn unread(&self, person: usize, chat: usize) -> (usize, usize) {
         let read = usize::try_from(self.readers[&(person, chat)].read).unwrap();
-        let later = self.messages[chat].iter().skip(read);
-        later.filter(|(sender, is_deleted)| *sender != person && !is_deleted).count()
+        let later = self.chats[chat].iter().skip(read);
+        let others = |entry: &&Entry| {
+            !entry.is_deleted && entry.sender.is_some_and(|sender| sender != person)
+        };
+        let unread: Vec<_> = later.filter(others).collect();
+        (unread.len(), unread.iter().filter(|entry| entry.mentions[person]).count())
     }
 }
 
@@ -216,13 +279,21 @@ fn all_counts_equal_a_slow_definition_over_random_histories() {
         (app, people)
     });
     let (person, chat, message) = (0..3_usize, 0..2_usize, 0..12_usize);
+    let mention = prop_oneof![
+        3 => Just(Mention::Nobody),
+        3 => person.clone().prop_map(Mention::Person),
+        1 => Just(Mention::Everybody),
+        1 => person.clone().prop_map(Mention::Both),
+    ];
     let step = prop_oneof![
-        6 => (person.clone(), chat.clone()).prop_map(|(p, c)| Step::Send(p, c)),
+        6 => (person.clone(), chat.clone(), mention.clone())
+            .prop_map(|(p, c, m)| Step::Send(p, c, m)),
+        2 => (chat.clone(), message.clone(), mention).prop_map(|(c, m, to)| Step::Edit(c, m, to)),
         2 => (chat.clone(), message.clone()).prop_map(|(c, m)| Step::Delete(c, m)),
-        3 => (person.clone(), chat.clone(), 0..14_i64).prop_map(|(p, c, s)| Step::Read(p, c, s)),
+        3 => (person.clone(), chat.clone(), 0..14_i64).prop_map(|(p, c, seq)| Step::Read(p, c, seq)),
         1 => person.clone().prop_map(Step::ReadAll),
-        2 => (person.clone(), chat.clone(), message)
-            .prop_map(|(p, c, m)| Step::MarkUnread(p, c, m)),
+        2 => (person, chat.clone(), message).prop_map(|(p, c, m)| Step::MarkUnread(p, c, m)),
+        1 => chat.clone().prop_map(Step::Rename),
         1 => (1..3_usize, chat.clone()).prop_map(|(p, c)| Step::Leave(p, c)),
         2 => (1..3_usize, chat).prop_map(|(p, c)| Step::Join(p, c)),
     ];
@@ -240,56 +311,79 @@ async fn play(app: &TestApp, people: &[Person; 3], steps: &[Step]) {
     let alice = &people[0];
     app.sql("update workspace_members set role = 'owner'").await;
     let mut chats = Vec::new();
+    let new_name = || uuid::Uuid::new_v4().simple().to_string();
     for _ in 0..2 {
-        let name = uuid::Uuid::new_v4().simple().to_string();
-        chats.push(alice.creates_public_channel(&name).await);
+        chats.push(alice.creates_public_channel(&new_name()).await);
     }
-    let mut model = Model { messages: vec![Vec::new(); 2], ..Model::default() };
+    let mut model = Model { chats: vec![Vec::new(); 2], ..Model::default() };
     for chat in 0..2 {
         for person in 0..3 {
             let is_member = person == 0;
             model.readers.insert((person, chat), Reader { is_member, read: 0 });
         }
     }
-    let mut sent: Vec<Vec<Value>> = vec![Vec::new(); 2];
     for step in steps {
-        let is_member = |model: &Model, p: usize, c: usize| model.readers[&(p, c)].is_member;
         match *step {
-            Step::Send(p, c) if is_member(&model, p, c) => {
-                sent[c].push(people[p].sends(&chats[c], "x").await);
-                model.messages[c].push((p, false));
+            Step::Send(p, c, mention) if model.is_member(p, c) => {
+                let sent = people[p].sends(&chats[c], &mention.text(people)).await;
+                let mentions = model.mentions(c, mention);
+                model.add(c, Some(p), sent, mentions);
                 let end = model.end(c);
-                model.readers.get_mut(&(p, c)).unwrap().read = end;
+                model.reader(p, c).read = end;
             }
-            Step::Delete(c, m) if m < sent[c].len() => {
-                alice.deletes_message(&chats[c], &sent[c][m]).await;
-                model.messages[c][m].1 = true;
+            Step::Edit(c, m, mention) if m < model.chats[c].len() => {
+                let entry = model.chats[c][m].clone();
+                let Some(p) = entry.sender.filter(|_| !entry.is_deleted) else { continue };
+                if model.is_member(p, c) && entry.sent["content"] != mention.text(people) {
+                    let changes = json!({ "content": mention.text(people) });
+                    let edited = people[p].patch(&chats[c].message(&entry.sent), changes).await;
+                    let sent = edited.expect(StatusCode::OK);
+                    let mentions = model.mentions(c, mention);
+                    model.chats[c][m] = Entry { sent, mentions, ..entry };
+                }
             }
-            Step::Read(p, c, seq) if is_member(&model, p, c) => {
+            Step::Delete(c, m) if m < model.chats[c].len() => {
+                let entry = &mut model.chats[c][m];
+                if entry.sender.is_some() {
+                    alice.deletes_message(&chats[c], &entry.sent).await;
+                    entry.is_deleted = true;
+                }
+            }
+            Step::Read(p, c, seq) if model.is_member(p, c) => {
                 people[p].reads(&chats[c], Some(seq)).await;
                 let end = model.end(c);
-                let reader = model.readers.get_mut(&(p, c)).unwrap();
+                let reader = model.reader(p, c);
                 reader.read = reader.read.max(seq.min(end));
             }
             Step::ReadAll(p) => {
                 people[p].post("/api/read", NOTHING).await.expect(StatusCode::NO_CONTENT);
-                for c in (0..2).filter(|c| is_member(&model, p, *c)).collect::<Vec<_>>() {
+                for c in (0..2).filter(|c| model.is_member(p, *c)).collect::<Vec<_>>() {
                     let end = model.end(c);
-                    model.readers.get_mut(&(p, c)).unwrap().read = end;
+                    model.reader(p, c).read = end;
                 }
             }
-            Step::MarkUnread(p, c, m) if is_member(&model, p, c) && m < sent[c].len() => {
-                people[p].marks_unread(&chats[c], &sent[c][m]).await;
-                model.readers.get_mut(&(p, c)).unwrap().read = i64::try_from(m).unwrap();
+            Step::MarkUnread(p, c, m) if model.is_member(p, c) && m < model.chats[c].len() => {
+                let entry = model.chats[c][m].clone();
+                if entry.sender.is_some() {
+                    people[p].marks_unread(&chats[c], &entry.sent).await;
+                    model.reader(p, c).read = i64::try_from(m).unwrap();
+                }
             }
-            Step::Leave(p, c) if is_member(&model, p, c) => {
+            Step::Rename(c) => {
+                let renamed = alice.patch(&chats[c].path, json!({ "name": new_name() })).await;
+                renamed.expect(StatusCode::OK);
+                model.add_system_message(c);
+            }
+            Step::Leave(p, c) if model.is_member(p, c) => {
                 people[p].leaves(&chats[c]).await;
-                model.readers.get_mut(&(p, c)).unwrap().is_member = false;
+                model.add_system_message(c);
+                model.reader(p, c).is_member = false;
             }
-            Step::Join(p, c) if !is_member(&model, p, c) => {
+            Step::Join(p, c) if !model.is_member(p, c) => {
                 people[p].joins(&chats[c]).await;
                 let end = model.end(c);
                 model.readers.insert((p, c), Reader { is_member: true, read: end });
+                model.add_system_message(c);
             }
             _ => {}
         }
@@ -312,11 +406,13 @@ async fn check(people: &[Person; 3], chats: &[Chat], model: &Model) {
                 assert_eq!((entry, state), (None, None));
                 continue;
             }
-            let (entry, count) = (entry.unwrap(), model.unread(p, c));
+            let (entry, (count, mentions)) = (entry.unwrap(), model.unread(p, c));
             assert_eq!(entry["last_read_seq"], reader.read, "{model:?}");
             assert_eq!(entry["unread_count"], count, "{model:?}");
-            let state = state.map_or(json!(0), |state| state["unread_count"].clone());
-            assert_eq!(state, count, "{model:?}");
+            assert_eq!(entry["mention_count"], mentions, "{model:?}");
+            let state = state.unwrap_or_else(|| json!({ "unread_count": 0, "mention_count": 0 }));
+            assert_eq!(state["unread_count"], count, "{model:?}");
+            assert_eq!(state["mention_count"], mentions, "{model:?}");
         }
     }
 }

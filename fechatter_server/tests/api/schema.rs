@@ -122,10 +122,10 @@ async fn the_database_holds_the_rules_of_messages() {
         [("another workspace's sender", 1, 3), ("another workspace's chat", 2, 3)]
     {
         for outcome in [
-            "select outcome from send_message('send_system', $1, $2, null, $3, 'hello', $4, '', 7, true)",
-            "select outcomes[1] from write_batch(array['send_system'], array[$1::bigint], array[$2::bigint],
+            "select outcome from send_message($1, $2, null, $3, 'hello', $4, '', 7, true)",
+            "select outcomes[1] from write_batch(array['send'], array[$1::bigint], array[$2::bigint],
                  array[null::uuid], array[$3::bigint], array[null::bigint], array['hello'],
-                 array[$4::uuid], array[''::bytea], 7, true)",
+                 array[$4::uuid], array[''::bytea], '{}', '{}', 7, true)",
         ] {
             let outcome: String = sqlx::query_scalar(outcome)
                 .bind::<i64>(workspace)

@@ -20,10 +20,14 @@ async fn a_sync_equals_the_separate_calls_and_has_the_position_of_the_log() {
 
     let mut fields: Vec<_> = synced.as_object().unwrap().keys().collect();
     fields.sort();
-    assert_eq!(fields, ["chats", "cursor", "me", "server_time", "users", "workspace"]);
+    assert_eq!(
+        fields,
+        ["chats", "cursor", "me", "preferences", "server_time", "users", "workspace"]
+    );
     for (field, path) in [
         ("me", "/api/me"),
         ("workspace", "/api/workspace"),
+        ("preferences", "/api/me/preferences"),
         ("chats", "/api/chat"),
         ("users", "/api/users"),
     ] {

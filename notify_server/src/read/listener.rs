@@ -8,11 +8,12 @@ use anyhow::Context;
 use fechatter_core::log::{DOORBELL_CHANNEL, DoorbellPayload, EPHEMERAL_CHANNEL, Ephemeral};
 use fechatter_core::metrics;
 use fechatter_core::sabotage::{self, Sabotage};
-use sqlx::Executor;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
-use tokio::time::{sleep, timeout};
+use sqlx::{Executor, PgPool};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use crate::read::read_states;
 use crate::read::tail::Tail;
 use crate::workspace::hub::Hub;
 
@@ -23,8 +24,10 @@ const SILENCE: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// Listens for ever and reconnects after each lost connection.
-pub(crate) async fn run(options: PgConnectOptions, hub: Arc<Hub>, tail: Arc<Tail>) {
+pub(crate) async fn run(options: PgConnectOptions, db: PgPool, hub: Arc<Hub>, tail: Arc<Tail>) {
     let mut failing = false;
+    // The last time at which the connection was known to work.
+    let mut heard_at = Instant::now();
     loop {
         let ended = match connect(&options).await {
             Ok(listener) => {
@@ -33,7 +36,11 @@ pub(crate) async fn run(options: PgConnectOptions, hub: Arc<Hub>, tail: Arc<Tail
                 }
                 // Notifications before this moment were missed.
                 wake(&tail);
-                hear(listener, &hub, &tail).await
+                let missed_time = heard_at.elapsed();
+                let hearing = hear(listener, &hub, &tail, &mut heard_at);
+                let (ended, ()) =
+                    tokio::join!(hearing, read_states::resend(&db, &hub, missed_time));
+                ended
             }
             Err(error) => Err(error),
         };
@@ -71,8 +78,14 @@ async fn connect(options: &PgConnectOptions) -> anyhow::Result<PgListener> {
 }
 
 /// Returns when the connection is lost.
-async fn hear(mut listener: PgListener, hub: &Hub, tail: &Tail) -> anyhow::Result<()> {
+async fn hear(
+    mut listener: PgListener,
+    hub: &Hub,
+    tail: &Tail,
+    heard_at: &mut Instant,
+) -> anyhow::Result<()> {
     loop {
+        *heard_at = Instant::now();
         match timeout(SILENCE, listener.try_recv()).await {
             Ok(Ok(Some(notification))) => act_on(&notification, hub, tail),
             Ok(Ok(None)) => anyhow::bail!("the connection was lost"),
@@ -92,8 +105,8 @@ fn act_on(notification: &PgNotification, hub: &Hub, tail: &Tail) {
         tail.on_doorbell(DoorbellPayload::parse(payload));
         return;
     }
-    match serde_json::from_str::<Ephemeral>(payload) {
-        Ok(ephemeral) => hub.send(&ephemeral),
-        Err(error) => warn!(%error, "an ephemeral event cannot be read"),
+    match serde_json::from_str::<Vec<Ephemeral>>(payload) {
+        Ok(all) => all.iter().for_each(|ephemeral| hub.send(ephemeral)),
+        Err(error) => warn!(%error, "ephemeral events cannot be read"),
     }
 }

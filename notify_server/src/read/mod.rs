@@ -3,4 +3,5 @@
 pub(crate) mod listener;
 pub(crate) mod loader;
 mod pace;
+pub(crate) mod read_states;
 pub(crate) mod tail;

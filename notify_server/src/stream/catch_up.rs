@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ::metrics::histogram;
+use fechatter_core::event::EphemeralEvent;
 use fechatter_core::log::Cursor;
 use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::stream_event::GoodbyeReason;
@@ -10,7 +11,9 @@ use fechatter_core::{Position, metrics};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::app::App;
-use crate::frame::Frame;
+use crate::database::QueryCost;
+use crate::frame::{self, Frame};
+use crate::read::read_states;
 use crate::stream::replay::{self, PageSize, RETRY, Stop, Tries};
 use crate::workspace::hub::{Attachment, FollowOutcome};
 use crate::workspace::recent::Event;
@@ -21,6 +24,8 @@ use crate::workspace::state::Reader;
 pub(crate) struct CatchUp {
     app: App,
     reader: Reader,
+    /// The cursor at which the stream starts.
+    start: Cursor,
     reached: Cursor,
     /// The position up to which the log is read from the database, if the next events are not in
     /// memory.
@@ -59,6 +64,7 @@ impl CatchUp {
         Self {
             app,
             reader,
+            start: from,
             reached: from,
             replay_upto: None,
             page_size: PageSize::default(),
@@ -73,16 +79,32 @@ impl CatchUp {
 
     /// Returns the next missed events.
     pub(crate) async fn next(&mut self) -> Result<Chunk, Stop> {
-        let chunk = loop {
+        loop {
             if let Some(upto) = self.replay_upto {
-                break self.replay(upto).await?;
+                return self.replay(upto).await;
             }
             if let Some(chunk) = self.follow().await? {
-                break chunk;
+                return Ok(chunk);
             }
-        };
-        self.events += chunk.frames.len();
-        Ok(chunk)
+        }
+    }
+
+    /// Returns the frames of the reader's read states that may have changed since the start. It is called
+    /// when the stream is attached: later changes are queued in its outbox.
+    async fn read_states(&mut self) -> Result<Vec<Frame>, Stop> {
+        let (user, start) = (self.reader.user, self.start);
+        loop {
+            let reading = self.app.db.work(&user, QueryCost::Small, |mut db| async move {
+                read_states::changed_since_event(&mut db, user, start).await
+            });
+            match reading.await {
+                Ok(states) => {
+                    let events = states.into_iter().map(EphemeralEvent::ReadStateUpdated);
+                    return Ok(events.map(|event| frame::ephemeral(&event)).collect());
+                }
+                Err(error) => self.tries.wait(error).await?,
+            }
+        }
     }
 
     /// Records the number of missed events and the duration of the catch-up.
@@ -99,12 +121,15 @@ impl CatchUp {
         match self.app.hub.follow(&self.reader, self.reached) {
             FollowOutcome::Missed(missed) => {
                 self.reached = missed.reached;
+                self.events += missed.frames.len();
                 let next_step = missed.end.map_or(NextStep::More, NextStep::End);
                 return Ok(Some(Chunk { frames: missed.frames, next_step }));
             }
             FollowOutcome::Attached(missed, attachment) => {
-                let next_step = NextStep::Live(attachment);
-                return Ok(Some(Chunk { frames: missed.frames, next_step }));
+                self.events += missed.frames.len();
+                let mut frames = missed.frames;
+                frames.extend(self.read_states().await?);
+                return Ok(Some(Chunk { frames, next_step: NextStep::Live(attachment) }));
             }
             FollowOutcome::NotInMemory(upto) => {
                 self.source = "database";
@@ -166,6 +191,7 @@ impl CatchUp {
                 break;
             }
         }
+        self.events += chunk.frames.len();
         Ok(chunk)
     }
 }

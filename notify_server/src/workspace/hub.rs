@@ -16,7 +16,6 @@ use fechatter_core::token::AuthUser;
 use fechatter_core::{Position, UserId, WorkspaceId};
 use tokio::sync::watch;
 
-use crate::frame::{self};
 use crate::workspace::outbox::{End, Outbox, Wakers};
 use crate::workspace::scan_scope::ScanScope;
 use crate::workspace::state::{
@@ -275,9 +274,15 @@ impl Hub {
     /// Delivers an event that is not in the log.
     pub(crate) fn send(&self, ephemeral: &Ephemeral) {
         let Some(slot) = self.slot(ephemeral.workspace_id) else { return };
-        if let Some(state) = &*slot.state() {
-            state.send(ephemeral.user_id, &frame::ephemeral(&ephemeral.event));
+        if let Some(state) = &mut *slot.state() {
+            state.send(ephemeral);
         }
+    }
+
+    /// Returns the people with streams here.
+    pub(crate) fn people(&self) -> Vec<(WorkspaceId, Vec<UserId>)> {
+        let slots = self.slots().into_iter();
+        slots.filter_map(|(id, slot)| Some((id, slot.state().as_ref()?.people()))).collect()
     }
 
     /// Sends every stream a heartbeat every 15 ticks, and ends streams whose token has expired.

@@ -7,3 +7,4 @@ pub(crate) mod outbox;
 pub(crate) mod recent;
 pub(crate) mod scan_scope;
 pub(crate) mod state;
+mod typing;

@@ -121,6 +121,13 @@ impl Outbox {
         }
     }
 
+    /// Queues a frame that may be lost, unless the queue is more than half full.
+    pub(crate) fn push_if_not_backlogged(&self, frame: &Frame, wakers: &mut Wakers) {
+        if !self.queue().is_backlogged {
+            self.push(frame.clone(), wakers);
+        }
+    }
+
     /// Ends the stream after the queued frames; the first end counts.
     pub(crate) fn end(&self, end: End, wakers: &mut Wakers) {
         let queue = &mut *self.queue();

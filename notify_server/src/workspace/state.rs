@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::metrics::counter;
-use fechatter_core::log::{Cursor, Entry};
+use fechatter_core::chat::ReadState;
+use fechatter_core::event::EphemeralEvent;
+use fechatter_core::log::{Cursor, Entry, Ephemeral};
 use fechatter_core::sabotage::{self, Sabotage};
 use fechatter_core::stream_event::{Control, GoodbyeReason};
 use fechatter_core::token::AuthUser;
@@ -16,12 +18,15 @@ use crate::frame::{self, Frame};
 use crate::workspace::memberships::{Membership, Memberships};
 use crate::workspace::outbox::{BackloggedOutboxes, End, Outbox, Wakers};
 use crate::workspace::recent::{After, Event, Recent};
+use crate::workspace::typing::TypingLimit;
 
 /// The maximum number of frames in one chunk of missed events, and of events examined to build it.
 const MAX_FRAMES: usize = 256;
 const MAX_EVENTS: usize = 2_000;
 /// The number of ticks between two heartbeats of a stream.
 const TICKS_PER_HEARTBEAT: u64 = 15;
+/// The time within which notifications of two servers may overtake each other.
+const OVERTAKING_TIME: Duration = Duration::from_secs(10);
 
 /// The state of a workspace at one position of its log.
 #[derive(Debug)]
@@ -38,6 +43,9 @@ pub(crate) struct WorkspaceState {
     memberships: Memberships,
     streams: HashMap<UserId, Vec<Stream>>,
     backlogged: BackloggedOutboxes,
+    /// The newest versions of read marks that were sent to the people with streams, and the times.
+    mark_versions: HashMap<UserId, HashMap<ChatId, (i64, Instant)>>,
+    typing: TypingLimit,
     // The time at which the last stream was detached, or at which the workspace was loaded; `None`
     // while there are streams.
     idle_since: Option<Instant>,
@@ -117,12 +125,13 @@ impl WorkspaceState {
     pub(crate) fn new(Snapshot { recent, memberships }: Snapshot) -> Self {
         let local_head_position = watch::Sender::new(recent.newest().position);
         let memberships = Memberships::new(memberships);
-        let (streams, backlogged) = (HashMap::new(), BackloggedOutboxes::default());
         Self {
             recent,
             memberships,
-            streams,
-            backlogged,
+            streams: HashMap::new(),
+            backlogged: BackloggedOutboxes::default(),
+            mark_versions: HashMap::new(),
+            typing: TypingLimit::default(),
             idle_since: Some(Instant::now()),
             local_head_position,
         }
@@ -207,6 +216,7 @@ impl WorkspaceState {
             streams.retain(|stream| stream.id != id);
             if streams.is_empty() {
                 self.streams.remove(&user_id);
+                self.mark_versions.remove(&user_id);
             }
         }
         if self.streams.is_empty() {
@@ -252,12 +262,59 @@ impl WorkspaceState {
         }
     }
 
-    /// Queues a frame that is not in the log for one person's streams.
-    pub(crate) fn send(&self, user_id: UserId, frame: &Frame) {
+    /// Returns the people with streams.
+    pub(crate) fn people(&self) -> Vec<UserId> {
+        self.streams.keys().copied().collect()
+    }
+
+    /// Queues the frame of an event that is not in the log.
+    pub(crate) fn send(&mut self, ephemeral: &Ephemeral) {
+        let user_id = ephemeral.user_id;
+        if let EphemeralEvent::Typing { chat_id, .. } = ephemeral.event {
+            if self.typing.admit((chat_id, user_id), Instant::now()) {
+                self.send_typing(chat_id, user_id, &frame::ephemeral(&ephemeral.event));
+            }
+            return;
+        }
+        if !self.streams.contains_key(&user_id) || self.is_overtaken(ephemeral) {
+            return;
+        }
+        let frame = frame::ephemeral(&ephemeral.event);
         let mut wakers = Wakers::default();
         for stream in self.streams.get(&user_id).into_iter().flatten() {
             stream.outbox.push(frame.clone(), &mut wakers);
         }
+    }
+
+    /// Tells the other members of a chat that a person is typing, but for those who are slow to read.
+    fn send_typing(&self, chat_id: ChatId, typist: UserId, frame: &Frame) {
+        let is_member = self.memberships.of(chat_id).is_some_and(|all| all.contains_key(&typist));
+        if !is_member {
+            return;
+        }
+        let mut wakers = Wakers::default();
+        self.push_to_chat(chat_id, None, |streams| {
+            for stream in streams.iter().filter(|stream| stream.reader.user.id != typist) {
+                stream.outbox.push_if_not_backlogged(frame, &mut wakers);
+            }
+        });
+    }
+
+    /// Returns true if a later version of the same read mark was sent a moment ago: notifications of two
+    /// servers may overtake each other. (After a failover, versions may begin lower.)
+    fn is_overtaken(&mut self, ephemeral: &Ephemeral) -> bool {
+        let EphemeralEvent::ReadStateUpdated(ReadState { chat_id, .. }) = ephemeral.event else {
+            return false;
+        };
+        let versions = self.mark_versions.entry(ephemeral.user_id).or_default();
+        let known = versions.get(&chat_id);
+        let is_overtaken = known.is_some_and(|(version, sent_at)| {
+            *version > ephemeral.version && sent_at.elapsed() < OVERTAKING_TIME
+        });
+        if !is_overtaken {
+            versions.insert(chat_id, (ephemeral.version, Instant::now()));
+        }
+        is_overtaken
     }
 
     /// Adds the memory use and queue lengths of this workspace.

@@ -3,13 +3,14 @@
 use fechatter_core::chat::ChatMember;
 use fechatter_core::event::LeaveReason;
 use fechatter_core::log::Log;
+use fechatter_core::message::SystemNoticeType;
 use fechatter_core::user::Role;
 use fechatter_core::{ChatId, UserId};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use crate::error::{AppError, Result};
-use crate::models::chat::lookup;
 use crate::models::chat::membership::{self, Member};
+use crate::models::chat::{lookup, notice};
 use crate::models::session::current_user::CurrentUser;
 use crate::utils::page::Page;
 
@@ -59,6 +60,11 @@ pub(crate) async fn add(log: &Log, member: Member, people: &[UserId]) -> Result<
     let Member { user, chat_id, .. } = locked.member;
     let (writer, workspace_id) = (&mut locked.writer, user.workspace_id);
     let added = membership::add_members(writer, workspace_id, chat_id, people, user.id).await?;
+    if !added.is_empty() {
+        let added: Vec<_> = added.iter().map(|member| member.user_id).collect();
+        let notice = notice::about(SystemNoticeType::Added, &added);
+        notice::write(writer, workspace_id, chat_id, user.id, notice).await?;
+    }
     locked.commit().await?;
     Ok(added)
 }
@@ -84,6 +90,8 @@ pub(crate) async fn join(log: &Log, user: CurrentUser, chat_id: ChatId) -> Resul
     let joined =
         membership::add_members(&mut writer, user.workspace_id, chat_id, &[user.id], user.id)
             .await?;
+    let notice = notice::about(SystemNoticeType::Joined, &[user.id]);
+    notice::write(&mut writer, user.workspace_id, chat_id, user.id, notice).await?;
     writer.commit().await?;
     joined.into_iter().next().ok_or(AppError::NotFound)
 }
@@ -112,7 +120,9 @@ pub(crate) async fn leave(log: &Log, member: Member) -> Result<()> {
     member.require_may_leave()?;
     let mut locked = member.lock(log).await?;
     locked.member.require_may_leave()?;
-    locked.end_memberships(&[locked.member.user.id], LeaveReason::Left).await?;
+    let leaver = [locked.member.user.id];
+    locked.tell(notice::about(SystemNoticeType::Left, &leaver)).await?;
+    locked.end_memberships(&leaver, LeaveReason::Left).await?;
     locked.commit().await
 }
 
@@ -123,6 +133,7 @@ pub(crate) async fn remove(log: &Log, member: Member, people: &[UserId]) -> Resu
     drop(db);
     let mut locked = member.lock(log).await?;
     let people = check_removal(locked.writer.db(), &locked.member, people).await?;
+    locked.tell(notice::about(SystemNoticeType::Removed, &people)).await?;
     locked.end_memberships(&people, LeaveReason::Removed).await?;
     locked.commit().await
 }

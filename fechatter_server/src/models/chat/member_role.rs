@@ -4,6 +4,7 @@ use fechatter_core::chat::{Chat, ChatMember, ChatType};
 use fechatter_core::config::LimitsConfig;
 use fechatter_core::event::Event;
 use fechatter_core::log::Log;
+use fechatter_core::message::SystemNoticeType;
 use fechatter_core::user::Role;
 use fechatter_core::{ChatId, UserId};
 use serde::Deserialize;
@@ -12,9 +13,9 @@ use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
 use crate::models::chat;
-use crate::models::chat::lookup;
 use crate::models::chat::member::find_member;
 use crate::models::chat::membership::{Member, check_active};
+use crate::models::chat::{lookup, notice};
 use crate::models::session::current_user::CurrentUser;
 use crate::utils::json::not_null;
 
@@ -110,6 +111,8 @@ async fn transfer(
             writer.append(workspace_id, &Event::MemberUpdated(member))?;
         }
     }
+    let notice = notice::about(SystemNoticeType::Transferred, &[target]);
+    notice::write(&mut writer, workspace_id, chat_id, user.id, notice).await?;
     Ok(writer.commit().await?)
 }
 

@@ -3,12 +3,13 @@
 use fechatter_core::chat::{Chat, ChatMember, ChatType};
 use fechatter_core::event::{Event, LeaveReason};
 use fechatter_core::log::{Log, LogWriter};
+use fechatter_core::message::SystemNotice;
 use fechatter_core::user::{Role, UserStatus};
 use fechatter_core::{ChatId, Position, UserId, WorkspaceId};
 use sqlx::{PgConnection, PgExecutor};
 
 use crate::error::{AppError, Result};
-use crate::models::chat::{lookup, read_mark};
+use crate::models::chat::{lookup, notice, read_mark};
 use crate::models::session::current_user::CurrentUser;
 
 /// The maximum number of people in one request.
@@ -25,6 +26,7 @@ pub(crate) struct Member {
     pub(crate) chat_type: ChatType,
     pub(crate) owner_id: UserId,
     pub(crate) role: Role,
+    is_archived: bool,
 }
 
 /// A membership that was looked up under the lock of the workspace's log, and the writer that holds
@@ -50,6 +52,12 @@ impl LockedMember {
         end_memberships(&mut self.writer, user.workspace_id, &memberships, actor_and_reason).await
     }
 
+    /// Writes a system message about a change that the member makes in this transaction.
+    pub(crate) async fn tell(&mut self, notice: SystemNotice) -> Result<()> {
+        let Member { user, chat_id, .. } = self.member;
+        notice::write(&mut self.writer, user.workspace_id, chat_id, user.id, notice).await
+    }
+
     /// Writes the events and commits.
     pub(crate) async fn commit(self) -> Result<()> {
         Ok(self.writer.commit().await?)
@@ -63,14 +71,14 @@ impl Member {
         chat_id: ChatId,
     ) -> Result<Self> {
         let found = sqlx::query!(
-            "select c.chat_type, c.owner_id, m.role
+            r#"select c.chat_type, c.owner_id, m.role, c.archived_at is not null as "is_archived!"
              from chats as c
              join chat_members as m on m.chat_id = c.id
              where c.workspace_id = $1
                and c.id = $2
                and c.deleted_at is null
                and m.user_id = $3
-               and m.left_position is null",
+               and m.left_position is null"#,
             user.workspace_id as _,
             chat_id as _,
             user.id as _
@@ -79,7 +87,14 @@ impl Member {
         .await?
         .ok_or(AppError::NotFound)?;
         let role = if found.owner_id == user.id { Role::Owner } else { found.role };
-        Ok(Self { user, chat_id, chat_type: found.chat_type, owner_id: found.owner_id, role })
+        Ok(Self {
+            user,
+            chat_id,
+            chat_type: found.chat_type,
+            owner_id: found.owner_id,
+            role,
+            is_archived: found.is_archived,
+        })
     }
 
     /// Locks the log and looks the membership up again, because it may have changed since the
@@ -92,6 +107,10 @@ impl Member {
 
     pub(crate) fn require_role(&self, role: Role) -> Result<()> {
         if self.role >= role { Ok(()) } else { Err(AppError::Forbidden) }
+    }
+
+    pub(crate) fn require_not_archived(&self) -> Result<()> {
+        if self.is_archived { Err(AppError::Archived) } else { Ok(()) }
     }
 
     pub(crate) fn require_may_leave(&self) -> Result<()> {

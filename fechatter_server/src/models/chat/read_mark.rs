@@ -2,15 +2,15 @@
 //!
 //! A mark is state, not an event of the log, and a change takes no lock of the log.
 
-use fechatter_core::chat::ReadState;
+use fechatter_core::chat::{ReadState, UNREAD_CAP};
+use fechatter_core::commit::durably;
+use fechatter_core::log::Log;
 use fechatter_core::{ChatId, MessageId, Seq, UserId, WorkspaceId};
-use sqlx::{PgExecutor, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use crate::error::{AppError, Result};
+use crate::models::session::actor::Actor;
 use crate::models::session::current_user::CurrentUser;
-
-/// Unread messages are counted up to here.
-pub(crate) const UNREAD_CAP: i64 = 100;
 
 /// Sets the marks of new members to the chat's newest message.
 pub(crate) async fn begin(
@@ -41,17 +41,16 @@ pub(crate) async fn begin(
     Ok(())
 }
 
-/// Moves the caller's marks in these chats, or in all of theirs, forward: to `upto`, or to the newest
-/// message. Returns the chats whose mark has changed.
+/// Moves the caller's marks in these chats, or in all of theirs, to the newest message. Returns the
+/// chats whose mark has changed.
 pub(crate) async fn advance(
     db: impl PgExecutor<'_>,
     caller: &CurrentUser,
     chats: Option<&[ChatId]>,
-    upto: Option<Seq>,
 ) -> Result<Vec<ChatId>> {
     let changed = sqlx::query_scalar!(
         r#"insert into read_marks as mark (workspace_id, user_id, chat_id, seq, set_at_seq)
-           select $1, $2, c.id, least(coalesce($4, newest.seq), newest.seq), newest.seq
+           select $1, $2, c.id, newest.seq, newest.seq
            from chat_members as me
            join chats as c on c.id = me.chat_id
            left join read_marks as old
@@ -67,7 +66,7 @@ pub(crate) async fn advance(
              and me.left_position is null
              and c.deleted_at is null
              and coalesce(c.id = any($3), true)
-             and least(coalesce($4, newest.seq), newest.seq) > state.seq
+             and newest.seq > state.seq
            order by c.id
            on conflict (workspace_id, user_id, chat_id) do update
            set seq = greatest(excluded.seq, mark.seq),
@@ -77,50 +76,102 @@ pub(crate) async fn advance(
            returning chat_id as "chat_id: ChatId""#,
         caller.workspace_id as _,
         caller.id as _,
-        chats as _,
-        upto as _
+        chats as _
     )
     .fetch_all(db)
     .await?;
     Ok(changed)
 }
 
-/// Marks a message of one of the caller's chats and all later ones as unread, until the caller writes
-/// there again. Returns true if the mark has changed.
-pub(crate) async fn mark_unread(
-    db: impl PgExecutor<'_>,
-    caller: &CurrentUser,
-    chat_id: ChatId,
-    message_id: MessageId,
-) -> Result<bool> {
-    let row = sqlx::query!(
-        r#"with target as (
-               select m.seq, newest.seq as newest
-               from messages as m
-               cross join (select max(seq) as seq from messages where chat_id = $3) as newest
-               where m.chat_id = $3 and m.id = $4
-           ),
-           moved as (
-               insert into read_marks as mark (workspace_id, user_id, chat_id, seq, set_at_seq)
-               select $1, $2, $3, target.seq - 1, target.newest from target
-               on conflict (workspace_id, user_id, chat_id) do update
-               set seq = excluded.seq,
-                   set_at_seq = excluded.set_at_seq,
-                   version = mark.version + 1,
-                   changed_at = clock_timestamp()
-               where (mark.seq, mark.set_at_seq) <> (excluded.seq, excluded.set_at_seq)
-               returning chat_id
-           )
-           select exists (select from target) as "is_found!",
-                  exists (select from moved) as "is_moved!""#,
-        caller.workspace_id as _,
-        caller.id as _,
-        chat_id as _,
-        message_id as _
+/// A move of one read mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MarkChange {
+    pub(crate) actor: Actor,
+    pub(crate) chat_id: ChatId,
+    pub(crate) target: MarkTarget,
+}
+
+/// The place to which a read mark is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MarkTarget {
+    /// This message or, if it is beyond the end, the newest. A mark that is further stays.
+    UpTo(Seq),
+    /// Before this message, which is then unread with all later ones, until the person writes again.
+    Before(MessageId),
+}
+
+/// A read mark after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MarkOutcome {
+    Moved(Versioned),
+    Unmoved(ReadState),
+}
+
+/// A read state, with the version of its mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Versioned {
+    pub(crate) state: ReadState,
+    pub(crate) version: i64,
+}
+
+impl MarkOutcome {
+    pub(crate) fn state(&self) -> ReadState {
+        match self {
+            Self::Moved(Versioned { state, .. }) | Self::Unmoved(state) => *state,
+        }
+    }
+}
+
+/// Moves read marks in one statement. No two changes may be about the same person and chat. The outcomes
+/// are in the order of the changes.
+///
+/// # Errors
+/// After an error, nothing was written, or it is unknown whether the marks were written.
+pub(crate) async fn write(
+    db: &mut PgConnection,
+    changes: &[MarkChange],
+) -> Result<Vec<Result<MarkOutcome>>> {
+    let actors = || changes.iter().map(|change| change.actor);
+    let workspaces: Vec<_> = actors().map(|actor| actor.workspace_id()).collect();
+    let people: Vec<_> = actors().map(|actor| actor.user_id()).collect();
+    let sessions: Vec<_> = actors().map(|actor| actor.session_id()).collect();
+    let chats: Vec<_> = changes.iter().map(|change| change.chat_id).collect();
+    let targets = changes.iter().map(|change| match change.target {
+        MarkTarget::UpTo(seq) => (Some(seq), None),
+        MarkTarget::Before(id) => (None, Some(id)),
+    });
+    let (uptos, unread_from): (Vec<_>, Vec<_>) = targets.unzip();
+    let answer = sqlx::query!(
+        r#"select outcome as "outcome!", version, coalesce(seq, 0) as "seq!: Seq", coalesce(unread, 0) as "unread!",
+                  coalesce(mentions, 0) as "mentions!"
+           from move_read_marks($1, $2, $3, $4, $5, $6, $7)"#,
+        &workspaces as _,
+        &people as _,
+        &sessions as _,
+        &chats as _,
+        &uptos as _,
+        &unread_from as _,
+        UNREAD_CAP + 1
     )
-    .fetch_one(db)
-    .await?;
-    if row.is_found { Ok(row.is_moved) } else { Err(AppError::NotFound) }
+    .fetch_all(db);
+    let rows = durably(answer).await?;
+    let outcomes = rows.into_iter().zip(changes).map(|(row, change)| match &*row.outcome {
+        "found" => {
+            let state = ReadState::new(change.chat_id, row.seq, row.unread, row.mentions);
+            Ok(row.version.map_or(MarkOutcome::Unmoved(state), |version| {
+                MarkOutcome::Moved(Versioned { state, version })
+            }))
+        }
+        "session_ended" => Err(AppError::SessionEnded),
+        "suspended" => Err(AppError::Suspended),
+        _ => Err(AppError::NotFound),
+    });
+    Ok(outcomes.collect())
+}
+
+/// Tells a person's streams about a change of their read mark.
+pub(crate) fn publish(log: &Log, person: Actor, Versioned { state, version }: Versioned) {
+    log.send_read_state(person.workspace_id(), person.user_id(), state, version);
 }
 
 /// Returns the read states of these chats of the caller, or of all in which something is unread, by
@@ -129,25 +180,13 @@ pub(crate) async fn states(
     db: impl PgExecutor<'_>,
     caller: &CurrentUser,
     chats: Option<&[ChatId]>,
-) -> Result<Vec<ReadState>> {
+) -> Result<Vec<Versioned>> {
     let rows = sqlx::query!(
-        r#"select c.id as "id!: ChatId", state.seq as "seq!: Seq", state.unread as "unread!"
-           from chat_members as me
-           join chats as c on c.id = me.chat_id
-           left join read_marks as mark
-               on mark.workspace_id = $1 and mark.user_id = $2 and mark.chat_id = c.id
-           cross join lateral (
-               select coalesce(max(m.seq), 0) as seq from messages as m where m.chat_id = c.id
-           ) as newest
-           cross join lateral read_state(
-               c.id, $2, coalesce(mark.seq, 0), coalesce(mark.set_at_seq, 0), newest.seq, $4
-           ) as state
-           where me.workspace_id = $1
-             and me.user_id = $2
-             and me.left_position is null
-             and c.deleted_at is null
-             and case when $3::bigint[] is null then state.unread > 0 else c.id = any($3) end
-           order by c.id"#,
+        r#"select chat_id as "chat_id!: ChatId", seq as "seq!: Seq", unread as "unread!",
+                  mentions as "mentions!", version as "version!"
+           from read_states($1, $2, $3, null, $4)
+           where $3::bigint[] is not null or unread > 0
+           order by chat_id"#,
         caller.workspace_id as _,
         caller.id as _,
         chats as _,
@@ -155,12 +194,9 @@ pub(crate) async fn states(
     )
     .fetch_all(db)
     .await?;
-    let states = rows.into_iter().map(|row| ReadState {
-        chat_id: row.id,
-        last_read_seq: row.seq,
-        unread_count: row.unread.min(UNREAD_CAP),
-        unread_capped: row.unread > UNREAD_CAP,
-        mention_count: 0,
+    let states = rows.into_iter().map(|row| Versioned {
+        state: ReadState::new(row.chat_id, row.seq, row.unread, row.mentions),
+        version: row.version,
     });
     Ok(states.collect())
 }

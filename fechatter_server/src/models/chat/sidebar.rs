@@ -1,6 +1,6 @@
 //! The caller's list of chats, which is one query for any number of chats.
 
-use fechatter_core::chat::ChatType;
+use fechatter_core::chat::{ChatType, NotifyLevel, UNREAD_CAP};
 use fechatter_core::message::MessageKind;
 use fechatter_core::{ChatId, MessageId, Seq, Timestamp, UserId};
 use serde::Serialize;
@@ -8,7 +8,6 @@ use sqlx::PgExecutor;
 use utoipa::ToSchema;
 
 use crate::error::Result;
-use crate::models::chat::read_mark::UNREAD_CAP;
 use crate::models::session::current_user::CurrentUser;
 
 /// A chat in the list of one of its members.
@@ -31,17 +30,17 @@ pub(crate) struct ChatSidebar {
     #[schema(minimum = 0, maximum = 100)]
     unread_count: i64,
     unread_capped: bool,
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 100)]
     mention_count: i64,
     notify_level: NotifyLevel,
     muted_until: Option<Timestamp>,
     pinned_at: Option<Timestamp>,
     archived_at: Option<Timestamp>,
-    /// The time of the last message, or of the chat's creation if it has no message.
+    /// The time of the last message of a person, or of the chat's creation if there is none.
     updated_at: Timestamp,
 }
 
-/// The newest message of a chat.
+/// The newest message of a person in a chat. System messages do not count.
 #[derive(Debug, Serialize, ToSchema)]
 struct LastMessage {
     id: MessageId,
@@ -55,15 +54,7 @@ struct LastMessage {
     deleted_at: Option<Timestamp>,
 }
 
-/// The events that a person wants notifications for.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum NotifyLevel {
-    /// Everything.
-    All,
-}
-
-/// Lists the caller's chats, latest activity first. `only` selects a single chat; `archived`
+/// Lists the caller's chats: those that they have pinned, then the others, both latest activity first. `only` selects a single chat; `archived`
 /// selects the archived chats (true) or the others (false).
 pub(crate) async fn list(
     db: impl PgExecutor<'_>,
@@ -75,13 +66,16 @@ pub(crate) async fn list(
     // rarely true, and then tests all chats for a membership.
     let rows = sqlx::query!(
         r#"select c.id, c.name, c.chat_type, c.owner_id, c.member_count, c.archived_at,
-                  c.created_at, state.seq as "last_read_seq!: Seq",
+                  c.created_at, newest.seq as "newest_seq?: Seq", state.seq as "last_read_seq!: Seq",
                   peer.user_id as "peer_id?: UserId", peer.fullname as "peer_name?",
                   last.id as "last_id?: MessageId", last.seq as "last_seq?: Seq",
                   last.sender_id as "sender_id?: UserId", last.kind as "kind?: MessageKind",
                   last.content as "content?", last.created_at as "sent_at?: Timestamp",
                   last.deleted_at as "deleted_at?: Timestamp", sender.fullname as "sender_name?",
-                  state.unread as "unread!"
+                  state.unread as "unread!", state.mentions as "mentions!",
+                  chosen.notify_level as "notify_level?: NotifyLevel",
+                  chosen.muted_until as "muted_until?: Timestamp",
+                  chosen.pinned_at as "pinned_at?: Timestamp"
            from chat_members as me
            join chats as c on c.id = me.chat_id
            left join workspace_members as peer
@@ -89,10 +83,16 @@ pub(crate) async fn list(
                and peer.workspace_id = c.workspace_id
                and peer.user_id = case when c.single_low = $2 then c.single_high else c.single_low end
            left join lateral (
-               select m.id, m.seq, m.sender_id, m.kind, m.content, m.created_at, m.deleted_at
-               from message_objects as m
+               select m.seq, coalesce(m.person_seq, m.seq) as person_seq
+               from messages as m
                where m.chat_id = c.id
                order by m.seq desc
+               limit 1
+           ) as newest on true
+           left join lateral (
+               select m.id, m.seq, m.sender_id, m.kind, m.content, m.created_at, m.deleted_at
+               from message_objects as m
+               where m.chat_id = c.id and m.seq = newest.person_seq
                limit 1
            ) as last on true
            left join workspace_members as sender
@@ -100,15 +100,18 @@ pub(crate) async fn list(
            left join read_marks as mark
                on mark.workspace_id = $1 and mark.user_id = $2 and mark.chat_id = c.id
            cross join lateral read_state(
-               c.id, $2, coalesce(mark.seq, 0), coalesce(mark.set_at_seq, 0), coalesce(last.seq, 0), $5
+               c.id, $2, coalesce(mark.seq, 0), coalesce(mark.set_at_seq, 0),
+               coalesce(newest.person_seq, 0), $5
            ) as state
+           left join chat_preferences as chosen
+               on chosen.workspace_id = $1 and chosen.user_id = $2 and chosen.chat_id = c.id
            where me.workspace_id = $1
              and me.user_id = $2
              and me.left_position is null
              and c.deleted_at is null
              and coalesce(c.id = $3::bigint, true)
              and coalesce((c.archived_at is not null) = $4::boolean, true)
-           order by coalesce(last.created_at, c.created_at) desc, c.id desc"#,
+           order by chosen.pinned_at is null, coalesce(last.created_at, c.created_at) desc, c.id desc"#,
         user.workspace_id as _,
         user.id as _,
         only as _,
@@ -140,14 +143,14 @@ pub(crate) async fn list(
             is_creator: row.owner_id == user.id,
             peer_id: row.peer_id,
             member_count: row.member_count,
-            last_seq: row.last_seq.unwrap_or(Seq(0)),
+            last_seq: row.newest_seq.unwrap_or(Seq(0)),
             last_read_seq: row.last_read_seq,
             unread_count: row.unread.min(UNREAD_CAP),
             unread_capped: row.unread > UNREAD_CAP,
-            mention_count: 0,
-            notify_level: NotifyLevel::All,
-            muted_until: None,
-            pinned_at: None,
+            mention_count: row.mentions.min(UNREAD_CAP),
+            notify_level: row.notify_level.unwrap_or(NotifyLevel::All),
+            muted_until: row.muted_until,
+            pinned_at: row.pinned_at,
             archived_at: row.archived_at,
             updated_at: row.sent_at.unwrap_or(row.created_at),
         }

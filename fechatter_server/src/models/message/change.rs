@@ -1,8 +1,9 @@
 //! Changes to a message that exists: edits, deletions and reactions.
 
+use fechatter_core::message::Mentions;
 use fechatter_core::{ChatId, MessageId};
 
-use crate::models::message::actor::Actor;
+use crate::models::session::actor::Actor;
 
 /// A request to change a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +17,8 @@ pub(crate) struct Change {
 /// The kind of a change, in the order in which a batch makes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Replaces the text. Only the sender may do so.
-    Edit(String),
+    /// Replaces the text, and so the people whom it mentions. Only the sender may do so.
+    Edit(String, Mentions),
     /// Removes the text. The sender may do so and, except in a Single, the owner and the admins of
     /// the chat.
     Delete,
@@ -31,7 +32,7 @@ impl Action {
     /// Returns the new text or the emoji.
     pub(crate) fn text(&self) -> &str {
         match self {
-            Self::Edit(text) | Self::AddReaction(text) | Self::RemoveReaction(text) => text,
+            Self::Edit(text, _) | Self::AddReaction(text) | Self::RemoveReaction(text) => text,
             Self::Delete => "",
         }
     }

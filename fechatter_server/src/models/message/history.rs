@@ -176,19 +176,17 @@ async fn reply_seqs_before(
 ) -> Result<(Vec<i64>, bool)> {
     let row = sqlx::query!(
         r#"select array(
-                      select seq from messages
+                      select seq from message_replies
                       where chat_id = $1
-                        and -reply_to_id = -$2::bigint
-                        and reply_to_id is not null
+                        and message_id = $2
                         and seq < $3
                       order by seq desc
                       limit $4
                   ) as "seqs!",
                   exists (
-                      select from messages
+                      select from message_replies
                       where chat_id = $1
-                        and -reply_to_id = -$2::bigint
-                        and reply_to_id is not null
+                        and message_id = $2
                         and seq >= $3
                   ) as "has_others!""#,
         chat_id as _,
@@ -210,19 +208,17 @@ async fn reply_seqs_after(
 ) -> Result<(Vec<i64>, bool)> {
     let row = sqlx::query!(
         r#"select array(
-                      select seq from messages
+                      select seq from message_replies
                       where chat_id = $1
-                        and -reply_to_id = -$2::bigint
-                        and reply_to_id is not null
+                        and message_id = $2
                         and seq > $3
                       order by seq
                       limit $4
                   ) as "seqs!",
                   exists (
-                      select from messages
+                      select from message_replies
                       where chat_id = $1
-                        and -reply_to_id = -$2::bigint
-                        and reply_to_id is not null
+                        and message_id = $2
                         and seq <= $3
                   ) as "has_others!""#,
         chat_id as _,

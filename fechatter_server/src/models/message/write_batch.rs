@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use fechatter_core::commit::durably;
 use fechatter_core::log::{Announcement, Cursor, Log, Stamp};
-use fechatter_core::message::MessageKind;
-use fechatter_core::{ChatId, MessageId, Position, Seq, Timestamp, UserId};
+use fechatter_core::message::Mentions;
+use fechatter_core::{ChatId, MessageId, Position, Seq, Timestamp, UserId, WorkspaceId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::error::{AppError, Result};
+use crate::models::chat::preference::PreferenceChange;
 use crate::models::message::Outgoing;
-use crate::models::message::actor::Actor;
 use crate::models::message::change::{Action, Change};
+use crate::models::session::actor::Actor;
 
 /// A small write.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub(crate) enum Command {
     Change(Change),
     /// Sends a message.
     Send(Outgoing),
+    /// Changes a person's preferences.
+    Prefer(PreferenceChange),
 }
 
 /// Two commands with the same key conflict: a batch must not have both.
@@ -29,6 +32,7 @@ pub(crate) enum Key {
     ExistingMessage(ChatId, MessageId),
     Reaction(ChatId, MessageId, String, UserId),
     NewMessage(ChatId, UserId, Uuid),
+    Preferences(WorkspaceId, UserId, Option<ChatId>),
 }
 
 /// The result of one command of a batch.
@@ -41,12 +45,12 @@ pub(crate) enum Outcome {
     },
     /// It was sent before, under the same idempotency key.
     Replayed(MessageId),
-    /// The message was changed. `count` is for reactions: the number of people who now react with the
+    /// The message or the preferences were changed. `count` is for reactions: the number of people who now react with the
     /// emoji.
     Changed {
         count: Option<i64>,
     },
-    /// The message was already as the change would make it.
+    /// It was already as the change would make it.
     Unchanged {
         count: Option<i64>,
     },
@@ -68,6 +72,7 @@ pub(crate) enum Refusal {
     /// The message that it replies to is not in the chat, or is deleted.
     ReplyNotFound,
     TooManyReactions,
+    PreferencesTooLarge,
 }
 
 /// The treatment of logs that another writer has locked.
@@ -90,6 +95,7 @@ impl From<Refusal> for AppError {
             Refusal::Archived => Self::Archived,
             Refusal::ReplyNotFound => Self::ReplyNotFound,
             Refusal::TooManyReactions => Self::TooManyReactions,
+            Refusal::PreferencesTooLarge => Self::TooLarge("preferences have at most 8 KiB"),
         }
     }
 }
@@ -99,6 +105,7 @@ impl Command {
         match self {
             Self::Change(change) => change.actor,
             Self::Send(message) => message.actor,
+            Self::Prefer(change) => change.actor,
         }
     }
 
@@ -106,13 +113,16 @@ impl Command {
         let user_id = self.actor().user_id();
         match self {
             Self::Change(Change { chat_id, message_id, action, .. }) => match action {
-                Action::Edit(_) | Action::Delete => Key::ExistingMessage(*chat_id, *message_id),
+                Action::Edit(..) | Action::Delete => Key::ExistingMessage(*chat_id, *message_id),
                 Action::AddReaction(emoji) | Action::RemoveReaction(emoji) => {
                     Key::Reaction(*chat_id, *message_id, emoji.clone(), user_id)
                 }
             },
             Self::Send(message) => {
                 Key::NewMessage(message.chat_id, user_id, message.idempotency_key)
+            }
+            Self::Prefer(change) => {
+                Key::Preferences(change.actor.workspace_id(), user_id, change.chat_id)
             }
         }
     }
@@ -127,6 +137,7 @@ impl Command {
         match self {
             Self::Change(change) => Some(change.message_id),
             Self::Send(message) => message.reply_to_id,
+            Self::Prefer(_) => None,
         }
     }
 
@@ -140,22 +151,22 @@ impl Command {
     fn kind(&self) -> &'static str {
         match self {
             Self::Change(change) => match change.action {
-                Action::Edit(_) => "edit",
+                Action::Edit(..) => "edit",
                 Action::Delete => "delete",
                 Action::AddReaction(_) => "add_reaction",
                 Action::RemoveReaction(_) => "remove_reaction",
             },
-            Self::Send(message) => match message.kind {
-                MessageKind::User => "send",
-                MessageKind::System => "send_system",
-            },
+            Self::Send(_) => "send",
+            Self::Prefer(PreferenceChange { chat_id: Some(_), .. }) => "set_chat_preferences",
+            Self::Prefer(PreferenceChange { chat_id: None, .. }) => "set_preferences",
         }
     }
 
-    fn chat_id(&self) -> ChatId {
+    fn chat_id(&self) -> Option<ChatId> {
         match self {
-            Self::Change(change) => change.chat_id,
-            Self::Send(message) => message.chat_id,
+            Self::Change(change) => Some(change.chat_id),
+            Self::Send(message) => Some(message.chat_id),
+            Self::Prefer(change) => change.chat_id,
         }
     }
 
@@ -163,12 +174,22 @@ impl Command {
         match self {
             Self::Change(change) => change.action.text(),
             Self::Send(message) => &message.content,
+            Self::Prefer(change) => &change.values,
+        }
+    }
+
+    /// Returns the people whom its text mentions.
+    fn mentions(&self) -> Option<&Mentions> {
+        match self {
+            Self::Change(Change { action: Action::Edit(_, mentions), .. }) => Some(mentions),
+            Self::Change(_) | Self::Prefer(_) => None,
+            Self::Send(message) => Some(&message.mentions),
         }
     }
 
     fn idempotency(&self) -> Option<(Uuid, &[u8])> {
         match self {
-            Self::Change(_) => None,
+            Self::Change(_) | Self::Prefer(_) => None,
             Self::Send(message) => Some((message.idempotency_key, message.digest.as_ref())),
         }
     }
@@ -177,12 +198,13 @@ impl Command {
     fn rank(&self) -> u8 {
         match self {
             Self::Change(change) => match change.action {
-                Action::Edit(_) => 0,
+                Action::Edit(..) => 0,
                 Action::Delete => 1,
                 Action::AddReaction(_) => 2,
                 Action::RemoveReaction(_) => 3,
             },
             Self::Send(_) => 4,
+            Self::Prefer(_) => 5,
         }
     }
 
@@ -199,8 +221,11 @@ impl Command {
             ("replayed", Self::Send(_)) => Outcome::Replayed(message?),
             ("reply_not_found", Self::Send(_)) => Outcome::Refused(Refusal::ReplyNotFound),
             ("mismatch", Self::Send(_)) => Outcome::Refused(Refusal::Mismatch),
-            ("written", Self::Change(_)) => Outcome::Changed { count: number },
-            ("unchanged", Self::Change(_)) => Outcome::Unchanged { count: number },
+            ("too_large", Self::Prefer(_)) => Outcome::Refused(Refusal::PreferencesTooLarge),
+            ("written", Self::Change(_) | Self::Prefer(_)) => Outcome::Changed { count: number },
+            ("unchanged", Self::Change(_) | Self::Prefer(_)) => {
+                Outcome::Unchanged { count: number }
+            }
             ("forbidden", Self::Change(_)) => Outcome::Refused(Refusal::Forbidden),
             ("too_many_reactions", Self::Change(_)) => Outcome::Refused(Refusal::TooManyReactions),
             ("session_ended", _) => Outcome::Refused(Refusal::SessionEnded),
@@ -230,7 +255,7 @@ pub(crate) async fn write(
 ) -> Result<Vec<Outcome>> {
     if let [command] = batch
         && let Command::Send(message) = &**command
-        && message.reply_to_id.is_none()
+        && message.is_plain()
     {
         let (outcome, announcement) = send_one(db, command, message, locking).await?;
         match announcement {
@@ -265,8 +290,7 @@ async fn send_one(
         r#"select outcome as "outcome!", message_id as "id: MessageId", seq,
                   coalesce(sent_at, clock_timestamp()) as "created_at!: Timestamp",
                   log_position as "position: Position", stamp_before as "stamp_before: Stamp"
-           from send_message($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"#,
-        command.kind(),
+           from send_message($1, $2, $3, $4, $5, $6, $7, $8, $9)"#,
         workspace_id as _,
         message.actor.user_id() as _,
         message.actor.session_id() as _,
@@ -312,11 +336,12 @@ async fn write_many(
     let texts: Vec<_> = commands.iter().map(|command| command.text()).collect();
     let (keys, digests): (Vec<_>, Vec<_>) =
         commands.iter().map(|command| command.idempotency().unzip()).unzip();
+    let (mention_items, mentioned) = mentions(&commands);
     let answer = sqlx::query!(
         r#"select outcomes as "outcomes!", message_ids as "ids!: Vec<Option<MessageId>>",
                   coalesce(numbers, '{}') as "numbers!: Vec<Option<i64>>",
                   written_at as "at!: Timestamp"
-           from write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"#,
+           from write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"#,
         &kinds as _,
         &workspaces as _,
         &people as _,
@@ -326,6 +351,8 @@ async fn write_many(
         &texts as _,
         &keys as _,
         &digests as _,
+        &mention_items,
+        &mentioned as _,
         Stamp::random() as _,
         locking == Locking::Wait
     )
@@ -342,6 +369,18 @@ async fn write_many(
         .collect::<Result<Vec<_>>>()?;
     outcomes.sort_unstable_by_key(|(place, _)| *place);
     Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
+}
+
+/// Returns the people whom the texts of commands mention, `None` for everybody, and before them the
+/// places of their commands, counted from 1.
+fn mentions(commands: &[&Arc<Command>]) -> (Vec<i32>, Vec<Option<UserId>>) {
+    let all = (1..).zip(commands).filter_map(|(item, command)| Some((item, command.mentions()?)));
+    let all = all.flat_map(|(item, mentions)| {
+        let everybody = mentions.all.then_some(None);
+        let people = mentions.user_ids.iter().copied().map(Some);
+        people.chain(everybody).map(move |person| (item, person))
+    });
+    all.unzip()
 }
 
 fn unrecognized_outcome() -> AppError {

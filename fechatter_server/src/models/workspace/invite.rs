@@ -7,6 +7,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use fechatter_core::clock::Clock;
 use fechatter_core::log::{Log, LogWriter};
+use fechatter_core::message::SystemNoticeType;
 use fechatter_core::user::Role;
 use fechatter_core::{ChatId, InviteId, Timestamp, UserId, WorkspaceId};
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
-use crate::models::chat::membership;
+use crate::models::chat::{membership, notice};
 use crate::models::session::current_user::CurrentUser;
 use crate::utils::key::key;
 use crate::utils::page::Page;
@@ -273,9 +274,13 @@ impl Redeemed {
             membership::filter_chats_user_can_add_members_to(writer.db(), inviter, &self.chat_ids)
                 .await?
         {
-            let newcomer = [user_id];
-            membership::add_members(writer, self.workspace_id, chat_id, &newcomer, self.created_by)
-                .await?;
+            let (newcomer, workspace_id, actor) = ([user_id], self.workspace_id, self.created_by);
+            let added =
+                membership::add_members(writer, workspace_id, chat_id, &newcomer, actor).await?;
+            if !added.is_empty() {
+                let notice = notice::about(SystemNoticeType::Added, &newcomer);
+                notice::write(writer, workspace_id, chat_id, actor, notice).await?;
+            }
         }
         Ok(())
     }

@@ -7,7 +7,6 @@ use std::sync::{LazyLock, Mutex};
 use devdb::TestDatabase;
 use fechatter_core::config::DatabaseConfig;
 use fechatter_core::db;
-use fechatter_core::message::MessageKind;
 use fechatter_core::schema::{CODE, MIGRATOR};
 use fechatter_core::{ChatId, MessageId, SessionId, UserId, WorkspaceId};
 use proptest::collection::vec;
@@ -19,8 +18,8 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::*;
-use crate::models::message::actor::Actor;
 use crate::models::message::change::Action;
+use crate::models::session::actor::Actor;
 
 /// The timeout for everything that must happen.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -115,8 +114,10 @@ enum Draft {
     Slow,
     /// The sender is not in the chat.
     Stranger,
-    /// A system message in the name of a person who is not in the chat.
+    /// Sent by Fechatter in the name of a person who is not in the chat.
     System,
+    /// Pins the chat, or takes the pin away.
+    Pin(bool),
     /// One of the emojis.
     Reaction(usize),
     /// The database refuses it: it is too long.
@@ -158,7 +159,8 @@ impl World {
     /// Resets the database to its initial content.
     pub(crate) async fn empty(&self) {
         let all = "truncate users, workspaces, workspace_members, sessions, workspace_logs, chats, chat_members,
-                       messages, message_reactions, read_marks, events, invites, offboardings restart identity";
+                       messages, message_reactions, message_replies, message_mentions, read_marks, chat_preferences,
+                       user_preferences, events, invites, offboardings restart identity";
         sqlx::raw_sql(all).execute(&self.db).await.unwrap();
         sqlx::raw_sql(WORLD).execute(&self.db).await.unwrap();
     }
@@ -256,11 +258,10 @@ pub(crate) fn outgoing(workspace: i64, user: i64, content: &str, key: Uuid) -> O
     Outgoing::new(person(workspace, user), ChatId(workspace), content.into(), key)
 }
 
-/// Fechatter's own message.
-pub(crate) fn system_message(workspace: i64, user: i64, content: &str, key: Uuid) -> Outgoing {
+/// A message that Fechatter sends in the name of a person.
+pub(crate) fn sent_by_system(workspace: i64, user: i64, content: &str, key: Uuid) -> Outgoing {
     let actor = Actor::System { user_id: UserId(user), workspace_id: WorkspaceId(workspace) };
-    let message = Outgoing::new(actor, ChatId(workspace), content.into(), key);
-    Outgoing { kind: MessageKind::System, ..message }
+    Outgoing::new(actor, ChatId(workspace), content.into(), key)
 }
 
 /// A change of the first message of the workspace's chat.
@@ -273,6 +274,14 @@ pub(crate) fn change(workspace: i64, user: i64, action: Action) -> Change {
     }
 }
 
+fn pin(workspace: i64, user: i64, pinned: bool) -> PreferenceChange {
+    PreferenceChange {
+        actor: person(workspace, user),
+        chat_id: Some(ChatId(workspace)),
+        values: format!(r#"{{"pinned":{pinned}}}"#),
+    }
+}
+
 pub(crate) fn reaction(workspace: i64, user: i64, emoji: &str) -> Change {
     change(workspace, user, Action::AddReaction(emoji.into()))
 }
@@ -281,6 +290,7 @@ async fn execute(writer: &BatchWriter, command: Command) -> Result<Done> {
     match command {
         Command::Send(message) => writer.send(message).await.map(Done::Sent),
         Command::Change(change) => writer.change(change).await.map(|()| Done::Changed),
+        Command::Prefer(change) => writer.prefer(change).await.map(|()| Done::Changed),
     }
 }
 
@@ -318,6 +328,7 @@ fn after_any_fault_all_callers_are_answered_and_no_command_is_done_twice() {
         1 => Just(Draft::Slow),
         1 => Just(Draft::Stranger),
         1 => Just(Draft::System),
+        2 => any::<bool>().prop_map(Draft::Pin),
         5 => (0..EMOJIS.len()).prop_map(Draft::Reaction),
         1 => Just(Draft::PoisonReaction),
         1 => Just(Draft::LostReaction),
@@ -350,7 +361,8 @@ fn command((draft, workspace, user): (Draft, i64, i64), before: Option<&Command>
         (Draft::Poison, _) => Command::Send(outgoing(workspace, user, &long, key)),
         (Draft::Slow, _) => Command::Send(outgoing(workspace, user, "slow", key)),
         (Draft::Stranger, _) => Command::Send(outgoing(workspace, 5, "hello", key)),
-        (Draft::System, _) => Command::Send(system_message(workspace, 5, "hello", key)),
+        (Draft::System, _) => Command::Send(sent_by_system(workspace, 5, "hello", key)),
+        (Draft::Pin(pinned), _) => Command::Prefer(pin(workspace, user, pinned)),
         (Draft::Reaction(n), _) => Command::Change(reaction(workspace, user, EMOJIS[n])),
         (Draft::PoisonReaction, _) => Command::Change(reaction(workspace, user, &long)),
         (Draft::LostReaction, _) => Command::Change(Change {
@@ -396,6 +408,7 @@ async fn play(world: &World, drafts: &[(Draft, i64, i64)], faults: &[Fault]) {
                 Err(AppError::Database(_)) => assert_eq!(change.action.text().len(), 10_001),
                 answer => panic!("{answer:?}"),
             },
+            Command::Prefer(_) => assert!(matches!(answer, Ok(Done::Changed)), "{answer:?}"),
         }
     }
     drop(writer);
@@ -411,8 +424,7 @@ async fn play(world: &World, drafts: &[(Draft, i64, i64)], faults: &[Fault]) {
 fn check_sent(message: &Outgoing, stored: i64, answer: Result<Done>) {
     match answer {
         Ok(Done::Sent(Sent::New(sent) | Sent::Replayed(sent))) => {
-            assert_eq!((stored, sent.kind), (1, message.kind));
-            assert_eq!(sent.content, message.content);
+            assert_eq!((stored, sent.content), (1, message.content.clone()));
         }
         Err(AppError::NotFound) => {
             let stranger = person(message.actor.workspace_id().0, 5);
@@ -425,7 +437,7 @@ fn check_sent(message: &Outgoing, stored: i64, answer: Result<Done>) {
 }
 
 #[tokio::test]
-async fn a_system_message_goes_through_the_batch() {
+async fn fechatter_itself_sends_through_the_batch() {
     let world = World::new().await;
     let (writer, ended) = world.writer(&[]);
     // The person of the actor may have left.
@@ -436,13 +448,13 @@ async fn a_system_message_goes_through_the_batch() {
         sqlx::query(sql).execute(&world.db).await.unwrap();
     }
     let mut keys = (1..).map(Uuid::from_u128);
-    let mut message = || Command::Send(system_message(1, 2, "hello", keys.next().unwrap()));
+    let mut message = || Command::Send(sent_by_system(1, 2, "hello", keys.next().unwrap()));
     let alone = execute(&writer, message()).await;
     let together = execute_all(&writer, vec![message(), message(), message()]).await;
     for answer in together.into_iter().chain([alone]) {
         let Ok(Done::Sent(Sent::New(sent))) = answer else { panic!("{answer:?}") };
         let stored = message::find(&world.db, sent.sender_id, sent.chat_id, sent.id).await.unwrap();
-        assert_eq!((stored.kind, stored.sender_id), (MessageKind::System, UserId(2)));
+        assert_eq!(stored.sender_id, UserId(2));
         assert_eq!(stored, sent);
     }
     drop(writer);

@@ -20,6 +20,7 @@ pub(crate) struct Logged {
     pub(crate) message_id: Option<i64>,
     /// Null where the event names a message.
     pub(crate) payload: Option<Value>,
+    pub(crate) is_system_message: bool,
 }
 
 impl Log {
@@ -29,13 +30,21 @@ impl Log {
         log
     }
 
-    /// The events since the last look.
+    /// The events since the last look, but for system messages.
     pub(crate) async fn news(&mut self) -> Vec<Logged> {
+        let events = self.all_news().await.into_iter();
+        events.filter(|event| !event.is_system_message).collect()
+    }
+
+    /// The events since the last look.
+    pub(crate) async fn all_news(&mut self) -> Vec<Logged> {
         let events: Vec<Logged> = sqlx::query_as(
-            "select position, kind, chat_id, user_id, message_id, payload
-             from events
-             where workspace_id = $1 and position > $2
-             order by position",
+            "select e.position, e.kind, e.chat_id, e.user_id, e.message_id, e.payload,
+                    coalesce(m.kind = 'system', false) as is_system_message
+             from events as e
+             left join messages as m on m.chat_id = e.chat_id and m.id = e.message_id
+             where e.workspace_id = $1 and e.position > $2
+             order by e.position",
         )
         .bind(self.workspace_id)
         .bind(self.position)
@@ -48,7 +57,7 @@ impl Log {
         events
     }
 
-    /// The names of the events since the last look.
+    /// The names of the events since the last look, but for system messages.
     pub(crate) async fn kinds(&mut self) -> Vec<String> {
         self.news().await.into_iter().map(|event| event.kind).collect()
     }

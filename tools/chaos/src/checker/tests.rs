@@ -154,6 +154,7 @@ fn message(number: i64) -> Message {
         attachments: Vec::new(),
         edited_at: None,
         deleted_at: None,
+        system: None,
     }
 }
 

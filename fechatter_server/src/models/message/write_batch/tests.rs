@@ -20,7 +20,7 @@ use super::*;
 use crate::models::message;
 use crate::models::message::change::{Action, Change};
 use crate::services::batch_writer::tests::{
-    World, change, outgoing, person, reaction, system_message,
+    World, change, outgoing, person, reaction, sent_by_system,
 };
 
 /// The numbers of workspaces, chats and people, whose ids begin with 1. Steps may have an id above
@@ -108,7 +108,7 @@ async fn play(world: &World, steps: &[Step], is_alone: bool) -> (Vec<String>, Ro
             Step::Send(workspace, chat, sender, session, key, content) => {
                 let key = Uuid::from_u128(key);
                 let mut message = if session == 0 {
-                    system_message(workspace, sender, content, key)
+                    sent_by_system(workspace, sender, content, key)
                 } else {
                     outgoing(workspace, sender, content, key)
                 };
@@ -248,7 +248,7 @@ async fn react(world: &World, batches: &[Vec<(u32, i64, bool)>]) {
         let outcomes = write_many(&mut db, &commands, Locking::Wait).await.unwrap();
         assert!(matches!(outcomes[0], Outcome::Sent { .. }), "{:?}", outcomes[0]);
         let is_own = |command: &Command| {
-            matches!(command, Command::Change(_)) && command.chat_id() == ChatId(1)
+            matches!(command, Command::Change(_)) && command.chat_id() == Some(ChatId(1))
         };
         let own = commands.iter().zip(outcomes).filter(|(command, _)| is_own(command));
         assert_eq!(own.map(|(_, outcome)| Some(outcome)).collect::<Vec<_>>(), expected);

@@ -3,6 +3,8 @@
 use fechatter_core::token::AuthUser;
 use fechatter_core::{SessionId, UserId, WorkspaceId};
 
+use crate::models::session::current_user::CurrentUser;
+
 /// The person who acts in a workspace. Functions that take an actor need no separate session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Actor {
@@ -35,6 +37,12 @@ impl Actor {
             Self::Session { session_id, .. } => Some(*session_id),
             Self::System { .. } => None,
         }
+    }
+}
+
+impl From<CurrentUser> for Actor {
+    fn from(CurrentUser { id, workspace_id, session_id, .. }: CurrentUser) -> Self {
+        Self::Session { user_id: id, workspace_id, session_id }
     }
 }
 
