@@ -29,7 +29,7 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
 /// Returns all routes, with their descriptions.
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     let all = OpenApiRouter::with_openapi(Document::openapi());
-    [
+    vec![
         ("server", server::routes()),
         ("auth", auth::routes()),
         ("users", user::routes()),

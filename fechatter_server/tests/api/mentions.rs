@@ -88,7 +88,8 @@ async fn a_message_mentions_at_most_fifty_people() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;
     let chat = alice.creates_private_channel("lunch", []).await;
-    let text = |count: i64| (1..=count).map(|id| format!("@[user:{id}]")).collect::<String>();
+    let text =
+        |count: i64| (1..=count).map(|id| format!("@[user:{id}]")).collect::<Vec<_>>().concat();
     let sent = alice.sends(&chat, &text(50)).await;
     let before = app.state().await;
 
