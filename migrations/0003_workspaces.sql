@@ -14,8 +14,6 @@ create table workspace_members (
     workspace_id bigint not null references workspaces,
     user_id bigint not null references users,
     fullname text not null check (char_length(fullname) between 1 and 50),
-    -- The name in NFC and lower case, made by the server, for searching.
-    fullname_key text not null,
     title text check (char_length(title) between 1 and 100),
     role text not null check (role in ('owner', 'admin', 'member')),
     status text not null default 'Active' check (status in ('Active', 'Suspended', 'Left')),
@@ -27,6 +25,22 @@ create table workspace_members (
     primary key (workspace_id, user_id),
     constraint workspace_members_left check ((status = 'Left') = (left_at is not null))
 );
+
+-- The words of people's names, and their addresses, by whose beginnings they are found. Made by the server,
+-- without accents and in lower case.
+create table member_words (
+    workspace_id bigint not null,
+    word text collate "C" not null,
+    user_id bigint not null,
+    primary key (workspace_id, word, user_id),
+    foreign key (workspace_id, user_id) references workspace_members (workspace_id, user_id)
+);
+
+-- The words of a person.
+create index member_words_of_person on member_words (workspace_id, user_id, word);
+
+-- For counting the people of a workspace.
+create index workspace_members_present on workspace_members (workspace_id) where left_at is null;
 
 -- The workspaces of an account.
 create index workspace_members_user_id on workspace_members (user_id);

@@ -1,4 +1,9 @@
 -- A workspace as clients receive it.
 create or replace view workspace_objects as
-select id, name, owner_id, created_at, join_policy
-from workspaces;
+select w.id, w.name, w.owner_id, w.created_at, w.join_policy,
+       (
+           select count(*)
+           from workspace_members as m
+           where m.workspace_id = w.id and m.left_at is null
+       ) as member_count
+from workspaces as w;

@@ -16,6 +16,9 @@ pub struct Workspace {
     pub owner_id: UserId,
     pub created_at: Timestamp,
     pub join_policy: JoinPolicy,
+    /// The number of people in it, including those who are suspended.
+    #[schema(minimum = 0)]
+    pub member_count: i64,
 }
 
 /// The rule for joining an existing workspace.

@@ -313,8 +313,8 @@ async fn a_reader_gets_what_was_for_them_when_it_happened() {
     sqlx::raw_sql(
         "begin;
          insert into users (email, email_key, password_hash) values ('b@b', 'b@b', '');
-         insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
-         values (1, 1, 'a', 'a', 'owner'), (1, 2, 'b', 'b', 'member');
+         insert into workspace_members (workspace_id, user_id, fullname, role)
+         values (1, 1, 'a', 'owner'), (1, 2, 'b', 'member');
          insert into chats
              (workspace_id, chat_type, name, name_key, name_unique, name_skeleton, owner_id,
               member_count, creator_id)

@@ -1062,6 +1062,16 @@ export interface components {
          * @enum {string}
          */
         LeaveReason: "left" | "removed";
+        /** @description A member in a list. */
+        ListedMember: components["schemas"]["ChatMember"] & {
+            /** @description The person, if the request asks for it. */
+            user?: components["schemas"]["User"];
+        };
+        /** @description A person in a list. */
+        ListedUser: components["schemas"]["User"] & {
+            /** @description True if the person is a member of the chat in the request, if it has one. */
+            in_chat?: boolean;
+        };
         /** @description The body of `PATCH …/members/{member_id}`. A request without a body transfers the ownership. */
         MemberChange: {
             operation?: components["schemas"]["MemberOperation"];
@@ -1384,10 +1394,13 @@ export interface components {
         ServerInfo: {
             /** Format: int32 */
             api_level: number;
+            /** @description True if a workspace can be created now. */
+            can_create_workspace: boolean;
             events_url: string;
             features: string[];
             limits: components["schemas"]["ServerLimits"];
-            version: string;
+            /** @description Only for a caller with a valid access token. */
+            version?: string;
             workspace_creation: components["schemas"]["WorkspaceCreation"];
         };
         ServerLimits: {
@@ -1461,7 +1474,7 @@ export interface components {
             me: components["schemas"]["User"];
             preferences: components["schemas"]["Preferences"];
             server_time: components["schemas"]["Timestamp"];
-            /** @description All people of the workspace, by id. */
+            /** @description The people of the workspace whom the request asks for, by id. */
             users?: components["schemas"]["User"][];
             workspace: components["schemas"]["Workspace"];
         };
@@ -1610,6 +1623,11 @@ export interface components {
             created_at: components["schemas"]["Timestamp"];
             id: components["schemas"]["WorkspaceId"];
             join_policy: components["schemas"]["JoinPolicy"];
+            /**
+             * Format: int64
+             * @description The number of people in it, including those who are suspended.
+             */
+            member_count: number;
             name: string;
             owner_id: components["schemas"]["UserId"];
         };
@@ -1646,7 +1664,19 @@ export interface components {
         };
         /** @description A workspace of an account, with the account's role in it. */
         WorkspaceWithRole: components["schemas"]["Workspace"] & {
+            /**
+             * Format: int64
+             * @description The number of these that mention the account's person or everybody, counted up to 100.
+             */
+            mention_count: number;
             role: components["schemas"]["Role"];
+            /** @description True if there are more than 100. */
+            unread_capped: boolean;
+            /**
+             * Format: int64
+             * @description The number of the account's unread messages in it, counted up to 100.
+             */
+            unread_count: number;
         };
         Workspaces: {
             items: components["schemas"]["WorkspaceWithRole"][];
@@ -1789,6 +1819,8 @@ export type JoinPolicy = components['schemas']['JoinPolicy'];
 export type JoinRequest = components['schemas']['JoinRequest'];
 export type LastMessage = components['schemas']['LastMessage'];
 export type LeaveReason = components['schemas']['LeaveReason'];
+export type ListedMember = components['schemas']['ListedMember'];
+export type ListedUser = components['schemas']['ListedUser'];
 export type MemberChange = components['schemas']['MemberChange'];
 export type MemberOperation = components['schemas']['MemberOperation'];
 export type MemberUpdatedEvent = components['schemas']['MemberUpdatedEvent'];
@@ -2571,6 +2603,10 @@ export interface operations {
     list_members: {
         parameters: {
             query?: {
+                /** @description Words that begin words of the name, or the e-mail address, regardless of case and accents. */
+                q?: string;
+                /** @description Adds the people themselves to the list. */
+                expand?: "user";
                 /** @description The cursor from the previous page. */
                 cursor?: string;
                 limit?: number;
@@ -2592,7 +2628,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ChatMember"][];
+                    "application/json": components["schemas"]["ListedMember"][];
                 };
             };
             400: components["responses"]["invalid_input"];
@@ -4571,8 +4607,11 @@ export interface operations {
     sync: {
         parameters: {
             query?: {
-                /** @description If false, the response has no people; the default is true. */
-                users?: boolean;
+                /**
+                 * @description The people in the response: all (true, the default), none (false), or those whom the list of chats
+                 *     shows (sidebar).
+                 */
+                users?: "true" | "false" | "sidebar";
             };
             header?: never;
             path?: never;
@@ -4690,8 +4729,10 @@ export interface operations {
     list_users: {
         parameters: {
             query?: {
-                /** @description A part of the name or of the e-mail address, regardless of case and accents. */
+                /** @description Words that begin words of the name, or the e-mail address, regardless of case and accents. */
                 q?: string;
+                /** @description A chat of the caller, whose members come first. */
+                chat_id?: number;
                 role?: "member" | "admin" | "owner";
                 status?: "Active" | "Suspended" | "Left";
                 /** @description At most 100 ids, separated by commas. */
@@ -4714,7 +4755,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["User"][];
+                    "application/json": components["schemas"]["ListedUser"][];
                 };
             };
             400: components["responses"]["invalid_input"];
@@ -4730,6 +4771,15 @@ export interface operations {
             };
             /** @description `suspended` */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };

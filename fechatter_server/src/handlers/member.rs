@@ -14,7 +14,8 @@ use utoipa_axum::routes;
 use crate::document::WithErrors;
 use crate::error::{AppError, ErrorKind, Result};
 use crate::handlers::user::next_cursor;
-use crate::models::chat::member;
+use crate::models::account::words::Search;
+use crate::models::chat::member::{self, ListedMember};
 use crate::models::chat::member_role::{self, Changed, MemberChange};
 use crate::models::chat::membership::{MAX_USERS_PER_REQUEST, Member};
 use crate::models::session::current_user::CurrentUser;
@@ -51,11 +52,23 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ListParams {
+    /// Words that begin words of the name, or the e-mail address, regardless of case and accents.
+    q: Option<String>,
+    /// Adds the people themselves to the list.
+    #[param(inline)]
+    expand: Option<Expansion>,
     /// The cursor from the previous page.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<2>>,
     #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
     limit: Option<Limit>,
+}
+
+/// What the list shows besides the memberships.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Expansion {
+    User,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -95,16 +108,18 @@ async fn leave(member: Member, State(log): State<Log>) -> Result<StatusCode> {
 
 /// Lists the members, oldest first.
 #[utoipa::path(get, path = "/api/chat/{id}/members", operation_id = "list_members",
-    params(("id" = i64, Path), ListParams), responses((status = 200, body = Vec<ChatMember>, headers(
+    params(("id" = i64, Path), ListParams), responses((status = 200, body = Vec<ListedMember>, headers(
         ("x-next-cursor" = String, description = "The next page's cursor, if there is one")
     ))))]
 async fn list(
     member: Member,
     State(db): State<PgPool>,
     Params(params): Params<ListParams>,
-) -> Result<(HeaderMap, Json<Vec<ChatMember>>)> {
+) -> Result<(HeaderMap, Json<Vec<ListedMember>>)> {
     let page = Page::or_all(params.cursor, params.limit);
-    let (members, next) = member::list(&db, &member, page).await?;
+    let search = Search::parse(params.q.as_deref())?;
+    let with_users = params.expand == Some(Expansion::User);
+    let (members, next) = member::list(&db, &member, search.as_ref(), with_users, page).await?;
     Ok((next_cursor(next), Json(members)))
 }
 

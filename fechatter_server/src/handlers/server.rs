@@ -10,8 +10,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::config::WorkspaceCreation;
+use crate::error::Result;
 use crate::middlewares::admission::MAX_BODY;
 use crate::models::message::reaction::MAX_KINDS;
+use crate::models::session::current_user::CurrentUser;
+use crate::models::workspace;
 use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::text::{ChatName, Password};
@@ -22,12 +25,27 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 }
 
 /// The features that this version has, so that a client can ask before it offers them.
-const FEATURES: [&str; 5] = ["archive", "edit", "reactions", "read_state", "replies"];
+const FEATURES: [&str; 9] = [
+    "archive",
+    "edit",
+    "mentions",
+    "preferences",
+    "reactions",
+    "read_state",
+    "replies",
+    "system_messages",
+    "typing",
+];
 
 /// Information that a client needs before it signs in.
 #[derive(Serialize, ToSchema)]
 struct ServerInfo {
-    version: &'static str,
+    /// Only for a caller with a valid access token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    version: Option<&'static str>,
+    /// True if a workspace can be created now.
+    can_create_workspace: bool,
     api_level: u32,
     features: Vec<&'static str>,
     events_url: String,
@@ -54,9 +72,14 @@ struct ServerLimits {
 /// Returns the server's version, features and limits.
 #[utoipa::path(get, path = "/api/server", operation_id = "get_server", security(()),
     responses((status = 200, body = ServerInfo)))]
-async fn show(State(state): State<AppState>) -> Json<ServerInfo> {
-    Json(ServerInfo {
-        version: env!("CARGO_PKG_VERSION"),
+async fn show(
+    caller: Result<CurrentUser>,
+    State(state): State<AppState>,
+) -> Result<Json<ServerInfo>> {
+    let policy = state.config.accounts.workspace_creation;
+    Ok(Json(ServerInfo {
+        version: caller.ok().map(|_| env!("CARGO_PKG_VERSION")),
+        can_create_workspace: workspace::can_create(&state.db, policy).await?,
         api_level: 1,
         features: FEATURES.to_vec(),
         events_url: format!("{}/events", state.config.notify.public_url),
@@ -68,8 +91,8 @@ async fn show(State(state): State<AppState>) -> Json<ServerInfo> {
             chat_name: ChatName::MAX,
             reaction_kinds: MAX_KINDS,
         },
-        workspace_creation: state.config.accounts.workspace_creation,
-    })
+        workspace_creation: policy,
+    }))
 }
 
 /// The document as `cargo xtask openapi` writes it. A test compares it with the routes.

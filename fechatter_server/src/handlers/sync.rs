@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 use crate::document::WithErrors;
 use crate::error::{ErrorKind, Result};
 use crate::models::session::current_user::CurrentUser;
-use crate::models::sync::{self, Sync};
+use crate::models::sync::{self, Sync, SyncUsers};
 use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::query::Params;
@@ -22,8 +22,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct SyncParams {
-    /// If false, the response has no people; the default is true.
-    users: Option<bool>,
+    /// The people in the response: all (true, the default), none (false), or those whom the list of chats
+    /// shows (sidebar).
+    #[param(inline)]
+    users: Option<SyncUsers>,
 }
 
 /// Returns the caller's view of their workspace, and the cursor from which `GET /events` continues.
@@ -35,5 +37,5 @@ async fn show(
     Params(params): Params<SyncParams>,
 ) -> Result<Json<Sync>> {
     let clock = state.verifier.clock();
-    sync::read(&state.db, &caller, clock, params.users.unwrap_or(true)).await.map(Json)
+    sync::read(&state.db, &caller, clock, params.users.unwrap_or_default()).await.map(Json)
 }

@@ -2,9 +2,9 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use fechatter_core::UserId;
 use fechatter_core::log::Log;
 use fechatter_core::user::{Role, User, UserStatus};
+use fechatter_core::{ChatId, UserId};
 use serde::Deserialize;
 use sqlx::PgPool;
 use utoipa::IntoParams;
@@ -13,35 +13,39 @@ use utoipa_axum::routes;
 
 use crate::document::WithErrors;
 use crate::error::{ErrorKind, Result};
-use crate::models::account::user::{self, Filter};
+use crate::models::account::user::{self, Filter, ListedUser};
+use crate::models::account::words::Search;
+use crate::models::chat::membership::Member;
 use crate::models::session::current_user::CurrentUser;
 use crate::models::workspace::offboarding;
 use crate::models::workspace::role::{self, UserChanges};
 use crate::services::offboarding::Offboardings;
 use crate::state::AppState;
 use crate::utils::json::Json;
-use crate::utils::key::search_key;
 use crate::utils::page::{Cursor, Limit, Page};
 use crate::utils::path::Id;
-use crate::utils::query::{Ids, Params};
+use crate::utils::query::{Ids, OneId, Params};
 
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     use ErrorKind as E;
     OpenApiRouter::new()
         .routes(routes!(me).errors(&[E::NotFound]))
-        .routes(routes!(list))
+        .routes(routes!(list).errors(&[E::NotFound]))
         .routes(routes!(show))
         .routes(routes!(update).errors(&[E::Forbidden, E::LastOwner]))
         .routes(routes!(remove).errors(&[E::Forbidden, E::LastOwner]))
 }
 
-/// Each given condition narrows the list; with neither cursor nor limit it has all people.
+/// Each given condition narrows the list; with neither cursor, limit, `q` nor `chat_id` it has all people.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ListParams {
-    /// A part of the name or of the e-mail address, regardless of case and accents.
+    /// Words that begin words of the name, or the e-mail address, regardless of case and accents.
     q: Option<String>,
+    /// A chat of the caller, whose members come first.
+    #[param(value_type = Option<i64>, minimum = 1)]
+    chat_id: Option<OneId<ChatId>>,
     #[param(inline)]
     role: Option<Role>,
     #[param(inline)]
@@ -51,7 +55,7 @@ struct ListParams {
     ids: Option<Ids<UserId, 100>>,
     /// The cursor from the previous page.
     #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<1>>,
+    cursor: Option<Cursor<2>>,
     #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
     limit: Option<Limit>,
 }
@@ -66,20 +70,29 @@ async fn me(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<User>>
 /// Lists the workspace's people, by id.
 #[utoipa::path(get, path = "/api/users", operation_id = "list_users",
     params(ListParams),
-    responses((status = 200, body = Vec<User>, headers(
+    responses((status = 200, body = Vec<ListedUser>, headers(
         ("x-next-cursor" = String, description = "The next page's cursor, if there is one")
     ))))]
 async fn list(
     caller: CurrentUser,
     State(db): State<PgPool>,
     Params(params): Params<ListParams>,
-) -> Result<(HeaderMap, Json<Vec<User>>)> {
-    let page = Page::or_all(params.cursor, params.limit);
+) -> Result<(HeaderMap, Json<Vec<ListedUser>>)> {
+    let page = if params.q.is_some() || params.chat_id.is_some() {
+        Page::new(params.cursor, params.limit)
+    } else {
+        Page::or_all(params.cursor, params.limit)
+    };
+    let chat_id = params.chat_id.map(|OneId(id)| id);
+    if let Some(chat_id) = chat_id {
+        Member::find(&db, caller, chat_id).await?;
+    }
     let filter = Filter {
-        q: search_key(params.q.as_deref())?,
+        search: Search::parse(params.q.as_deref())?,
         role: params.role,
         status: params.status,
         ids: params.ids.map(|Ids(ids)| ids),
+        chat_id,
     };
     let (users, next) = user::list(&db, caller.workspace_id, filter, page).await?;
     Ok((next_cursor(next), Json(users)))

@@ -5,3 +5,4 @@ pub(crate) mod credentials;
 pub(crate) mod device;
 pub(crate) mod throttle;
 pub(crate) mod user;
+pub(crate) mod words;

@@ -6,6 +6,7 @@ pub(crate) mod offboarding;
 pub(crate) mod role;
 
 use crate::config::{Config, WorkspaceCreation};
+use fechatter_core::chat::UNREAD_CAP;
 use fechatter_core::db::begin;
 use fechatter_core::event::Event;
 use fechatter_core::log::{Log, LogWriter};
@@ -17,12 +18,12 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use utoipa::ToSchema;
 
 use crate::error::{AppError, OnConstraint, Result};
-use crate::models::account::user;
+use crate::models::account::{user, words};
 use crate::models::session;
 use crate::models::session::current_user::CurrentUser;
 use crate::models::workspace::invite::Redeemed;
 use crate::utils::json::not_null;
-use crate::utils::key::{key, skeleton_key, unique_key};
+use crate::utils::key::{skeleton_key, unique_key};
 use crate::utils::text::WorkspaceName;
 
 /// The indexes that keep a workspace's name unique, by each of its unique keys.
@@ -34,6 +35,14 @@ pub(crate) struct WorkspaceWithRole {
     #[serde(flatten)]
     workspace: Workspace,
     role: Role,
+    /// The number of the account's unread messages in it, counted up to 100.
+    #[schema(minimum = 0, maximum = 100)]
+    unread_count: i64,
+    /// True if there are more than 100.
+    unread_capped: bool,
+    /// The number of these that mention the account's person or everybody, counted up to 100.
+    #[schema(minimum = 0, maximum = 100)]
+    mention_count: i64,
 }
 
 /// The changes that a workspace's owner or admin may make.
@@ -79,19 +88,32 @@ pub(crate) async fn find_by_name(
 
 /// Lists the workspaces in which an account is active. Those that have suspended it are left out.
 pub(crate) async fn list(db: &PgPool, user_id: UserId) -> Result<Vec<WorkspaceWithRole>> {
-    let workspaces = sqlx::query_as!(
-        WorkspaceWithRole,
-        r#"select w as "workspace!: Workspace", m.role
+    let rows = sqlx::query!(
+        r#"select w as "workspace!: Workspace", m.role, read.unread as "unread!",
+                  read.mentions as "mentions!"
            from workspace_members as m
            join workspace_objects as w on w.id = m.workspace_id
+           cross join lateral (
+               select coalesce(sum(unread), 0)::bigint as unread,
+                      coalesce(sum(mentions), 0)::bigint as mentions
+               from read_states(m.workspace_id, m.user_id, null, null, $2)
+           ) as read
            where m.user_id = $1
              and m.status = 'Active'
            order by w.id"#,
-        user_id as _
+        user_id as _,
+        UNREAD_CAP + 1
     )
     .fetch_all(db)
     .await?;
-    Ok(workspaces)
+    let workspaces = rows.into_iter().map(|row| WorkspaceWithRole {
+        workspace: row.workspace,
+        role: row.role,
+        unread_count: row.unread.min(UNREAD_CAP),
+        unread_capped: row.unread > UNREAD_CAP,
+        mention_count: row.mentions.min(UNREAD_CAP),
+    });
+    Ok(workspaces.collect())
 }
 
 /// Creates a workspace with its log and its owner. Returns none if the name is taken.
@@ -282,11 +304,10 @@ async fn insert_member(
     role: Role,
 ) -> Result<User> {
     sqlx::query!(
-        "insert into workspace_members as m (workspace_id, user_id, fullname, fullname_key, role)
-         values ($1, $2, $3, $4, $5)
+        "insert into workspace_members as m (workspace_id, user_id, fullname, role)
+         values ($1, $2, $3, $4)
          on conflict (workspace_id, user_id) do update
          set fullname = excluded.fullname,
-             fullname_key = excluded.fullname_key,
              role = excluded.role,
              status = 'Active',
              left_at = null,
@@ -295,12 +316,12 @@ async fn insert_member(
         id as _,
         user_id as _,
         fullname,
-        key(fullname),
         role as _
     )
     .execute(writer.db())
     .await?;
     let user = user::find(writer.db(), id, user_id).await?;
+    words::store(writer.db(), &user).await?;
     writer.append(id, &Event::UserJoinedWorkspace(user.clone()))?;
     Ok(user)
 }
@@ -358,6 +379,21 @@ async fn refuse_taken(db: &PgPool, id: WorkspaceId, name: &WorkspaceName) -> Res
     if is_taken { Err(AppError::WorkspaceTaken) } else { Ok(()) }
 }
 
+/// Returns true if the policy allows a new workspace at the moment.
+pub(crate) async fn can_create(db: &PgPool, policy: WorkspaceCreation) -> Result<bool> {
+    match policy {
+        WorkspaceCreation::Anyone => Ok(true),
+        WorkspaceCreation::Nobody => Ok(false),
+        WorkspaceCreation::FirstOnly => is_first(db).await,
+    }
+}
+
+async fn is_first(db: impl PgExecutor<'_>) -> Result<bool> {
+    let is_first =
+        sqlx::query_scalar!(r#"select not exists (select 1 from workspaces) as "is_first!""#);
+    Ok(is_first.fetch_one(db).await?)
+}
+
 /// Refuses if the policy does not allow a new workspace.
 pub(crate) async fn check_creation(db: &mut PgConnection, policy: WorkspaceCreation) -> Result<()> {
     let allowed = match policy {
@@ -369,9 +405,7 @@ pub(crate) async fn check_creation(db: &mut PgConnection, policy: WorkspaceCreat
             sqlx::query!("select pg_advisory_xact_lock(hashtext('the first workspace'))")
                 .fetch_one(&mut *db)
                 .await?;
-            sqlx::query_scalar!(r#"select not exists (select 1 from workspaces) as "none!""#)
-                .fetch_one(db)
-                .await?
+            is_first(db).await?
         }
     };
     if allowed { Ok(()) } else { Err(AppError::WorkspaceCreationClosed) }

@@ -212,8 +212,8 @@ impl TestApp {
                  from generate_series(1, $2) as n
                  returning id
              )
-             insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
-             select $1, id, 'Extra ' || id, 'extra ' || id, 'member' from new
+             insert into workspace_members (workspace_id, user_id, fullname, role)
+             select $1, id, 'Extra ' || id, 'member' from new
              returning user_id",
         )
         .bind(workspace_id)

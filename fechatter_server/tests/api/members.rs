@@ -483,3 +483,30 @@ async fn a_change_of_a_member_must_have_either_an_operation_or_a_role() {
     }
     assert_eq!(app.state().await, before);
 }
+
+#[tokio::test]
+async fn members_are_searched_and_shown_with_their_people() {
+    let app = TestApp::start().await;
+    let [alice, bob, carol] = app.users(["alice", "bob", "Carol-Bobson"]).await;
+    let chat = alice.creates_group("Lunch", [&bob, &carol]).await;
+    app.user("bobby").await;
+    let list = async |query: &str| {
+        alice.get(&format!("{}?{query}", chat.members)).await.expect(StatusCode::OK)
+    };
+    let ids = |list: &Value| -> Vec<_> {
+        list.as_array().unwrap().iter().map(|one| one["user_id"].as_i64().unwrap()).collect()
+    };
+    assert_eq!(ids(&list("q=bob").await), [bob.id, carol.id]);
+    assert_eq!(ids(&list("q=bob+car").await), [carol.id]);
+    assert_eq!(ids(&list("q=bob&limit=1").await), [bob.id]);
+    assert_eq!(ids(&list("q=nobody").await), Vec::<i64>::new());
+    let expanded = list("expand=user").await;
+    assert_eq!(ids(&expanded), ids_of([&alice, &bob, &carol]));
+    for member in expanded.as_array().unwrap() {
+        let user = alice.get(&format!("/api/users/{}", member["user_id"])).await;
+        assert_eq!(member["user"], user.expect(StatusCode::OK));
+    }
+    assert_eq!(list("").await[0].get("user"), None);
+    let refused = alice.get(&format!("{}?expand=everything", chat.members)).await;
+    refused.refuses(StatusCode::BAD_REQUEST, "invalid_input");
+}

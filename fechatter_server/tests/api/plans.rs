@@ -17,8 +17,8 @@ const MUCH_OF_EVERYTHING: [&str; 16] = [
      select n || '@acme.test', n || '@acme.test', '-' from generate_series(1, 500) as n",
     "insert into workspaces (name, name_unique, name_skeleton, owner_id, join_policy)
      values ('Acme', 'acme', 'acme', 1, 'open')",
-    "insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
-     select 1, n, 'Person ' || n, 'person ' || n, 'member' from generate_series(1, 500) as n",
+    "insert into workspace_members (workspace_id, user_id, fullname, role)
+     select 1, n, 'Person ' || n, 'member' from generate_series(1, 500) as n",
     "insert into sessions (id, user_id, workspace_id, expires_at)
      select lpad(to_hex(n), 32, '0')::uuid, 1 + n % 500, 1, now() + interval '1 day'
      from generate_series(1, 20000) as n",

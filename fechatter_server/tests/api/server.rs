@@ -14,11 +14,24 @@ async fn a_client_can_read_information_about_the_server_before_signing_in() {
 
     let server = app.anyone.get("/api/server").await.expect(StatusCode::OK);
 
-    assert!(server["version"].is_string());
+    assert_eq!(server.get("version"), None);
+    assert_eq!(server["can_create_workspace"], true);
+    let alice = app.user("alice").await;
+    assert!(alice.get("/api/server").await.expect(StatusCode::OK)["version"].is_string());
     assert!(server["api_level"].as_i64().unwrap() >= 1);
     assert_eq!(
         server["features"],
-        json!(["archive", "edit", "reactions", "read_state", "replies"])
+        json!([
+            "archive",
+            "edit",
+            "mentions",
+            "preferences",
+            "reactions",
+            "read_state",
+            "replies",
+            "system_messages",
+            "typing"
+        ])
     );
     assert_eq!(
         server["limits"],

@@ -78,3 +78,24 @@ async fn head(app: &TestApp, workspace_id: i64) -> Value {
     .unwrap();
     cursor.into()
 }
+
+#[tokio::test]
+async fn a_sync_names_only_the_people_of_the_list_of_chats_if_asked_to() {
+    let app = TestApp::start().await;
+    let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
+    let [dave, erin] = app.users(["dave", "erin"]).await;
+    alice.opens_single_with(&bob).await;
+    let chat = alice.creates_group("Lunch", [&carol, &dave]).await;
+    carol.sends(&chat, "first").await;
+    dave.sends(&chat, "last").await;
+    let people = async |query: &str| {
+        let sync = alice.get(&format!("/api/sync{query}")).await.expect(StatusCode::OK);
+        let people = sync.get("users").map(|users| users.as_array().unwrap().clone());
+        people.map(|all| all.iter().map(|one| one["id"].as_i64().unwrap()).collect::<Vec<_>>())
+    };
+    assert_eq!(people("?users=sidebar").await, Some(vec![alice.id, bob.id, dave.id]));
+    assert_eq!(people("?users=false").await, None);
+    let all = vec![alice.id, bob.id, carol.id, dave.id, erin.id];
+    assert_eq!(people("?users=true").await, Some(all));
+    alice.get("/api/sync?users=x").await.refuses(StatusCode::BAD_REQUEST, "invalid_input");
+}

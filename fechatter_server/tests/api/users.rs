@@ -60,13 +60,22 @@ async fn the_list_can_be_read_in_pages() {
 }
 
 #[tokio::test]
-async fn people_are_found_by_a_part_of_their_name() {
+async fn people_are_found_by_the_beginnings_of_the_words_of_their_name() {
     let app = TestApp::start().await;
-    let [zoe, under, _] = app.users(["Zo\u{eb}", "a_b", "axb"]).await;
+    let [zoe, under, axb] = app.users(["Zo\u{eb}-O'Hara-Dupont", "a_b", "axb"]).await;
 
     for (query, found) in [
         ("q=ZO%C3%8B", vec![zoe.id]),
         ("q=Zoe%CC%88", vec![zoe.id]),
+        ("q=zoe", vec![zoe.id]),
+        ("q=dup+Z", vec![zoe.id]),
+        ("q=har", vec![zoe.id]),
+        ("q=o%27hara-du", vec![zoe.id]),
+        ("q=upont", vec![]),
+        ("q=zoe+x", vec![]),
+        ("q=AXB@acme.test", vec![axb.id]),
+        ("q=acme", vec![]),
+        ("q=+-+", vec![zoe.id, under.id, axb.id]),
         ("q=a_b", vec![under.id]),
         ("q=%25", vec![]),
         ("q=%5C", vec![]),
@@ -175,8 +184,79 @@ async fn names_are_found_in_any_case_of_any_script() {
     let alice = app.user("alice").await;
     let odos = app.user("ΟΔΟΣ").await;
 
-    for q in ["ΟΔΟΣ", "οδος", "οδοσ", "ΔΟΣ"] {
+    for q in ["ΟΔΟΣ", "οδος", "οδοσ", "ΟΔ", "ο"] {
         let found = alice.get(&format!("/api/users?q={q}")).await.expect(StatusCode::OK);
         assert_eq!(found[0]["id"], odos.id, "{q}");
     }
+}
+
+#[tokio::test]
+async fn members_of_a_chat_come_first_and_are_marked() {
+    let app = TestApp::start().await;
+    let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
+    let dave = app.user("dave").await;
+    let chat = alice.creates_private_channel("lunch", [&dave]).await;
+    let entries = async |query: &str| {
+        let users = alice.get(&format!("/api/users?{query}")).await.expect(StatusCode::OK);
+        let users = users.as_array().unwrap().clone().into_iter();
+        users
+            .map(|user| (user["id"].as_i64().unwrap(), user["in_chat"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let by_chat = [(alice.id, true), (dave.id, true), (bob.id, false), (carol.id, false)];
+    let by_chat = by_chat.map(|(id, in_chat)| (id, json!(in_chat)));
+    assert_eq!(entries(&format!("chat_id={}", chat.id)).await, by_chat);
+    assert_eq!(entries("q=d").await, [(dave.id, Value::Null)]);
+    assert_eq!(entries(&format!("q=d&chat_id={}", chat.id)).await, [(dave.id, json!(true))]);
+
+    let (mut found, mut path) = (Vec::new(), format!("/api/users?chat_id={}&limit=1", chat.id));
+    loop {
+        let reply = alice.get(&path).await;
+        found.extend(ids(&reply.expect(StatusCode::OK)));
+        let Some(cursor) = reply.header("x-next-cursor") else { break };
+        path = format!("/api/users?chat_id={}&limit=1&cursor={cursor}", chat.id);
+    }
+    assert_eq!(found, by_chat.map(|(id, _)| id));
+    let stranger = bob.get(&format!("/api/users?chat_id={}", chat.id)).await;
+    stranger.refuses(StatusCode::NOT_FOUND, "not_found");
+}
+
+#[tokio::test]
+async fn searches_and_lists_by_chat_are_paged() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let chat = alice.creates_private_channel("lunch", []).await;
+    let extras = app.extras(alice.workspace_id, 60).await;
+    app.sql(
+        "insert into member_words (workspace_id, word, user_id)
+         select workspace_id, 'extra', user_id from workspace_members where fullname like 'Extra %'",
+    )
+    .await;
+    for query in ["q=ext".to_owned(), format!("chat_id={}", chat.id)] {
+        let reply = alice.get(&format!("/api/users?{query}")).await;
+        assert_eq!(ids(&reply.expect(StatusCode::OK)).len(), 50, "{query}");
+        let next = reply.header("x-next-cursor").unwrap();
+        let rest = alice.get(&format!("/api/users?{query}&cursor={next}")).await;
+        let rest = ids(&rest.expect(StatusCode::OK));
+        assert_eq!(rest.last(), extras.last(), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn people_who_left_or_came_back_under_another_name_are_found_as_they_are_now() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    let found =
+        async |q: &str| ids(&alice.get(&format!("/api/users?q={q}")).await.expect(StatusCode::OK));
+    bob.post("/api/workspace/leave", NOTHING).await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(found("bob").await, Vec::<i64>::new());
+    app.offboardings_end().await;
+    let back = json!({
+        "fullname": "Robert", "email": "bob@acme.test", "password": crate::harness::PASSWORD,
+        "workspace": "Acme",
+    });
+    app.anyone.post("/api/signup", back).await.expect(StatusCode::CREATED);
+    assert_eq!(found("robert").await, [bob.id]);
+    // The address still begins so.
+    assert_eq!(found("bob").await, [bob.id]);
 }

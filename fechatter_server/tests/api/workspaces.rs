@@ -21,13 +21,18 @@ async fn one_account_can_be_in_several_workspaces() {
       "name": "Side Project",
       "owner_id": 1,
       "created_at": "[time]",
-      "join_policy": "open"
+      "join_policy": "open",
+      "member_count": 1
     }
     "#);
     let list = alice.get("/api/workspaces").await.expect(StatusCode::OK);
     let mut mine = vec![alice.get("/api/workspace").await.expect(StatusCode::OK), founded];
     for workspace in &mut mine {
         workspace["role"] = "owner".into();
+        for count in ["unread_count", "mention_count"] {
+            workspace[count] = 0.into();
+        }
+        workspace["unread_capped"] = false.into();
     }
     let mut listed = list["items"].as_array().unwrap().clone();
     listed.sort_by_key(|workspace| workspace["id"].as_i64());
@@ -223,4 +228,29 @@ async fn switches(app: &TestApp, person: &Person, workspace_id: i64) -> Person {
     let path = format!("/api/workspaces/{workspace_id}/switch");
     let auth = person.post(&path, NOTHING).await.expect(StatusCode::OK);
     Person::signed_in(&app.anyone, &auth)
+}
+
+#[tokio::test]
+async fn each_workspace_of_an_account_has_its_badges_and_its_number_of_people() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    let chat = alice.creates_private_channel("lunch", [&bob]).await;
+    let other = alice.creates_private_channel("other", [&bob]).await;
+    let badges = async |person: &Person| {
+        let list = person.get("/api/workspaces").await.expect(StatusCode::OK);
+        let entry = list["items"][0].clone();
+        ["member_count", "unread_count", "unread_capped", "mention_count"]
+            .map(|key| entry[key].clone())
+    };
+    assert_eq!(badges(&bob).await, [json!(2), json!(0), json!(false), json!(0)]);
+    alice.sends(&chat, "one @all").await;
+    alice.counts_to(2, &other).await;
+    assert_eq!(badges(&bob).await, [json!(2), json!(3), json!(false), json!(1)]);
+    assert_eq!(badges(&alice).await, [json!(2), json!(0), json!(false), json!(0)]);
+    alice.counts_to(98, &other).await;
+    assert_eq!(badges(&bob).await, [json!(2), json!(100), json!(true), json!(1)]);
+    app.suspends(&bob).await;
+    assert_eq!(badges(&alice).await[0], 2);
+    alice.delete(&format!("/api/users/{}", bob.id), NOTHING).await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(badges(&alice).await[0], 1);
 }

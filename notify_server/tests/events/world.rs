@@ -489,8 +489,8 @@ async fn insert_user(log: &mut LogWriter, email: &str) -> UserId {
 
 async fn insert_member(log: &mut LogWriter, workspace_id: WorkspaceId, user_id: UserId) {
     sqlx::query(
-        "insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
-         values ($1, $2, 'Somebody', 'somebody', 'member')",
+        "insert into workspace_members (workspace_id, user_id, fullname, role)
+         values ($1, $2, 'Somebody', 'member')",
     )
     .bind(workspace_id)
     .bind(user_id)

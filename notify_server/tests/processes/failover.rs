@@ -124,7 +124,7 @@ async fn hears(stream: &mut Stream) -> String {
         let next = stream.next().await.expect("the stream ended");
         match next["event"].as_str().unwrap() {
             "NewMessage" => return next["content"].as_str().unwrap().to_owned(),
-            "Heartbeat" => {}
+            "Heartbeat" | "ReadStateUpdated" => {}
             _ => panic!("{next}"),
         }
     }
@@ -133,7 +133,7 @@ async fn hears(stream: &mut Stream) -> String {
 /// A stream that says `Reset` next and ends; the cursor to start over from.
 async fn is_reset(stream: &mut Stream) -> String {
     let mut next = stream.next().await.expect("the stream ended");
-    while next["event"] == "Heartbeat" {
+    while next["event"] == "Heartbeat" || next["event"] == "ReadStateUpdated" {
         next = stream.next().await.expect("the stream ended");
     }
     assert_eq!((&next["event"], &next["reason"]), (&json!("Reset"), &json!("cursor_unknown")));

@@ -62,8 +62,8 @@ impl Town {
         .fetch_one(log.db())
         .await?;
         query(
-            "insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
-             select $1, id, 'Person ' || id, 'person ' || id,
+            "insert into workspace_members (workspace_id, user_id, fullname, role)
+             select $1, id, 'Person ' || id,
                     case when id = $3 then 'owner' else 'member' end
              from unnest($2) as id",
         )

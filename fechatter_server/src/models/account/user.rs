@@ -1,10 +1,13 @@
 //! The people of a workspace.
 
 use fechatter_core::user::{Role, User, UserStatus};
-use fechatter_core::{UserId, WorkspaceId};
+use fechatter_core::{ChatId, UserId, WorkspaceId};
+use serde::Serialize;
 use sqlx::PgExecutor;
+use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
+use crate::models::account::words::Search;
 use crate::utils::page::Page;
 
 /// Finds one person of a workspace; a person who has left it is not found.
@@ -36,11 +39,23 @@ pub(crate) async fn find_including_left(
 /// The people to list: all, or those that match each given condition.
 #[derive(Debug, Default)]
 pub(crate) struct Filter {
-    /// The [search key](crate::utils::key::search_key) of a part of the name or e-mail address.
-    pub(crate) q: Option<String>,
+    pub(crate) search: Option<Search>,
     pub(crate) role: Option<Role>,
     pub(crate) status: Option<UserStatus>,
     pub(crate) ids: Option<Vec<UserId>>,
+    /// Its members come first.
+    pub(crate) chat_id: Option<ChatId>,
+}
+
+/// A person in a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ListedUser {
+    #[serde(flatten)]
+    pub(crate) user: User,
+    /// True if the person is a member of the chat in the request, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = bool, required = false)]
+    in_chat: Option<bool>,
 }
 
 /// Lists the people of a workspace by id, with the cursor of the next page. People who have left
@@ -49,35 +64,65 @@ pub(crate) async fn list(
     db: impl PgExecutor<'_>,
     workspace_id: WorkspaceId,
     filter: Filter,
-    page: Page<1>,
-) -> Result<(Vec<User>, Option<String>)> {
-    let [after] = page.after.unwrap_or([0]);
-    let mut users = sqlx::query_scalar!(
-        r#"select object as "user!: User"
-           from workspace_members as m
-           join users as u on u.id = m.user_id
-           join user_objects as object on object.workspace_id = m.workspace_id and object.id = m.user_id
-           where m.workspace_id = $1
-             and m.user_id > $2
-             and (m.left_at is null or m.user_id = any($6))
-             and ($3::text is null
-                  or strpos(m.fullname_key, $3) > 0
-                  or strpos(u.email_key, $3) > 0)
-             and ($4::text is null or m.role = $4)
-             and ($5::text is null or m.status = $5)
-             and ($6::bigint[] is null or m.user_id = any($6))
-           order by m.user_id
-           limit $7"#,
+    page: Page<2>,
+) -> Result<(Vec<ListedUser>, Option<String>)> {
+    let [after_group, after] = page.after.unwrap_or([0, 0]);
+    let search = filter.search.as_ref();
+    let others = search.map(|search| &*search.others).unwrap_or_default();
+    let other_ends: Vec<_> = others.iter().map(|word| Search::end(word)).collect();
+    let mut rows = sqlx::query!(
+        r#"select object as "user!: User", found.is_outside as "is_outside!"
+           from (
+               select m.workspace_id, m.user_id,
+                      $8::bigint is not null and not exists (
+                          select from chat_members as c
+                          where c.chat_id = $8 and c.user_id = m.user_id and c.left_position is null
+                      ) as is_outside
+               from workspace_members as m
+               where m.workspace_id = $1
+                 and (m.left_at is null or m.user_id = any($7))
+                 and ($3::text is null or m.user_id in (
+                     select word.user_id
+                     from member_words as word
+                     where word.workspace_id = $1 and word.word >= $3 and word.word < $4
+                 ))
+                 and not exists (
+                     select from unnest($9::text[], $10::text[]) as other (word, word_end)
+                     where not exists (
+                         select from member_words as word
+                         where word.workspace_id = $1
+                           and word.user_id = m.user_id
+                           and word.word >= other.word
+                           and word.word < other.word_end))
+                 and ($5::text is null or m.role = $5)
+                 and ($6::text is null or m.status = $6)
+                 and ($7::bigint[] is null or m.user_id = any($7))
+               order by is_outside, m.user_id
+           ) as found
+           join user_objects as object
+               on object.workspace_id = found.workspace_id and object.id = found.user_id
+           where (found.is_outside::integer, found.user_id) > ($11, $2)
+           order by found.is_outside, found.user_id
+           limit $12"#,
         workspace_id as _,
         after,
-        filter.q,
+        search.map(|search| &*search.first),
+        search.map(|search| Search::end(&search.first)),
         filter.role as _,
         filter.status as _,
         filter.ids as _,
+        filter.chat_id as _,
+        others,
+        &other_ends,
+        i32::try_from(after_group).unwrap_or(i32::MAX),
         page.limit + 1
     )
     .fetch_all(db)
     .await?;
-    let next = page.cut(&mut users, |user| [user.id.0]);
-    Ok((users, next))
+    let next = page.cut(&mut rows, |row| [row.is_outside.into(), row.user.id.0]);
+    let has_chat = filter.chat_id.is_some();
+    let users = rows
+        .into_iter()
+        .map(|row| ListedUser { user: row.user, in_chat: has_chat.then_some(!row.is_outside) });
+    Ok((users.collect(), next))
 }

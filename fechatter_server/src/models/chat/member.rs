@@ -4,44 +4,87 @@ use fechatter_core::chat::ChatMember;
 use fechatter_core::event::LeaveReason;
 use fechatter_core::log::Log;
 use fechatter_core::message::SystemNoticeType;
-use fechatter_core::user::Role;
+use fechatter_core::user::{Role, User};
 use fechatter_core::{ChatId, UserId};
+use serde::Serialize;
 use sqlx::{PgConnection, PgExecutor, PgPool};
+use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
+use crate::models::account::words::Search;
 use crate::models::chat::membership::{self, Member};
 use crate::models::chat::{lookup, notice};
 use crate::models::session::current_user::CurrentUser;
 use crate::utils::page::Page;
 
-/// Lists the members of a chat, oldest first, with the cursor of the next page.
+/// A member in a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ListedMember {
+    #[serde(flatten)]
+    member: ChatMember,
+    /// The person, if the request asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = User, required = false)]
+    user: Option<User>,
+}
+
+/// Lists the members of a chat, or those whom a search finds, oldest first, with the cursor of the next
+/// page.
 pub(crate) async fn list(
     db: &PgPool,
     member: &Member,
+    search: Option<&Search>,
+    with_users: bool,
     page: Page<2>,
-) -> Result<(Vec<ChatMember>, Option<String>)> {
+) -> Result<(Vec<ListedMember>, Option<String>)> {
     let [position, user_id] = page.after.unwrap_or([0, 0]);
+    let others = search.map(|search| &*search.others).unwrap_or_default();
+    let other_ends: Vec<_> = others.iter().map(|word| Search::end(word)).collect();
     let mut rows = sqlx::query!(
-        "select user_id, role, joined_at, joined_position
-         from chat_members
-         where chat_id = $1
-           and left_position is null
-           and (joined_position, user_id) > ($2, $3)
-         order by joined_position, user_id
-         limit $4",
+        r#"select m.user_id, m.role, m.joined_at, m.joined_position, person as "person?: User"
+           from chat_members as m
+           left join user_objects as person
+               on $9 and person.workspace_id = m.workspace_id and person.id = m.user_id
+           where m.chat_id = $1
+             and m.left_position is null
+             and (m.joined_position, m.user_id) > ($2, $3)
+             and ($5::text is null or m.user_id in (
+                 select word.user_id
+                 from member_words as word
+                 where word.workspace_id = $10 and word.word >= $5 and word.word < $6
+             ))
+             and not exists (
+                 select from unnest($7::text[], $8::text[]) as other (word, word_end)
+                 where not exists (
+                     select from member_words as word
+                     where word.workspace_id = m.workspace_id
+                       and word.user_id = m.user_id
+                       and word.word >= other.word
+                       and word.word < other.word_end))
+           order by m.joined_position, m.user_id
+           limit $4"#,
         member.chat_id as _,
         position,
         user_id,
-        page.limit + 1
+        page.limit + 1,
+        search.map(|search| &*search.first),
+        search.map(|search| Search::end(&search.first)),
+        others,
+        &other_ends,
+        with_users,
+        member.user.workspace_id as _
     )
     .fetch_all(db)
     .await?;
     let next = page.cut(&mut rows, |row| [row.joined_position.0, row.user_id.0]);
-    let members = rows.into_iter().map(|row| ChatMember {
-        chat_id: member.chat_id,
-        user_id: row.user_id,
-        joined_at: row.joined_at,
-        role: if row.user_id == member.owner_id { Role::Owner } else { row.role },
+    let members = rows.into_iter().map(|row| ListedMember {
+        member: ChatMember {
+            chat_id: member.chat_id,
+            user_id: row.user_id,
+            joined_at: row.joined_at,
+            role: if row.user_id == member.owner_id { Role::Owner } else { row.role },
+        },
+        user: row.person,
     });
     Ok((members.collect(), next))
 }

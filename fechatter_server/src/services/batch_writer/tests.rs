@@ -31,8 +31,8 @@ const WORLD: &str = "
     select n::text || '@a.b', n::text || '@a.b', '' from generate_series(1, 5) as n;
     insert into workspaces (name, name_unique, name_skeleton, owner_id, join_policy)
     select name, name, name, 1, 'open' from (values ('one'), ('two')) as new (name);
-    insert into workspace_members (workspace_id, user_id, fullname, fullname_key, role)
-    select w, n, 'x', 'x', 'member' from generate_series(1, 2) as w, generate_series(1, 5) as n;
+    insert into workspace_members (workspace_id, user_id, fullname, role)
+    select w, n, 'x', 'member' from generate_series(1, 2) as w, generate_series(1, 5) as n;
     insert into sessions (id, user_id, workspace_id, expires_at)
     select ('00000000-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid, n, 1, now() + interval '1 day'
     from generate_series(1, 5) as n;
@@ -158,7 +158,7 @@ impl World {
 
     /// Resets the database to its initial content.
     pub(crate) async fn empty(&self) {
-        let all = "truncate users, workspaces, workspace_members, sessions, workspace_logs, chats, chat_members,
+        let all = "truncate users, workspaces, workspace_members, member_words, sessions, workspace_logs, chats, chat_members,
                        messages, message_reactions, message_replies, message_mentions, read_marks, chat_preferences,
                        user_preferences, events, invites, offboardings restart identity";
         sqlx::raw_sql(all).execute(&self.db).await.unwrap();

@@ -41,6 +41,10 @@ impl Client {
                 waiting
             } else {
                 let event = stream.next().await.expect("the stream ended");
+                // Read states are not in the log, and the history has no marks but those of new members.
+                if event["event"] == "ReadStateUpdated" {
+                    continue;
+                }
                 (stream.cursor.clone().unwrap(), event)
             };
             assert!(position(&cursor) > position(&self.cursor), "{event} comes twice");
@@ -101,6 +105,7 @@ impl Client {
             }
             _ => {}
         }
+        self.workspace["member_count"] = json!(self.users.len());
     }
 
     fn add_chat(&mut self, chat: &Value, last_read_seq: i64) {
@@ -133,7 +138,9 @@ impl Client {
         let chat = self.chats.get_mut(&message["chat_id"].as_i64().unwrap()).unwrap();
         assert_eq!(message["seq"], chat["last_seq"].as_i64().unwrap() + 1);
         chat["last_seq"] = message["seq"].clone();
-        if mine {
+        if message["kind"] == "system" {
+            // Neither read nor unread.
+        } else if mine {
             chat["last_read_seq"] = message["seq"].clone();
             chat["unread_count"] = json!(0);
         } else {
