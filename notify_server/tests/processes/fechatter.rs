@@ -210,6 +210,17 @@ impl<'a> Person<'a> {
         }
     }
 
+    /// The same session, at other servers of the same database.
+    pub(crate) fn at<'b>(&self, other: &'b Fechatter) -> Person<'b> {
+        Person {
+            fechatter: other,
+            id: self.id,
+            session_id: self.session_id.clone(),
+            email: self.email.clone(),
+            token: self.token.clone(),
+        }
+    }
+
     /// The same person, in another session.
     pub(crate) async fn signs_in(&self) -> Person<'a> {
         let body = json!({ "email": self.email, "password": "correct horse battery" });

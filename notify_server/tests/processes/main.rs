@@ -11,4 +11,5 @@ mod endings;
 mod failover;
 mod fechatter;
 mod operating;
+mod states;
 mod sync;

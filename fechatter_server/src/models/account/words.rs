@@ -30,7 +30,7 @@ impl Search {
             return Err(AppError::invalid("q", "must not contain NUL"));
         }
         let mut words: Vec<_> = split(q).take(MAX_WORDS).collect();
-        words.sort_by_key(|word| word.len());
+        words.sort_by_key(String::len);
         Ok(words.pop().map(|first| Self { first, others: words }))
     }
 
