@@ -351,8 +351,9 @@ fn only_two_functions_insert_into_the_log() {
 
 /// They check what foreign keys would: that the chat, the sender and the message's number fit.
 #[test]
-fn only_two_functions_insert_messages() {
-    assert_eq!(files_that_insert_into("messages"), ["insert_messages.sql", "send_message.sql"]);
+fn only_three_functions_insert_messages() {
+    let functions = ["insert_messages.sql", "insert_system_message.sql", "send_message.sql"];
+    assert_eq!(files_that_insert_into("messages"), functions);
 }
 
 /// The names of the product's files, without tests, that insert into a table, once for each insert.
