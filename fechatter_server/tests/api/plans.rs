@@ -10,15 +10,19 @@ use crate::harness::TestApp;
 
 /// Half of the messages are in chat 1; the rest is spread over 999 others of ten people each. All are
 /// in the log, and everybody has read them.
-const MUCH_OF_EVERYTHING: [&str; 16] = [
+const MUCH_OF_EVERYTHING: [&str; 17] = [
     // Keys and triggers are for the server's own writes.
     "set session_replication_role = replica",
     "insert into users (email, email_key, password_hash)
-     select n || '@acme.test', n || '@acme.test', '-' from generate_series(1, 500) as n",
+     select n || '@acme.test', n || '@acme.test', '-' from generate_series(1, 10000) as n",
     "insert into workspaces (name, name_unique, name_skeleton, owner_id, join_policy)
      values ('Acme', 'acme', 'acme', 1, 'open')",
     "insert into workspace_members (workspace_id, user_id, fullname, role)
-     select 1, n, 'Person ' || n, 'member' from generate_series(1, 500) as n",
+     select 1, n, 'Person ' || n, 'member' from generate_series(1, 10000) as n",
+    "insert into member_words (workspace_id, word, user_id)
+     select 1, word, n
+     from generate_series(1, 10000) as n,
+          unnest(array['person', 'x' || n % 1000, n || '@acme.test']) as word",
     "insert into sessions (id, user_id, workspace_id, expires_at)
      select lpad(to_hex(n), 32, '0')::uuid, 1 + n % 500, 1, now() + interval '1 day'
      from generate_series(1, 20000) as n",
@@ -58,9 +62,10 @@ const MUCH_OF_EVERYTHING: [&str; 16] = [
 ];
 
 /// What grows with use. A few pages of anything else are soon read.
-const GROWING: [&str; 9] = [
+const GROWING: [&str; 11] = [
     "chat_members",
     "events",
+    "member_words",
     "message_mentions",
     "message_reactions",
     "message_replies",
@@ -68,6 +73,7 @@ const GROWING: [&str; 9] = [
     "read_marks",
     "sessions",
     "users",
+    "workspace_members",
 ];
 
 /// A statement that is run for each request, each stream or each message.
@@ -81,7 +87,7 @@ struct Hot {
 }
 
 /// Person 38 is in chat 1 and nineteen others; the log's head is at 200000.
-const HOT: [Hot; 13] = [
+const HOT: [Hot; 15] = [
     Hot {
         name: "whether a session lives",
         part: "select m.role, m.status from sessions",
@@ -117,6 +123,18 @@ const HOT: [Hot; 13] = [
         part: "from message_objects as m where chat_id = $1 and seq between",
         values: "1, 50000, 50099",
         pages: 500,
+    },
+    Hot {
+        name: "people found by two words",
+        part: "as \"is_outside!\" from",
+        values: "1, 0, 'x77', 'x77~', null, null, null, 1, array['pers'], array['pers~'], 0, 51",
+        pages: 600,
+    },
+    Hot {
+        name: "members found by a word",
+        part: "person as \"person?: User\"",
+        values: "1, 0, 0, 51, 'x', 'x~', array[]::text[], array[]::text[], true, 1",
+        pages: 400,
     },
     Hot {
         name: "what a person has not read, for streams",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -167,6 +168,56 @@ async fn counts_stop_at_one_hundred() {
     bob.reads(&chat, Some(1)).await;
     let state = bob.get("/api/unread").await.expect(StatusCode::OK)["chats"][0].clone();
     assert_eq!((&state["unread_count"], &state["unread_capped"]), (&json!(100), &json!(false)));
+}
+
+#[tokio::test]
+async fn simultaneous_marks_in_one_chat_leave_the_furthest() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    let chat = alice.creates_private_channel("lunch", [&bob]).await;
+    alice.counts_to(30, &chat).await;
+
+    let marks = join_all((1..=30).map(|seq| bob.reads(&chat, Some(seq)))).await;
+
+    for (seq, mark) in (1..).zip(marks) {
+        assert!(mark["last_read_seq"].as_i64().unwrap() >= seq, "{mark}");
+    }
+    assert_eq!(bob.sidebar(&chat).await["last_read_seq"], 30);
+}
+
+#[tokio::test]
+async fn marks_of_many_people_share_a_batch_and_each_gets_their_own_result() {
+    let app = TestApp::start().await;
+    let [alice, bob, carol] = app.users(["alice", "bob", "carol"]).await;
+    let eve = app.user("eve").await;
+    let chat = alice.creates_group("lunch", [&bob, &carol]).await;
+    alice.counts_to(3, &chat).await;
+    let read = format!("{}/read", chat.path);
+    let body = json!({ "seq": 2 });
+    app.suspends(&carol).await;
+    let elsewhere = app.signs_in(&bob).await;
+    elsewhere.post("/api/logout", NOTHING).await.expect(StatusCode::OK);
+
+    for _ in 0..5 {
+        let people = [&bob, &carol, &eve, &elsewhere];
+        let replies = join_all(people.map(|person| person.post(&read, body.clone()))).await;
+        assert_eq!(replies[0].expect(StatusCode::OK), position(2, 1));
+        replies[1].refuses(StatusCode::FORBIDDEN, "suspended");
+        replies[2].refuses(StatusCode::NOT_FOUND, "not_found");
+        replies[3].refuses(StatusCode::UNAUTHORIZED, "unauthenticated");
+    }
+}
+
+#[tokio::test]
+async fn more_than_five_hundred_chats_in_a_request_are_refused() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let ids: Vec<_> = (1..=501).collect();
+    let refused = alice.post("/api/read", json!({ "chat_ids": ids })).await;
+    refused.refuses(StatusCode::BAD_REQUEST, "invalid_input");
+    let ids = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let refused = alice.get(&format!("/api/unread?chat_ids={ids}")).await;
+    refused.refuses(StatusCode::BAD_REQUEST, "invalid_input");
 }
 
 /// A step of a random history; the numbers choose the person, the chat and the message.
