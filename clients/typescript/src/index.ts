@@ -1,3 +1,4 @@
+export { createClient, type Client, type ClientOptions } from "./client.js";
 export { memoryCursor, storageCursor, type CursorStore } from "./cursor.js";
 export type * from "./event.js";
 export { ApiError } from "./http.js";
