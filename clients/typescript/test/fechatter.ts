@@ -138,6 +138,7 @@ function defaults(ports: Ports): Record<string, string> {
     FECHATTER__SERVER__LISTEN: `127.0.0.1:${ports.rest}`,
     FECHATTER__SERVER__OPERATIONS_LISTEN: `127.0.0.1:${ports.restOperations}`,
     FECHATTER__NOTIFY__LISTEN: `127.0.0.1:${ports.events}`,
+    FECHATTER__NOTIFY__PUBLIC_URL: `http://127.0.0.1:${ports.events}`,
     FECHATTER__NOTIFY__OPERATIONS_LISTEN: `127.0.0.1:${ports.eventsOperations}`,
     FECHATTER__ACCOUNTS__WORKSPACE_CREATION: "anyone",
     FECHATTER__ACCOUNTS__JOIN_POLICY: "open",
