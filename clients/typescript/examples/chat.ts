@@ -8,6 +8,7 @@ import {
   type MessageDraft,
   type ReactionAddedEvent,
   type ReactionRemovedEvent,
+  type SystemNotice,
   type Sync,
 } from "fechatter-client";
 
@@ -127,13 +128,20 @@ export class Chat {
   #show(message: Message): void {
     if (message.seq <= this.#shown) return;
     this.#shown = message.seq;
-    if (message.deleted_at === null) {
+    if (message.system) {
+      this.#print(`(${this.#name(message.sender_id)} ${this.#notice(message.system)})`);
+    } else if (message.deleted_at === null) {
       this.#messages.set(message.id, message);
       const reactions = message.reactions.map(({ emoji, count }) => ` [${emoji} ${count}]`);
       const text = printable(message.content + reactions.join(""));
       this.#print(`${this.#heading(message)}: ${text}`);
     }
     void this.#markAsRead();
+  }
+
+  #notice({ type, name, user_ids }: SystemNotice): string {
+    const people = user_ids.map((id) => this.#name(id)).join(", ");
+    return `${type} ${people}${printable(name ?? "")}`.trimEnd();
   }
 
   #showReaction({ message_id, user_id, emoji }: ReactionEvent, action: string): void {

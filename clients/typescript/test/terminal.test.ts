@@ -59,6 +59,22 @@ test("two people chat in two terminals", async () => {
   assert.equal(sessions.data.items.length, 1, "the terminal has signed out");
 });
 
+test("changes of the chat are shown", async () => {
+  const alice = await fechatter.signsUp("Alice", "Notices");
+  const bob = await fechatter.signsUp("Bob", "Notices");
+  const carol = await fechatter.signsUp("Carol", "Notices");
+  const client = alice.client();
+  const { data: chat } = await client.POST("/api/chat", {
+    body: { name: "lunch", chat_type: "PrivateChannel", members: [bob.id] },
+  });
+  const terminal = new Terminal(fechatter, { email: bob.auth.user.email, chat: "Lunch" });
+  await terminal.untilShows("(Bob in Notices");
+  const params = { path: { id: chat.id } };
+  await client.POST("/api/chat/{id}/members", { params, body: [carol.id] });
+  await client.PATCH("/api/chat/{id}", { params, body: { name: "dinner" } });
+  await terminal.untilShows("(Alice added Carol)\n(Alice renamed dinner)\n");
+});
+
 test("Ctrl-C ends it, even while a message cannot be sent", async () => {
   const alice = await fechatter.signsUp("Alice", "Interrupt");
   await fechatter.signsUp("Bob", "Interrupt");
