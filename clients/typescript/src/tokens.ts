@@ -17,7 +17,10 @@ export interface TokensOptions {
   refreshToken?: string;
   /** Without `auth`: the workspace to speak for; else the session's last one. */
   workspaceId?: number;
-  /** Keep the new refresh token here: it is waited for before the new access token is used. */
+  /**
+   * Keep the new refresh token here: it is waited for before the new access token is used. Do not
+   * keep the workspace here: it can be the one before `adopt`.
+   */
   onRefresh?: (auth: AuthResponse) => void | Promise<void>;
   /** How long before its end an access token is renewed. 30 s unless given. */
   refreshAheadMs?: number;
@@ -47,7 +50,12 @@ export class Tokens {
   #access: { token: string; expiresAt: number } | undefined;
   #refreshToken: string | undefined;
   #workspaceId: number | undefined;
-  #refreshing: Promise<string> | undefined;
+  /** Resolves to the new access token, or to undefined if `adopt` was called in between. */
+  #renewal: Promise<string | undefined> | undefined;
+  /** The number of calls of `adopt`: it tells a refresh whether its answer comes too late. */
+  #adoptions = 0;
+  /** Settles when `onRefresh` has kept the newest refresh token. */
+  #kept: Promise<void> = Promise.resolve();
 
   constructor(options: TokensOptions) {
     this.#options = options;
@@ -69,17 +77,56 @@ export class Tokens {
    *
    * @param refused the token that a server refused: if it has been replaced since, the new one will do
    */
-  async refresh(refused?: string): Promise<string> {
-    const current = this.#access?.token;
-    if (refused !== undefined && current !== undefined && current !== refused) return current;
-    this.#refreshing ??= this.#refresh().finally(() => {
-      this.#refreshing = undefined;
-    });
-    return this.#refreshing;
+  async refresh(refused = this.#access?.token): Promise<string> {
+    for (;;) {
+      const current = this.#access?.token;
+      if (current !== undefined && current !== refused) return current;
+      const renewed = await (this.#renewal ?? this.#share(this.#refresh()));
+      if (renewed !== undefined) return renewed;
+    }
   }
 
-  async #refresh(): Promise<string> {
-    const { restUrl, refreshBy, timeoutMs, onRefresh } = this.#options;
+  /**
+   * Replaces the tokens and the workspace by those of another answer: of a switch of the workspace, of
+   * a new sign-in, or of a sign-in in another tab. The answer to a refresh in flight does not replace
+   * them.
+   *
+   * After a switch, `auth` has no refresh token and is of the same session. The session's refresh token
+   * stays, or is the one that a refresh in flight brings. If `auth` has a refresh token, `onRefresh` is
+   * called with it before the access token is used, and an error of `onRefresh` rejects.
+   */
+  async adopt(auth: AuthResponse): Promise<void> {
+    this.#adoptions += 1;
+    if (auth.refresh_token === null) return this.#use(auth);
+    this.#access = undefined;
+    this.#workspaceId = auth.workspace.id;
+    await this.#share(this.#keep(auth, this.#adoptions));
+  }
+
+  /** Lets all callers that need a new access token wait for this one. */
+  #share(renewal: Promise<string | undefined>): Promise<string | undefined> {
+    const shared = renewal.finally(() => {
+      if (this.#renewal === shared) this.#renewal = undefined;
+    });
+    this.#renewal = shared;
+    return shared;
+  }
+
+  async #refresh(): Promise<string | undefined> {
+    const adoptions = this.#adoptions;
+    const used = this.#refreshToken;
+    try {
+      const auth = await this.#post();
+      if (this.#refreshToken !== used) return undefined;
+      return await this.#keep(auth, adoptions);
+    } catch (error) {
+      if (this.#adoptions === adoptions) throw error;
+      return undefined;
+    }
+  }
+
+  async #post(): Promise<AuthResponse> {
+    const { restUrl, refreshBy, timeoutMs } = this.#options;
     const url = new URL(`${restUrl}/api/refresh`);
     // Another tab may have the session speak for another workspace.
     if (this.#workspaceId !== undefined) {
@@ -94,10 +141,17 @@ export class Tokens {
       signal: AbortSignal.timeout(timeoutMs ?? 10_000),
     });
     if (!response.ok) throw lossOr(await ApiError.from(response));
-    const auth = (await response.json()) as AuthResponse;
+    return (await response.json()) as AuthResponse;
+  }
+
+  /** Keeps the new refresh token, then uses the new access token unless another one was adopted. */
+  async #keep(auth: AuthResponse, adoptions: number): Promise<string | undefined> {
     // The old one is used up, whatever becomes of the rest.
     this.#refreshToken = auth.refresh_token ?? this.#refreshToken;
-    await onRefresh?.(auth);
+    const { onRefresh } = this.#options;
+    this.#kept = this.#kept.catch(() => {}).then(() => onRefresh?.(auth));
+    await this.#kept;
+    if (this.#adoptions !== adoptions) return undefined;
     this.#use(auth);
     return auth.access_token;
   }

@@ -1,9 +1,21 @@
 /** Both real servers, and the people who use them. */
 
 import { execFileSync } from "node:child_process";
+import { createPrivateKey, sign } from "node:crypto";
 
-import type { AuthResponse, Chat, Message } from "../src/index.js";
+import {
+  Tokens,
+  createClient,
+  type AuthResponse,
+  type Chat,
+  type Client,
+  type Message,
+  type TokensOptions,
+} from "../src/index.js";
 import { Server, freePort } from "./server.js";
+
+/** The password of every person. */
+export const PASSWORD = "correct horse battery";
 
 /** Both servers on the database that the environment names. */
 export class Fechatter {
@@ -48,7 +60,7 @@ export class Fechatter {
     const response = await fetch(`${this.restUrl}/api/signup`, {
       method: "POST",
       headers: { "content-type": "application/json" },
-      body: JSON.stringify({ fullname: name, email, password: "correct horse battery", workspace }),
+      body: JSON.stringify({ fullname: name, email, password: PASSWORD, workspace }),
     });
     return new Person(this, await answer<AuthResponse>(response));
   }
@@ -65,6 +77,27 @@ export class Person {
 
   get id(): number {
     return this.auth.user.id;
+  }
+
+  /** Makes new tokens from the answer to the sign-up. */
+  tokens(options: Partial<TokensOptions> = {}): Tokens {
+    const { restUrl } = this.fechatter;
+    return new Tokens({ restUrl, refreshBy: "bearer", auth: this.auth, ...options });
+  }
+
+  client(options: Partial<TokensOptions> = {}): Client {
+    return createClient({ restUrl: this.fechatter.restUrl, tokens: this.tokens(options) });
+  }
+
+  /** Signs an access token as the server does, with an expiry in so many seconds. */
+  tokenLasting(seconds: number): string {
+    const [header = "", payload = ""] = this.auth.access_token.split(".");
+    const claims = JSON.parse(Buffer.from(payload, "base64url").toString()) as { exp: number };
+    claims.exp = Math.floor(Date.now() / 1000) + seconds;
+    const changed = `${header}.${Buffer.from(JSON.stringify(claims)).toString("base64url")}`;
+    const key = Buffer.from(this.fechatter.privateKey, "base64");
+    const privateKey = createPrivateKey({ key, format: "der", type: "pkcs8" });
+    return `${changed}.${sign(null, Buffer.from(changed), privateKey).toString("base64url")}`;
   }
 
   async request<T>(method: string, path: string, body?: unknown): Promise<T> {
@@ -105,6 +138,7 @@ function defaults(ports: Ports): Record<string, string> {
     FECHATTER__SERVER__LISTEN: `127.0.0.1:${ports.rest}`,
     FECHATTER__SERVER__OPERATIONS_LISTEN: `127.0.0.1:${ports.restOperations}`,
     FECHATTER__NOTIFY__LISTEN: `127.0.0.1:${ports.events}`,
+    FECHATTER__NOTIFY__PUBLIC_URL: `http://127.0.0.1:${ports.events}`,
     FECHATTER__NOTIFY__OPERATIONS_LISTEN: `127.0.0.1:${ports.eventsOperations}`,
     FECHATTER__ACCOUNTS__WORKSPACE_CREATION: "anyone",
     FECHATTER__ACCOUNTS__JOIN_POLICY: "open",

@@ -6,7 +6,8 @@ import { connect, createServer, type Server, type Socket } from "node:net";
 export class Proxy {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
-  /** Whether new connections are answered. */
+  #held: (() => void)[] = [];
+  /** Whether new connections are answered; the answers of the others are held. */
   answers = true;
   /** How many connections clients have made. */
   accepted = 0;
@@ -24,6 +25,7 @@ export class Proxy {
       server.on("close", () => client.destroy());
       client.pipe(server);
       if (this.answers) server.pipe(client);
+      else this.#held.push(() => server.pipe(client));
     });
   }
 
@@ -55,6 +57,13 @@ export class Proxy {
       socket.unpipe();
       socket.pause();
     }
+  }
+
+  /** Sends the answers that were held. New connections are answered. */
+  release(): void {
+    this.answers = true;
+    for (const send of this.#held) send();
+    this.#held = [];
   }
 
   /** Cuts all connections. */

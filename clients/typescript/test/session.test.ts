@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
-import { createPrivateKey, sign } from "node:crypto";
 import { after, before, test } from "node:test";
 
 import { AccessLost, Tokens, type AuthResponse } from "../src/index.js";
-import { Fechatter, type Person } from "./fechatter.js";
+import { Fechatter } from "./fechatter.js";
 import { Follower } from "./follower.js";
 
 let fechatter: Fechatter;
@@ -15,7 +14,7 @@ after(async () => fechatter.stop());
 
 test("a token that is refused is replaced", async () => {
   const alice = await fechatter.signsUp("alice", "Garbage");
-  for (const access_token of ["garbage", lastingFor(alice, -60)]) {
+  for (const access_token of ["garbage", alice.tokenLasting(-60)]) {
     const renewed: AuthResponse[] = [];
     const auth = { ...alice.auth, access_token };
     const keep = (next: AuthResponse) => void renewed.push(next);
@@ -33,7 +32,7 @@ test("a stream whose token expires goes on with a new one", async () => {
   const alice = await fechatter.signsUp("alice", "Expiry");
   const bob = await fechatter.signsUp("bob", "Expiry");
   const chat = await alice.chatsWith(bob);
-  const auth = { ...bob.auth, access_token: lastingFor(bob, 2) };
+  const auth = { ...bob.auth, access_token: bob.tokenLasting(2) };
   const follower = new Follower(bob, { tokenOptions: { auth } });
   await follower.untilOpen();
   await alice.sends(chat, "before");
@@ -49,7 +48,7 @@ test("a stream whose token expires goes on with a new one", async () => {
 test("a token that is about to expire is renewed before it is used", async () => {
   const alice = await fechatter.signsUp("alice", "Ahead");
   let now = 0;
-  const tokens = tokensOf(alice, { now: () => now });
+  const tokens = alice.tokens({ now: () => now });
   assert.equal(await tokens.access(), alice.auth.access_token);
   now = (alice.auth.expires_in - 31) * 1000;
   assert.equal(await tokens.access(), alice.auth.access_token);
@@ -62,7 +61,7 @@ test("a token that is about to expire is renewed before it is used", async () =>
 test("however many ask for a new token, the server is asked once", async () => {
   const alice = await fechatter.signsUp("alice", "Tabs");
   let refreshes = 0;
-  const tokens = tokensOf(alice, { onRefresh: () => void (refreshes += 1) });
+  const tokens = alice.tokens({ onRefresh: () => void (refreshes += 1) });
   const refused = alice.auth.access_token;
   const renewed = await Promise.all(Array.from({ length: 20 }, () => tokens.refresh(refused)));
   assert.equal(new Set(renewed).size, 1);
@@ -73,7 +72,7 @@ test("however many ask for a new token, the server is asked once", async () => {
 test("each refresh uses the newest refresh token", async () => {
   const alice = await fechatter.signsUp("alice", "Rotation");
   const kept: (string | null)[] = [];
-  const tokens = tokensOf(alice, { onRefresh: (auth) => void kept.push(auth.refresh_token) });
+  const tokens = alice.tokens({ onRefresh: (auth) => void kept.push(auth.refresh_token) });
   // The server bears with the last but one, and ends the session at any older one.
   for (let round = 0; round < 4; round += 1) await tokens.refresh();
   assert.equal(new Set(kept).size, 4);
@@ -132,19 +131,3 @@ test("somebody who is suspended or removed is told so, then and later", async ()
     assert.deepEqual(carols?.stream.state, { name: "ended", reason: "removed" });
   }
 });
-
-function tokensOf(person: Person, options: Partial<ConstructorParameters<typeof Tokens>[0]>) {
-  const { restUrl } = person.fechatter;
-  return new Tokens({ restUrl, refreshBy: "bearer", auth: person.auth, ...options });
-}
-
-/** The person's access token, signed as the server would, to end in so many seconds. */
-function lastingFor(person: Person, seconds: number): string {
-  const [header = "", payload = ""] = person.auth.access_token.split(".");
-  const claims = JSON.parse(Buffer.from(payload, "base64url").toString()) as { exp: number };
-  claims.exp = Math.floor(Date.now() / 1000) + seconds;
-  const changed = `${header}.${Buffer.from(JSON.stringify(claims)).toString("base64url")}`;
-  const key = Buffer.from(person.fechatter.privateKey, "base64");
-  const privateKey = createPrivateKey({ key, format: "der", type: "pkcs8" });
-  return `${changed}.${sign(null, Buffer.from(changed), privateKey).toString("base64url")}`;
-}
