@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use crate::document::WithErrors;
 use crate::error::{AppError, ErrorKind, Result};
 use crate::handlers::user::next_cursor;
-use crate::models::account::words::Search;
+use crate::models::account::words;
 use crate::models::chat::member::{self, ListedMember};
 use crate::models::chat::member_role::{self, Changed, MemberChange};
 use crate::models::chat::membership::{MAX_USERS_PER_REQUEST, Member};
@@ -117,9 +117,9 @@ async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<(HeaderMap, Json<Vec<ListedMember>>)> {
     let page = Page::or_all(params.cursor, params.limit);
-    let search = Search::parse(params.q.as_deref())?;
+    let found = words::search(&db, member.user.workspace_id, params.q.as_deref()).await?;
     let with_users = params.expand == Some(Expansion::User);
-    let (members, next) = member::list(&db, &member, search.as_ref(), with_users, page).await?;
+    let (members, next) = member::list(&db, &member, found.as_deref(), with_users, page).await?;
     Ok((next_cursor(next), Json(members)))
 }
 

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use crate::document::WithErrors;
 use crate::error::{ErrorKind, Result};
 use crate::models::account::user::{self, Filter, ListedUser};
-use crate::models::account::words::Search;
+use crate::models::account::words;
 use crate::models::chat::membership::Member;
 use crate::models::session::current_user::CurrentUser;
 use crate::models::workspace::offboarding;
@@ -88,7 +88,7 @@ async fn list(
         Member::find(&db, caller, chat_id).await?;
     }
     let filter = Filter {
-        search: Search::parse(params.q.as_deref())?,
+        found: words::search(&db, caller.workspace_id, params.q.as_deref()).await?,
         role: params.role,
         status: params.status,
         ids: params.ids.map(|Ids(ids)| ids),

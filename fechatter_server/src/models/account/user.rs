@@ -7,7 +7,6 @@ use sqlx::PgExecutor;
 use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
-use crate::models::account::words::Search;
 use crate::utils::page::Page;
 
 /// Finds one person of a workspace; a person who has left it is not found.
@@ -39,7 +38,8 @@ pub(crate) async fn find_including_left(
 /// The people to list: all, or those that match each given condition.
 #[derive(Debug, Default)]
 pub(crate) struct Filter {
-    pub(crate) search: Option<Search>,
+    /// The people whom a search has found.
+    pub(crate) found: Option<Vec<UserId>>,
     pub(crate) role: Option<Role>,
     pub(crate) status: Option<UserStatus>,
     pub(crate) ids: Option<Vec<UserId>>,
@@ -67,53 +67,35 @@ pub(crate) async fn list(
     page: Page<2>,
 ) -> Result<(Vec<ListedUser>, Option<String>)> {
     let [after_group, after] = page.after.unwrap_or([0, 0]);
-    let search = filter.search.as_ref();
-    let others = search.map(|search| &*search.others).unwrap_or_default();
-    let other_ends: Vec<_> = others.iter().map(|word| Search::end(word)).collect();
     let mut rows = sqlx::query!(
         r#"select object as "user!: User", found.is_outside as "is_outside!"
            from (
                select m.workspace_id, m.user_id,
-                      $8::bigint is not null and not exists (
+                      $7::bigint is not null and not exists (
                           select from chat_members as c
-                          where c.chat_id = $8 and c.user_id = m.user_id and c.left_position is null
+                          where c.chat_id = $7 and c.user_id = m.user_id and c.left_position is null
                       ) as is_outside
                from workspace_members as m
                where m.workspace_id = $1
-                 and (m.left_at is null or m.user_id = any($7))
-                 and ($3::text is null or m.user_id in (
-                     select word.user_id
-                     from member_words as word
-                     where word.workspace_id = $1 and word.word >= $3 and word.word < $4
-                 ))
-                 and not exists (
-                     select from unnest($9::text[], $10::text[]) as other (word, word_end)
-                     where not exists (
-                         select from member_words as word
-                         where word.workspace_id = $1
-                           and word.user_id = m.user_id
-                           and word.word >= other.word
-                           and word.word < other.word_end))
-                 and ($5::text is null or m.role = $5)
-                 and ($6::text is null or m.status = $6)
-                 and ($7::bigint[] is null or m.user_id = any($7))
+                 and (m.left_at is null or m.user_id = any($6))
+                 and ($3::bigint[] is null or m.user_id = any($3))
+                 and ($4::text is null or m.role = $4)
+                 and ($5::text is null or m.status = $5)
+                 and ($6::bigint[] is null or m.user_id = any($6))
                order by is_outside, m.user_id
            ) as found
            join user_objects as object
                on object.workspace_id = found.workspace_id and object.id = found.user_id
-           where (found.is_outside::integer, found.user_id) > ($11, $2)
+           where (found.is_outside::integer, found.user_id) > ($8, $2)
            order by found.is_outside, found.user_id
-           limit $12"#,
+           limit $9"#,
         workspace_id as _,
         after,
-        search.map(|search| &*search.first),
-        search.map(|search| Search::end(&search.first)),
+        filter.found as _,
         filter.role as _,
         filter.status as _,
         filter.ids as _,
         filter.chat_id as _,
-        others,
-        &other_ends,
         i32::try_from(after_group).unwrap_or(i32::MAX),
         page.limit + 1
     )

@@ -1,9 +1,10 @@
 //! The words by whose beginnings people are found: those of their names, and their e-mail addresses.
 
 use fechatter_core::user::User;
+use fechatter_core::{UserId, WorkspaceId};
 use icu_properties::CodePointMapData;
 use icu_properties::props::GeneralCategory;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 use unicode_normalization::UnicodeNormalization;
 
 use crate::error::{AppError, Result};
@@ -16,15 +17,15 @@ const LAST: char = '\u{10ffff}';
 
 /// A search for people: the words must begin words of the name, or the address.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Search {
+struct Search {
     /// The longest word, for the look-up in the index.
-    pub(crate) first: String,
-    pub(crate) others: Vec<String>,
+    first: String,
+    others: Vec<String>,
 }
 
 impl Search {
     /// Parses a search text; returns none if it has no word.
-    pub(crate) fn parse(q: Option<&str>) -> Result<Option<Self>> {
+    fn parse(q: Option<&str>) -> Result<Option<Self>> {
         let Some(q) = q else { return Ok(None) };
         if q.contains('\0') {
             return Err(AppError::invalid("q", "must not contain NUL"));
@@ -34,9 +35,53 @@ impl Search {
         Ok(words.pop().map(|first| Self { first, others: words }))
     }
 
-    /// Returns the upper bound of the words that begin with this one.
-    pub(crate) fn end(word: &str) -> String {
-        format!("{word}{LAST}")
+    /// Returns the people who are in a workspace, or have left it, whom the search finds.
+    async fn find(
+        &self,
+        db: impl PgExecutor<'_>,
+        workspace_id: WorkspaceId,
+    ) -> Result<Vec<UserId>> {
+        let other_ends: Vec<_> = self.others.iter().map(|word| end(word)).collect();
+        let found = sqlx::query_scalar!(
+            r#"select distinct first.user_id as "user_id!: UserId"
+               from member_words as first
+               where first.workspace_id = $1
+                 and first.word >= $2
+                 and first.word < $3
+                 and not exists (
+                     select from unnest($4::text[], $5::text[]) as other (word, word_end)
+                     where not exists (
+                         select from member_words as word
+                         where word.workspace_id = $1
+                           and word.user_id = first.user_id
+                           and word.word >= other.word
+                           and word.word < other.word_end))"#,
+            workspace_id as _,
+            self.first,
+            end(&self.first),
+            &self.others,
+            &other_ends
+        )
+        .fetch_all(db)
+        .await?;
+        Ok(found)
+    }
+}
+
+/// Returns the upper bound of the words that begin with this one.
+fn end(word: &str) -> String {
+    format!("{word}{LAST}")
+}
+
+/// Returns the people whom a search text finds, or none if it has no word.
+pub(crate) async fn search(
+    db: impl PgExecutor<'_>,
+    workspace_id: WorkspaceId,
+    q: Option<&str>,
+) -> Result<Option<Vec<UserId>>> {
+    match Search::parse(q)? {
+        Some(search) => search.find(db, workspace_id).await.map(Some),
+        None => Ok(None),
     }
 }
 

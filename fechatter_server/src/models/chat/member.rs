@@ -11,7 +11,6 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
-use crate::models::account::words::Search;
 use crate::models::chat::membership::{self, Member};
 use crate::models::chat::{lookup, notice};
 use crate::models::session::current_user::CurrentUser;
@@ -28,51 +27,33 @@ pub(crate) struct ListedMember {
     user: Option<User>,
 }
 
-/// Lists the members of a chat, or those whom a search finds, oldest first, with the cursor of the next
+/// Lists the members of a chat, or those of them whom a search has found, oldest first, with the cursor of the next
 /// page.
 pub(crate) async fn list(
     db: &PgPool,
     member: &Member,
-    search: Option<&Search>,
+    found: Option<&[UserId]>,
     with_users: bool,
     page: Page<2>,
 ) -> Result<(Vec<ListedMember>, Option<String>)> {
     let [position, user_id] = page.after.unwrap_or([0, 0]);
-    let others = search.map(|search| &*search.others).unwrap_or_default();
-    let other_ends: Vec<_> = others.iter().map(|word| Search::end(word)).collect();
     let mut rows = sqlx::query!(
         r#"select m.user_id, m.role, m.joined_at, m.joined_position, person as "person?: User"
            from chat_members as m
            left join user_objects as person
-               on $9 and person.workspace_id = m.workspace_id and person.id = m.user_id
+               on $6 and person.workspace_id = m.workspace_id and person.id = m.user_id
            where m.chat_id = $1
              and m.left_position is null
              and (m.joined_position, m.user_id) > ($2, $3)
-             and ($5::text is null or m.user_id in (
-                 select word.user_id
-                 from member_words as word
-                 where word.workspace_id = $10 and word.word >= $5 and word.word < $6
-             ))
-             and not exists (
-                 select from unnest($7::text[], $8::text[]) as other (word, word_end)
-                 where not exists (
-                     select from member_words as word
-                     where word.workspace_id = m.workspace_id
-                       and word.user_id = m.user_id
-                       and word.word >= other.word
-                       and word.word < other.word_end))
+             and ($5::bigint[] is null or m.user_id = any($5))
            order by m.joined_position, m.user_id
            limit $4"#,
         member.chat_id as _,
         position,
         user_id,
         page.limit + 1,
-        search.map(|search| &*search.first),
-        search.map(|search| Search::end(&search.first)),
-        others,
-        &other_ends,
-        with_users,
-        member.user.workspace_id as _
+        found as _,
+        with_users
     )
     .fetch_all(db)
     .await?;
