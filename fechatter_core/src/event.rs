@@ -103,7 +103,9 @@ pub enum Event {
     SessionRevoked {
         #[serde(skip)]
         user_id: UserId,
+        /// The first of them.
         session_id: SessionId,
+        session_ids: Vec<SessionId>,
     },
 }
 
@@ -201,8 +203,8 @@ impl Event {
             // event.
             Self::UserLeftWorkspace { .. } => declare("UserLeftWorkspace", Everyone, None),
             Self::WorkspaceUpdated(_) => declare("WorkspaceUpdated", Everyone, None),
-            Self::SessionRevoked { user_id, session_id } => {
-                declare("SessionRevoked", Person(*user_id), EndsSessions(vec![*session_id]))
+            Self::SessionRevoked { user_id, session_ids, .. } => {
+                declare("SessionRevoked", Person(*user_id), EndsSessions(session_ids.clone()))
             }
         }
     }

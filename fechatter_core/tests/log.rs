@@ -247,7 +247,7 @@ async fn an_event_says_what_it_does_and_to_whom() {
     let mut writer = LogWriter::lock(&world.log, &[acme]).await.unwrap();
     for event in [
         Event::ChatDeleted { id: ChatId(1) },
-        Event::SessionRevoked { user_id: UserId(2), session_id },
+        Event::SessionRevoked { user_id: UserId(2), session_id, session_ids: vec![session_id] },
         Event::UserUpdated(person(acme, UserStatus::Active)),
         Event::UserUpdated(person(acme, UserStatus::Suspended)),
         Event::UserUpdated(person(acme, UserStatus::Left)),
@@ -327,7 +327,9 @@ async fn a_reader_gets_what_was_for_them_when_it_happened() {
     .await
     .unwrap();
     let chat = Event::ChatDeleted { id: ChatId(1) };
-    let person = Event::SessionRevoked { user_id: UserId(2), session_id: SessionId(Uuid::nil()) };
+    let session_id = SessionId(Uuid::nil());
+    let session_ids = vec![session_id];
+    let person = Event::SessionRevoked { user_id: UserId(2), session_id, session_ids };
     let mut writer = LogWriter::lock(&world.log, &[acme]).await.unwrap();
     for event in [&chat, &chat, &chat, &chat, &person, &event()] {
         writer.append(acme, event).unwrap();

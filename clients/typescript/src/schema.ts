@@ -422,6 +422,41 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
+        /** Changes the caller's name and title in the workspace. */
+        patch: operations["update_me"];
+        trace?: never;
+    };
+    "/api/me/email": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Changes the account's e-mail address, and ends its other sessions. */
+        post: operations["change_email"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/me/password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Changes the account's password, and ends its other sessions. */
+        post: operations["change_password"];
+        delete?: never;
+        options?: never;
+        head?: never;
         patch?: never;
         trace?: never;
     };
@@ -937,6 +972,12 @@ export interface components {
          *     invisible characters; at most 254 characters.
          */
         Email: string;
+        /** @description A request to change the caller's e-mail address. */
+        EmailChange: {
+            email: components["schemas"]["Email"];
+            /** Format: password */
+            password: string;
+        };
         /** @description An error's JSON. */
         ErrorBody: {
             /**
@@ -1222,6 +1263,13 @@ export interface components {
              */
             reply_count: number;
         };
+        /** @description A request to change the caller's password. */
+        PasswordChange: {
+            /** Format: password */
+            current_password: string;
+            /** Format: password */
+            new_password: string;
+        };
         /** @description An object of the clients' own, at most 8 KiB of JSON. */
         Preferences: {
             [key: string]: unknown;
@@ -1236,6 +1284,11 @@ export interface components {
             preferences: {
                 [key: string]: unknown;
             };
+        };
+        /** @description A change of the caller's profile. An absent field changes nothing. */
+        ProfileChanges: {
+            fullname?: components["schemas"]["FullName"];
+            title?: components["schemas"]["Title"] | null;
         };
         /** @description An emoji that people have added to a message. */
         Reaction: {
@@ -1441,7 +1494,9 @@ export interface components {
              * @enum {string}
              */
             event: "SessionRevoked";
+            /** @description The first of them. */
             session_id: components["schemas"]["SessionId"];
+            session_ids: components["schemas"]["SessionId"][];
         };
         Sessions: {
             items: components["schemas"]["SessionEntry"][];
@@ -1501,6 +1556,8 @@ export interface components {
          * @example 2026-01-31T12:00:00.000Z
          */
         Timestamp: string;
+        /** @description A person's title in a workspace: at most 100 characters after trimming. */
+        Title: string;
         /** @description The person is writing a message. Sent to the other members of the chat. */
         TypingEvent: {
             chat_id: components["schemas"]["ChatId"];
@@ -1804,6 +1861,7 @@ export type Directory = components['schemas']['Directory'];
 export type DirectoryEntry = components['schemas']['DirectoryEntry'];
 export type DuplicateMessageAttemptedEvent = components['schemas']['DuplicateMessageAttemptedEvent'];
 export type Email = components['schemas']['Email'];
+export type EmailChange = components['schemas']['EmailChange'];
 export type ErrorBody = components['schemas']['ErrorBody'];
 export type FullName = components['schemas']['FullName'];
 export type GivenRole = components['schemas']['GivenRole'];
@@ -1838,8 +1896,10 @@ export type NewInvite = components['schemas']['NewInvite'];
 export type NewMessageEvent = components['schemas']['NewMessageEvent'];
 export type NotifyLevel = components['schemas']['NotifyLevel'];
 export type Parent = components['schemas']['Parent'];
+export type PasswordChange = components['schemas']['PasswordChange'];
 export type Preferences = components['schemas']['Preferences'];
 export type PreferencesUpdatedEvent = components['schemas']['PreferencesUpdatedEvent'];
+export type ProfileChanges = components['schemas']['ProfileChanges'];
 export type Reaction = components['schemas']['Reaction'];
 export type ReactionAddedEvent = components['schemas']['ReactionAddedEvent'];
 export type ReactionEntry = components['schemas']['ReactionEntry'];
@@ -1870,6 +1930,7 @@ export type Sync = components['schemas']['Sync'];
 export type SystemNotice = components['schemas']['SystemNotice'];
 export type SystemNoticeType = components['schemas']['SystemNoticeType'];
 export type Timestamp = components['schemas']['Timestamp'];
+export type Title = components['schemas']['Title'];
 export type TypingEvent = components['schemas']['TypingEvent'];
 export type Unread = components['schemas']['Unread'];
 export type UnreadFrom = components['schemas']['UnreadFrom'];
@@ -4073,6 +4134,198 @@ export interface operations {
             };
             408: components["responses"]["timeout"];
             414: components["responses"]["uri_too_long"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    update_me: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ProfileChanges"];
+            };
+        };
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["User"];
+                };
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            413: components["responses"]["too_large"];
+            414: components["responses"]["uri_too_long"];
+            415: components["responses"]["unsupported_media_type"];
+            422: components["responses"]["malformed_json"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_email: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EmailChange"];
+            };
+        };
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["User"];
+                };
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `invalid_credentials`, `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            /** @description `email_taken` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            413: components["responses"]["too_large"];
+            414: components["responses"]["uri_too_long"];
+            415: components["responses"]["unsupported_media_type"];
+            422: components["responses"]["malformed_json"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    change_password: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PasswordChange"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `weak_password`, `invalid_input` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `invalid_credentials`, `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            413: components["responses"]["too_large"];
+            414: components["responses"]["uri_too_long"];
+            415: components["responses"]["unsupported_media_type"];
+            422: components["responses"]["malformed_json"];
             429: components["responses"]["rate_limited"];
             431: components["responses"]["headers_too_large"];
             500: components["responses"]["internal"];

@@ -88,7 +88,7 @@ export class EventStream {
   async #sync(): Promise<string> {
     this.#tell({ name: "syncing" });
     const { restUrl, onSync } = this.#options;
-    const { response } = await this.#get(`${restUrl}/api/sync`, { accept: "application/json" });
+    const { response } = await this.#get(new URL("/api/sync", restUrl).href, { accept: "application/json" });
     const decoder = new TextDecoder();
     let text = "";
     for await (const chunk of this.#chunks(response)) text += decoder.decode(chunk, { stream: true });

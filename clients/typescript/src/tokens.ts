@@ -127,7 +127,7 @@ export class Tokens {
 
   async #post(): Promise<AuthResponse> {
     const { restUrl, refreshBy, timeoutMs } = this.#options;
-    const url = new URL(`${restUrl}/api/refresh`);
+    const url = new URL("/api/refresh", restUrl);
     // Another tab may have the session speak for another workspace.
     if (this.#workspaceId !== undefined) {
       url.searchParams.set("workspace_id", String(this.#workspaceId));

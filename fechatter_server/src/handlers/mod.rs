@@ -3,6 +3,7 @@
 mod auth;
 mod chat;
 mod invite;
+mod me;
 mod member;
 mod message;
 mod preference;
@@ -32,6 +33,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
     vec![
         ("server", server::routes()),
         ("auth", auth::routes()),
+        ("me", me::routes()),
         ("users", user::routes()),
         ("sessions", session::routes()),
         ("workspaces", workspace::routes()),

@@ -30,7 +30,6 @@ use crate::utils::query::{Ids, OneId, Params};
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     use ErrorKind as E;
     OpenApiRouter::new()
-        .routes(routes!(me).errors(&[E::NotFound]))
         .routes(routes!(list).errors(&[E::NotFound]))
         .routes(routes!(show))
         .routes(routes!(update).errors(&[E::Forbidden, E::LastOwner]))
@@ -58,13 +57,6 @@ struct ListParams {
     cursor: Option<Cursor<2>>,
     #[param(value_type = Option<i64>, minimum = 1, maximum = 100)]
     limit: Option<Limit>,
-}
-
-/// Returns the caller.
-#[utoipa::path(get, path = "/api/me", operation_id = "get_me",
-    responses((status = 200, body = User)))]
-async fn me(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<User>> {
-    user::find(&db, caller.workspace_id, caller.id).await.map(Json)
 }
 
 /// Lists the workspace's people, by id.

@@ -2,6 +2,7 @@
 
 pub(crate) mod actor;
 pub(crate) mod authentication;
+pub(crate) mod credential_change;
 pub(crate) mod current_user;
 pub(crate) mod list;
 
@@ -147,6 +148,8 @@ enum WorkspaceChoice {
 pub(crate) enum Selection {
     One(SessionId),
     All,
+    /// All except this one.
+    Others(SessionId),
     /// All except this number of most recently used ones.
     BeyondNewest(i64),
 }
@@ -166,32 +169,52 @@ pub(crate) async fn revoke(
     if find_active(db, user_id, selection).await?.is_empty() {
         return Ok(Vec::new());
     }
+    let (mut writer, workspaces) = lock_everywhere(db, log, user_id).await?;
+    let ended = end(&mut writer, user_id, &workspaces, selection).await?;
+    writer.commit().await?;
+    Ok(ended)
+}
+
+/// Locks the logs of all workspaces of an account, and then the account. Also returns the workspaces.
+pub(crate) async fn lock_everywhere(
+    db: &PgPool,
+    log: &Log,
+    user_id: UserId,
+) -> Result<(LogWriter, Vec<WorkspaceId>)> {
     let mut workspaces = workspaces_of(db, user_id).await?;
-    let mut writer = loop {
+    loop {
         let mut writer = LogWriter::lock(log, &workspaces).await?;
         lock_account(writer.db(), user_id).await?;
         let current = workspaces_of(writer.db(), user_id).await?;
         if current == workspaces {
-            break writer;
+            return Ok((writer, workspaces));
         }
         // The account has joined or left a workspace while this waited for the locks.
         workspaces = current;
-    };
-    let ending = find_active(writer.db(), user_id, selection).await?;
+    }
+}
+
+/// Ends sessions of an account, with one event in each of these workspaces, which are all of the
+/// account's. The caller holds the locks of their logs and of the account.
+pub(crate) async fn end(
+    writer: &mut LogWriter,
+    user_id: UserId,
+    workspaces: &[WorkspaceId],
+    selection: Selection,
+) -> Result<Vec<SessionId>> {
+    let session_ids = find_active(writer.db(), user_id, selection).await?;
+    let Some(&session_id) = session_ids.first() else { return Ok(session_ids) };
     sqlx::query!(
         "update sessions set revoked_at = clock_timestamp() where id = any($1)",
-        &ending as _
+        &session_ids as _
     )
     .execute(writer.db())
     .await?;
-    for session_id in &ending {
-        for workspace_id in &workspaces {
-            let event = Event::SessionRevoked { user_id, session_id: *session_id };
-            writer.append(*workspace_id, &event)?;
-        }
+    let event = Event::SessionRevoked { user_id, session_id, session_ids: session_ids.clone() };
+    for workspace_id in workspaces {
+        writer.append(*workspace_id, &event)?;
     }
-    writer.commit().await?;
-    Ok(ending)
+    Ok(session_ids)
 }
 
 /// Returns the selected sessions of an account that have not ended.
@@ -200,10 +223,11 @@ async fn find_active(
     user_id: UserId,
     selection: Selection,
 ) -> Result<Vec<SessionId>> {
-    let (only, offset) = match selection {
-        Selection::One(id) => (Some(id), 0),
-        Selection::All => (None, 0),
-        Selection::BeyondNewest(count) => (None, count),
+    let (only, except, offset) = match selection {
+        Selection::One(id) => (Some(id), None, 0),
+        Selection::All => (None, None, 0),
+        Selection::Others(id) => (None, Some(id), 0),
+        Selection::BeyondNewest(count) => (None, None, count),
     };
     let ids = sqlx::query_scalar!(
         r#"select id as "id: SessionId"
@@ -213,10 +237,12 @@ async fn find_active(
              and expires_at > clock_timestamp()
              and rotated_at > clock_timestamp() - interval '14 days'
              and ($2::uuid is null or id = $2)
+             and ($3::uuid is null or id <> $3)
            order by rotated_at desc, id desc
-           offset $3"#,
+           offset $4"#,
         user_id as _,
         only as _,
+        except as _,
         offset
     )
     .fetch_all(db)

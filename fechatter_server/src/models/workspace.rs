@@ -3,6 +3,7 @@
 pub(crate) mod invite;
 pub(crate) mod lookup;
 pub(crate) mod offboarding;
+pub(crate) mod profile;
 pub(crate) mod role;
 
 use crate::config::{Config, WorkspaceCreation};

@@ -74,6 +74,10 @@ impl ChatName {
 }
 
 text! {
+    /// A person's title in a workspace: at most 100 characters after trimming.
+    Title, 0..=100, |text| name(text, 0, 100)
+}
+text! {
     /// A chat's description: at most 1,000 characters.
     Description, 0..=1_000, |text| name(text, 0, 1_000)
 }

@@ -24,6 +24,7 @@ mod offboarding;
 mod old_client;
 mod plans;
 mod preferences;
+mod profile;
 mod reactions;
 mod read_state;
 mod replies;

@@ -82,6 +82,13 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             "workspace": "Acme",
         }),
         ("POST", "/api/signin") => json!({ "email": "alice@acme.test", "password": "12345678" }),
+        ("PATCH", "/api/me") => json!({ "title": "Cook" }),
+        ("POST", "/api/me/password") => json!({
+            "current_password": "not my password", "new_password": "correct horse battery",
+        }),
+        ("POST", "/api/me/email") => {
+            json!({ "email": "new@acme.test", "password": "not my password" })
+        }
         ("PATCH", "/api/chat/{id}/me") => json!({ "pinned": true }),
         ("PATCH", "/api/me/preferences") => json!({ "theme": "dark" }),
         ("POST", "/api/workspaces") | ("PATCH", "/api/workspace" | "/api/chat/{id}") => {

@@ -307,7 +307,10 @@ async fn signing_out_ends_the_session_of_any_token() {
         assert_eq!(news.len(), 1, "{news:?}");
         assert_eq!(news[0].kind, "SessionRevoked");
         assert_eq!((news[0].user_id, news[0].chat_id), (Some(alice.id), None));
-        assert_eq!(news[0].data(), json!({ "session_id": here.session_id }));
+        assert_eq!(
+            news[0].data(),
+            json!({ "session_id": here.session_id, "session_ids": [here.session_id] })
+        );
     }
     alice.get("/api/me").await.expect(StatusCode::OK);
     refresh(&app, &alice.refresh_token).await.expect(StatusCode::OK);
@@ -351,7 +354,11 @@ async fn signing_out_everywhere_ends_all_sessions_of_one_person() {
             session.get("/api/me").await.refuses(StatusCode::UNAUTHORIZED, "unauthenticated");
             refresh(&app, &session.refresh_token).await.expect(StatusCode::UNAUTHORIZED);
         }
-        let mut revoked: Vec<_> = log.news().await.iter().map(session_of).collect();
+        // One event names them all.
+        let event = crate::harness::Log::only(log.news().await, "SessionRevoked").data();
+        assert_eq!(event["session_id"], event["session_ids"][0]);
+        let revoked = event["session_ids"].as_array().unwrap().iter();
+        let mut revoked: Vec<_> = revoked.map(|id| id.as_str().unwrap().to_owned()).collect();
         revoked.retain(|id| *id != alice.session_id);
         revoked.sort();
         let mut expected = [here.session_id.clone(), there.session_id.clone()];
@@ -389,11 +396,6 @@ async fn refreshed(app: &TestApp, token: &str) -> String {
 #[track_caller]
 fn refused(reply: &Reply, kind: &str) {
     reply.refuses(StatusCode::UNAUTHORIZED, kind);
-}
-
-fn session_of(event: &crate::harness::Logged) -> String {
-    assert_eq!(event.kind, "SessionRevoked");
-    event.data()["session_id"].as_str().unwrap().to_owned()
 }
 
 /// The refresh cookie's value and its attributes in lower case.
@@ -472,7 +474,8 @@ async fn a_session_is_ended_from_another_device_in_every_workspace() {
 
     for log in &mut logs {
         let event = crate::harness::Log::only(log.news().await, "SessionRevoked");
-        assert_eq!(event.data(), json!({ "session_id": phone.session_id }));
+        let told = json!({ "session_id": phone.session_id, "session_ids": [phone.session_id] });
+        assert_eq!(event.data(), told);
         assert_eq!(event.user_id, Some(alice.id));
     }
     phone.get("/api/me").await.refuses(StatusCode::UNAUTHORIZED, "unauthenticated");

@@ -266,7 +266,9 @@ impl World {
             .execute(log.db())
             .await
             .unwrap();
-        let event = Event::SessionRevoked { user_id: person.id, session_id: person.session_id };
+        let session_id = person.session_id;
+        let session_ids = vec![session_id];
+        let event = Event::SessionRevoked { user_id: person.id, session_id, session_ids };
         log.append(person.workspace_id, &event).unwrap();
         log.commit().await.unwrap();
     }

@@ -6,7 +6,7 @@ use std::iter;
 use std::time::Duration;
 
 use crate::config::AccountsConfig;
-use fechatter_core::UserId;
+use fechatter_core::{SessionId, UserId};
 use sqlx::{PgExecutor, PgPool};
 
 use crate::error::{AppError, Result};
@@ -51,15 +51,18 @@ pub(crate) enum FailureBucket<'a> {
     UnknownDevices(&'a str),
     /// Wrong passwords of a device that has signed in to the account before.
     KnownDevice(DeviceId),
+    /// Wrong passwords of a session that changes its account.
+    Session(SessionId),
 }
 
 impl FailureBucket<'_> {
-    /// Returns the bucket's name. A device's name has a space, so that it cannot equal an e-mail
-    /// address.
+    /// Returns the bucket's name. Those of devices and sessions have a space, so that they cannot equal
+    /// an e-mail address.
     fn name(self) -> String {
         match self {
             Self::UnknownDevices(email_key) => email_key.to_owned(),
             Self::KnownDevice(device) => format!("device {device}"),
+            Self::Session(SessionId(id)) => format!("session {id}"),
         }
     }
 }
