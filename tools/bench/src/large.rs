@@ -17,7 +17,8 @@ const UNREAD_CHATS: usize = 50;
 #[derive(Debug)]
 pub(crate) struct Large {
     pub(crate) cluster: Cluster,
-    /// In all chats; has read everything but the newest 20 messages of 50 of them.
+    /// In all chats; has read everything but the newest 20 messages of 50 of them, in each of which two
+    /// mention them.
     pub(crate) reader: Person,
     /// In all chats; has read nothing.
     pub(crate) absentee: Person,
@@ -58,6 +59,27 @@ impl Large {
             .bind(read.max(0))
             .execute(&cluster.db)
             .await?;
+        }
+        // In each chat where something is unread, a message mentions the reader, and one everybody; a fifth of
+        // the chats have preferences, some a pin.
+        for statement in [
+            "insert into message_mentions (chat_id, seq, user_id, sender_id)
+             select m.chat_id, m.seq, case when m.seq = $3 then $2::bigint end, m.sender_id
+             from messages as m
+             where m.chat_id = any($1) and m.seq between $3 - 1 and $3",
+            "update messages set parts = parts | 4
+             where chat_id = any($1) and seq between $3 - 1 and $3 and $2::bigint > 0",
+            "insert into chat_preferences (workspace_id, user_id, chat_id, notify_level, pinned_at)
+             select workspace_id, $2, id, 'mentions', case when id % 10 = 0 then now() end
+             from chats
+             where id % 5 = 0 and $3::bigint > 0 and id >= any($1)",
+        ] {
+            query(statement)
+                .bind(&ids[..UNREAD_CHATS])
+                .bind(reader.id)
+                .bind(newest)
+                .execute(&cluster.db)
+                .await?;
         }
         settle(&cluster).await?;
         let (reader, absentee) = (reader.clone(), absentee.clone());

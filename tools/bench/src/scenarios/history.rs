@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use rig::KeepAlive;
+use sqlx::query;
 
 use super::asked;
 use crate::{
@@ -26,17 +27,38 @@ const REPETITIONS: usize = 200;
 const RANDOM_PAGES: usize = 100;
 const EACH: usize = 9;
 
+/// Every tenth message has two reactions, two mentions and two replies.
+const ABOUT_MESSAGES: [&str; 4] = [
+    "insert into message_reactions (workspace_id, chat_id, message_id, emoji, user_id, created_at)
+     select m.workspace_id, m.chat_id, m.id, emoji, m.sender_id, now()
+     from messages as m, unnest(array['👍', '🎉']) as emoji
+     where m.chat_id = $1 and m.seq % 10 = 0",
+    "insert into message_mentions (chat_id, seq, user_id, sender_id)
+     select m.chat_id, m.seq, person, m.sender_id
+     from messages as m, unnest(array[m.sender_id, null]) as person
+     where m.chat_id = $1 and m.seq % 10 = 0",
+    "insert into message_replies (chat_id, message_id, seq, created_at)
+     select m.chat_id, m.id, m.seq + number, now()
+     from messages as m, generate_series(1, 2) as number
+     where m.chat_id = $1 and m.seq % 10 = 0",
+    "update messages set parts = 7 where chat_id = $1 and seq % 10 = 0",
+];
+
 pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     let messages = stage.count(1_000_000);
     let cluster = stage.start(&[]).await?;
     let people = cluster.town.workspace("readers", 2).await?.people;
     let chat = cluster.town.channel("long", &people.iter().collect::<Vec<_>>()).await?;
     cluster.town.ancient_history(&[(chat, people[1].clone())], messages).await?;
+    for statement in ABOUT_MESSAGES {
+        query(statement).bind(chat).execute(&cluster.db).await?;
+    }
     settle(&cluster).await?;
     let mut connection = KeepAlive::connect(cluster.servers[0].address()).await?;
 
     let conditions = format!(
-        "pages of {LIMIT} in a chat of {messages} messages, {REPETITIONS} times each, one after the other; slowest_page is \
+        "pages of {LIMIT} in a chat of {messages} messages, of which every tenth has two reactions, two mentions and two \
+         replies, {REPETITIONS} times each, one after the other; slowest_page is \
          the worst of {RANDOM_PAGES} random ones, by its median"
     );
     let mut rows = report.under("history", TARGETS, &conditions);

@@ -1,12 +1,14 @@
 //! What is measured.
 
 mod backup;
+mod change;
 mod deliver;
 mod fanout;
 mod growth;
 mod history;
 mod mixed;
 mod prune;
+mod read;
 mod resume;
 mod send;
 mod sidebar;
@@ -35,6 +37,12 @@ pub(crate) enum Scenario {
     Fanout,
     /// 1,000 streams in 50 rooms, of whom 64 people send
     Mixed,
+    /// Marks of 64 people who read
+    Read,
+    /// Reactions of 64 people
+    React,
+    /// Edits of 64 people
+    Edit,
     /// 5,000 streams that all come back at once
     Storm,
     /// 5,000 missed events, from memory and from the database
@@ -64,6 +72,9 @@ impl Scenario {
             Self::Deliver => "deliver",
             Self::Fanout => "fanout",
             Self::Mixed => "mixed",
+            Self::Read => "read",
+            Self::React => "react",
+            Self::Edit => "edit",
             Self::Storm => "storm",
             Self::Resume => "resume",
             Self::Sync => "sync",
@@ -83,6 +94,9 @@ impl Scenario {
             Self::Deliver => deliver::run(stage, report).await,
             Self::Fanout => fanout::run(stage, report).await,
             Self::Mixed => mixed::run(stage, report).await,
+            Self::Read => read::run(stage, report).await,
+            Self::React => change::run_reactions(stage, report).await,
+            Self::Edit => change::run_edits(stage, report).await,
             Self::Storm => storm::run(stage, report).await,
             Self::Resume => resume::run(stage, report).await,
             Self::Sync => sync::run(stage, report).await,

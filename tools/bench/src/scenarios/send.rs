@@ -118,6 +118,11 @@ impl Rooms {
         Ok(Self { name, rooms })
     }
 
+    /// The chats and their members.
+    pub(super) fn all(&self) -> &[(ChatId, Vec<Person>)] {
+        &self.rooms
+    }
+
     /// Spread over rooms first, and then over their members.
     pub(super) fn seats(&self, senders: usize) -> Vec<(Person, ChatId)> {
         let seat = |number: usize| {
