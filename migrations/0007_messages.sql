@@ -32,6 +32,15 @@ create table messages (
     constraint messages_idempotency_key unique (chat_id, sender_id, idempotency_key)
 );
 
+-- What other tables have about a message.
+create type message_parts as (
+    reactions json,
+    reply_count bigint,
+    last_reply_at timestamptz,
+    -- The people whom it mentions; null is everybody.
+    mentions bigint[]
+);
+
 -- Whoever speaks has read what was said before. Their own last message is looked up for that, not
 -- noted in their membership at each send: while a backup holds its snapshot, no old version of a row
 -- that is updated again and again can be removed, and each look at it gets slower.

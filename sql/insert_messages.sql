@@ -43,23 +43,26 @@ begin
         with ordinality
         as new (id, workspace_id, chat_id, seq, sender_id, content, reply_to_id, key, digest, event, item)
     where new.event = 'NewMessage';
-    for answered in
-        with added as (
-            insert into message_replies (chat_id, message_id, seq, created_at)
-            select new.chat_id, new.reply_to_id, new.seq, sent_at
-            from unnest(events, chats, replies_to, numbers) as new (event, chat_id, reply_to_id, seq)
-            where new.event = 'NewMessage' and new.reply_to_id is not null
-            returning chat_id, message_id
-        )
-        select distinct chat_id, message_id from added
-    loop
-        -- Its first reply; in the order of ids, as elsewhere.
-        update messages as m
-        set parts = m.parts | 2
-        where m.chat_id = answered.chat_id
-          and m.id between answered.message_id and answered.message_id
-          and m.parts & 2 = 0;
-    end loop;
+    -- A batch without replies spares itself the rest.
+    if cardinality(array_remove(replies_to, null)) > 0 then
+        for answered in
+            with added as (
+                insert into message_replies (chat_id, message_id, seq, created_at)
+                select new.chat_id, new.reply_to_id, new.seq, sent_at
+                from unnest(events, chats, replies_to, numbers) as new (event, chat_id, reply_to_id, seq)
+                where new.event = 'NewMessage' and new.reply_to_id is not null
+                returning chat_id, message_id
+            )
+            select distinct chat_id, message_id from added
+        loop
+            -- Its first reply; in the order of ids, as elsewhere.
+            update messages as m
+            set parts = m.parts | 2
+            where m.chat_id = answered.chat_id
+              and m.id between answered.message_id and answered.message_id
+              and m.parts & 2 = 0;
+        end loop;
+    end if;
     if cardinality(mention_items) > 0 then
         perform insert_mentions(events, 'NewMessage', chats, numbers, senders, mention_items, mentioned);
     end if;

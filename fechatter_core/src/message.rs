@@ -144,17 +144,27 @@ pub struct MessageObject {
     pub kind: MessageKind,
     pub edited_at: Option<Timestamp>,
     pub deleted_at: Option<Timestamp>,
-    pub reactions: Option<Json<Vec<Reaction>>>,
     pub reply_to_id: Option<MessageId>,
-    pub reply_count: i64,
+    /// `None` if there is nothing.
+    pub parts: Option<MessageParts>,
+    pub system: Option<Json<SystemNotice>>,
+}
+
+/// What other tables have about a message.
+#[derive(Debug, Clone, Default, sqlx::Type)]
+#[sqlx(type_name = "message_parts")]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct MessageParts {
+    pub reactions: Option<Json<Vec<Reaction>>>,
+    pub reply_count: Option<i64>,
     pub last_reply_at: Option<Timestamp>,
     /// The people whom it mentions; `None` in the list means everybody.
     pub mentions: Option<Vec<Option<UserId>>>,
-    pub system: Option<Json<SystemNotice>>,
 }
 
 impl From<MessageObject> for Message {
     fn from(object: MessageObject) -> Self {
+        let parts = object.parts.unwrap_or_default();
         Self {
             id: object.id,
             chat_id: object.chat_id,
@@ -166,10 +176,10 @@ impl From<MessageObject> for Message {
             seq: object.seq,
             kind: object.kind,
             reply_to_id: object.reply_to_id,
-            reply_count: object.reply_count,
-            last_reply_at: object.last_reply_at,
-            mentions: object.mentions.map(Mentions::from).unwrap_or_default(),
-            reactions: object.reactions.map(|Json(reactions)| reactions).unwrap_or_default(),
+            reply_count: parts.reply_count.unwrap_or_default(),
+            last_reply_at: parts.last_reply_at,
+            mentions: parts.mentions.map(Mentions::from).unwrap_or_default(),
+            reactions: parts.reactions.map(|Json(reactions)| reactions).unwrap_or_default(),
             attachments: Vec::new(),
             edited_at: object.edited_at,
             deleted_at: object.deleted_at,

@@ -42,6 +42,7 @@ use crate::middlewares::parameters::KnownParameters;
 use crate::services::batch_writer::BatchWriter;
 use crate::services::chat_lists::ChatLists;
 use crate::services::limits::RequestLimits;
+use crate::services::message_reader::MessageReader;
 use crate::services::offboarding::Offboardings;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
@@ -159,6 +160,7 @@ pub async fn serve(
         offboardings: offboardings.clone(),
         writer,
         typing: TypingLimit::new(),
+        messages: MessageReader::start(db.clone()),
         read_marks: ReadMarkWriter::start(log.clone()),
         chat_lists: ChatLists::new(config.chat_list_cache_mebibytes),
         passwords,

@@ -14,6 +14,7 @@ use crate::models::session::authentication::Authentication;
 use crate::services::batch_writer::BatchWriter;
 use crate::services::chat_lists::ChatLists;
 use crate::services::limits::RequestLimits;
+use crate::services::message_reader::MessageReader;
 use crate::services::offboarding::Offboardings;
 use crate::services::password::Passwords;
 use crate::services::purge::Purge;
@@ -30,6 +31,7 @@ pub(crate) struct App {
     pub(crate) db: PgPool,
     pub(crate) log: Log,
     pub(crate) writer: BatchWriter,
+    pub(crate) messages: MessageReader,
     pub(crate) read_marks: ReadMarkWriter,
     pub(crate) typing: TypingLimit,
     pub(crate) chat_lists: ChatLists,
@@ -72,6 +74,7 @@ parts! {
     db: PgPool,
     log: Log,
     writer: BatchWriter,
+    messages: MessageReader,
     read_marks: ReadMarkWriter,
     typing: TypingLimit,
     chat_lists: ChatLists,

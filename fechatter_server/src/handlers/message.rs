@@ -223,7 +223,7 @@ async fn edit(
         let user = CurrentUser::find(&state.db, id, workspace_id, session_id).await?;
         Member::find(&state.db, user, chat_id).await?;
     }
-    message::find(&state.db, caller.id, chat_id, id).await.map(Json)
+    state.messages.find(caller.id, chat_id, id).await.map(Json)
 }
 
 /// Deletes a message: its text goes, its place in the chat stays. The sender may do so and, except in a

@@ -15,8 +15,8 @@ use crate::handlers::message::change;
 use crate::middlewares::auth::Caller;
 use crate::models::chat::membership::Member;
 use crate::models::message::change::Action;
+use crate::models::message::reaction;
 use crate::models::message::reaction::ReactionPage;
-use crate::models::message::{self, reaction};
 use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::page::{Cursor, Limit, Page};
@@ -104,6 +104,6 @@ async fn react(
 ) -> Result<Json<Reactions>> {
     change(state, caller, message, action).await?;
     let (chat_id, id) = message;
-    let message = message::find(&state.db, caller.id, chat_id, id).await?;
+    let message = state.messages.find(caller.id, chat_id, id).await?;
     Ok(Json(Reactions { reactions: message.reactions }))
 }

@@ -99,11 +99,8 @@ impl Outgoing {
             kind: MessageKind::User,
             edited_at: None,
             deleted_at: None,
-            reactions: None,
             reply_to_id: self.reply_to_id,
-            reply_count: 0,
-            last_reply_at: None,
-            mentions: None,
+            parts: None,
             system: None,
         })
     }
@@ -146,6 +143,31 @@ impl MessageChanges {
     }
 }
 
+/// Finds messages, in any order. Their reactions do not say whether they are the viewer's own.
+pub(crate) async fn find_many(
+    db: &PgPool,
+    messages: &[(ChatId, MessageId)],
+) -> Result<Vec<Message>> {
+    let (chats, ids): (Vec<_>, Vec<_>) = messages.iter().copied().unzip();
+    let objects = sqlx::query_scalar!(
+        r#"select found.message as "message!: MessageObject"
+           from unnest($1::bigint[], $2::bigint[]) as wanted (chat_id, id)
+           cross join lateral (
+               select m as message
+               from message_objects as m
+               where m.chat_id = wanted.chat_id and m.id between wanted.id and wanted.id
+               order by m.id
+               limit 1
+           ) as found"#,
+        &chats as _,
+        &ids as _
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(objects.into_iter().map(Message::from).collect())
+}
+
+/// Finds a message, as this person sees it.
 pub(crate) async fn find(
     db: &PgPool,
     viewer: UserId,

@@ -5,6 +5,7 @@ pub(crate) mod bytes_in_flight;
 pub(crate) mod chat_lists;
 pub(crate) mod device_token;
 pub(crate) mod limits;
+pub(crate) mod message_reader;
 pub(crate) mod offboarding;
 pub(crate) mod password;
 pub(crate) mod purge;

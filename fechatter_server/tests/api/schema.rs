@@ -209,7 +209,9 @@ async fn the_database_has_the_functions_of_this_version_after_a_migration() {
     let app = TestApp::start().await;
     let body = |text: &str| text.split("$$").nth(1).unwrap().to_owned();
     let functions = CODE.iter().filter(|(_, text)| text.contains("create or replace function"));
-    let expected: Vec<_> = functions.map(|(name, text)| ((*name).to_owned(), body(text))).collect();
+    let mut expected: Vec<_> =
+        functions.map(|(name, text)| ((*name).to_owned(), body(text))).collect();
+    expected.sort();
     assert_eq!(bodies(&app.db).await, expected);
 
     sqlx::raw_sql(

@@ -54,11 +54,30 @@ async fn migrate(url: &str) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;
     migrator.run(&mut connection).await?;
     sqlx::raw_sql("set check_function_bodies = off").execute(&mut connection).await?;
-    for file in fs::read_dir(root().join("sql"))? {
-        let text = fs::read_to_string(file?.path())?;
-        sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut connection).await?;
-    }
+    let files = fs::read_dir(root().join("sql"))?;
+    let texts: Result<_> = files.map(|file| Ok(fs::read_to_string(file?.path())?)).collect();
+    create_all(&mut connection, texts?).await?;
     connection.close().await?;
+    Ok(())
+}
+
+/// Creates functions and views, of which some need others.
+async fn create_all(connection: &mut PgConnection, mut texts: Vec<String>) -> Result<()> {
+    while !texts.is_empty() {
+        let (before, mut failed, mut last) = (texts.len(), Vec::new(), None);
+        for text in texts {
+            let created =
+                sqlx::raw_sql(AssertSqlSafe(text.clone())).execute(&mut *connection).await;
+            if let Err(error) = created {
+                failed.push(text);
+                last = Some(error);
+            }
+        }
+        if let Some(error) = last.filter(|_| failed.len() == before) {
+            return Err(error.into());
+        }
+        texts = failed;
+    }
     Ok(())
 }
 
