@@ -20,9 +20,8 @@ macro_rules! code {
     };
 }
 
-/// The name and text of each file of `sql/`: views, with the functions that they call before them, and then functions
-/// with their triggers, after the views that
-/// they name.
+/// The name and text of each file of `sql/`: views, each after the functions that it calls, and then
+/// functions with their triggers.
 pub static CODE: &[(&str, &str)] = &[
     code!("chat_objects"),
     code!("find_message_parts"),
