@@ -106,9 +106,10 @@ fn max_positions(chats: usize) -> i64 {
     i64::try_from(chats * 2 + 20).unwrap_or(i64::MAX)
 }
 
-/// Returns the log's head and the sum of the versions of the caller's read marks, with true if the cached list is still valid: the log still has the event
-/// at the list's position, so that it is the same log and has lost no later event, and no later
-/// event is for the caller and no read mark has changed.
+/// Returns the log's head and the sum of the versions of the caller's read marks, with true if the
+/// cached list is still valid: the log still has the event at the list's position, so that it is the
+/// same log and has lost no later event, no later event is for the caller, and no read mark has
+/// changed.
 async fn read_head_and_validate(
     db: impl PgExecutor<'_>,
     user: &CurrentUser,

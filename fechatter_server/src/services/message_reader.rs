@@ -44,8 +44,8 @@ impl MessageReader {
     /// Returns a message as it is now, as this person sees it. It is not checked whether they may.
     ///
     /// # Errors
-    /// [`AppError::NotFound`] if there is no such message, [`AppError::Busy`] if the database fails or
-    /// too many requests wait.
+    /// [`AppError::NotFound`] if there is no such message, [`AppError::Busy`] if the database fails
+    /// or too many requests wait.
     pub(crate) async fn find(
         &self,
         viewer: UserId,

@@ -1,8 +1,8 @@
 //! Writes read marks in batches.
 //!
-//! People read far more often than they write, so the marks that arrive while a batch is being committed
-//! form the next batch, as messages do. Marks are state, not events: their batches take no lock of a
-//! log, and of several marks of one person in one chat only the result is written.
+//! People read far more often than they write, so the marks that arrive while a batch is being
+//! committed form the next batch, as messages do. Marks are state, not events: their batches take no
+//! lock of a log.
 
 use std::collections::HashSet;
 use std::mem;
@@ -45,8 +45,8 @@ impl ReadMarkWriter {
         Self(sender)
     }
 
-    /// Moves a read mark, and returns when that is durable. Tells the person's streams if the mark has
-    /// changed. A caller that disconnects does not stop it.
+    /// Moves a read mark, and returns when that is durable. Tells the person's streams if the mark
+    /// has changed. A caller that disconnects does not stop it.
     ///
     /// # Errors
     /// Fails if the session has ended, the person is suspended, or the chat or the message is not

@@ -7,8 +7,8 @@ use moka::sync::Cache;
 
 /// The shortest time between two events about the same person and chat.
 const INTERVAL: Duration = Duration::from_secs(3);
-/// The maximum number of people who are counted at the same time. Beyond it, some may be told of more
-/// often.
+/// The maximum number of people who are counted at the same time. Beyond it, some may be told of
+/// more often.
 const MAX_ENTRIES: u64 = 100_000;
 /// The time in seconds for which clients show that a person is typing.
 pub(crate) const EXPIRES_IN: u32 = 6;

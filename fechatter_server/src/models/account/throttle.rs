@@ -56,8 +56,8 @@ pub(crate) enum FailureBucket<'a> {
 }
 
 impl FailureBucket<'_> {
-    /// Returns the bucket's name. Those of devices and sessions have a space, so that they cannot equal
-    /// an e-mail address.
+    /// Returns the bucket's name. Those of devices and sessions have a space, so that they cannot
+    /// equal an e-mail address.
     fn name(self) -> String {
         match self {
             Self::UnknownDevices(email_key) => email_key.to_owned(),

@@ -12,7 +12,7 @@ use crate::utils::key::key;
 
 /// The maximum number of words of a search. The others are ignored.
 const MAX_WORDS: usize = 8;
-/// A character after all others, so that a word and this are the end of the words that begin with the word.
+/// A character after all others: a word and this are after all words that begin with the word.
 const LAST: char = '\u{10ffff}';
 
 /// A search for people: the words must begin words of the name, or the address.
@@ -105,8 +105,8 @@ pub(crate) async fn store(db: &mut PgConnection, user: &User) -> Result<()> {
     Ok(())
 }
 
-/// Returns the words of a person, each also from every letter or digit after a sign: `o'brien` is found as
-/// `brien`, too.
+/// Returns the words of a person, each also from every letter or digit after a sign: `o'brien` is
+/// found as `brien`, too.
 fn of_person(fullname: &str, email: &str) -> Vec<String> {
     let mut words = vec![folded(email)];
     for word in split(fullname) {

@@ -27,8 +27,8 @@ pub(crate) struct ListedMember {
     user: Option<User>,
 }
 
-/// Lists the members of a chat, or those of them whom a search has found, oldest first, with the cursor of the next
-/// page.
+/// Lists the members of a chat, or those of them whom a search has found, oldest first, with the
+/// cursor of the next page.
 pub(crate) async fn list(
     db: &PgPool,
     member: &Member,

@@ -122,8 +122,8 @@ impl MarkOutcome {
     }
 }
 
-/// Moves read marks in one statement. No two changes may be about the same person and chat. The outcomes
-/// are in the order of the changes.
+/// Moves read marks in one statement. No two changes may be about the same person and chat. The
+/// outcomes are in the order of the changes.
 ///
 /// # Errors
 /// After an error, nothing was written, or it is unknown whether the marks were written.

@@ -55,16 +55,17 @@ struct LastMessage {
 }
 
 impl ChatSidebar {
-    /// Returns the people whom the entry shows: the other person of a Single, and the sender of the last
-    /// message.
+    /// Returns the people whom the entry shows: the other person of a Single, and the sender of the
+    /// last message.
     pub(crate) fn people(&self) -> impl Iterator<Item = UserId> {
         let sender = self.last_message.as_ref().map(|message| message.sender_id);
         self.peer_id.into_iter().chain(sender)
     }
 }
 
-/// Lists the caller's chats: those that they have pinned, then the others, both latest activity first. `only` selects a single chat; `archived`
-/// selects the archived chats (true) or the others (false).
+/// Lists the caller's chats: those that they have pinned, then the others, both latest activity
+/// first. `only` selects a single chat; `archived` selects the archived chats (true) or the others
+/// (false).
 pub(crate) async fn list(
     db: impl PgExecutor<'_>,
     user: &CurrentUser,
