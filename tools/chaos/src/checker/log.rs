@@ -71,6 +71,8 @@ pub struct Stored {
     pub sender: UserId,
     pub key: Uuid,
     pub content: String,
+    /// Written by a server about a change of the chat, and sent by nobody.
+    pub is_system: bool,
 }
 
 impl Log {
@@ -194,7 +196,7 @@ async fn members(db: &PgPool, workspace: WorkspaceId) -> Result<HashMap<ChatId, 
 
 async fn messages(db: &PgPool, workspace: WorkspaceId) -> Result<Vec<Stored>> {
     let rows = query(
-        "select id, chat_id, seq, sender_id, idempotency_key, content
+        "select id, chat_id, seq, sender_id, idempotency_key, content, kind
          from messages
          where workspace_id = $1
          order by chat_id, seq",
@@ -207,6 +209,7 @@ async fn messages(db: &PgPool, workspace: WorkspaceId) -> Result<Vec<Stored>> {
         sender: row.get("sender_id"),
         key: row.get("idempotency_key"),
         content: row.get("content"),
+        is_system: row.get::<&str, _>("kind") == "system",
     });
     Ok(stored.collect())
 }

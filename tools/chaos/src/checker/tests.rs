@@ -65,6 +65,7 @@ impl Story {
             sender: ALICE,
             key: message.idempotency_key,
             content: message.content.clone(),
+            is_system: false,
         });
         self.sends.push(Send {
             chat: LUNCH,
@@ -233,6 +234,18 @@ fn a_message_that_nobody_sent_is_one_too_many() {
     let mut story = Story::new();
     story.sends.pop();
     story.counts(one(DOUBLED));
+}
+
+#[test]
+fn a_system_message_stands_beside_the_event_that_it_tells() {
+    let mut story = Story::new();
+    story.says();
+    story.sends.pop();
+    story.log.messages[3].is_system = true;
+    story.counts(one(DOUBLED));
+    let position = story.removes(BOB);
+    story.hears(heard(position));
+    story.counts([0; 5]);
 }
 
 #[test]

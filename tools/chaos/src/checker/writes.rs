@@ -58,7 +58,7 @@ pub(super) fn check_order(log: &Log) -> Verdict {
 /// Acknowledged ⊆ present, unknown ∈ {0, 1}, failed ∉ present, and one key has one message and one answer.
 pub(super) fn check_calls(log: &Log, sends: &[Send], durability: Durability) -> Verdict {
     let mut stored: HashMap<(ChatId, UserId, Uuid), Vec<&Stored>> = HashMap::new();
-    for message in &log.messages {
+    for message in log.messages.iter().filter(|message| !message.is_system) {
         stored.entry((message.chat, message.sender, message.key)).or_default().push(message);
     }
     let mut verdict = Verdict::default();
@@ -98,7 +98,23 @@ pub(super) fn check_calls(log: &Log, sends: &[Send], durability: Durability) -> 
     for (_, _, key) in stored.keys() {
         verdict.doubled.push(format!("{key} was never sent and is there"));
     }
+    verdict.doubled.extend(groundless_system_messages(log));
     verdict
+}
+
+/// The system messages that do not stand beside the event that they tell.
+fn groundless_system_messages(log: &Log) -> Vec<String> {
+    let is_system = |id| log.messages.iter().any(|message| message.id == id && message.is_system);
+    let mut groundless = Vec::new();
+    for (number, entry) in log.entries.iter().enumerate() {
+        let Some(id) = entry.message.filter(|id| is_system(*id)) else { continue };
+        let beside = [number.checked_sub(1), Some(number + 1)];
+        let mut beside = beside.into_iter().flatten().filter_map(|place| log.entries.get(place));
+        if !beside.any(|event| event.chat == entry.chat && event.message.is_none()) {
+            groundless.push(format!("system message {id} tells nothing"));
+        }
+    }
+    groundless
 }
 
 /// Nobody says anything after the event that removed, suspended or signed them out.
