@@ -148,7 +148,8 @@ impl Tools {
         fuzzer.arg("--config-file").arg(clients().join("schemathesis.toml"));
         fuzzer.arg("run").arg(document).args(["--url", address, "--exclude-path", "/events"]);
         fuzzer.args(["--header", &format!("Authorization: Bearer {token}")]).args(calls);
-        fuzzer.args(["--max-examples", EXAMPLES, "--workers", "2", "--no-color"]);
+        // One worker: CPython 3.11 counts the depth of `ast.parse` for all threads together, and fails now and then.
+        fuzzer.args(["--max-examples", EXAMPLES, "--workers", "1", "--no-color"]);
         fuzzer.args(["--warnings", "off"]);
         let output = fuzzer.output().context("starting schemathesis")?;
         let said = String::from_utf8_lossy(&output.stdout);
