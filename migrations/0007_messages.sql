@@ -17,7 +17,7 @@ create table messages (
     parts smallint not null default 0,
     -- The message of the same chat that this one answers.
     reply_to_id bigint,
-    -- What a system message tells, as clients receive it, and the seq of the newest message of a person
+    -- The content of a system message, as clients receive it, and the seq of the newest message of a person
     -- before it.
     system json,
     person_seq bigint,
@@ -32,7 +32,7 @@ create table messages (
     constraint messages_idempotency_key unique (chat_id, sender_id, idempotency_key)
 );
 
--- What other tables have about a message.
+-- The reactions, replies and mentions of a message, from their own tables.
 create type message_parts as (
     reactions json,
     reply_count bigint,

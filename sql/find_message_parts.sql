@@ -1,4 +1,4 @@
--- Looks up what other tables have about a message. bits are those of messages.parts.
+-- Looks up the reactions, replies and mentions of a message. bits are those of messages.parts.
 create or replace function find_message_parts(
     chat bigint, message bigint, message_seq bigint, bits smallint, is_deleted boolean
 ) returns message_parts language plpgsql stable as $$

@@ -1,4 +1,4 @@
--- Notes whom messages mention: those of the named people who are members of the chat, and everybody, for
+-- Stores the mentions of messages: those of the named people who are members of the chat, and everybody, for
 -- null. Only of the items whose event is the given one.
 create or replace function insert_mentions(
     events text[], wanted text, chats bigint[], seqs bigint[], senders bigint[],

@@ -4,6 +4,7 @@
 mod effect;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -219,6 +220,10 @@ impl Declaration {
         Self { message_id: Some(message_id), ..self }
     }
 }
+
+/// The shortest time between two [`EphemeralEvent::Typing`] about the same person and chat. Each server
+/// enforces it.
+pub const TYPING_INTERVAL: Duration = Duration::from_secs(3);
 
 /// An event that is not in the log: it may be lost, has no id, and is sent to a person's streams in one
 /// workspace, unless its variant names other recipients.

@@ -150,7 +150,7 @@ pub struct MessageObject {
     pub system: Option<Json<SystemNotice>>,
 }
 
-/// What other tables have about a message.
+/// The reactions, replies and mentions of a message, from their own tables.
 #[derive(Debug, Clone, Default, sqlx::Type)]
 #[sqlx(type_name = "message_parts")]
 #[expect(missing_docs, reason = "the names say it")]

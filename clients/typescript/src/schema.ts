@@ -467,14 +467,14 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Returns what the caller's clients have stored for them. */
+        /** Returns the object that the caller's clients have stored for them. */
         get: operations["get_preferences"];
         put?: never;
         post?: never;
         delete?: never;
         options?: never;
         head?: never;
-        /** Sets the given keys of what the caller's clients have stored; null removes a key. */
+        /** Sets keys of the object that the caller's clients have stored; null removes a key. */
         patch: operations["update_preferences"];
         trace?: never;
     };

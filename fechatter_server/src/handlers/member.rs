@@ -64,7 +64,7 @@ struct ListParams {
     limit: Option<Limit>,
 }
 
-/// What the list shows besides the memberships.
+/// An addition to each entry of the list.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Expansion {

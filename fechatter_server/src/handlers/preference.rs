@@ -41,14 +41,14 @@ async fn update_for_chat(
     chats.into_iter().next().map(Json).ok_or(AppError::NotFound)
 }
 
-/// Returns what the caller's clients have stored for them.
+/// Returns the object that the caller's clients have stored for them.
 #[utoipa::path(get, path = "/api/me/preferences", operation_id = "get_preferences",
     responses((status = 200, body = Preferences)))]
 async fn show(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<Preferences>> {
     preference::read(&db, &caller).await.map(Json)
 }
 
-/// Sets the given keys of what the caller's clients have stored; null removes a key.
+/// Sets keys of the object that the caller's clients have stored; null removes a key.
 #[utoipa::path(patch, path = "/api/me/preferences", operation_id = "update_preferences",
     request_body = Preferences, responses((status = 200, body = Preferences)))]
 async fn update(

@@ -1,12 +1,9 @@
-//! How often a person may tell the others that they are typing.
+//! Limits the events that a person is typing.
 
-use std::time::Duration;
-
+use fechatter_core::event::TYPING_INTERVAL;
 use fechatter_core::{ChatId, UserId};
 use moka::sync::Cache;
 
-/// The shortest time between two events about the same person and chat.
-const INTERVAL: Duration = Duration::from_secs(3);
 /// The maximum number of people who are counted at the same time. Beyond it, some may be told of
 /// more often.
 const MAX_ENTRIES: u64 = 100_000;
@@ -19,7 +16,7 @@ pub(crate) struct TypingLimit(Cache<(ChatId, UserId), ()>);
 
 impl TypingLimit {
     pub(crate) fn new() -> Self {
-        Self(Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(INTERVAL).build())
+        Self(Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(TYPING_INTERVAL).build())
     }
 
     /// Returns true if an event about this person and chat may be sent now.

@@ -30,7 +30,7 @@ async fn members_are_mentioned_and_others_stay_text() {
     assert_eq!(alice.sidebar(&chat).await["mention_count"], 0);
     let unread = bob.get("/api/unread").await.expect(StatusCode::OK);
     assert_eq!((&unread["mentions"], &unread["total"]), (&json!(1), &json!(1)));
-    // Who comes later was not mentioned.
+    // A later member was not mentioned.
     alice.post(&chat.members, json!([carol.id])).await.expect(StatusCode::CREATED);
     assert_eq!(carol.get(&chat.message(&sent)).await.expect(StatusCode::OK), sent);
 }

@@ -1,4 +1,4 @@
-//! What people change of their own account: name, title, password, e-mail address.
+//! Changes of one's own account: name, title, password, e-mail address.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};

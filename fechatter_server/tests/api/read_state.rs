@@ -234,7 +234,7 @@ enum Step {
     Join(usize, usize),
 }
 
-/// What a text mentions.
+/// The mentions in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mention {
     Nobody,

@@ -1,12 +1,11 @@
-//! How often the members of a chat are told that a person is typing.
+//! Limits the events that a person is typing.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use fechatter_core::event::TYPING_INTERVAL;
 use fechatter_core::{ChatId, UserId};
 
-/// The shortest time between two events about the same person and chat.
-const INTERVAL: Duration = Duration::from_secs(3);
 /// The number of entries at which old ones are removed.
 const MAX_ENTRIES: usize = 1_000;
 
@@ -21,7 +20,7 @@ pub(crate) struct TypingLimit {
 impl TypingLimit {
     /// Returns true if an event about this person and chat may be sent now.
     pub(crate) fn admit(&mut self, key: (ChatId, UserId), now: Instant) -> bool {
-        let is_recent = |at: Instant| now.duration_since(at) < INTERVAL;
+        let is_recent = |at: Instant| now.duration_since(at) < TYPING_INTERVAL;
         if self.sent_at.get(&key).copied().is_some_and(is_recent) {
             return false;
         }
@@ -36,6 +35,8 @@ impl TypingLimit {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -82,7 +82,6 @@ pub(crate) async fn list(
                  and ($4::text is null or m.role = $4)
                  and ($5::text is null or m.status = $5)
                  and ($6::bigint[] is null or m.user_id = any($6))
-               order by is_outside, m.user_id
            ) as found
            join user_objects as object
                on object.workspace_id = found.workspace_id and object.id = found.user_id

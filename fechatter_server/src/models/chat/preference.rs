@@ -1,4 +1,4 @@
-//! What a person chooses for a chat of theirs, and what their clients store for them.
+//! Preferences: a person's own for a chat, and an object that their clients store for them.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +67,7 @@ fn has_nul(value: &Value) -> bool {
     }
 }
 
-/// Reads what the caller's clients have stored.
+/// Reads the object that the caller's clients have stored.
 pub(crate) async fn read(db: impl PgExecutor<'_>, caller: &CurrentUser) -> Result<Preferences> {
     let stored = sqlx::query_scalar!(
         r#"select preferences as "preferences: Json<Preferences>"

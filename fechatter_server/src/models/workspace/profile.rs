@@ -1,4 +1,4 @@
-//! How a person shows themselves in a workspace: their name and title.
+//! The profile of a person in a workspace: their name and title.
 
 use fechatter_core::event::Event;
 use fechatter_core::log::Log;
