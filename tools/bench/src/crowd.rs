@@ -139,7 +139,7 @@ impl Crowd {
             let hear = |what: Heard<'_>| match what {
                 Heard::Frame(frame) => heard.hear(clock, &ear, user_id, frame),
                 Heard::Lost => _ = heard.lost.fetch_add(1, Ordering::Relaxed),
-                Heard::Opened => {}
+                Heard::Opened(_) => {}
             };
             follower.follow(hear).await;
         });

@@ -1,6 +1,7 @@
 //! Clients that listen all the time and note everything they hear.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -9,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fechatter_core::{Position, SessionId, log::Cursor};
+use fechatter_core::{ChatId, Position, Seq, SessionId, UserId, log::Cursor};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rig::{Connection, End, Follower, Frame, Person, Target};
 use serde_json::Value;
@@ -18,7 +19,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::history::{Heard, Receipt, Stream, StreamEnd, What};
+use crate::{
+    checker::marks::{Due, untold},
+    history::{Heard, Receipt, Stream, StreamEnd, What},
+};
 
 /// Between two tries to get the stream back; shorter than a server would ask for.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -104,22 +108,35 @@ impl Audience {
     /// Waits until everyone whom the servers don't refuse has a stream, and says how long that took; none if it never
     /// came to that.
     pub async fn connected(&self, patience: Duration) -> Option<Duration> {
-        self.until(patience, |notes| notes.connected.load(Ordering::Relaxed)).await
+        self.until(patience, |listener| listener.notes.connected.load(Ordering::Relaxed)).await
     }
 
     /// The same for having come as far as this.
     pub async fn reached(&self, position: Position, patience: Duration) -> Option<Duration> {
-        self.until(patience, |notes| notes.reached.load(Ordering::Relaxed) >= position.0).await
+        let reached = |listener: &Listener| listener.notes.reached.load(Ordering::Relaxed);
+        self.until(patience, |listener| reached(listener) >= position.0).await
+    }
+
+    /// The same for having told people how far they have read.
+    pub async fn told(
+        &self,
+        due: &HashMap<UserId, Vec<Due>>,
+        patience: Duration,
+    ) -> Option<Duration> {
+        let untold = |listener: &Listener| {
+            let due = due.get(&listener.person.id);
+            due.map(|due| untold(&listener.notes.heard(), due)).unwrap_or_default()
+        };
+        self.until(patience, |listener| listener.stalled || untold(listener).is_empty()).await
     }
 
     async fn until(
         &self,
         patience: Duration,
-        is_there: impl Fn(&Notes) -> bool,
+        is_there: impl Fn(&Listener) -> bool,
     ) -> Option<Duration> {
         let began = Instant::now();
-        let is_there =
-            |listener: &Listener| listener.notes.is_refused() || is_there(&listener.notes);
+        let is_there = |listener: &Listener| listener.notes.is_refused() || is_there(listener);
         while !self.listeners.iter().all(is_there) {
             if began.elapsed() > patience {
                 return None;
@@ -152,7 +169,7 @@ impl Notes {
     }
 
     fn note(&self, what: What) {
-        self.connected.store(!matches!(what, What::Lost), Ordering::Relaxed);
+        self.connected.store(!matches!(what, What::Opened(_) | What::Lost), Ordering::Relaxed);
         self.heard().push(Heard { at: Instant::now(), what });
     }
 
@@ -168,6 +185,11 @@ impl Notes {
                 }
             }
             ("Reset", Some(cursor)) => self.note(What::Reset(cursor.position)),
+            ("ReadStateUpdated", _) => {
+                if let Some((chat, seq)) = mark(frame.data) {
+                    self.note(What::Mark(chat, seq));
+                }
+            }
             // They tell no event; that they come too early shows in what is missing.
             ("Heartbeat", _) | (_, None) => {}
             (_, Some(cursor)) => {
@@ -190,7 +212,9 @@ async fn stall(follower: &mut Follower, notes: &Notes, pause: Duration) {
         cursor: None,
         receive_buffer: Some(SMALL_BUFFER),
     };
+    let asked_at = Instant::now();
     let Ok(mut connection) = Connection::open(target).await else { return };
+    notes.note(What::Opened(asked_at));
     let mut reached = None;
     let mut hear = |frame: Frame<'_>| {
         match frame.id {
@@ -218,7 +242,7 @@ async fn listen(
     mut rng: StdRng,
 ) {
     let hear = |heard: rig::Heard<'_>| match heard {
-        rig::Heard::Opened => {}
+        rig::Heard::Opened(at) => notes.note(What::Opened(at)),
         rig::Heard::Frame(frame) => notes.frame(frame),
         rig::Heard::Lost => notes.note(What::Lost),
     };
@@ -237,4 +261,9 @@ async fn listen(
 fn cursor(ready: &[u8]) -> Option<Cursor> {
     let ready: Value = serde_json::from_slice(ready).ok()?;
     ready["cursor"].as_str()?.parse().ok()
+}
+
+fn mark(state: &[u8]) -> Option<(ChatId, Seq)> {
+    let state: Value = serde_json::from_slice(state).ok()?;
+    Some((ChatId(state["chat_id"].as_i64()?), Seq(state["last_read_seq"].as_i64()?)))
 }

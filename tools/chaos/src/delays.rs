@@ -74,7 +74,7 @@ impl Delays {
 
     /// Works out how long sending and delivery took.
     pub(crate) fn measure(&mut self, past: &Past) {
-        self.sending = past.sends.iter().filter_map(Send::duration).collect();
+        self.sending = past.calls.sends.iter().filter_map(Send::duration).collect();
         let deliveries = past.deliveries(|send| Some(send.acknowledgement()?.returned));
         self.delivery = deliveries.map(|(answered, received)| received - answered).collect();
     }
@@ -100,6 +100,7 @@ impl Past {
         begins: impl Fn(&Send) -> Option<Instant>,
     ) -> impl Iterator<Item = (Instant, Instant)> {
         let began: HashMap<MessageId, Instant> = self
+            .calls
             .sends
             .iter()
             .filter_map(|send| Some((send.acknowledged()?.id, begins(send)?)))

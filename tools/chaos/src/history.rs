@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use fechatter_core::{
-    ChatId, Position, SessionId, UserId,
+    ChatId, MessageId, Position, Seq, SessionId, UserId,
     log::{Cursor, Stamp},
     message::Message,
 };
+use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::checker::log::Log;
@@ -15,9 +16,18 @@ use crate::checker::log::Log;
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Past {
-    pub sends: Vec<Send>,
+    pub calls: Calls,
     pub streams: Vec<Stream>,
     pub log: Log,
+}
+
+/// The calls of all people.
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Calls {
+    pub sends: Vec<Send>,
+    /// In the order of their first attempts, as far as they are about the same message or chat.
+    pub changes: Vec<Change>,
 }
 
 /// One message and every attempt to send it, all under one key.
@@ -29,33 +39,80 @@ pub struct Send {
     pub session: SessionId,
     pub key: Uuid,
     pub content: String,
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<Attempt<Box<Message>>>,
+}
+
+/// A change of something that is there, and every attempt to make it. Of two changes of the same message or chat, the
+/// second begins when the result of the first is known. Only reading and reacting are done by several people at once.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Change {
+    pub chat: ChatId,
+    pub person: UserId,
+    pub session: SessionId,
+    pub kind: ChangeKind,
+    pub attempts: Vec<Attempt<()>>,
+}
+
+/// See [`Change`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// The sender gives a message another text, which no other message has.
+    Edit(MessageId, String),
+    /// The sender deletes a message.
+    Delete(MessageId),
+    /// A member adds an emoji to a message, or removes it.
+    React {
+        /// The message.
+        message: MessageId,
+        /// One emoji, fully qualified.
+        emoji: &'static str,
+        /// False to remove it.
+        is_added: bool,
+    },
+    /// A member has read up to this message.
+    Read(Seq),
+    /// The owner archives a chat; with false, they unarchive it.
+    Archive(bool),
 }
 
 /// One call.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names say it")]
-pub struct Attempt {
+pub struct Attempt<T> {
     /// Which one was called.
     pub server: usize,
     pub invoked: Instant,
     pub returned: Instant,
-    pub outcome: Outcome,
-    /// The refusal, if the send was refused and not acknowledged.
+    pub outcome: Outcome<T>,
+    /// The refusal, if the call was refused and may have been executed.
     pub refusal: Option<String>,
 }
 
 /// What became of a call.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// It was acknowledged, with this message.
-    Ok(Box<Message>),
+pub enum Outcome<T> {
+    /// It was acknowledged.
+    Ok(T),
     /// It was refused for good.
     Failed,
     /// It may have been done, or still be done.
     Unknown,
     /// The same, but the server called it a fault of its own.
     Fault,
+}
+
+/// What is known of a call with all its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conclusion {
+    /// It was executed, and nothing of it is on its way.
+    Done,
+    /// It was executed, and an attempt without an answer may be executed again at any time.
+    DoneAndMayRepeat,
+    /// It may be executed at any time, or never.
+    Unknown,
+    /// It was not executed and will not be.
+    Refused,
 }
 
 /// Everything that one client heard, over all its connections.
@@ -91,10 +148,14 @@ pub struct Heard {
 /// See [`Heard`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
+    /// A server accepted a connection that was asked for at this time.
+    Opened(Instant),
     /// The first event of a connection: it goes on from here.
     Ready(Position),
     /// A durable event.
     Event(Receipt),
+    /// The reader has read this far in a chat.
+    Mark(ChatId, Seq),
     /// The client has to start over from here.
     Reset(Position),
     /// The connection ended.
@@ -109,6 +170,8 @@ pub struct Receipt {
     pub stamp: Stamp,
     /// Of the data, every byte of it.
     pub digest: u64,
+    /// Of the text, if the event shows a message.
+    pub text: Option<u64>,
 }
 
 impl Send {
@@ -120,18 +183,62 @@ impl Send {
 
     /// The attempt that it came with.
     #[must_use]
-    pub fn acknowledgement(&self) -> Option<&Attempt> {
-        self.attempts.iter().find(|attempt| attempt.message().is_some())
+    pub fn acknowledgement(&self) -> Option<&Attempt<Box<Message>>> {
+        self.attempts.iter().find(|attempt| attempt.is_ok())
     }
 
     /// Whether every attempt was refused.
     #[must_use]
     pub fn failed(&self) -> bool {
-        self.attempts.iter().all(|attempt| attempt.outcome == Outcome::Failed)
+        conclude(&self.attempts) == Conclusion::Refused
     }
 }
 
-impl Attempt {
+impl Change {
+    /// What is known of it.
+    #[must_use]
+    pub fn conclusion(&self) -> Conclusion {
+        conclude(&self.attempts)
+    }
+
+    /// Whether it was acknowledged.
+    #[must_use]
+    pub fn is_acknowledged(&self) -> bool {
+        self.attempts.iter().any(Attempt::is_ok)
+    }
+
+    /// The message that it is about.
+    #[must_use]
+    pub fn message(&self) -> Option<MessageId> {
+        match self.kind {
+            ChangeKind::Edit(id, _) | ChangeKind::Delete(id) => Some(id),
+            ChangeKind::React { message, .. } => Some(message),
+            ChangeKind::Read(_) | ChangeKind::Archive(_) => None,
+        }
+    }
+}
+
+fn conclude<T>(attempts: &[Attempt<T>]) -> Conclusion {
+    let is_done = attempts.iter().any(Attempt::is_ok);
+    let may_follow =
+        attempts.iter().any(|attempt| matches!(attempt.outcome, Outcome::Unknown | Outcome::Fault));
+    match (is_done, may_follow) {
+        (true, false) => Conclusion::Done,
+        (true, true) => Conclusion::DoneAndMayRepeat,
+        (false, true) => Conclusion::Unknown,
+        (false, false) => Conclusion::Refused,
+    }
+}
+
+impl<T> Attempt<T> {
+    /// Whether it was acknowledged.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        matches!(self.outcome, Outcome::Ok(_))
+    }
+}
+
+impl Attempt<Box<Message>> {
     /// The message, if it was acknowledged.
     #[must_use]
     pub fn message(&self) -> Option<&Message> {
@@ -146,8 +253,19 @@ impl Receipt {
     /// What was received under this cursor.
     #[must_use]
     pub fn new(Cursor { stamp, position }: Cursor, data: &[u8]) -> Self {
-        Self { position, stamp, digest: digest(data) }
+        Self { position, stamp, digest: digest(data), text: text(data) }
     }
+}
+
+/// The digest of the text of a message, if the data of an event shows one.
+fn text(data: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Shown {
+        content: String,
+    }
+
+    let Shown { content } = serde_json::from_slice(data).ok()?;
+    Some(digest(content.as_bytes()))
 }
 
 /// The same for the same bytes within this process.

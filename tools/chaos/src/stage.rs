@@ -18,7 +18,7 @@ use crate::{
     checker::{self, Durability, log::Log},
     delays::Delays,
     history::Past,
-    load::{Load, Seat},
+    load::{Load, Mix, Seat},
     report::Row,
     sabotage::{self, Edit},
 };
@@ -55,6 +55,7 @@ pub struct Cast {
     pub restless: Option<Duration>,
     pub workers: u32,
     pub sends_per_second: u32,
+    pub mix: Mix,
 }
 
 /// People in their places.
@@ -84,6 +85,8 @@ pub struct Stage {
     pub times: usize,
     /// What the database may lose.
     pub durability: Durability,
+    /// Notifications of the database arrive, or it is noticed that they don't. What comes past the log comes with them.
+    pub notifies: bool,
     restless: Option<Duration>,
     settling: Duration,
 }
@@ -113,6 +116,7 @@ impl Options {
             restless: None,
             workers: self.either(12, 48),
             sends_per_second: self.either(60, 300),
+            mix: Mix::Everything,
         }
     }
 
@@ -194,7 +198,12 @@ impl Options {
             audience.add(person, cluster.events.clone(), cast.restless, rng.random());
         }
         audience.connected(self.settling()).await.context("not everybody gets a stream")?;
-        let load = Load::begin(scene.seats, cast.workers, cast.sends_per_second, rng.random());
+        let mut load =
+            Load::begin(scene.seats, cast.workers, cast.sends_per_second, cast.mix, rng.random());
+        if cast.mix == Mix::Everything {
+            let owners = scene.chats.iter().map(|(chat, members)| Seat::new(&members[0], *chat));
+            load.archive(owners.collect(), rng.random());
+        }
         Ok(Stage {
             cluster,
             workspace: scene.workspace,
@@ -205,6 +214,7 @@ impl Options {
             delays: Delays::default(),
             times: 0,
             durability: Durability::default(),
+            notifies: true,
             restless: cast.restless,
             settling: self.settling(),
         })
@@ -248,16 +258,23 @@ impl Stage {
     /// # Errors
     /// As for [`finish`](Self::finish).
     pub async fn finish_with(mut self, look: impl FnOnce(&Past, &mut Delays)) -> Result<Row> {
-        let sends = self.load.end().await;
+        let calls = self.load.end().await;
         self.cluster.check()?;
         mark_the_end(&self.workspace.people[0], self.settling).await?;
         let head = log::head(&self.cluster.db, self.workspace.id).await?;
         let caught_up = self.audience.reached(head.position, self.settling).await;
-        let streams = self.audience.end();
         let log = Log::read(&self.cluster.db, self.workspace.id).await?;
-        let verdict = checker::check(&log, &sends, &streams, self.durability);
+        if self.notifies {
+            let due = checker::marks::due(&log, &calls.changes);
+            self.audience.told(&due, self.settling).await;
+        }
+        let streams = self.audience.end();
+        let mut verdict = checker::check(&log, &calls, &streams, self.durability);
+        if self.notifies {
+            verdict += checker::marks::check(&log, &calls.changes, &streams);
+        }
         let mut delays = self.delays;
-        let past = Past { sends, streams, log };
+        let past = Past { calls, streams, log };
         delays.measure(&past);
         look(&past, &mut delays);
         if self.durability == Durability::UpToReset {

@@ -1,6 +1,10 @@
 //! A client that reconnects to its stream with its last cursor, each time to the next server.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::time::{sleep, timeout};
 
@@ -31,8 +35,8 @@ pub struct Follower {
 /// A report of a follower to its callback.
 #[derive(Debug)]
 pub enum Heard<'a> {
-    /// The server accepted the stream.
-    Opened,
+    /// The server accepted the stream, which the follower asked for at this time.
+    Opened(Instant),
     /// A frame arrived.
     Frame(Frame<'a>),
     /// The stream ended or failed, or could not be opened. The follower will connect again.
@@ -69,12 +73,13 @@ impl Follower {
             cursor: self.cursor.as_deref(),
             receive_buffer: None,
         };
+        let asked_at = Instant::now();
         let mut connection = match Connection::open(target).await {
             Ok(connection) => connection,
             Err(OpenError::Refused(status @ (401 | 403 | 404))) => return Some(status),
             Err(OpenError::Refused(_) | OpenError::Failed(_)) => return None,
         };
-        on_heard(Heard::Opened);
+        on_heard(Heard::Opened(asked_at));
         let cursor = &mut self.cursor;
         let mut on_frame = |frame: Frame<'_>| {
             if let Some(id) = frame.id {

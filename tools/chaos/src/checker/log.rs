@@ -9,7 +9,8 @@ use fechatter_core::{
     log::{self, Cursor, Range},
     message::Message,
 };
-use sqlx::{PgPool, Row, query};
+use serde_json::Value;
+use sqlx::{PgPool, Row, query, query_scalar};
 use uuid::Uuid;
 
 use crate::history::digest;
@@ -17,7 +18,7 @@ use crate::history::digest;
 /// How many events are read at once.
 const AT_ONCE: i64 = 2_000;
 
-/// The log, who was in which chat when, and the messages.
+/// The log, who was in which chat when, the messages, and what people did with them.
 #[derive(Debug, Clone, Default)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Log {
@@ -26,6 +27,11 @@ pub struct Log {
     pub members: HashMap<ChatId, Vec<Period>>,
     /// In order of chat and seq.
     pub messages: Vec<Stored>,
+    /// To messages that are not deleted.
+    pub reactions: HashSet<(MessageId, UserId, String)>,
+    /// Of all who are in a chat.
+    pub marks: HashMap<(ChatId, UserId), Mark>,
+    pub archived: HashSet<ChatId>,
 }
 
 /// One event.
@@ -36,11 +42,28 @@ pub struct Entry {
     pub kind: String,
     pub chat: Option<ChatId>,
     pub user: Option<UserId>,
-    /// Of what streams are given.
-    pub digest: u64,
+    /// Of what streams are given. None if they are given nothing any more, because the message is deleted.
+    pub digest: Option<u64>,
     /// The message that was sent.
     pub message: Option<MessageId>,
+    /// What became of a message, or who reacted to one.
+    pub change: Option<MessageChange>,
+    /// What the event shows, not what it tells: a message as it is now.
+    pub shows: Option<MessageId>,
+    /// Whether the chat is archived from here on.
+    pub archives: Option<bool>,
     pub ends: Vec<Ends>,
+}
+
+/// What an event tells of a message that was sent before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageChange {
+    /// It has another text.
+    Edited(MessageId),
+    /// It is gone.
+    Deleted(MessageId),
+    /// A person's reaction was added or removed; the person is unknown if the message was deleted later.
+    Reaction(Option<UserId>),
 }
 
 /// Whose streams and calls an event ends.
@@ -61,6 +84,15 @@ pub struct Period {
     pub left: Option<Position>,
 }
 
+/// How far somebody has read in a chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// As they marked it; none if they never did.
+    pub marked: Option<Seq>,
+    /// With what they wrote themselves after that.
+    pub reached: Seq,
+}
+
 /// A message as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -71,6 +103,7 @@ pub struct Stored {
     pub sender: UserId,
     pub key: Uuid,
     pub content: String,
+    pub is_deleted: bool,
     /// Written by a server about a change of the chat, and sent by nobody.
     pub is_system: bool,
 }
@@ -85,6 +118,9 @@ impl Log {
             entries: entries(db, workspace).await?,
             members: members(db, workspace).await?,
             messages: messages(db, workspace).await?,
+            reactions: reactions(db, workspace).await?,
+            marks: marks(db, workspace).await?,
+            archived: archived(db, workspace).await?,
         })
     }
 
@@ -129,14 +165,13 @@ impl Log {
 }
 
 impl Stored {
-    /// Whether an acknowledgement speaks of this very message.
+    /// Whether an acknowledgement speaks of this message, whatever its text is by now.
     pub(crate) fn is(&self, message: &Message) -> bool {
         self.id == message.id
             && self.chat == message.chat_id
             && self.seq == message.seq
             && self.sender == message.sender_id
             && self.key == message.idempotency_key
-            && self.content == message.content
     }
 }
 
@@ -165,12 +200,24 @@ fn read_entry(entry: log::Entry, message: Option<MessageId>) -> Result<Entry> {
         Effect::Suspends(id) | Effect::RemovesPerson(id) => vec![Ends::Person(*id)],
         _ => Vec::new(),
     };
+    let data = entry.data.as_deref().filter(|_| !entry.shows_message);
+    let told: Value = data.map(serde_json::from_slice).transpose()?.unwrap_or_default();
+    let change = match (effect, entry.message_id) {
+        (_, None) => None,
+        (Effect::ChangesMessage, Some(id)) => Some(MessageChange::Edited(id)),
+        (Effect::RemovesMessage, Some(id)) => Some(MessageChange::Deleted(id)),
+        (_, Some(_)) if entry.shows_message || message.is_some() => None,
+        (_, Some(_)) => Some(MessageChange::Reaction(told["user_id"].as_i64().map(UserId))),
+    };
     Ok(Entry {
         cursor: entry.cursor,
         chat: entry.chat_id,
         user: entry.user_id,
-        digest: digest(&entry.data.unwrap_or_default()),
+        digest: entry.data.as_deref().map(digest),
         message,
+        change,
+        shows: entry.message_id.filter(|_| entry.shows_message),
+        archives: (entry.kind == "ChatUpdated").then(|| !told["archived_at"].is_null()),
         kind: entry.kind,
         ends,
     })
@@ -196,7 +243,8 @@ async fn members(db: &PgPool, workspace: WorkspaceId) -> Result<HashMap<ChatId, 
 
 async fn messages(db: &PgPool, workspace: WorkspaceId) -> Result<Vec<Stored>> {
     let rows = query(
-        "select id, chat_id, seq, sender_id, idempotency_key, content, kind
+        "select id, chat_id, seq, sender_id, idempotency_key, content, kind,
+                deleted_at is not null as is_deleted
          from messages
          where workspace_id = $1
          order by chat_id, seq",
@@ -209,7 +257,52 @@ async fn messages(db: &PgPool, workspace: WorkspaceId) -> Result<Vec<Stored>> {
         sender: row.get("sender_id"),
         key: row.get("idempotency_key"),
         content: row.get("content"),
+        is_deleted: row.get("is_deleted"),
         is_system: row.get::<&str, _>("kind") == "system",
     });
     Ok(stored.collect())
+}
+
+async fn reactions(
+    db: &PgPool,
+    workspace: WorkspaceId,
+) -> Result<HashSet<(MessageId, UserId, String)>> {
+    let rows = query(
+        "select r.message_id, r.user_id, r.emoji
+         from message_reactions as r
+         join messages as m on m.chat_id = r.chat_id and m.id = r.message_id
+         where r.workspace_id = $1 and m.deleted_at is null",
+    );
+    let rows = rows.bind(workspace).fetch_all(db).await?;
+    let reactions =
+        rows.iter().map(|row| (row.get("message_id"), row.get("user_id"), row.get("emoji")));
+    Ok(reactions.collect())
+}
+
+async fn marks(db: &PgPool, workspace: WorkspaceId) -> Result<HashMap<(ChatId, UserId), Mark>> {
+    let rows = query(
+        "select member.chat_id, member.user_id, mark.seq as marked, state.seq as reached
+         from (
+             select distinct chat_id, user_id
+             from chat_members
+             where workspace_id = $1 and left_position is null
+         ) as member
+         left join read_marks as mark
+             on mark.workspace_id = $1
+             and mark.user_id = member.user_id
+             and mark.chat_id = member.chat_id
+         cross join lateral read_states($1, member.user_id, array[member.chat_id], null, 0) as state",
+    );
+    let rows = rows.bind(workspace).fetch_all(db).await?;
+    let marks = rows.iter().map(|row| {
+        let mark = Mark { marked: row.get("marked"), reached: row.get("reached") };
+        ((row.get("chat_id"), row.get("user_id")), mark)
+    });
+    Ok(marks.collect())
+}
+
+async fn archived(db: &PgPool, workspace: WorkspaceId) -> Result<HashSet<ChatId>> {
+    let archived =
+        query_scalar("select id from chats where workspace_id = $1 and archived_at is not null");
+    Ok(archived.bind(workspace).fetch_all(db).await?.into_iter().collect())
 }

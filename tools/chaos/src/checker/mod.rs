@@ -1,19 +1,22 @@
 //! Compares what people saw with what the database holds, in the manner of Jepsen's set and queue analyses.
 //!
 //! The log's order is the witness, so nothing is searched for: [`log`] is the truth as the database has it in the end,
-//! [`writes`] holds the calls against it and [`streams`] what came through the streams.
+//! [`writes`] and [`changes`] hold the calls against it and [`streams`] what came through the streams.
 
+mod changes;
 pub mod log;
+pub mod marks;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod writes;
 
 use std::ops::AddAssign;
 
 use crate::{
-    checker::log::Log,
-    history::{Send, Stream},
+    checker::{log::Log, texts::Texts},
+    history::{Calls, Stream},
 };
 
 /// What the database has promised.
@@ -47,14 +50,16 @@ pub struct Verdict {
     pub slowed: Vec<String>,
 }
 
-/// Checks everything.
+/// Checks everything but [`marks`].
 #[must_use]
-pub fn check(log: &Log, sends: &[Send], streams: &[Stream], durability: Durability) -> Verdict {
+pub fn check(log: &Log, calls: &Calls, streams: &[Stream], durability: Durability) -> Verdict {
+    let texts = Texts::of(log, calls, durability);
     let mut verdict = writes::check_order(log);
-    verdict += writes::check_calls(log, sends, durability);
-    verdict += writes::check_senders(log, sends);
+    verdict += writes::check_calls(log, &calls.sends, durability);
+    verdict += writes::check_writers(log, &calls.sends);
+    verdict += changes::check(log, &calls.changes, &texts, durability);
     for stream in streams {
-        verdict += streams::check(log, stream, durability);
+        verdict += streams::check(log, stream, &texts, durability);
     }
     verdict
 }

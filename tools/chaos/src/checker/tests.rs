@@ -1,6 +1,9 @@
 //! Every kind of violation is found, and a good history is not accused.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use chrono::Utc;
 use fechatter_core::{
@@ -12,9 +15,13 @@ use uuid::Uuid;
 
 use super::{
     Durability, Verdict, check,
-    log::{Ends, Entry, Log, Period, Stored},
+    log::{Ends, Entry, Log, Mark, MessageChange, Period, Stored},
+    marks,
 };
-use crate::history::{Attempt, Heard, Outcome, Receipt, Send, Stream, StreamEnd, What};
+use crate::history::{
+    Attempt, Calls, Change, ChangeKind, Heard, Outcome, Receipt, Send, Stream, StreamEnd, What,
+    digest,
+};
 
 const LUNCH: ChatId = ChatId(1);
 const ALICE: UserId = UserId(1);
@@ -25,7 +32,7 @@ const LAPTOP: SessionId = SessionId(Uuid::from_u128(2));
 /// Alice (on her phone) has sent three messages to Bob (at his laptop), who heard them: positions 2 to 4.
 struct Story {
     log: Log,
-    sends: Vec<Send>,
+    calls: Calls,
     streams: Vec<Stream>,
     durability: Durability,
 }
@@ -42,8 +49,12 @@ impl Story {
             stalled: false,
             end: StreamEnd::Live,
         };
-        let mut story =
-            Self { log, sends: Vec::new(), streams: vec![bob], durability: Durability::Everything };
+        let mut story = Self {
+            log,
+            calls: Calls::default(),
+            streams: vec![bob],
+            durability: Durability::Everything,
+        };
         story.hears(What::Ready(Position(1)));
         for _ in 0..3 {
             story.says();
@@ -58,6 +69,7 @@ impl Story {
         let position = self.appends("NewMessage", Some(LUNCH), None);
         let entry = self.log.entries.last_mut().unwrap();
         entry.message = Some(message.id);
+        entry.shows = Some(message.id);
         self.log.messages.push(Stored {
             id: message.id,
             chat: LUNCH,
@@ -65,9 +77,10 @@ impl Story {
             sender: ALICE,
             key: message.idempotency_key,
             content: message.content.clone(),
+            is_deleted: false,
             is_system: false,
         });
-        self.sends.push(Send {
+        self.calls.sends.push(Send {
             chat: LUNCH,
             sender: ALICE,
             session: PHONE,
@@ -76,6 +89,68 @@ impl Story {
             attempts: vec![attempt(Outcome::Ok(Box::new(message)))],
         });
         self.hears(heard(position));
+    }
+
+    /// Alice makes a change, and is told what came of it.
+    fn changes(&mut self, kind: ChangeKind, outcome: Outcome<()>) -> &mut Change {
+        self.calls.changes.push(Change {
+            chat: LUNCH,
+            person: ALICE,
+            session: PHONE,
+            kind,
+            attempts: vec![attempt(outcome)],
+        });
+        self.calls.changes.last_mut().unwrap()
+    }
+
+    /// Alice edits a message, and Bob hears of it.
+    fn edits(&mut self, id: MessageId, content: &str) {
+        self.changes(ChangeKind::Edit(id, content.into()), Outcome::Ok(()));
+        self.message(id).content = content.into();
+        let position = self.appends("MessageUpdated", Some(LUNCH), None);
+        let entry = self.log.entries.last_mut().unwrap();
+        (entry.shows, entry.change) = (Some(id), Some(MessageChange::Edited(id)));
+        self.hears(shown(position, content));
+    }
+
+    /// Alice deletes a message, and Bob hears of it.
+    fn deletes(&mut self, id: MessageId) {
+        self.changes(ChangeKind::Delete(id), Outcome::Ok(()));
+        let message = self.message(id);
+        (message.is_deleted, message.content) = (true, String::new());
+        let position = self.appends("MessageDeleted", Some(LUNCH), None);
+        self.log.entries.last_mut().unwrap().change = Some(MessageChange::Deleted(id));
+        self.hears(heard(position));
+    }
+
+    /// Alice reacts to a message, and Bob hears of it.
+    fn reacts(&mut self, message: MessageId) {
+        let kind = ChangeKind::React { message, emoji: "👍", is_added: true };
+        self.changes(kind, Outcome::Ok(()));
+        self.log.reactions.insert((message, ALICE, "👍".into()));
+        let position = self.appends("ReactionAdded", Some(LUNCH), None);
+        let change = Some(MessageChange::Reaction(Some(ALICE)));
+        self.log.entries.last_mut().unwrap().change = change;
+        self.hears(heard(position));
+    }
+
+    /// Alice archives or unarchives the chat, and Bob hears of it.
+    fn archives(&mut self, is_archived: bool) {
+        self.changes(ChangeKind::Archive(is_archived), Outcome::Ok(()));
+        let position = self.appends("ChatUpdated", Some(LUNCH), None);
+        self.log.entries.last_mut().unwrap().archives = Some(is_archived);
+        self.log.archived.clear();
+        self.log.archived.extend(is_archived.then_some(LUNCH));
+        self.hears(heard(position));
+    }
+
+    /// Somebody has read so far, as it is stored.
+    fn marks(&mut self, user: UserId, marked: Option<Seq>, reached: Seq) {
+        self.log.marks.insert((LUNCH, user), Mark { marked, reached });
+    }
+
+    fn message(&mut self, id: MessageId) -> &mut Stored {
+        self.log.messages.iter_mut().find(|message| message.id == id).unwrap()
     }
 
     fn appends(&mut self, kind: &str, chat: Option<ChatId>, user: Option<UserId>) -> i64 {
@@ -103,7 +178,7 @@ impl Story {
     }
 
     fn verdict(&self) -> Verdict {
-        check(&self.log, &self.sends, &self.streams, self.durability)
+        check(&self.log, &self.calls, &self.streams, self.durability)
     }
 
     /// Lost, doubled, missed, repeated, leaked; a history tells nothing of who was slowed.
@@ -126,8 +201,11 @@ fn entry(position: i64, kind: &str, chat: Option<ChatId>, user: Option<UserId>) 
         kind: kind.into(),
         chat,
         user,
-        digest,
+        digest: Some(digest),
         message: None,
+        change: None,
+        shows: None,
+        archives: None,
         ends: Vec::new(),
     }
 }
@@ -159,7 +237,13 @@ fn message(number: i64) -> Message {
     }
 }
 
-fn attempt(outcome: Outcome) -> Attempt {
+/// An event that shows a message with this text.
+fn shown(position: i64, content: &str) -> What {
+    let receipt = Receipt::new(cursor(position), &position.to_be_bytes());
+    What::Event(Receipt { text: Some(digest(content.as_bytes())), ..receipt })
+}
+
+fn attempt<T>(outcome: Outcome<T>) -> Attempt<T> {
     Attempt { server: 0, invoked: Instant::now(), returned: Instant::now(), outcome, refusal: None }
 }
 
@@ -186,10 +270,10 @@ fn a_good_history_is_good() {
 fn an_acknowledged_message_that_is_not_there_is_lost() {
     let mut story = Story::new();
     let message = message(4);
-    story.sends.push(Send {
+    story.calls.sends.push(Send {
         key: message.idempotency_key,
         attempts: vec![attempt(Outcome::Unknown), attempt(Outcome::Ok(Box::new(message)))],
-        ..story.sends[0].clone()
+        ..story.calls.sends[0].clone()
     });
     story.counts(one(LOST));
 }
@@ -199,40 +283,44 @@ fn an_acknowledged_message_with_other_contents_is_lost() {
     let mut story = Story::new();
     story.log.messages[1].content = "something else".into();
     story.counts(one(LOST));
+    story.log.messages[1].content = "message 2".into();
+    story.calls.sends[1].content = "something else".into();
+    // The answer has a text that was not sent, and so has the database.
+    story.counts([2, 0, 0, 0, 0]);
 }
 
 #[test]
 fn an_unknown_message_may_be_there_or_not() {
     let mut story = Story::new();
-    story.sends[2].attempts = vec![attempt(Outcome::Unknown)];
+    story.calls.sends[2].attempts = vec![attempt(Outcome::Unknown)];
     story.counts([0; 5]);
     let key = Uuid::from_u128(99);
-    let unknown = Send { key, ..story.sends[2].clone() };
-    story.sends.push(unknown);
+    let unknown = Send { key, ..story.calls.sends[2].clone() };
+    story.calls.sends.push(unknown);
     story.counts([0; 5]);
     // Once it was uncertain, a refusal makes it no less so.
-    story.sends[2].attempts.push(attempt(Outcome::Failed));
+    story.calls.sends[2].attempts.push(attempt(Outcome::Failed));
     story.counts([0; 5]);
 }
 
 #[test]
 fn a_fault_inside_a_server_counts_even_if_all_is_well_in_the_end() {
     let mut story = Story::new();
-    story.sends[2].attempts.insert(0, attempt(Outcome::Fault));
+    story.calls.sends[2].attempts.insert(0, attempt(Outcome::Fault));
     story.counts(one(LOST));
 }
 
 #[test]
 fn a_refused_message_that_is_there_is_one_too_many() {
     let mut story = Story::new();
-    story.sends[2].attempts = vec![attempt(Outcome::Failed)];
+    story.calls.sends[2].attempts = vec![attempt(Outcome::Failed)];
     story.counts(one(DOUBLED));
 }
 
 #[test]
 fn a_message_that_nobody_sent_is_one_too_many() {
     let mut story = Story::new();
-    story.sends.pop();
+    story.calls.sends.pop();
     story.counts(one(DOUBLED));
 }
 
@@ -240,7 +328,7 @@ fn a_message_that_nobody_sent_is_one_too_many() {
 fn a_system_message_stands_beside_the_event_that_it_tells() {
     let mut story = Story::new();
     story.says();
-    story.sends.pop();
+    story.calls.sends.pop();
     story.log.messages[3].is_system = true;
     story.counts(one(DOUBLED));
     let position = story.removes(BOB);
@@ -252,7 +340,7 @@ fn a_system_message_stands_beside_the_event_that_it_tells() {
 fn a_key_with_two_messages_is_doubled() {
     let mut story = Story::new();
     story.log.messages[2].key = story.log.messages[1].key;
-    story.sends.pop();
+    story.calls.sends.pop();
     story.counts(one(DOUBLED));
 }
 
@@ -261,7 +349,7 @@ fn a_key_with_two_answers_is_doubled() {
     let mut story = Story::new();
     let mut other = message(2);
     other.content = "something else".into();
-    story.sends[1].attempts.push(attempt(Outcome::Ok(Box::new(other))));
+    story.calls.sends[1].attempts.push(attempt(Outcome::Ok(Box::new(other))));
     story.counts(one(DOUBLED));
 }
 
@@ -270,7 +358,7 @@ fn a_hole_in_a_chat_is_a_loss() {
     let mut story = Story::new();
     let message = &mut story.log.messages[2];
     message.seq = Seq(4);
-    let Outcome::Ok(answer) = &mut story.sends[2].attempts[0].outcome else { unreachable!() };
+    let Outcome::Ok(answer) = &mut story.calls.sends[2].attempts[0].outcome else { unreachable!() };
     answer.seq = Seq(4);
     story.counts(one(LOST));
 }
@@ -279,7 +367,7 @@ fn a_hole_in_a_chat_is_a_loss() {
 fn a_seq_that_is_there_twice_is_doubled() {
     let mut story = Story::new();
     story.log.messages[2].seq = Seq(2);
-    let Outcome::Ok(answer) = &mut story.sends[2].attempts[0].outcome else { unreachable!() };
+    let Outcome::Ok(answer) = &mut story.calls.sends[2].attempts[0].outcome else { unreachable!() };
     answer.seq = Seq(2);
     story.counts(one(DOUBLED));
 }
@@ -401,7 +489,7 @@ fn what_a_signed_out_session_sends_is_leaked() {
     story.signs_alice_out();
     story.says();
     story.counts(one(LEAKED));
-    story.sends[3].session = LAPTOP;
+    story.calls.sends[3].session = LAPTOP;
     story.counts([0; 5]);
 }
 
@@ -426,4 +514,227 @@ fn a_stream_that_is_refused_for_no_reason_is_found() {
     let mut story = Story::new();
     story.streams[0].end = StreamEnd::Refused;
     story.counts(one(MISSED));
+}
+
+const FIRST: MessageId = MessageId(1);
+
+#[test]
+fn changes_that_were_made_and_told_are_good() {
+    let mut story = Story::new();
+    story.reacts(FIRST);
+    story.edits(FIRST, "edited");
+    story.edits(FIRST, "edited again");
+    story.deletes(MessageId(2));
+    story.archives(true);
+    story.archives(false);
+    story.marks(ALICE, None, Seq(3));
+    story.counts([0; 5]);
+    assert_eq!(story.verdict().acknowledged, 3 + 6);
+}
+
+#[test]
+fn an_acknowledged_edit_that_is_not_there_is_lost() {
+    let mut story = Story::new();
+    story.edits(FIRST, "edited");
+    story.message(FIRST).content = "message 1".into();
+    story.counts(one(LOST));
+    // After a later edit that may still be executed, either is right.
+    let late = ChangeKind::Edit(FIRST, "later".into());
+    story.changes(late, Outcome::Unknown);
+    story.counts(one(LOST));
+    story.message(FIRST).content = "later".into();
+    story.counts([0; 5]);
+    story.message(FIRST).content = "edited".into();
+    story.counts([0; 5]);
+}
+
+#[test]
+fn an_edit_without_its_event_is_lost_and_one_with_two_is_doubled() {
+    let mut story = Story::new();
+    story.edits(FIRST, "edited");
+    let event = story.log.entries.last_mut().unwrap();
+    (event.change, event.shows) = (None, None);
+    story.counts(one(LOST));
+
+    let mut story = Story::new();
+    story.edits(FIRST, "edited");
+    story.edits(FIRST, "edited again");
+    story.calls.changes.remove(0);
+    // Nobody knows the first text that Bob heard, either.
+    story.counts([0, 1, 1, 0, 0]);
+}
+
+#[test]
+fn a_refused_edit_that_is_there_is_one_too_many() {
+    let mut story = Story::new();
+    story.changes(ChangeKind::Edit(FIRST, "refused".into()), Outcome::Failed);
+    story.counts([0; 5]);
+    story.message(FIRST).content = "refused".into();
+    story.counts(one(DOUBLED));
+}
+
+#[test]
+fn a_fault_inside_a_server_at_a_change_counts() {
+    let mut story = Story::new();
+    story.changes(ChangeKind::Delete(FIRST), Outcome::Fault);
+    story.counts(one(LOST));
+}
+
+#[test]
+fn a_deleted_message_stays_deleted_and_one_that_nobody_deleted_stays() {
+    let mut story = Story::new();
+    story.deletes(FIRST);
+    story.counts([0; 5]);
+    // Its text is back: there is an event of the deletion, too.
+    let message = story.message(FIRST);
+    (message.is_deleted, message.content) = (false, "message 1".into());
+    story.counts([2, 0, 0, 0, 0]);
+
+    let mut story = Story::new();
+    story.message(FIRST).is_deleted = true;
+    story.counts([2, 0, 0, 0, 0]);
+}
+
+#[test]
+fn a_text_after_its_edit_or_deletion_is_leaked() {
+    for deletes in [false, true] {
+        let mut story = Story::new();
+        if deletes {
+            story.deletes(FIRST);
+        } else {
+            story.edits(FIRST, "edited");
+        }
+        story.counts([0; 5]);
+        let position = story.appends("MessageUpdated", Some(LUNCH), None);
+        story.log.entries.last_mut().unwrap().shows = Some(FIRST);
+        story.hears(shown(position, "message 1"));
+        story.counts(one(LEAKED));
+    }
+}
+
+#[test]
+fn a_text_that_was_replaced_before_the_connection_began_is_leaked() {
+    for deletes in [false, true] {
+        let mut story = Story::new();
+        if deletes {
+            story.deletes(FIRST);
+        } else {
+            story.edits(FIRST, "edited");
+        }
+        // Bob comes for the first time, to before everything.
+        story.streams[0].heard[1].what = shown(2, "message 1");
+        let soon = Instant::now();
+        story.streams[0].heard.insert(0, Heard { at: soon, what: What::Opened(soon) });
+        story.counts([0; 5]);
+        let later = soon + Duration::from_secs(5);
+        story.streams[0].heard[0].what = What::Opened(later);
+        story.counts(one(LEAKED));
+        let text = if deletes { "" } else { "edited" };
+        story.streams[0].heard[2].what = shown(2, text);
+        story.counts([0; 5]);
+    }
+}
+
+#[test]
+fn a_text_that_a_message_never_had_is_missed() {
+    let mut story = Story::new();
+    story.edits(FIRST, "edited");
+    story.streams[0].heard[1].what = shown(2, "something else");
+    story.counts(one(MISSED));
+}
+
+#[test]
+fn a_reaction_to_a_message_that_was_deleted_need_not_be_told() {
+    let mut story = Story::new();
+    story.reacts(FIRST);
+    let reaction = story.log.entries.last_mut().unwrap();
+    (reaction.digest, reaction.change) = (None, Some(MessageChange::Reaction(None)));
+    story.log.reactions.clear();
+    story.deletes(FIRST);
+    story.counts([0; 5]);
+    story.streams[0].heard.remove(4);
+    story.counts([0; 5]);
+}
+
+#[test]
+fn a_reaction_that_is_not_there_is_lost_and_one_that_nobody_added_is_one_too_many() {
+    let mut story = Story::new();
+    story.reacts(FIRST);
+    story.log.reactions.clear();
+    story.counts(one(LOST));
+
+    let mut story = Story::new();
+    story.log.reactions.insert((FIRST, BOB, "👍".into()));
+    story.counts(one(DOUBLED));
+    let refused = ChangeKind::React { message: FIRST, emoji: "👍", is_added: true };
+    story.changes(refused, Outcome::Failed).person = BOB;
+    story.counts(one(DOUBLED));
+    story.calls.changes[0].attempts.push(attempt(Outcome::Unknown));
+    story.counts([0; 5]);
+}
+
+#[test]
+fn an_archived_chat_that_is_not_is_lost() {
+    let mut story = Story::new();
+    story.archives(true);
+    story.log.archived.clear();
+    story.counts(one(LOST));
+}
+
+#[test]
+fn what_is_written_in_an_archived_chat_is_one_too_many() {
+    let deeds: [fn(&mut Story); 4] = [
+        |story| story.says(),
+        |story| story.edits(FIRST, "edited"),
+        |story| story.deletes(FIRST),
+        |story| story.reacts(FIRST),
+    ];
+    for deed in deeds {
+        let mut story = Story::new();
+        story.archives(true);
+        deed(&mut story);
+        story.counts(one(DOUBLED));
+    }
+}
+
+#[test]
+fn what_a_removed_member_changes_is_leaked() {
+    let deeds: [fn(&mut Story); 3] = [
+        |story| story.edits(FIRST, "edited"),
+        |story| story.deletes(FIRST),
+        |story| story.reacts(FIRST),
+    ];
+    for deed in deeds {
+        let mut story = Story::new();
+        let removal = story.removes(ALICE);
+        story.hears(heard(removal));
+        deed(&mut story);
+        story.counts(one(LEAKED));
+    }
+}
+
+#[test]
+fn a_mark_before_what_was_read_is_lost_and_one_behind_it_is_one_too_many() {
+    let mut story = Story::new();
+    story.changes(ChangeKind::Read(Seq(2)), Outcome::Ok(())).person = BOB;
+    story.marks(BOB, Some(Seq(2)), Seq(2));
+    story.counts([0; 5]);
+    story.marks(BOB, Some(Seq(1)), Seq(1));
+    story.counts(one(LOST));
+    story.marks(BOB, Some(Seq(3)), Seq(3));
+    story.counts(one(DOUBLED));
+}
+
+#[test]
+fn the_last_mark_of_somebody_is_told_to_their_streams() {
+    let mut story = Story::new();
+    story.changes(ChangeKind::Read(Seq(2)), Outcome::Ok(())).person = BOB;
+    story.marks(BOB, Some(Seq(2)), Seq(2));
+    let missed =
+        |story: &Story| marks::check(&story.log, &story.calls.changes, &story.streams).missed.len();
+    assert_eq!(missed(&story), 1);
+    story.hears(What::Mark(LUNCH, Seq(1)));
+    assert_eq!(missed(&story), 1);
+    story.hears(What::Mark(LUNCH, Seq(2)));
+    assert_eq!(missed(&story), 0);
 }

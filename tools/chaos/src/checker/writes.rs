@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Durability, Verdict,
-    log::{Ends, Log, Stored},
+    log::{Ends, Log, MessageChange, Stored},
 };
 use crate::history::{Outcome, Send};
 
@@ -76,7 +76,8 @@ pub(super) fn check_calls(log: &Log, sends: &[Send], durability: Durability) -> 
             match found.first() {
                 None if durability == Durability::UpToReset => verdict.told += 1,
                 None => verdict.lost.push(format!("{key} was acknowledged and is not there")),
-                Some(found) if !found.is(acknowledged) || found.content != send.content => {
+                // Its text may have been changed since: see the changes.
+                Some(found) if !found.is(acknowledged) || acknowledged.content != send.content => {
                     verdict.lost.push(format!("{key} is not what was acknowledged"));
                 }
                 Some(_) => {}
@@ -91,7 +92,9 @@ pub(super) fn check_calls(log: &Log, sends: &[Send], durability: Durability) -> 
             }
         } else if send.failed() && !found.is_empty() {
             verdict.doubled.push(format!("{key} was refused and is there"));
-        } else if found.iter().any(|found| found.content != send.content) {
+        } else if durability == Durability::Everything
+            && found.iter().any(|found| found.content != send.content)
+        {
             verdict.lost.push(format!("{key} is not what was sent"));
         }
     }
@@ -117,27 +120,50 @@ fn groundless_system_messages(log: &Log) -> Vec<String> {
     groundless
 }
 
-/// Nobody says anything after the event that removed, suspended or signed them out.
-pub(super) fn check_senders(log: &Log, sends: &[Send]) -> Verdict {
+/// Nobody writes anything after the event that removed, suspended or signed them out, or while the chat is archived.
+pub(super) fn check_writers(log: &Log, sends: &[Send]) -> Verdict {
     let mut verdict = Verdict::default();
     let sessions: HashMap<_, _> = sends.iter().map(|send| (send.key, send.session)).collect();
     let messages: HashMap<_, _> =
         log.messages.iter().map(|message| (message.id, message)).collect();
-    let mut ended = HashSet::new();
+    let (mut ended, mut archived) = (HashSet::new(), HashSet::new());
     for entry in &log.entries {
         ended.extend(entry.ends.iter().copied());
-        let Some((chat, id)) = entry.chat.zip(entry.message) else { continue };
-        let Some(message) = messages.get(&id) else { continue };
+        let Some(chat) = entry.chat else { continue };
+        match entry.archives {
+            Some(true) => _ = archived.insert(chat),
+            Some(false) => _ = archived.remove(&chat),
+            None => {}
+        }
+        let message = |id| messages.get(&id).copied();
+        let sent = entry.message.and_then(message);
+        let (writer, deed) = match (sent, entry.change) {
+            (Some(sent), _) => (Some(sent.sender), format!("sent {}", sent.id)),
+            (None, Some(MessageChange::Edited(id))) => {
+                (message(id).map(|message| message.sender), format!("edited {id}"))
+            }
+            (None, Some(MessageChange::Deleted(id))) => {
+                (message(id).map(|message| message.sender), format!("deleted {id}"))
+            }
+            (None, Some(MessageChange::Reaction(person))) => (person, "reacted".to_owned()),
+            (None, None) => continue,
+        };
+        let Some(writer) = writer else { continue };
         let position = entry.cursor.position;
-        if !log.is_member(message.sender, chat, position) {
+        if !log.is_member(writer, chat, position) {
             verdict
                 .leaked
-                .push(format!("{} sent {id} to chat {chat} without being in it", message.sender));
+                .push(format!("{writer} {deed} in chat {chat} at {position} without being in it"));
         }
-        let session = sessions.get(&message.key).copied().map(Ends::Session);
-        let ends = [Some(Ends::Person(message.sender)), session];
+        let session = sent.and_then(|sent| sessions.get(&sent.key).copied()).map(Ends::Session);
+        let ends = [Some(Ends::Person(writer)), session];
         if ends.into_iter().flatten().any(|end| ended.contains(&end)) {
-            verdict.leaked.push(format!("{} sent {id} after their end", message.sender));
+            verdict.leaked.push(format!("{writer} {deed} at {position} after their end"));
+        }
+        if archived.contains(&chat) && !sent.is_some_and(|sent| sent.is_system) {
+            verdict
+                .doubled
+                .push(format!("{writer} {deed} at {position} in chat {chat}, which is archived"));
         }
     }
     verdict

@@ -34,6 +34,7 @@ pub(super) async fn muted(options: &Options) -> Result<Row> {
     raw_sql(MUTE).execute(&cluster.db).await?;
     end_connections(&cluster.db).await?;
     let mut stage = options.stage_on(cluster, options.cast()).await?;
+    stage.notifies = false;
     let mut listener = PgListener::connect_with(&stage.cluster.db).await?;
     listener.listen(DOORBELL_CHANNEL).await?;
     stage.quiet(options.either(Duration::from_secs(8), Duration::from_mins(1))).await;
@@ -50,6 +51,7 @@ pub(super) async fn full(options: &Options) -> Result<Row> {
     let cluster = options.cluster(2, 2).await?;
     let _holder = fill(&cluster).await?;
     let mut stage = options.stage_on(cluster, options.cast()).await?;
+    stage.notifies = false;
     stage.quiet(options.either(Duration::from_secs(8), Duration::from_mins(1))).await;
     finish(stage).await
 }

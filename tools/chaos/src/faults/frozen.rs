@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::{
     delays::Times,
     history::Send,
-    load::{Load, Seat},
+    load::{Load, Mix, Seat},
     report::Row,
     stage::{Options, Stage},
 };
@@ -31,10 +31,14 @@ pub(super) async fn still(options: &Options) -> Result<Row> {
     let bystanders = bystanders.end().await;
     let mut row = stage
         .finish_with(|past, delays| {
-            delays.recovery("others p99", at_other_servers(&past.sends).percentile(99), OTHERS);
+            delays.recovery(
+                "others p99",
+                at_other_servers(&past.calls.sends).percentile(99),
+                OTHERS,
+            );
         })
         .await?;
-    let elsewhere = at_other_servers(&bystanders).percentile(99);
+    let elsewhere = at_other_servers(&bystanders.sends).percentile(99);
     row.delays.recovery("other workspace p99", elsewhere, UNAFFECTED);
     Ok(row)
 }
@@ -63,14 +67,14 @@ async fn bystanders(stage: &mut Stage) -> Result<Load> {
         person.rest = person.rest.with_servers([address].into());
         Seat::new(&person, chat)
     });
-    Ok(Load::begin(seats.collect(), 1, 5, stage.rng.random()))
+    Ok(Load::begin(seats.collect(), 1, 5, Mix::Sends, stage.rng.random()))
 }
 
 /// How long acknowledged calls took, except for those of the first server where there are several.
 fn at_other_servers(sends: &[Send]) -> Times {
     let attempts = sends.iter().flat_map(|send| &send.attempts);
     let several = sends.iter().flat_map(|send| &send.attempts).any(|attempt| attempt.server > 0);
-    let acknowledged = attempts.filter(|attempt| attempt.message().is_some());
+    let acknowledged = attempts.filter(|attempt| attempt.is_ok());
     let others = acknowledged.filter(|attempt| attempt.server > 0 || !several);
     others.map(|attempt| attempt.returned - attempt.invoked).collect()
 }

@@ -18,6 +18,7 @@ use crate::{
         greed::Greed,
         neighbours::{Neighbours, Service},
     },
+    load::Mix,
     report::Row,
     stage::{Cast, Options, Stage},
 };
@@ -70,6 +71,7 @@ async fn play(options: &Options) -> Result<Row> {
         restless: None,
         workers: 20,
         sends_per_second: 20,
+        mix: Mix::Sends,
     };
     let cluster = options.cluster(cast.servers, cast.notifiers).await?;
     let greed = Greed::prepare(&cluster).await?;

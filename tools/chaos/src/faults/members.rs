@@ -179,7 +179,7 @@ impl Crowd {
 fn last_words(stage: &mut Stage, person: &Person, chat: ChatId) {
     for _ in 0..LAST_WORDS {
         let seat = Seat::new(person, chat);
-        stage.load.say(seat, MOMENT, stage.rng.random());
+        stage.load.say_or_change(seat, MOMENT, stage.rng.random());
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     flood::Flood,
+    load::Mix,
     report::Row,
     stage::{Cast, Options, Stage},
 };
@@ -51,7 +52,7 @@ const UPLOADS: usize = 8;
 pub(super) async fn flooded(options: &Options) -> Result<Row> {
     let options =
         &Options { settings: SLOW_DISK.map(ToOwned::to_owned).to_vec(), ..options.clone() };
-    let cast = Cast { servers: 1, ..options.cast() };
+    let cast = Cast { servers: 1, mix: Mix::Sends, ..options.cast() };
     let mut stage = options.stage(cast).await?;
     note_memory(&mut stage, "at first")?;
     let mut flood = Flood::connect(&stage.cluster, CONNECTIONS).await?;

@@ -131,11 +131,11 @@ impl Service {
     pub(super) fn add(&mut self, past: &Past) {
         let meanwhile = |began: &Instant| (self.began..self.ended).contains(began);
         let sends =
-            past.sends.iter().filter(|send| send.invoked().is_some_and(|at| meanwhile(&at)));
+            past.calls.sends.iter().filter(|send| send.invoked().is_some_and(|at| meanwhile(&at)));
         self.sends = sends.filter_map(Send::duration).collect();
         let deliveries = past.deliveries(Send::invoked).filter(|(began, _)| meanwhile(began));
         self.deliveries = deliveries.map(|(began, received)| received - began).collect();
-        let attempts = past.sends.iter().flat_map(|send| &send.attempts);
+        let attempts = past.calls.sends.iter().flat_map(|send| &send.attempts);
         let attempts = attempts.filter(|attempt| meanwhile(&attempt.invoked));
         self.refusals.extend(attempts.filter_map(|attempt| attempt.refusal.clone()));
     }
