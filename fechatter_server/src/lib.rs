@@ -247,10 +247,10 @@ fn layered(router: Router<AppState>, state: AppState) -> Router {
         hsts: state.config.http.hsts(&state.config.server.public_url),
         is_for_probes: false,
     };
-    let router = router
-        .fallback(async || StatusCode::NOT_FOUND)
-        .layer(DefaultBodyLimit::max(admission::MAX_BODY))
-        .layer(middleware::from_fn_with_state(state.clone(), admission::admit))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, HANDLER_TIMEOUT));
+    let router = router.fallback(async || StatusCode::NOT_FOUND).layer((
+        TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, HANDLER_TIMEOUT),
+        middleware::from_fn_with_state(state.clone(), admission::admit),
+        DefaultBodyLimit::max(admission::MAX_BODY),
+    ));
     shared(router, &layers).with_state(state)
 }

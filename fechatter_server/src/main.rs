@@ -14,6 +14,10 @@ use tracing::info;
 const OTHER_FILES: usize = 100;
 
 /// Fechatter's REST API.
+/// With the system's allocator, a request takes up to half more processor time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

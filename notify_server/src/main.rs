@@ -13,6 +13,10 @@ use tracing::info;
 const OTHER_FILES: usize = 1_100;
 
 /// Sends each person, as one stream of server-sent events, what happens in their workspace.
+/// With the system's allocator, a request takes up to half more processor time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(version)]
 struct Options {

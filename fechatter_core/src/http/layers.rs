@@ -1,8 +1,10 @@
 //! The layers around every route of either server.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::metrics::{Label, SharedString};
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{
@@ -18,17 +20,17 @@ use tracing::{Instrument, debug, error, info, info_span};
 use uuid::Uuid;
 
 use super::error::ApiError;
-use super::well_formed::well_formed;
+use super::well_formed;
 use crate::{UserId, metrics};
 
-const STANDARD_METHODS: [Method; 7] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::PATCH,
-    Method::DELETE,
-    Method::OPTIONS,
+const STANDARD_METHODS: [(Method, &str); 7] = [
+    (Method::GET, "GET"),
+    (Method::HEAD, "HEAD"),
+    (Method::POST, "POST"),
+    (Method::PUT, "PUT"),
+    (Method::PATCH, "PATCH"),
+    (Method::DELETE, "DELETE"),
+    (Method::OPTIONS, "OPTIONS"),
 ];
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIME: HeaderName = HeaderName::from_static("x-server-time");
@@ -59,19 +61,27 @@ pub fn shared<S: Clone + Send + Sync + 'static>(router: Router<S>, shared: &Shar
     let hsts = shared.hsts.map(|seconds| HeaderValue::try_from(format!("max-age={seconds}")));
     let hsts = hsts.and_then(Result::ok);
     let is_for_probes = shared.is_for_probes;
-    router
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(cors(&shared.allowed_origins))
-        // Outside of CORS, because CORS answers preflight requests itself.
-        .layer(middleware::from_fn(well_formed))
-        .layer(middleware::from_fn(move |request, next| {
+    // In one call, and few functions of our own: for each request, each call copies all layers inside
+    // of it, and so does each function.
+    router.layer((
+        middleware::from_fn(move |request, next| {
             envelope(request, next, hsts.clone(), is_for_probes)
-        }))
-        .layer(middleware::from_fn(identify))
+        }),
+        cors(&shared.allowed_origins),
+        CatchPanicLayer::custom(panicked),
+    ))
 }
 
-/// Gives the request its id. This is the outermost layer, so that all others can use the id.
-async fn identify(mut request: Request, next: Next) -> Response {
+/// Gives the request its id, refuses it if it is not well-formed, writes errors in the common format,
+/// adds the headers of every response, and logs the request. This is the outermost layer: the others
+/// can use the id, and CORS answers preflight requests itself.
+async fn envelope(
+    mut request: Request,
+    next: Next,
+    hsts: Option<HeaderValue>,
+    is_for_probes: bool,
+) -> Response {
+    let started = Instant::now();
     let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let id = given.filter(|id| is_request_id(id)).map(ToOwned::to_owned);
     let id = RequestId(id.unwrap_or_else(|| Uuid::now_v7().to_string()));
@@ -79,43 +89,24 @@ async fn identify(mut request: Request, next: Next) -> Response {
     // The span has only the id, because all its fields are formatted for each request, even if
     // nothing is logged.
     let span = info_span!("request", request_id = id.0);
-    let mut response = next.run(request).instrument(span).await;
-    if let Ok(value) = HeaderValue::try_from(id.0) {
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
-    response
-}
-
-fn is_request_id(id: &str) -> bool {
-    (1..=128).contains(&id.len())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
-
-/// Writes errors in the common format, adds the headers of every response, and logs the request.
-async fn envelope(
-    request: Request,
-    next: Next,
-    hsts: Option<HeaderValue>,
-    is_for_probes: bool,
-) -> Response {
-    let started = Instant::now();
-    let RequestId(id) =
-        request.extensions().get::<RequestId>().cloned().unwrap_or(RequestId(String::new()));
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = next.run(request).await;
+    let mut response = match well_formed::check(&request) {
+        Ok(()) => next.run(request).instrument(span).await,
+        Err(error) => error.into_response(),
+    };
     let status = response.status();
     count(&method, route.as_ref(), status, started.elapsed());
     let path = route.as_ref().map_or("-", MatchedPath::as_str);
     let user_id = response.extensions().get::<Requester>().map(|requester| requester.0.0);
     let (status_code, ms) = (status.as_u16(), milliseconds(started.elapsed()));
     if is_for_probes {
-        debug!(parent: None, %method, path, request_id = id, user_id, status = status_code, ms, "answered");
+        debug!(parent: None, %method, path, request_id = id.0, user_id, status = status_code, ms, "answered");
     } else {
-        info!(parent: None, %method, path, request_id = id, user_id, status = status_code, ms, "answered");
+        info!(parent: None, %method, path, request_id = id.0, user_id, status = status_code, ms, "answered");
     }
     if status.is_client_error() || status.is_server_error() {
-        response = render(response, &id);
+        response = render(response, &id.0);
     }
     let headers = response.headers_mut();
     let elapsed = format!("{}us", started.elapsed().as_micros());
@@ -126,7 +117,15 @@ async fn envelope(
     if let Some(value) = hsts {
         headers.insert(STRICT_TRANSPORT_SECURITY, value);
     }
+    if let Ok(value) = HeaderValue::try_from(id.0) {
+        headers.insert(REQUEST_ID, value);
+    }
     response
+}
+
+fn is_request_id(id: &str) -> bool {
+    (1..=128).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 /// Adds the security headers that the response does not have yet.
@@ -143,18 +142,15 @@ pub(super) fn protect(headers: &mut HeaderMap) {
 
 /// Counts a request by the route's pattern, not its path, so that the number of labels is limited.
 fn count(method: &Method, route: Option<&MatchedPath>, status: StatusCode, took: Duration) {
-    let route = route.map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
+    // The same text for both metrics.
+    let route: Arc<str> = route.map_or("none", MatchedPath::as_str).into();
+    let route = || Label::new("route", SharedString::from_shared(Arc::clone(&route)));
     // Clients can invent methods, which would add any number of labels.
-    let method =
-        if STANDARD_METHODS.contains(method) { method.to_string() } else { "other".into() };
-    let answered = [
-        ("method", method.clone()),
-        ("route", route.clone()),
-        ("status", status.as_u16().to_string()),
-    ];
-    ::metrics::counter!(metrics::REQUESTS, &answered).increment(1);
-    let took_labels = [("method", method), ("route", route)];
-    ::metrics::histogram!(metrics::REQUEST_SECONDS, &took_labels).record(took);
+    let standard = STANDARD_METHODS.iter().find(|(standard, _)| standard == method);
+    let method = || Label::from_static_parts("method", standard.map_or("other", |(_, name)| name));
+    let status = Label::new("status", status.as_u16().to_string());
+    ::metrics::counter!(metrics::REQUESTS, vec![method(), route(), status]).increment(1);
+    ::metrics::histogram!(metrics::REQUEST_SECONDS, vec![method(), route()]).record(took);
 }
 
 fn render(response: Response, request_id: &str) -> Response {

@@ -8,8 +8,6 @@ use axum::http::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING,
 };
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, Version};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 
@@ -21,16 +19,12 @@ const SINGLE: [HeaderName; 6] =
 const MAX_URI: usize = 8 * 1024;
 const MAX_HEADERS: usize = 16 * 1024;
 
-/// Refuses a request before any other layer reads it if its address or headers are too long, if it
+/// Refuses a request if its address or headers are too long, if it
 /// lacks the one valid `Host` that HTTP/1.1 requires (RFC 9112, section 3.2), or if it has two
 /// values for a single-valued header.
-pub(super) async fn well_formed(request: Request, next: Next) -> Response {
-    let checked = check_size(request.uri(), request.headers())
-        .and_then(|()| check_headers(request.version(), request.headers()));
-    match checked {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
-    }
+pub(super) fn check(request: &Request) -> Result<(), ApiError> {
+    check_size(request.uri(), request.headers())?;
+    check_headers(request.version(), request.headers())
 }
 
 fn check_size(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {

@@ -2,11 +2,10 @@
 
 mod threads;
 
-use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use argon2::password_hash;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
-use argon2::password_hash::{self, PasswordHasher};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use fechatter_core::permits::{self, PermitLimits, Permits};
 use fechatter_core::rate::Rates;
@@ -40,10 +39,12 @@ pub(crate) struct Passwords {
     low_priority_threads: Threads,
     rate: Rates<Caller>,
     total_rate: Rates<()>,
-    /// The hash to verify if there is no account, so that an unknown e-mail address costs as much
-    /// as a wrong password.
-    dummy_hash: Arc<str>,
 }
+
+/// The hash to verify if there is no account, so that an unknown e-mail address costs as much as a
+/// wrong password.
+const DUMMY_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$EI3I8cfBTi7a5+VRgehH6g$\
+     Hra1t5eptuFz6lkmtfE013zZ7HOHW2iZd5ZaxpRTmZE";
 
 /// The right to have passwords hashed, one after the other. A caller must get it before any other
 /// work is done for it, so that a flood of requests is rejected cheaply.
@@ -75,9 +76,7 @@ impl Passwords {
         let rate = Rates::new(per_second, burst);
         let (per_second, burst) = OCCASIONAL_IN_TOTAL;
         let total_rate = Rates::new(per_second, burst);
-        let dummy_hash: PasswordHash = Argon2::default().hash_password(b"nobody's password")?;
-        let dummy_hash = dummy_hash.to_string().into();
-        Ok(Self { callers, occasional_thread, low_priority_threads, rate, total_rate, dummy_hash })
+        Ok(Self { callers, occasional_thread, low_priority_threads, rate, total_rate })
     }
 
     /// Returns a permit, unless this caller, its class or all callers together have too many.
@@ -140,7 +139,7 @@ impl HashPermit {
     /// of work, to prevent timing attacks.
     pub(crate) async fn verify(&self, password: &Password, hash: Option<&str>) -> Result<bool> {
         let has_hash = hash.is_some();
-        let hash = hash.unwrap_or(&self.passwords.dummy_hash).to_owned();
+        let hash = hash.unwrap_or(DUMMY_HASH).to_owned();
         let password = password.clone();
         self.work(move |memory| {
             let hash = PasswordHash::new(&hash)?;
@@ -213,6 +212,7 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use argon2::PasswordHasher;
     use futures_util::future::join_all;
     use tokio::time::timeout;
 
@@ -237,6 +237,15 @@ mod tests {
             !permit.verify(&Password::from("nobody's password".to_owned()), None).await.unwrap()
         );
         assert!(!Passwords::is_outdated(&hash));
+    }
+
+    #[test]
+    fn the_dummy_hash_costs_as_much_as_others() {
+        assert!(!Passwords::is_outdated(DUMMY_HASH));
+        let hash = PasswordHash::new(DUMMY_HASH).unwrap();
+        let params = Params::try_from(&hash).unwrap();
+        assert_eq!(params.m_cost(), Params::DEFAULT_M_COST);
+        assert_eq!(params.t_cost(), Params::DEFAULT_T_COST);
     }
 
     #[test]
