@@ -24,3 +24,10 @@ create table attempt_windows (
     attempts integer not null,
     started_at timestamptz not null
 );
+
+-- Links that set a new password once: at most one an account. Only the token's digest is stored.
+create table password_resets (
+    user_id bigint primary key references users,
+    token_digest bytea not null unique,
+    expires_at timestamptz not null
+);

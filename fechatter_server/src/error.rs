@@ -85,6 +85,8 @@ errors! {
     InvalidCredentials => FORBIDDEN, "invalid_credentials", "e-mail or password is wrong";
     WeakPassword(&'static str) => BAD_REQUEST, "weak_password", "{0}";
     EmailTaken => CONFLICT, "email_taken", "there is an account with this e-mail address";
+    SharedAccount => CONFLICT, "shared_account", "this account is in another workspace, too; ask the operator for a link";
+    TokenInvalid => NOT_FOUND, "token_invalid", "this link is not valid, or no longer valid";
     RefreshMissing => UNAUTHORIZED, "refresh_missing", "there is no refresh token";
     RefreshInvalid => UNAUTHORIZED, "refresh_invalid", "the refresh token is not valid";
     RefreshReused => UNAUTHORIZED, "refresh_reused", "the refresh token was used before; its session has been ended";

@@ -21,6 +21,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists what owners, admins and the operator have changed, newest first. For owners. */
+        get: operations["list_audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/chat": {
         parameters: {
             query?: never;
@@ -340,6 +357,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/invites/{code}/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Shows the holder of an invite's code where it leads, before they sign up. */
+        get: operations["preview_invite"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/invites/{id}": {
         parameters: {
             query?: never;
@@ -476,6 +510,23 @@ export interface paths {
         head?: never;
         /** Sets keys of the object that the caller's clients have stored; null removes a key. */
         patch: operations["update_preferences"];
+        trace?: never;
+    };
+    "/api/password-reset/confirm": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Sets a new password with the token of a reset link, and ends all sessions of the account. */
+        post: operations["reset_password"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/api/permalink/{mid}": {
@@ -684,6 +735,26 @@ export interface paths {
         patch: operations["update_user"];
         trace?: never;
     };
+    "/api/users/{id}/reset-link": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Creates a link with which a person sets a new password within an hour, once. Only this response
+         *     contains it, and it ends an earlier one.
+         */
+        post: operations["create_reset_link"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/workspace": {
         parameters: {
             query?: never;
@@ -795,6 +866,31 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        AuditEntries: {
+            items: components["schemas"]["AuditEntry"][];
+            next_cursor: string | null;
+        };
+        /** @description An entry of the audit log. */
+        AuditEntry: {
+            /** @description For example `user.suspended`. */
+            action: string;
+            actor: components["schemas"]["UserId"] | null;
+            at: components["schemas"]["Timestamp"];
+            /** @description Facts about the change, by its action. */
+            details: {
+                [key: string]: unknown;
+            };
+            /** Format: int64 */
+            id: number;
+            target: components["schemas"]["AuditTarget"] | null;
+        };
+        /** @description The object that was changed. */
+        AuditTarget: {
+            /** Format: int64 */
+            id: number;
+            /** @description `user` or `invite`. */
+            type: string;
+        };
         /** @description The signed-in person, with their tokens. */
         AuthResponse: {
             access_token: string;
@@ -1072,6 +1168,12 @@ export interface components {
          * @example 42
          */
         InviteId: number;
+        /** @description An invite as anybody who has its code sees it. */
+        InvitePreview: {
+            expires_at: components["schemas"]["Timestamp"];
+            inviter_name: string;
+            workspace_name: string;
+        };
         Invites: {
             items: components["schemas"]["Invite"][];
             next_cursor: string | null;
@@ -1270,6 +1372,12 @@ export interface components {
             /** Format: password */
             new_password: string;
         };
+        /** @description A request to set a new password with the token of a link. */
+        PasswordReset: {
+            /** Format: password */
+            new_password: string;
+            token: string;
+        };
         /** @description An object of the clients' own, at most 8 KiB of JSON. */
         Preferences: {
             [key: string]: unknown;
@@ -1424,6 +1532,11 @@ export interface components {
             /** @description The reason. */
             reason: components["schemas"]["ResetReason"];
         };
+        /** @description A link that sets a new password once. It is shown only once, to the person who has created it. */
+        ResetLink: {
+            expires_at: components["schemas"]["Timestamp"];
+            url: string;
+        };
         /**
          * @description The reason why a stream cannot continue from a cursor.
          * @enum {string}
@@ -1500,6 +1613,7 @@ export interface components {
         };
         Sessions: {
             items: components["schemas"]["SessionEntry"][];
+            next_cursor: string | null;
         };
         /** @description A request to sign in. */
         SignIn: {
@@ -1838,6 +1952,9 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type AuditEntries = components['schemas']['AuditEntries'];
+export type AuditEntry = components['schemas']['AuditEntry'];
+export type AuditTarget = components['schemas']['AuditTarget'];
 export type AuthResponse = components['schemas']['AuthResponse'];
 export type ChangedMember = components['schemas']['ChangedMember'];
 export type Chat = components['schemas']['Chat'];
@@ -1872,6 +1989,7 @@ export type HeartbeatEvent = components['schemas']['HeartbeatEvent'];
 export type Invite = components['schemas']['Invite'];
 export type InviteDraft = components['schemas']['InviteDraft'];
 export type InviteId = components['schemas']['InviteId'];
+export type InvitePreview = components['schemas']['InvitePreview'];
 export type Invites = components['schemas']['Invites'];
 export type JoinPolicy = components['schemas']['JoinPolicy'];
 export type JoinRequest = components['schemas']['JoinRequest'];
@@ -1897,6 +2015,7 @@ export type NewMessageEvent = components['schemas']['NewMessageEvent'];
 export type NotifyLevel = components['schemas']['NotifyLevel'];
 export type Parent = components['schemas']['Parent'];
 export type PasswordChange = components['schemas']['PasswordChange'];
+export type PasswordReset = components['schemas']['PasswordReset'];
 export type Preferences = components['schemas']['Preferences'];
 export type PreferencesUpdatedEvent = components['schemas']['PreferencesUpdatedEvent'];
 export type ProfileChanges = components['schemas']['ProfileChanges'];
@@ -1913,6 +2032,7 @@ export type ReadStateUpdatedEvent = components['schemas']['ReadStateUpdatedEvent
 export type ReadUpTo = components['schemas']['ReadUpTo'];
 export type ReadyEvent = components['schemas']['ReadyEvent'];
 export type ResetEvent = components['schemas']['ResetEvent'];
+export type ResetLink = components['schemas']['ResetLink'];
 export type ResetReason = components['schemas']['ResetReason'];
 export type Role = components['schemas']['Role'];
 export type Said = components['schemas']['Said'];
@@ -1983,6 +2103,58 @@ export interface operations {
                 };
             };
             400: components["responses"]["invalid_input"];
+            408: components["responses"]["timeout"];
+            414: components["responses"]["uri_too_long"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    list_audit: {
+        parameters: {
+            query?: {
+                /** @description Only the changes of this person. */
+                actor?: number;
+                /** @description The cursor from the previous page. */
+                cursor?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditEntries"];
+                };
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `forbidden`, `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             408: components["responses"]["timeout"];
             414: components["responses"]["uri_too_long"];
             429: components["responses"]["rate_limited"];
@@ -3891,6 +4063,45 @@ export interface operations {
             503: components["responses"]["unavailable"];
         };
     };
+    preview_invite: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id. Other values are refused with 404. */
+                code: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InvitePreview"];
+                };
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            414: components["responses"]["uri_too_long"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     delete_invite: {
         parameters: {
             query?: never;
@@ -4440,6 +4651,55 @@ export interface operations {
             503: components["responses"]["unavailable"];
         };
     };
+    reset_password: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PasswordReset"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `weak_password`, `invalid_input` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `token_invalid` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            413: components["responses"]["too_large"];
+            414: components["responses"]["uri_too_long"];
+            415: components["responses"]["unsupported_media_type"];
+            422: components["responses"]["malformed_json"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
     find_message: {
         parameters: {
             query?: never;
@@ -4645,7 +4905,11 @@ export interface operations {
     };
     list_sessions: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description The cursor from the previous page. */
+                cursor?: string;
+                limit?: number;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -5239,6 +5503,73 @@ export interface operations {
             414: components["responses"]["uri_too_long"];
             415: components["responses"]["unsupported_media_type"];
             422: components["responses"]["malformed_json"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    create_reset_link: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id. Other values are refused with 404. */
+                id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The new object */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ResetLink"];
+                };
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `forbidden`, `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            /** @description `shared_account` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            414: components["responses"]["uri_too_long"];
             429: components["responses"]["rate_limited"];
             431: components["responses"]["headers_too_large"];
             500: components["responses"]["internal"];

@@ -26,6 +26,7 @@ use crate::error::{AppError, ErrorKind, Result};
 use crate::models::account::device::Device;
 use crate::models::session::authentication::Authentication;
 use crate::models::session::current_user::CurrentUser;
+use crate::models::session::password_reset::{self, PasswordReset};
 use crate::models::session::{self, Selection, Session};
 use crate::models::sign_in::{self, SignIn, SignUp, SignedIn};
 use crate::services::device_token;
@@ -65,6 +66,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(log_out).errors(&[E::SessionEnded, E::RefreshInvalid, E::CrossSite]))
         .routes(routes!(log_out_all))
         .routes(routes!(log_out_all_as_before))
+        .routes(routes!(reset_password).layer(limit).errors(&[E::TokenInvalid, E::WeakPassword]))
 }
 
 const COOKIE: &str = "refresh_token";
@@ -194,6 +196,18 @@ async fn log_out_all_as_before(
     jar: CookieJar,
 ) -> Result<(CookieJar, Json<Said>)> {
     log_out_all(user, state, jar).await
+}
+
+/// Sets a new password with the token of a reset link, and ends all sessions of the account.
+#[utoipa::path(post, path = "/api/password-reset/confirm", operation_id = "reset_password", security(()),
+    request_body = PasswordReset, responses((status = 204)))]
+async fn reset_password(
+    State(auth): State<Authentication>,
+    device: Device,
+    Json(request): Json<PasswordReset>,
+) -> Result<StatusCode> {
+    password_reset::confirm(&auth, &device, request).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Responds with the tokens of a new session and of its device.

@@ -11,12 +11,15 @@ use utoipa_axum::routes;
 
 use crate::document::WithErrors;
 use crate::error::{ErrorKind, Result};
+use crate::models::account::device::Device;
+use crate::models::session::authentication::Authentication;
 use crate::models::session::current_user::CurrentUser;
-use crate::models::workspace::invite::{self, Invite, InviteDraft, NewInvite};
+use crate::models::workspace::invite::{self, Invite, InviteDraft, InvitePreview, NewInvite};
+use crate::services::limits::Caller;
 use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::page::{Cursor, Limit, Page};
-use crate::utils::path::Id;
+use crate::utils::path::{Code, Id};
 use crate::utils::query::Params;
 
 /// The routes of this module.
@@ -26,6 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(list))
         .routes(routes!(create).errors(&[E::Forbidden, E::NotFound, E::LimitReached]))
         .routes(routes!(delete))
+        .routes(routes!(preview).errors(&[E::NotFound]))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -81,4 +85,18 @@ async fn delete(
 ) -> Result<StatusCode> {
     invite::delete(&db, &caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Shows the holder of an invite's code where it leads, before they sign up.
+#[utoipa::path(get, path = "/api/invites/{code}/preview", operation_id = "preview_invite", security(()),
+    params(("code" = String, Path)), responses((status = 200, body = InvitePreview)))]
+async fn preview(
+    State(auth): State<Authentication>,
+    device: Device,
+    Code(code): Code,
+) -> Result<Json<InvitePreview>> {
+    let caller = Caller::Address(device.network());
+    auth.limits.take(caller)?;
+    let _permit = auth.connection_permit(caller).await?;
+    invite::preview(&auth.db, &code).await.map(Json)
 }

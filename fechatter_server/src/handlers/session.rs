@@ -4,9 +4,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use fechatter_core::SessionId;
 use fechatter_core::log::Log;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -15,23 +15,42 @@ use crate::models::session::current_user::CurrentUser;
 use crate::models::session::list::{self, SessionEntry};
 use crate::state::AppState;
 use crate::utils::json::Json;
+use crate::utils::page::{Cursor, Limit, Page};
 use crate::utils::path::Id;
+use crate::utils::query::Params;
 
 /// The routes of this module.
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(end))
 }
 
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ListParams {
+    /// The cursor from the previous page.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<5>>,
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 100, default = 50)]
+    limit: Option<Limit>,
+}
+
 #[derive(Serialize, ToSchema)]
 struct Sessions {
     items: Vec<SessionEntry>,
+    next_cursor: Option<String>,
 }
 
 /// Lists the account's sessions that have not ended, last used first.
-#[utoipa::path(get, path = "/api/sessions", operation_id = "list_sessions",
+#[utoipa::path(get, path = "/api/sessions", operation_id = "list_sessions", params(ListParams),
     responses((status = 200, body = Sessions)))]
-async fn list(caller: CurrentUser, State(db): State<PgPool>) -> Result<Json<Sessions>> {
-    Ok(Json(Sessions { items: list::list(&db, &caller).await? }))
+async fn list(
+    caller: CurrentUser,
+    State(db): State<PgPool>,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Sessions>> {
+    let page = Page::new(params.cursor, params.limit);
+    let (items, next_cursor) = list::list(&db, &caller, page).await?;
+    Ok(Json(Sessions { items, next_cursor }))
 }
 
 /// Ends one of the account's sessions.

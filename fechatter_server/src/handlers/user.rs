@@ -17,7 +17,9 @@ use crate::models::account::user::{self, Filter, ListedUser};
 use crate::models::account::words;
 use crate::models::chat::membership::Member;
 use crate::models::session::current_user::CurrentUser;
+use crate::models::session::password_reset::ResetLink;
 use crate::models::workspace::offboarding;
+use crate::models::workspace::reset_link;
 use crate::models::workspace::role::{self, UserChanges};
 use crate::services::offboarding::Offboardings;
 use crate::state::AppState;
@@ -34,6 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(show))
         .routes(routes!(update).errors(&[E::Forbidden, E::LastOwner]))
         .routes(routes!(remove).errors(&[E::Forbidden, E::LastOwner]))
+        .routes(routes!(create_reset_link).errors(&[E::Forbidden, E::SharedAccount]))
 }
 
 /// Each given condition narrows the list; with neither cursor, limit, `q` nor `chat_id` it has all people.
@@ -127,6 +130,19 @@ async fn remove(
     offboarding::remove(&log, caller, id).await?;
     offboardings.wake();
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Creates a link with which a person sets a new password within an hour, once. Only this response
+/// contains it, and it ends an earlier one.
+#[utoipa::path(post, path = "/api/users/{id}/reset-link", operation_id = "create_reset_link",
+    params(("id" = i64, Path)), responses((status = 201, body = ResetLink)))]
+async fn create_reset_link(
+    caller: CurrentUser,
+    Id(id): Id<UserId>,
+    State(state): State<AppState>,
+) -> Result<(StatusCode, Json<ResetLink>)> {
+    let link = reset_link::create(&state.log, &state.config, caller, id).await?;
+    Ok((StatusCode::CREATED, Json(link)))
 }
 
 /// Returns the header with the cursor of the next page, for responses that are plain arrays.

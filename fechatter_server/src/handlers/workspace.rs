@@ -2,12 +2,12 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use fechatter_core::WorkspaceId;
 use fechatter_core::log::Log;
 use fechatter_core::workspace::Workspace;
+use fechatter_core::{UserId, WorkspaceId};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -16,13 +16,16 @@ use crate::error::{ErrorKind, Result};
 use crate::handlers::auth::{AuthResponse, respond};
 use crate::models::session;
 use crate::models::session::current_user::CurrentUser;
+use crate::models::workspace::audit::{self, AuditEntry};
 use crate::models::workspace::lookup;
 use crate::models::workspace::offboarding;
 use crate::models::workspace::{self, JoinRequest, WorkspaceChanges, WorkspaceWithRole};
 use crate::services::offboarding::Offboardings;
 use crate::state::AppState;
 use crate::utils::json::Json;
+use crate::utils::page::{Cursor, Limit, Page};
 use crate::utils::path::Id;
+use crate::utils::query::{OneId, Params};
 use crate::utils::text::WorkspaceName;
 
 /// The routes of this module.
@@ -38,6 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(show))
         .routes(routes!(update).errors(&[E::Forbidden, E::WorkspaceTaken]))
         .routes(routes!(leave).errors(&[E::LastOwner]))
+        .routes(routes!(list_audit).errors(&[E::Forbidden]))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -125,4 +129,37 @@ async fn leave(
     offboarding::leave(&log, caller).await?;
     offboardings.wake();
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct AuditParams {
+    /// Only the changes of this person.
+    #[param(value_type = Option<i64>, minimum = 1)]
+    actor: Option<OneId<UserId>>,
+    /// The cursor from the previous page.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor<1>>,
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 100, default = 50)]
+    limit: Option<Limit>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct AuditEntries {
+    items: Vec<AuditEntry>,
+    next_cursor: Option<String>,
+}
+
+/// Lists what owners, admins and the operator have changed, newest first. For owners.
+#[utoipa::path(get, path = "/api/audit", operation_id = "list_audit", params(AuditParams),
+    responses((status = 200, body = AuditEntries)))]
+async fn list_audit(
+    caller: CurrentUser,
+    State(db): State<PgPool>,
+    Params(params): Params<AuditParams>,
+) -> Result<Json<AuditEntries>> {
+    let page = Page::new(params.cursor, params.limit);
+    let actor = params.actor.map(|OneId(id)| id);
+    let (items, next_cursor) = audit::list(&db, &caller, actor, page).await?;
+    Ok(Json(AuditEntries { items, next_cursor }))
 }

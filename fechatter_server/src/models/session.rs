@@ -5,6 +5,7 @@ pub(crate) mod authentication;
 pub(crate) mod credential_change;
 pub(crate) mod current_user;
 pub(crate) mod list;
+pub(crate) mod password_reset;
 
 use fechatter_core::db::begin;
 use fechatter_core::event::Event;

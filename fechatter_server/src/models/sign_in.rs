@@ -19,7 +19,7 @@ use crate::models::workspace::{self, JoinBy};
 use crate::services::device_token::{DeviceId, DeviceToken};
 use crate::services::limits::{Caller, ConnectionPermit};
 use crate::services::password::Passwords;
-use crate::utils::key::key;
+use crate::utils::key::{code_digest, key};
 use crate::utils::text::{Email, FullName, Password, WorkspaceName};
 
 /// A request to sign up.
@@ -196,7 +196,7 @@ async fn find_join_target(auth: &Authentication, request: &SignUp) -> Result<Joi
     let named_id = find_named_workspace(&auth.db, request).await?;
     let existing = match (&request.invite_code, named_id) {
         (Some(code), named_id) => {
-            let digest = invite::code_digest(code);
+            let digest = code_digest(code);
             let id = invite::workspace_of(&auth.db, &digest).await?;
             let id = id.ok_or(AppError::InviteInvalid)?;
             if request.workspace.is_some() && named_id != Some(id) {

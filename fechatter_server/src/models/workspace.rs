@@ -1,9 +1,11 @@
 //! Workspaces: creation, joining and changes.
 
+pub(crate) mod audit;
 pub(crate) mod invite;
 pub(crate) mod lookup;
 pub(crate) mod offboarding;
 pub(crate) mod profile;
+pub(crate) mod reset_link;
 pub(crate) mod role;
 
 use crate::config::{Config, WorkspaceCreation};
@@ -22,9 +24,10 @@ use crate::error::{AppError, OnConstraint, Result};
 use crate::models::account::{user, words};
 use crate::models::session;
 use crate::models::session::current_user::CurrentUser;
+use crate::models::workspace::audit::{Action, Author};
 use crate::models::workspace::invite::Redeemed;
 use crate::utils::json::not_null;
-use crate::utils::key::{skeleton_key, unique_key};
+use crate::utils::key::{code_digest, skeleton_key, unique_key};
 use crate::utils::text::WorkspaceName;
 
 /// The indexes that keep a workspace's name unique, by each of its unique keys.
@@ -173,6 +176,8 @@ pub(crate) async fn create_another(
     let owner = create(&mut writer, config, name, (caller.id, &fullname)).await?;
     let owner = owner.ok_or(AppError::WorkspaceTaken)?;
     let workspace = lookup::find(writer.db(), owner.workspace_id).await?;
+    let author = Author::Person(caller.id);
+    audit::record(writer.db(), workspace.id, author, Action::CreatedWorkspace).await?;
     writer.commit().await?;
     Ok(workspace)
 }
@@ -208,7 +213,7 @@ pub(crate) async fn join(
 async fn find_target(db: &PgPool, request: &JoinRequest) -> Result<(WorkspaceId, JoinBy)> {
     match (&request.invite_code, &request.name) {
         (Some(code), None) => {
-            let digest = invite::code_digest(code);
+            let digest = code_digest(code);
             let id = invite::workspace_of(db, &digest).await?;
             Ok((id.ok_or(AppError::InviteInvalid)?, JoinBy::Invite(digest)))
         }
@@ -359,6 +364,11 @@ pub(crate) async fn update(
     .on_constraint(&UNIQUE_NAME, AppError::WorkspaceTaken)?;
     let workspace = lookup::find(writer.db(), id).await?;
     writer.append(id, &Event::WorkspaceUpdated(workspace.clone()))?;
+    let action = Action::ChangedWorkspace {
+        name: name.map(ToOwned::to_owned),
+        join_policy: changes.join_policy,
+    };
+    audit::record(writer.db(), id, Author::Person(caller.id), action).await?;
     writer.commit().await?;
     Ok(workspace)
 }

@@ -28,6 +28,12 @@ const BLANK: [char; 5] = [
 /// character has up to 18 in its compatibility decomposition.
 const MAX_UNIQUE_KEY: usize = 1024;
 
+/// The digest of a secret code, which is stored in its place. The code is random and long, so one
+/// round of SHA-256 suffices.
+pub(crate) fn code_digest(code: &str) -> Vec<u8> {
+    digest(&SHA256, code.as_bytes()).as_ref().to_vec()
+}
+
 /// The key for searching, e-mail addresses and full names: lower case, NFC, without invisible
 /// characters.
 pub(crate) fn key(text: &str) -> String {

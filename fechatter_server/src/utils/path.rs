@@ -16,6 +16,10 @@ pub(crate) struct Id<T>(pub(crate) T);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MessageIdInPath(pub(crate) MessageId);
 
+/// The `{code}` of the path.
+#[derive(Debug, Clone)]
+pub(crate) struct Code(pub(crate) String);
+
 /// The `{emoji}` of the path, fully qualified: one emoji of Unicode's list of those that are
 /// recommended for general interchange (RGI, UTS 51).
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +50,14 @@ impl<S: Send + Sync> FromRequestParts<S> for MemberIdInPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
         path_parameter(parts, state, "member_id").await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Code {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
+        path_parameter(parts, state, "code").await.map(Self)
     }
 }
 

@@ -352,6 +352,42 @@ async fn an_invite_for_another_address_does_not_reveal_accounts() {
     }
 }
 
+#[tokio::test]
+async fn the_holder_of_a_code_sees_where_it_leads_before_signing_up() {
+    let app = closed().await;
+    let alice = app.user("alice").await;
+    let invite = invites(&alice, json!({ "email": "carol@acme.test" })).await;
+    let path = format!("/api/invites/{}/preview", invite["code"].as_str().unwrap());
+
+    let preview = app.anyone.get(&path).await.expect(StatusCode::OK);
+
+    let expected = json!({
+        "workspace_name": "Acme", "inviter_name": "alice", "expires_at": invite["expires_at"],
+    });
+    assert_eq!(preview, expected);
+    assert_eq!(alice.get(&path).await.expect(StatusCode::OK), expected);
+    for absent in ["x", "%00", "1", &"x".repeat(200)] {
+        let reply = app.anyone.get(&format!("/api/invites/{absent}/preview")).await;
+        reply.refuses(StatusCode::NOT_FOUND, "not_found");
+    }
+    signs_up(&app, "carol", &invite["code"]).await.expect(StatusCode::CREATED);
+    app.anyone.get(&path).await.refuses(StatusCode::NOT_FOUND, "not_found");
+}
+
+#[tokio::test]
+async fn an_invite_that_cannot_be_used_shows_nothing() {
+    let app = closed().await;
+    let [alice, bob] = app_with_bob(&app).await;
+    let expired = invites(&alice, json!({})).await;
+    app.sql("update invites set expires_at = clock_timestamp() where uses = 0").await;
+    let of_suspended = invites(&bob, json!({})).await;
+    app.suspends(&bob).await;
+    for invite in [expired, of_suspended] {
+        let path = format!("/api/invites/{}/preview", invite["code"].as_str().unwrap());
+        app.anyone.get(&path).await.refuses(StatusCode::NOT_FOUND, "not_found");
+    }
+}
+
 /// Alice, who owns the workspace, and Bob, whom she has invited.
 async fn app_with_bob(app: &TestApp) -> [Person; 2] {
     let alice = app.user("alice").await;

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod archive;
+mod audit;
 mod bad_input;
 mod chat_lists;
 mod chats;
@@ -22,6 +23,7 @@ mod messages;
 mod names;
 mod offboarding;
 mod old_client;
+mod password_reset;
 mod plans;
 mod preferences;
 mod profile;

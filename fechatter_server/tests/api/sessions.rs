@@ -461,6 +461,33 @@ async fn an_account_lists_its_sessions_that_have_not_ended() {
 }
 
 #[tokio::test]
+async fn the_sessions_of_an_account_are_paged_by_last_use() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let mut expected = vec![alice.session_id.clone()];
+    for _ in 0..4 {
+        expected.insert(0, app.signs_in(&alice).await.session_id);
+    }
+    // Of the same time, by id.
+    app.sql("update sessions set rotated_at = date_trunc('minute', clock_timestamp())").await;
+    let (mut ids, mut cursor) = (Vec::new(), String::new());
+    for size in [2, 2, 1] {
+        let page = alice.get(&format!("/api/sessions?limit=2{cursor}")).await;
+        let page = page.expect(StatusCode::OK);
+        let items = page["items"].as_array().unwrap();
+        assert_eq!(items.len(), size);
+        ids.extend(items.iter().map(|session| session["id"].as_str().unwrap().to_owned()));
+        cursor = page["next_cursor"].as_str().map_or(String::new(), |c| format!("&cursor={c}"));
+    }
+    assert_eq!((ids, cursor), (expected, String::new()));
+    // A time and parts of an id that there are not.
+    for bad in ["x", "OTIyMzM3MjAzNjg1NDc3NTgwNy4xLjIuMy40", "MS40Mjk0OTY3Mjk2LjAuMC4w"] {
+        let reply = alice.get(&format!("/api/sessions?cursor={bad}")).await;
+        reply.refuses(StatusCode::BAD_REQUEST, "invalid_input");
+    }
+}
+
+#[tokio::test]
 async fn a_session_is_ended_from_another_device_in_every_workspace() {
     let app = TestApp::start().await;
     let alice = app.user("alice").await;

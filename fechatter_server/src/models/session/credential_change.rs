@@ -10,7 +10,7 @@ use crate::models::account::throttle::{self, FailureBucket};
 use crate::models::account::{credentials, user, words};
 use crate::models::session::authentication::Authentication;
 use crate::models::session::current_user::CurrentUser;
-use crate::models::session::{self, Selection};
+use crate::models::session::{self, Selection, password_reset};
 use crate::services::limits::Caller;
 use crate::services::password::HashPermit;
 use crate::utils::key::key;
@@ -51,6 +51,7 @@ pub(crate) async fn change_password(
     if !credentials::set_password_hash(writer.db(), caller.id, &old_hash, &new_hash).await? {
         return Err(AppError::InvalidCredentials);
     }
+    password_reset::withdraw_link(writer.db(), caller.id).await?;
     let others = Selection::Others(caller.session_id);
     session::end(&mut writer, caller.id, &workspaces, others).await?;
     Ok(writer.commit().await?)

@@ -1,11 +1,11 @@
 //! Invites to a workspace.
 
 use crate::config::Config;
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use fechatter_core::clock::Clock;
+use fechatter_core::db::begin;
 use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::message::SystemNoticeType;
 use fechatter_core::user::Role;
@@ -17,7 +17,8 @@ use utoipa::ToSchema;
 use crate::error::{AppError, Result};
 use crate::models::chat::{membership, notice};
 use crate::models::session::current_user::CurrentUser;
-use crate::utils::key::key;
+use crate::models::workspace::audit::{self, Action, Author};
+use crate::utils::key::{code_digest, key};
 use crate::utils::page::Page;
 use crate::utils::text::Email;
 
@@ -59,17 +60,20 @@ pub(crate) struct InviteDraft {
     expires_at: Option<Timestamp>,
 }
 
+/// An invite as anybody who has its code sees it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct InvitePreview {
+    workspace_name: String,
+    inviter_name: String,
+    expires_at: Timestamp,
+}
+
 /// An invite that is being used.
 pub(crate) struct Redeemed {
     pub(crate) role: Role,
     workspace_id: WorkspaceId,
     chat_ids: Vec<ChatId>,
     created_by: UserId,
-}
-
-/// Returns the digest of a code; only the digest is stored.
-pub(crate) fn code_digest(code: &str) -> Vec<u8> {
-    digest(&SHA256, code.as_bytes()).as_ref().to_vec()
 }
 
 /// Creates an invite with at most the caller's role, to chats that the caller may add people to.
@@ -120,8 +124,11 @@ pub(crate) async fn create(
     )
     .fetch_one(writer.db())
     .await?;
+    let created = Action::CreatedInvite { invite: invite.id, role, max_uses };
+    let author = Author::Person(caller.id);
+    audit::record(writer.db(), caller.workspace_id, author, created).await?;
     writer.commit().await?;
-    let url = format!("{}/invite/{code}", config.server.public_url);
+    let url = format!("{}/join/{code}", config.server.public_url);
     Ok(NewInvite { invite, code, url })
 }
 
@@ -201,6 +208,7 @@ pub(crate) async fn list(
 
 /// Withdraws an invite that the caller may see.
 pub(crate) async fn delete(db: &PgPool, caller: &CurrentUser, id: InviteId) -> Result<()> {
+    let mut tx = begin(db, "begin").await?;
     let deleted = sqlx::query!(
         "delete from invites where workspace_id = $1 and id = $2 and (created_by = $3 or $4)",
         caller.workspace_id as _,
@@ -208,9 +216,14 @@ pub(crate) async fn delete(db: &PgPool, caller: &CurrentUser, id: InviteId) -> R
         caller.id as _,
         caller.role >= Role::Admin
     )
-    .execute(db)
+    .execute(&mut *tx)
     .await?;
-    if deleted.rows_affected() == 1 { Ok(()) } else { Err(AppError::NotFound) }
+    if deleted.rows_affected() == 0 {
+        return Err(AppError::NotFound);
+    }
+    let author = Author::Person(caller.id);
+    audit::record(&mut *tx, caller.workspace_id, author, Action::DeletedInvite(id)).await?;
+    Ok(tx.commit().await?)
 }
 
 /// Returns the workspace of the invite with this code, if the invite exists.
@@ -222,6 +235,27 @@ pub(crate) async fn workspace_of(
         .fetch_optional(db)
         .await?;
     Ok(id)
+}
+
+/// Returns what the holder of a code may see of its invite, if it can still be used.
+pub(crate) async fn preview(db: &PgPool, code: &str) -> Result<InvitePreview> {
+    let found = sqlx::query_as!(
+        InvitePreview,
+        "select w.name as workspace_name, inviter.fullname as inviter_name, i.expires_at
+         from invites as i
+         join workspaces as w on w.id = i.workspace_id
+         join workspace_members as inviter
+             on inviter.workspace_id = i.workspace_id and inviter.user_id = i.created_by
+         where i.code_digest = $1
+           and i.uses < i.max_uses
+           and i.expires_at > clock_timestamp()
+           and inviter.status = 'Active'
+           and (i.role in ('member', inviter.role) or inviter.role = 'owner')",
+        code_digest(code)
+    )
+    .fetch_optional(db)
+    .await?;
+    found.ok_or(AppError::NotFound)
 }
 
 /// Adds one use to the invite and returns it. Fails if the invite has expired or has no uses left,

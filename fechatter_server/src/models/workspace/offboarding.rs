@@ -16,6 +16,7 @@ use crate::error::{AppError, Result};
 use crate::models::account::user;
 use crate::models::chat::membership;
 use crate::models::session::current_user::CurrentUser;
+use crate::models::workspace::audit::{self, Action, Author};
 use crate::models::workspace::role;
 
 /// The number of memberships that one transaction ends. Each takes about 0.1 ms under the log's
@@ -46,6 +47,8 @@ pub(crate) async fn remove(log: &Log, caller: CurrentUser, person: UserId) -> Re
     let (mut writer, caller) = caller.lock(log).await?;
     let leaver = find_removable(writer.db(), &caller, person).await?;
     begin_offboarding(&mut writer, &leaver, (caller.id, LeaveReason::Removed)).await?;
+    let author = Author::Person(caller.id);
+    audit::record(writer.db(), caller.workspace_id, author, Action::RemovedPerson(person)).await?;
     Ok(writer.commit().await?)
 }
 

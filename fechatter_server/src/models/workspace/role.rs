@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use crate::error::{AppError, Result};
 use crate::models::account::user;
 use crate::models::session::current_user::CurrentUser;
+use crate::models::workspace::audit::{self, Action, Author};
 use crate::models::workspace::lookup;
 use crate::utils::json::not_null;
 
@@ -65,6 +66,10 @@ pub(crate) async fn update(
     )
     .execute(writer.db())
     .await?;
+    let author = Author::Person(caller.id);
+    for action in actions(&before, &after) {
+        audit::record(writer.db(), after.workspace_id, author, action).await?;
+    }
     let updated = Event::UserUpdated(after.clone());
     writer.append(after.workspace_id, &updated)?;
     if !is_active_owner(&after) {
@@ -94,6 +99,15 @@ async fn change(
     }
     let after = User { role, status, ..before.clone() };
     Ok((before, after))
+}
+
+/// Names the differences of a person before and after a change.
+fn actions(before: &User, after: &User) -> Vec<Action> {
+    let person = after.id;
+    let role = Action::ChangedRole { person, from: before.role, to: after.role };
+    let status = Action::ChangedStatus { person, to: after.status };
+    let role = (before.role != after.role).then_some(role);
+    role.into_iter().chain((before.status != after.status).then_some(status)).collect()
 }
 
 /// Refuses unless the caller may manage the person: owners may manage all people, admins may manage
