@@ -87,3 +87,10 @@ create table invites (
 create index invites_workspace_id on invites (workspace_id, id);
 -- For counting a person's invites before they create another.
 create index invites_of_creator on invites (workspace_id, created_by, expires_at);
+
+-- The code of the link with which the operator lets somebody create the first workspace: at most one.
+create table setup_codes (
+    is_only boolean primary key default true check (is_only),
+    code_digest bytea not null,
+    expires_at timestamptz not null
+);

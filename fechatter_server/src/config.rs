@@ -66,7 +66,7 @@ pub struct AccountsConfig {
 pub enum WorkspaceCreation {
     /// Any person who signs up.
     Anyone,
-    /// Only the first person who signs up.
+    /// Only the person with the link of `fechatter_server admin setup-link`, and only the first one.
     FirstOnly,
     /// No one.
     Nobody,

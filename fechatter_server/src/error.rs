@@ -94,6 +94,7 @@ errors! {
     // Workspaces and invites
     InviteRequired => FORBIDDEN, "invite_required", "an invite is required to join this workspace";
     InviteInvalid => NOT_FOUND, "invite_invalid", "this invite is not valid, or no longer valid";
+    SetupCodeRequired => FORBIDDEN, "setup_code_required", "the first workspace needs the code of the link that `fechatter_server admin setup-link` prints";
     WorkspaceCreationClosed => FORBIDDEN, "workspace_creation_closed", "workspaces cannot be created here";
     WorkspaceTaken => CONFLICT, "workspace_taken", "there is a workspace of this name";
     LimitReached(&'static str) => FORBIDDEN, "limit_reached", "the maximum number of {0} per person has been reached";

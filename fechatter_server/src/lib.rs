@@ -4,6 +4,7 @@
 //! each kind of object. `middlewares` find the caller and the device. `services` provide what the models need
 //! besides PostgreSQL. `utils` parse input.
 
+pub mod admin;
 mod config;
 mod document;
 mod error;
@@ -31,7 +32,7 @@ use fechatter_core::metrics::{self, Countable, Metrics};
 use fechatter_core::token::{Signer, Verifier};
 use fechatter_core::{db, schema, startup};
 use secrecy::ExposeSecret;
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, PgPool};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
@@ -39,6 +40,7 @@ use tracing::{info, warn};
 
 use crate::middlewares::admission;
 use crate::middlewares::parameters::KnownParameters;
+use crate::models::workspace;
 use crate::services::batch_writer::BatchWriter;
 use crate::services::chat_lists::ChatLists;
 use crate::services::limits::RequestLimits;
@@ -151,7 +153,7 @@ pub async fn serve(
     let (writer, writer_ended) = BatchWriter::start(log.clone())?;
     // Only the requests may keep the writer alive.
     let writer_health = writer.health();
-    let retention = config.retention;
+    let (retention, creation) = (config.retention, config.accounts.workspace_creation);
     let passwords = Passwords::new(config.limits.hashes_per_address)?;
     tokio::spawn(passwords.forget_idle(shutdown.clone()));
     let (router, document) = handlers::routes().split_for_parts();
@@ -177,6 +179,7 @@ pub async fn serve(
     tokio::spawn(clock.clone().follow(db.clone(), shutdown.clone()));
     tokio::spawn(purge.run(db.clone(), retention, shutdown.clone()));
     tokio::spawn(offboardings.run(log, shutdown.clone()));
+    tokio::spawn(note_setup(db.clone(), creation));
 
     let metrics = Metrics::start()?;
     metrics::begin_at_zero(&COUNTERS);
@@ -233,6 +236,17 @@ pub async fn serve(
         warn!("the server stops before all of its connections are closed");
     }
     Ok(())
+}
+
+/// Tells the operator of a new server how the first workspace is created.
+async fn note_setup(db: PgPool, creation: WorkspaceCreation) {
+    if creation == WorkspaceCreation::FirstOnly
+        && matches!(workspace::is_first(&db).await, Ok(true))
+    {
+        info!(
+            "there is no workspace yet; `fechatter_server admin setup-link` prints the link that creates it"
+        );
+    }
 }
 
 /// Returns the OpenAPI document of all routes.

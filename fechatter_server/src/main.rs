@@ -7,17 +7,17 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use fechatter_core::http::Listeners;
 use fechatter_core::{shutdown, startup, telemetry};
-use fechatter_server::Config;
+use fechatter_server::{Config, admin};
 use tracing::info;
 
 /// The number of open files besides connections.
 const OTHER_FILES: usize = 100;
 
-/// Fechatter's REST API.
 /// With the system's allocator, a request takes up to half more processor time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Fechatter's REST API.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -41,6 +41,14 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Commands of the operator: they change the database, also while servers run.
+    Admin {
+        /// Print the result as JSON.
+        #[arg(long, global = true)]
+        json: bool,
+        #[command(subcommand)]
+        command: admin::Command,
     },
     /// Print the OpenAPI document of both servers, and exit.
     Openapi,
@@ -75,6 +83,9 @@ async fn main() -> anyhow::Result<ExitCode> {
         return check_config(arguments.config.as_deref());
     }
     let config = Config::load(arguments.config.as_deref())?;
+    if let Some(Command::Admin { json, command }) = arguments.command {
+        return administer(config, command, json).await;
+    }
     telemetry::init(&config.log)?;
     Ok(telemetry::exit_code(run(arguments, config).await))
 }
@@ -108,6 +119,22 @@ async fn run(arguments: Arguments, config: Config) -> anyhow::Result<()> {
     startup::raise_open_files(config.limits.connections + database + OTHER_FILES);
     let listeners = Listeners::bind(config.server.listen, config.server.operations_listen)?;
     fechatter_server::serve(config, listeners, shutdown::on_signal()?).await
+}
+
+async fn administer(
+    config: Config,
+    command: admin::Command,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    match admin::run(config, command).await {
+        Ok(report) if json => println!("{}", report.json),
+        Ok(report) => print!("{}", report.text),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check_config(path: Option<&Path>) -> anyhow::Result<ExitCode> {

@@ -12,11 +12,11 @@ use tracing::info;
 /// The number of open files besides streams and database connections.
 const OTHER_FILES: usize = 1_100;
 
-/// Sends each person, as one stream of server-sent events, what happens in their workspace.
 /// With the system's allocator, a request takes up to half more processor time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Sends each person, as one stream of server-sent events, what happens in their workspace.
 #[derive(Parser)]
 #[command(version)]
 struct Options {

@@ -1631,6 +1631,8 @@ export interface components {
             invite_code?: string | null;
             /** Format: password */
             password: string;
+            /** @description The code of the operator's link, for the first workspace. */
+            setup_code?: string | null;
             workspace?: components["schemas"]["WorkspaceName"] | null;
         };
         /** @description The `data` of one event; its `event` says which it is. Clients ignore events and fields that they do not know. */
@@ -5083,7 +5085,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `invite_required`, `workspace_creation_closed`, `suspended`, `limit_reached` */
+            /** @description `invite_required`, `setup_code_required`, `workspace_creation_closed`, `suspended`, `limit_reached` */
             403: {
                 headers: {
                     [name: string]: unknown;

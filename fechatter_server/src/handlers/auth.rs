@@ -47,6 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         E::EmailTaken,
         E::InviteRequired,
         E::InviteInvalid,
+        E::SetupCodeRequired,
         E::WorkspaceCreationClosed,
         E::Suspended,
         E::LimitReached,

@@ -251,6 +251,11 @@ async fn find_active(
     Ok(ids)
 }
 
+/// Counts the sessions of an account that have not ended.
+pub(crate) async fn count(db: &PgPool, user_id: UserId) -> Result<usize> {
+    Ok(find_active(db, user_id, Selection::All).await?.len())
+}
+
 /// Locks the account, so that it cannot join a workspace while its sessions end: the log of that
 /// workspace would not get the event. Callers that lock a log and the account lock the log first.
 pub(crate) async fn lock_account(db: &mut PgConnection, user_id: UserId) -> Result<()> {

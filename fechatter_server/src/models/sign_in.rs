@@ -33,6 +33,8 @@ pub(crate) struct SignUp {
     /// Created if it does not exist; may be absent with an invite's code.
     workspace: Option<WorkspaceName>,
     invite_code: Option<String>,
+    /// The code of the operator's link, for the first workspace.
+    setup_code: Option<String>,
 }
 
 /// A request to sign in.
@@ -212,7 +214,7 @@ async fn find_join_target(auth: &Authentication, request: &SignUp) -> Result<Joi
     }
     // In a transaction, because the check may take an advisory lock, which the rollback releases.
     let mut tx = begin(&auth.db, "begin").await?;
-    check_may_create(&mut tx, auth).await?;
+    check_may_create(&mut tx, auth, request).await?;
     tx.rollback().await?;
     Ok(JoinTarget::New)
 }
@@ -226,8 +228,14 @@ async fn find_named_workspace(db: &PgPool, request: &SignUp) -> Result<Option<Wo
 
 /// Refuses if the policy does not allow a new workspace, with the same error as for an existing
 /// workspace that cannot be joined by name.
-async fn check_may_create(db: &mut PgConnection, auth: &Authentication) -> Result<()> {
-    let checked = workspace::check_creation(db, auth.policy().workspace_creation).await;
+async fn check_may_create(
+    db: &mut PgConnection,
+    auth: &Authentication,
+    request: &SignUp,
+) -> Result<()> {
+    let policy = auth.policy().workspace_creation;
+    let code = request.setup_code.as_deref();
+    let checked = workspace::check_creation(db, policy, code).await;
     checked.map_err(|error| match error {
         AppError::WorkspaceCreationClosed => AppError::InviteRequired,
         error => error,
@@ -258,7 +266,7 @@ async fn create_workspace(
     account: &SignUpAccount,
 ) -> Result<Option<User>> {
     let name = request.workspace.as_ref().ok_or(AppError::InviteInvalid)?;
-    check_may_create(writer.db(), auth).await?;
+    check_may_create(writer.db(), auth, request).await?;
     let user_id = ensure_account(writer.db(), request, account).await?;
     let owner = (user_id, request.fullname.as_str());
     workspace::create(writer, &auth.config, name, owner).await

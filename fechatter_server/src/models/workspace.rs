@@ -7,6 +7,7 @@ pub(crate) mod offboarding;
 pub(crate) mod profile;
 pub(crate) mod reset_link;
 pub(crate) mod role;
+pub(crate) mod setup;
 
 use crate::config::{Config, WorkspaceCreation};
 use fechatter_core::chat::UNREAD_CAP;
@@ -50,15 +51,15 @@ pub(crate) struct WorkspaceWithRole {
 }
 
 /// The changes that a workspace's owner or admin may make.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WorkspaceChanges {
     #[serde(default, deserialize_with = "not_null")]
     #[schema(value_type = WorkspaceName, required = false)]
-    name: Option<WorkspaceName>,
+    pub(crate) name: Option<WorkspaceName>,
     #[serde(default, deserialize_with = "not_null")]
     #[schema(value_type = JoinPolicy, required = false)]
-    join_policy: Option<JoinPolicy>,
+    pub(crate) join_policy: Option<JoinPolicy>,
 }
 
 /// A request to join an existing workspace: by invite code or by name.
@@ -171,7 +172,7 @@ pub(crate) async fn create_another(
 ) -> Result<Workspace> {
     let mut writer = LogWriter::begin(log).await?;
     caller.recheck(writer.db()).await?;
-    check_creation(writer.db(), config.accounts.workspace_creation).await?;
+    check_creation(writer.db(), config.accounts.workspace_creation, None).await?;
     let fullname = user::find(writer.db(), caller.workspace_id, caller.id).await?.fullname;
     let owner = create(&mut writer, config, name, (caller.id, &fullname)).await?;
     let owner = owner.ok_or(AppError::WorkspaceTaken)?;
@@ -345,6 +346,18 @@ pub(crate) async fn update(
     }
     let (mut writer, caller) = caller.lock(log).await?;
     caller.require_role(Role::Admin)?;
+    let workspace = change(&mut writer, Author::Person(caller.id), id, changes).await?;
+    writer.commit().await?;
+    Ok(workspace)
+}
+
+/// Changes a workspace. The caller holds the lock of its log.
+pub(crate) async fn change(
+    writer: &mut LogWriter,
+    author: Author<'_>,
+    id: WorkspaceId,
+    changes: WorkspaceChanges,
+) -> Result<Workspace> {
     let name = changes.name.as_ref().map(WorkspaceName::as_str);
     sqlx::query!(
         "update workspaces
@@ -368,9 +381,18 @@ pub(crate) async fn update(
         name: name.map(ToOwned::to_owned),
         join_policy: changes.join_policy,
     };
-    audit::record(writer.db(), id, Author::Person(caller.id), action).await?;
-    writer.commit().await?;
+    audit::record(writer.db(), id, author, action).await?;
     Ok(workspace)
+}
+
+/// Lists all workspaces, for the operator.
+pub(crate) async fn list_all(db: &PgPool) -> Result<Vec<Workspace>> {
+    let workspaces = sqlx::query_scalar!(
+        r#"select w as "workspace!: Workspace" from workspace_objects as w order by id"#
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(workspaces)
 }
 
 /// Refuses a name that another workspace has, before the log is locked.
@@ -399,25 +421,33 @@ pub(crate) async fn can_create(db: &PgPool, policy: WorkspaceCreation) -> Result
     }
 }
 
-async fn is_first(db: impl PgExecutor<'_>) -> Result<bool> {
+/// Returns true if there is no workspace yet.
+pub(crate) async fn is_first(db: impl PgExecutor<'_>) -> Result<bool> {
     let is_first =
         sqlx::query_scalar!(r#"select not exists (select 1 from workspaces) as "is_first!""#);
     Ok(is_first.fetch_one(db).await?)
 }
 
-/// Refuses if the policy does not allow a new workspace.
-pub(crate) async fn check_creation(db: &mut PgConnection, policy: WorkspaceCreation) -> Result<()> {
-    let allowed = match policy {
-        WorkspaceCreation::Anyone => true,
-        WorkspaceCreation::Nobody => false,
+/// Refuses if the policy does not allow a new workspace. Where only the first one may be created, it
+/// needs the operator's code.
+pub(crate) async fn check_creation(
+    db: &mut PgConnection,
+    policy: WorkspaceCreation,
+    setup_code: Option<&str>,
+) -> Result<()> {
+    match policy {
+        WorkspaceCreation::Anyone => Ok(()),
+        WorkspaceCreation::Nobody => Err(AppError::WorkspaceCreationClosed),
         WorkspaceCreation::FirstOnly => {
             // The lock makes requests wait for each other, so that only one can create the first
             // workspace.
             sqlx::query!("select pg_advisory_xact_lock(hashtext('the first workspace'))")
                 .fetch_one(&mut *db)
                 .await?;
-            is_first(db).await?
+            if !is_first(&mut *db).await? {
+                return Err(AppError::WorkspaceCreationClosed);
+            }
+            setup::check(db, setup_code).await
         }
-    };
-    if allowed { Ok(()) } else { Err(AppError::WorkspaceCreationClosed) }
+    }
 }

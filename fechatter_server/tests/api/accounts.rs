@@ -279,7 +279,9 @@ async fn a_password_is_neither_trimmed_nor_folded_but_normalized_to_nfc() {
 #[tokio::test]
 async fn by_default_only_the_first_sign_up_creates_a_workspace() {
     let app = TestApp::with(as_shipped).await;
-    let first = app.anyone.post("/api/signup", alice()).await.expect(StatusCode::CREATED);
+    let mut request = alice();
+    request["setup_code"] = app.setup_code().into();
+    let first = app.anyone.post("/api/signup", request).await.expect(StatusCode::CREATED);
     assert_eq!(first["user"]["role"], "owner");
     assert_eq!(first["workspace"]["join_policy"], "invite");
     let before = app.state().await;
@@ -481,6 +483,65 @@ async fn a_password_with_many_substitutions_does_not_delay_a_sign_up() {
         let mut body = sign_up("Dave", &format!("dave{number}@acme.test"), "Acme");
         body["password"] = pattern[start..start + 128].into();
         app.anyone.post("/api/signup", body).await.expect(StatusCode::CREATED);
+    }
+}
+
+#[tokio::test]
+async fn the_first_workspace_of_a_shipped_server_needs_the_operators_code() {
+    let app = TestApp::with(as_shipped).await;
+    let before = app.state().await;
+    let with = async |code: Value| {
+        let mut request = alice();
+        request["setup_code"] = code;
+        app.anyone.post("/api/signup", request).await
+    };
+    let refused = async |code: Value| {
+        with(code).await.refuses(StatusCode::FORBIDDEN, "setup_code_required");
+    };
+
+    app.anyone
+        .post("/api/signup", alice())
+        .await
+        .refuses(StatusCode::FORBIDDEN, "setup_code_required");
+    refused(Value::Null).await;
+    refused("x".into()).await;
+    assert_eq!(app.state().await, before);
+    let info = app.anyone.get("/api/server").await.expect(StatusCode::OK);
+    assert_eq!(info["can_create_workspace"], true);
+
+    let older = app.setup_code();
+    let newer = app.setup_code();
+    refused(older.into()).await;
+    app.sql("update setup_codes set expires_at = expires_at - interval '25 hours'").await;
+    refused(newer.into()).await;
+    let code = app.setup_code();
+    assert!(!format!("{:?}", app.state().await).contains(&code));
+    with(code.clone().into()).await.expect(StatusCode::CREATED);
+
+    // Once there is a workspace, nobody else founds one with it.
+    let mut request = sign_up("Bob", "bob@acme.test", "Bobs");
+    request["setup_code"] = code.into();
+    let refused = app.anyone.post("/api/signup", request).await;
+    refused.refuses(StatusCode::FORBIDDEN, "invite_required");
+    let info = app.anyone.get("/api/server").await.expect(StatusCode::OK);
+    assert_eq!(info["can_create_workspace"], false);
+    let complaint = String::from_utf8(app.admin(&["setup-link"]).stderr).unwrap();
+    assert!(complaint.contains("there is a workspace already"), "{complaint}");
+}
+
+#[tokio::test]
+async fn a_code_changes_nothing_where_everybody_or_nobody_creates_workspaces() {
+    for (creation, kind) in
+        [(WorkspaceCreation::Anyone, None), (WorkspaceCreation::Nobody, Some("invite_required"))]
+    {
+        let app = TestApp::with(|config| config.accounts.workspace_creation = creation).await;
+        let mut request = alice();
+        request["setup_code"] = "x".into();
+        let reply = app.anyone.post("/api/signup", request).await;
+        match kind {
+            None => _ = reply.expect(StatusCode::CREATED),
+            Some(kind) => _ = reply.refuses(StatusCode::FORBIDDEN, kind),
+        }
     }
 }
 

@@ -181,14 +181,23 @@ impl TestApp {
     /// Signs somebody up to a workspace.
     pub(crate) async fn user_in(&self, name: &str, workspace: &str) -> Person {
         let host = workspace.to_lowercase().replace(' ', "-");
-        let sign_up = json!({
+        let mut sign_up = json!({
             "fullname": name,
             "email": format!("{name}@{host}.test"),
             "password": PASSWORD,
             "workspace": workspace,
         });
+        if self.needs_setup_code().await {
+            sign_up["setup_code"] = self.setup_code().into();
+        }
         let reply = self.anyone.post("/api/signup", sign_up).await;
         Person::signed_in(&self.anyone, &reply.expect(reqwest::StatusCode::CREATED))
+    }
+
+    async fn needs_setup_code(&self) -> bool {
+        let none = "select not exists (select from workspaces)";
+        self.config.accounts.workspace_creation == WorkspaceCreation::FirstOnly
+            && sqlx::query_scalar(none).fetch_one(&self.db).await.unwrap()
     }
 
     /// Signs somebody in once more, in a session of its own.

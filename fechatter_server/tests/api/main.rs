@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod accounts;
+mod admin;
 mod archive;
 mod audit;
 mod bad_input;

@@ -3,7 +3,7 @@
 use fechatter_core::user::{Role, User, UserStatus};
 use fechatter_core::{ChatId, UserId, WorkspaceId};
 use serde::Serialize;
-use sqlx::PgExecutor;
+use sqlx::{PgExecutor, PgPool};
 use utoipa::ToSchema;
 
 use crate::error::{AppError, Result};
@@ -106,4 +106,47 @@ pub(crate) async fn list(
         .into_iter()
         .map(|row| ListedUser { user: row.user, in_chat: has_chat.then_some(!row.is_outside) });
     Ok((users.collect(), next))
+}
+
+/// A person with the name of the workspace.
+#[derive(Debug, Serialize)]
+pub(crate) struct PersonInWorkspace {
+    #[serde(flatten)]
+    pub(crate) user: User,
+    pub(crate) workspace: String,
+}
+
+/// Lists the people of a workspace, or of all, for the operator.
+pub(crate) async fn list_everywhere(
+    db: &PgPool,
+    workspace_id: Option<WorkspaceId>,
+) -> Result<Vec<PersonInWorkspace>> {
+    let people = sqlx::query_as!(
+        PersonInWorkspace,
+        r#"select object as "user!: User", w.name as workspace
+           from user_objects as object
+           join workspaces as w on w.id = object.workspace_id
+           where ($1::bigint is null or object.workspace_id = $1) and object.status <> 'Left'
+           order by w.id, object.id"#,
+        workspace_id as _
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(people)
+}
+
+/// Lists the workspaces that an account is in, for the operator.
+pub(crate) async fn memberships(db: &PgPool, id: UserId) -> Result<Vec<PersonInWorkspace>> {
+    let people = sqlx::query_as!(
+        PersonInWorkspace,
+        r#"select object as "user!: User", w.name as workspace
+           from user_objects as object
+           join workspaces as w on w.id = object.workspace_id
+           where object.id = $1 and object.status <> 'Left'
+           order by w.id"#,
+        id as _
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(people)
 }

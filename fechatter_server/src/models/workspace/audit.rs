@@ -19,7 +19,6 @@ pub(crate) enum Author<'a> {
     /// A person of the workspace.
     Person(UserId),
     /// The operator, by the name of their account in the operating system.
-    #[expect(dead_code, reason = "the operator has no commands yet")]
     Operator(&'a str),
 }
 
@@ -27,6 +26,7 @@ pub(crate) enum Author<'a> {
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
     CreatedWorkspace,
+    SignedOut(UserId),
     ChangedWorkspace { name: Option<String>, join_policy: Option<JoinPolicy> },
     ChangedRole { person: UserId, from: Role, to: Role },
     ChangedStatus { person: UserId, to: UserStatus },
@@ -84,6 +84,7 @@ impl Action {
             }
             Self::ChangedStatus { person, .. } => ("user.restored", user(*person), json!({})),
             Self::RemovedPerson(id) => ("user.removed", user(*id), json!({})),
+            Self::SignedOut(id) => ("user.signed_out", user(*id), json!({})),
             Self::CreatedResetLink(id) => ("user.reset_link_created", user(*id), json!({})),
             Self::CreatedInvite { invite, role, max_uses } => (
                 "invite.created",

@@ -34,7 +34,7 @@ pub(crate) struct Invite {
     chat_ids: Vec<ChatId>,
     max_uses: i32,
     uses: i32,
-    expires_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
     created_by: UserId,
     created_at: Timestamp,
 }
@@ -43,9 +43,9 @@ pub(crate) struct Invite {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NewInvite {
     #[serde(flatten)]
-    invite: Invite,
+    pub(crate) invite: Invite,
     code: String,
-    url: String,
+    pub(crate) url: String,
 }
 
 /// The request to create an invite.
@@ -84,50 +84,51 @@ pub(crate) async fn create(
     clock: &Clock,
     draft: InviteDraft,
 ) -> Result<NewInvite> {
-    let now = clock.now();
-    let expires_at = draft.expires_at.map_or(now + TimeDelta::days(7), |at| at.0);
-    let max_uses = draft.max_uses.unwrap_or(1);
-    let role = draft.role.unwrap_or(Role::Member);
-    let chat_ids = draft.chat_ids.unwrap_or_default();
-    if expires_at <= now || expires_at > now + TimeDelta::days(MAX_DAYS) {
-        return Err(AppError::invalid("expires_at", "must be within the next 365 days"));
-    }
-    if !(1..=10_000).contains(&max_uses) {
-        return Err(AppError::invalid("max_uses", "must be a number from 1 to 10000"));
-    }
-    if chat_ids.len() > 100 {
-        return Err(AppError::invalid("chat_ids", "must have at most 100 ids"));
-    }
-    let code = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
+    draft.check(clock)?;
     let mut db = log.db().acquire().await?;
-    check_inviting(&mut db, caller, role, &chat_ids).await?;
+    check_inviting(&mut db, caller, &draft).await?;
     drop(db);
     let (mut writer, caller) = caller.lock(log).await?;
-    check_inviting(writer.db(), &caller, role, &chat_ids).await?;
+    check_inviting(writer.db(), &caller, &draft).await?;
     check_usable_invites_limit(writer.db(), &caller, config.limits.invites_per_person).await?;
+    let inviter = (caller.workspace_id, caller.id);
+    let author = Author::Person(caller.id);
+    let invite = insert(writer.db(), inviter, author, config, draft).await?;
+    writer.commit().await?;
+    Ok(invite)
+}
+
+/// Creates an invite in a person's name. It can be used as long as they may give its role.
+pub(crate) async fn insert(
+    db: &mut PgConnection,
+    (workspace_id, inviter): (WorkspaceId, UserId),
+    author: Author<'_>,
+    config: &Config,
+    draft: InviteDraft,
+) -> Result<NewInvite> {
+    let code = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
     let email = draft.email.as_ref().map(Email::as_str);
+    let (role, max_uses) = (draft.role(), draft.max_uses());
     let invite = sqlx::query_as!(
         Invite,
         "insert into invites (workspace_id, code_digest, email, email_key, role, chat_ids,
                               max_uses, expires_at, created_by)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         values ($1, $2, $3, $4, $5, $6, $7, coalesce($8, clock_timestamp() + interval '7 days'), $9)
          returning id, email, role, chat_ids, max_uses, uses, expires_at, created_by, created_at",
-        caller.workspace_id as _,
+        workspace_id as _,
         code_digest(&code),
         email,
         email.map(key),
         role as _,
-        &chat_ids as _,
+        draft.chat_ids() as _,
         max_uses,
-        expires_at,
-        caller.id as _
+        draft.expires_at as _,
+        inviter as _
     )
-    .fetch_one(writer.db())
+    .fetch_one(&mut *db)
     .await?;
     let created = Action::CreatedInvite { invite: invite.id, role, max_uses };
-    let author = Author::Person(caller.id);
-    audit::record(writer.db(), caller.workspace_id, author, created).await?;
-    writer.commit().await?;
+    audit::record(db, workspace_id, author, created).await?;
     let url = format!("{}/join/{code}", config.server.public_url);
     Ok(NewInvite { invite, code, url })
 }
@@ -136,12 +137,12 @@ pub(crate) async fn create(
 async fn check_inviting(
     db: &mut PgConnection,
     caller: &CurrentUser,
-    role: Role,
-    chat_ids: &[ChatId],
+    draft: &InviteDraft,
 ) -> Result<()> {
-    if role > caller.role {
+    if draft.role() > caller.role {
         return Err(AppError::Forbidden);
     }
+    let chat_ids = draft.chat_ids();
     let allowed = membership::filter_chats_user_can_add_members_to(
         db,
         (caller.workspace_id, caller.id),
@@ -293,6 +294,41 @@ pub(crate) async fn redeem(
 }
 
 impl InviteDraft {
+    /// The draft of an invite with this role, for this number of people.
+    pub(crate) fn new(role: Role, max_uses: i32, email: Option<Email>) -> Self {
+        Self { email, role: Some(role), chat_ids: None, max_uses: Some(max_uses), expires_at: None }
+    }
+
+    fn role(&self) -> Role {
+        self.role.unwrap_or(Role::Member)
+    }
+
+    fn max_uses(&self) -> i32 {
+        self.max_uses.unwrap_or(1)
+    }
+
+    fn chat_ids(&self) -> &[ChatId] {
+        self.chat_ids.as_deref().unwrap_or_default()
+    }
+
+    /// Refuses numbers and times beyond the limits.
+    pub(crate) fn check(&self, clock: &Clock) -> Result<()> {
+        let now = clock.now();
+        if self
+            .expires_at
+            .is_some_and(|Timestamp(at)| at <= now || at > now + TimeDelta::days(MAX_DAYS))
+        {
+            return Err(AppError::invalid("expires_at", "must be within the next 365 days"));
+        }
+        if !(1..=10_000).contains(&self.max_uses()) {
+            return Err(AppError::invalid("max_uses", "must be a number from 1 to 10000"));
+        }
+        if self.chat_ids().len() > 100 {
+            return Err(AppError::invalid("chat_ids", "must have at most 100 ids"));
+        }
+        Ok(())
+    }
+
     /// Returns the number of chats in the request.
     pub(crate) fn id_count(&self) -> usize {
         self.chat_ids.as_ref().map_or(0, Vec::len)

@@ -53,8 +53,20 @@ pub(crate) async fn update(
     if after == before {
         return Ok(after);
     }
-    if !is_active_owner(&after) {
-        require_not_last_owner(writer.db(), &before).await?;
+    set(&mut writer, Author::Person(caller.id), &before, &after).await?;
+    writer.commit().await?;
+    Ok(after)
+}
+
+/// Gives a person the role and the status of `after`. The caller holds the lock of the log.
+pub(crate) async fn set(
+    writer: &mut LogWriter,
+    author: Author<'_>,
+    before: &User,
+    after: &User,
+) -> Result<()> {
+    if !is_active_owner(after) {
+        require_not_last_owner(writer.db(), before).await?;
     }
     sqlx::query!(
         "update workspace_members set role = $3, status = $4
@@ -66,17 +78,15 @@ pub(crate) async fn update(
     )
     .execute(writer.db())
     .await?;
-    let author = Author::Person(caller.id);
-    for action in actions(&before, &after) {
+    for action in actions(before, after) {
         audit::record(writer.db(), after.workspace_id, author, action).await?;
     }
     let updated = Event::UserUpdated(after.clone());
     writer.append(after.workspace_id, &updated)?;
-    if !is_active_owner(&after) {
-        reassign_owner_id_from(&mut writer, &before).await?;
+    if !is_active_owner(after) {
+        reassign_owner_id_from(writer, before).await?;
     }
-    writer.commit().await?;
-    Ok(after)
+    Ok(())
 }
 
 /// Returns the person before and after the change, if the caller may make it.
