@@ -74,3 +74,13 @@ create table message_mentions (
 
 -- The mentions of a message.
 create index message_mentions_of_message on message_mentions (chat_id, seq);
+
+-- The people whose messages are deleted at once, although their rows are emptied later, in batches. Empty but for
+-- the time of these batches.
+create table blanked_people (
+    workspace_id bigint not null,
+    user_id bigint not null,
+    blanked_at timestamptz not null,
+    primary key (workspace_id, user_id),
+    foreign key (workspace_id, user_id) references workspace_members (workspace_id, user_id)
+);

@@ -36,7 +36,9 @@ begin
             as new (kind, effect, person_id, session_ids, chat_id, user_id, message_id, payload)
         where kind is not null
           and not coalesce(
-              case when message_id is null then payload is not null else chat_id is not null end
+              case when message_id is not null then chat_id is not null
+                   else payload is not null or person_id is not null
+              end
               and case effect
                   when 'none' then true
                   when 'joins' then chat_id is not null
@@ -45,6 +47,7 @@ begin
                   when 'suspends' then person_id is not null
                   when 'removes_person' then person_id is not null
                   when 'changes_person' then person_id is not null
+                  when 'blanks_messages' then person_id is not null
                   when 'ends_sessions' then session_ids is not null
                   when 'changes_message' then message_id is not null
                   when 'removes_message' then message_id is not null

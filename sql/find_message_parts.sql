@@ -26,7 +26,7 @@ begin
         from message_replies as r
         where r.chat_id = chat and r.message_id = message and not r.is_deleted;
     end if;
-    if bits & 4 <> 0 then
+    if bits & 4 <> 0 and not is_deleted then
         found.mentions := array(
             select p.user_id
             from message_mentions as p

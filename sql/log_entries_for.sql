@@ -1,11 +1,11 @@
--- The same events as they are sent: with the messages as they are now, but for those of deleted chats,
+-- The same events as they are sent: with the messages and the people as they are now, but for those of deleted chats,
 -- and with the people whose membership of the chat an event began. A message is looked up
 -- in the order of ids, which within one chat only the primary key has: see write_batch.
 create or replace function log_entries_for(workspace bigint, first bigint, last bigint, reader bigint)
 returns table (
     workspace_id bigint, "position" bigint, stamp integer, kind text, effect text, person_id bigint,
     session_ids uuid[], chat_id bigint, user_id bigint, message_id bigint, payload json, joined bigint[],
-    message message_objects, parent json
+    message message_objects, parent json, person user_objects
 ) language sql stable as $$
     select
         e.workspace_id, e.position, e.stamp, e.kind, e.effect, e.person_id, e.session_ids,
@@ -20,7 +20,9 @@ returns table (
         o.message,
         case when (o.message).reply_to_id is not null
                   and (e.payload is null or e.effect = 'removes_message')
-             then reply_parent(e.chat_id, (o.message).reply_to_id) end
+             then reply_parent(e.chat_id, (o.message).reply_to_id) end,
+        case when e.person_id is not null and e.payload is null
+             then find_person(e.workspace_id, e.person_id) end
     from events_for(workspace, first, last, reader) as e
     left join lateral (
         select m as message

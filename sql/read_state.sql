@@ -16,6 +16,7 @@ create or replace function read_state(
                      and m.sender_id <> person
                      and m.kind <> 'system'
                      and m.deleted_at is null
+                     and m.sender_id <> all (array(select user_id from blanked_people))
                    -- In the order of seqs: without it, PostgreSQL scans the whole table for the first hundred
                    -- if one chat has most of all messages.
                    order by m.seq
@@ -35,6 +36,7 @@ create or replace function read_state(
                           and p.user_id = person
                           and p.seq > own.seq
                           and p.sender_id <> person
+                          and p.sender_id <> all (array(select user_id from blanked_people))
                         order by p.seq
                         limit cap)
                        union all
@@ -45,6 +47,7 @@ create or replace function read_state(
                           and p.user_id is null
                           and p.seq > own.seq
                           and p.sender_id <> person
+                          and p.sender_id <> all (array(select user_id from blanked_people))
                         order by p.seq
                         limit cap)
                    ) as mentioned

@@ -93,8 +93,15 @@ pub enum Event {
         user_id: UserId,
         preferences: BTreeMap<String, Value>,
     },
+    /// The log names the person; readers receive them as they are at the time of reading.
     UserJoinedWorkspace(User),
+    /// The log names the person; readers receive them as they are at the time of reading.
     UserUpdated(User),
+    /// The person has erased their account and their messages: all of these are deleted now.
+    MessagesBlanked {
+        user_id: UserId,
+        blanked_at: Timestamp,
+    },
     /// The last event of an offboarding, which begins with `UserUpdated` and the status `Left`.
     UserLeftWorkspace {
         user_id: UserId,
@@ -158,13 +165,19 @@ pub(crate) fn new_message(chat_id: ChatId, id: MessageId) -> Declaration {
 }
 
 impl Event {
-    /// The table of all events that have a payload.
+    /// Returns true if the log names the person that the event shows, and keeps no copy of them.
+    #[must_use]
+    pub fn shows_person(&self) -> bool {
+        matches!(self, Self::UserJoinedWorkspace(_) | Self::UserUpdated(_))
+    }
+
+    /// The table of all events but those that show messages.
     #[must_use]
     pub fn declaration(&self) -> Declaration {
         use Audience::{Chat, ChatAnd, User as Person, Workspace as Everyone};
         use Effect::{
-            ChangesPerson, ClosesChat, EndsSessions, Joins, Leaves, None, RemovesMessage,
-            RemovesPerson, Suspends,
+            BlanksMessages, ChangesPerson, ClosesChat, EndsSessions, Joins, Leaves, None,
+            RemovesMessage, RemovesPerson, Suspends,
         };
         match self {
             Self::NewChat(chat) => declare("NewChat", Chat(chat.id), Joins),
@@ -200,6 +213,9 @@ impl Event {
                 UserStatus::Active => declare("UserUpdated", Everyone, ChangesPerson(user.id)),
                 UserStatus::Left => declare("UserUpdated", Everyone, RemovesPerson(user.id)),
             },
+            Self::MessagesBlanked { user_id, .. } => {
+                declare("MessagesBlanked", Everyone, BlanksMessages(*user_id))
+            }
             // No effect: the person was removed, and each of their memberships ended, before this
             // event.
             Self::UserLeftWorkspace { .. } => declare("UserLeftWorkspace", Everyone, None),

@@ -44,6 +44,24 @@ pub struct Message {
     pub system: Option<SystemNotice>,
 }
 
+impl Message {
+    /// Returns true if it is a message of a person and is not deleted.
+    #[must_use]
+    pub fn can_be_deleted(&self) -> bool {
+        self.kind == MessageKind::User && self.deleted_at.is_none()
+    }
+
+    /// Turns it into a deleted message.
+    pub fn delete(&mut self, deleted_at: Timestamp) {
+        self.content.clear();
+        self.files.clear();
+        self.mentions = Mentions::default();
+        self.reactions.clear();
+        self.attachments.clear();
+        self.deleted_at = Some(deleted_at);
+    }
+}
+
 /// The author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -99,6 +99,7 @@ errors! {
     WorkspaceTaken => CONFLICT, "workspace_taken", "there is a workspace of this name";
     LimitReached(&'static str) => FORBIDDEN, "limit_reached", "the maximum number of {0} per person has been reached";
     LastOwner => CONFLICT, "last_owner", "the workspace must keep an active owner";
+    LastOwnerOf(Vec<String>) => CONFLICT, "last_owner", "some workspaces would be left without an active owner";
     // Chats and members
     InvalidMembers(&'static str) => BAD_REQUEST, "invalid_members", "{0}";
     UserNotFound => NOT_FOUND, "user_not_found", "there is no such active user in this workspace";
@@ -192,6 +193,9 @@ impl IntoResponse for AppError {
                 let error = ApiError::new(status, kind, self.to_string());
                 match self {
                     Self::Invalid { field, issue } => error.detail(field, issue),
+                    Self::LastOwnerOf(names) => names.into_iter().fold(error, |error, name| {
+                        error.detail(name, "would have no active owner")
+                    }),
                     Self::RateLimited(wait) => error.retry_after(wait),
                     _ => error,
                 }

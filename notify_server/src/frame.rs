@@ -7,9 +7,11 @@ use ::metrics::counter;
 use bytes::{Buf, Bytes};
 use fechatter_core::event::{EphemeralEvent, NEW_MESSAGE};
 use fechatter_core::log::{Cursor, Entry};
+use fechatter_core::message::Message;
 use fechatter_core::stream_event::{Control, GoodbyeReason, ResetReason};
-use fechatter_core::{Timestamp, metrics};
-use serde::Serialize;
+use fechatter_core::{Timestamp, UserId, metrics};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tracing::error;
 
 /// A frame as a chunk (RFC 9112, section 7.1): its length, its text, and a line break. Clones share
@@ -51,6 +53,12 @@ impl Frame {
         let mut lines = self.0.split(|byte| *byte == b'\n');
         let kind = lines.find_map(|line| line.strip_prefix(b"event: "));
         String::from_utf8_lossy(kind.unwrap_or_default()).into_owned()
+    }
+
+    /// Returns the event's JSON.
+    fn data(&self) -> &[u8] {
+        let mut lines = self.0.split(|byte| *byte == b'\n');
+        lines.find_map(|line| line.strip_prefix(b"data: ")).unwrap_or_default()
     }
 
     /// Returns the chunk's length in bytes.
@@ -124,6 +132,39 @@ pub(crate) fn renewed(
     self::frame(None, Some(cursor), &kind, &data)
 }
 
+/// Returns the time of the event that deletes all messages of a person.
+pub(crate) fn blanked_at(data: &[u8]) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct Blanked {
+        blanked_at: Timestamp,
+    }
+
+    serde_json::from_slice(data).ok().map(|Blanked { blanked_at }| blanked_at)
+}
+
+/// Returns the frame with the message as a deleted one, if this person has sent it.
+pub(crate) fn without_message_of(
+    frame: &Frame,
+    cursor: Cursor,
+    person: UserId,
+    deleted_at: Timestamp,
+) -> Option<Frame> {
+    #[derive(Deserialize)]
+    struct Reply<'a> {
+        #[serde(borrow)]
+        parent: Option<&'a RawValue>,
+    }
+
+    let data = frame.data();
+    let mut message: Message = serde_json::from_slice(data).ok()?;
+    let Reply { parent } = serde_json::from_slice(data).ok()?;
+    if message.sender_id != person || !message.can_be_deleted() {
+        return None;
+    }
+    message.delete(deleted_at);
+    Some(renewed(frame, cursor, &json(&message), parent.map(|parent| parent.get().as_bytes())))
+}
+
 /// Returns the frame of an event that is not in the log: without id, because a client cannot resume
 /// from it.
 pub(crate) fn ephemeral(event: &EphemeralEvent) -> Frame {
@@ -185,7 +226,8 @@ mod tests {
             joined: Vec::new(),
             data: data.map(|data| Bytes::from(data.to_owned())),
             shows_message: false,
-            message: None,
+            shows_person: None,
+            changed: None,
             parent: None,
         }
     }

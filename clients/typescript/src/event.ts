@@ -39,6 +39,7 @@ const KNOWN: Record<StreamEvent["event"], true> = {
   ChatPreferencesUpdated: true,
   PreferencesUpdated: true,
   UserUpdated: true,
+  MessagesBlanked: true,
   UserJoinedWorkspace: true,
   UserLeftWorkspace: true,
   WorkspaceUpdated: true,

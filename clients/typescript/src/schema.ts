@@ -453,7 +453,8 @@ export interface paths {
         get: operations["get_me"];
         put?: never;
         post?: never;
-        delete?: never;
+        /** Erases the account in all workspaces: the name, the address, and everything stored for the person. */
+        delete: operations["erase_me"];
         options?: never;
         head?: never;
         /** Changes the caller's name and title in the workspace. */
@@ -1074,6 +1075,12 @@ export interface components {
             /** Format: password */
             password: string;
         };
+        /** @description A request to erase the caller's account. */
+        Erasure: {
+            messages: components["schemas"]["MessagesOf"];
+            /** Format: password */
+            password: string;
+        };
         /** @description An error's JSON. */
         ErrorBody: {
             /**
@@ -1323,6 +1330,21 @@ export interface components {
              */
             event: "MessageUpdated";
         };
+        /** @description The person has erased their account and their messages: all of these are deleted now. */
+        MessagesBlankedEvent: {
+            blanked_at: components["schemas"]["Timestamp"];
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            event: "MessagesBlanked";
+            user_id: components["schemas"]["UserId"];
+        };
+        /**
+         * @description The fate of an erased person's messages.
+         * @enum {string}
+         */
+        MessagesOf: "keep" | "blank";
         NewChatEvent: components["schemas"]["Chat"] & {
             /** @enum {string} */
             event: "NewChat";
@@ -1636,7 +1658,7 @@ export interface components {
             workspace?: components["schemas"]["WorkspaceName"] | null;
         };
         /** @description The `data` of one event; its `event` says which it is. Clients ignore events and fields that they do not know. */
-        StreamEvent: components["schemas"]["ReadyEvent"] | components["schemas"]["HeartbeatEvent"] | components["schemas"]["ResetEvent"] | components["schemas"]["GoodbyeEvent"] | components["schemas"]["NewChatEvent"] | components["schemas"]["ChatUpdatedEvent"] | components["schemas"]["ChatDeletedEvent"] | components["schemas"]["UserJoinedChatEvent"] | components["schemas"]["UserLeftChatEvent"] | components["schemas"]["MemberUpdatedEvent"] | components["schemas"]["MessageDeletedEvent"] | components["schemas"]["ReactionAddedEvent"] | components["schemas"]["ReactionRemovedEvent"] | components["schemas"]["ChatPreferencesUpdatedEvent"] | components["schemas"]["PreferencesUpdatedEvent"] | components["schemas"]["UserJoinedWorkspaceEvent"] | components["schemas"]["UserUpdatedEvent"] | components["schemas"]["UserLeftWorkspaceEvent"] | components["schemas"]["WorkspaceUpdatedEvent"] | components["schemas"]["SessionRevokedEvent"] | components["schemas"]["DuplicateMessageAttemptedEvent"] | components["schemas"]["ReadStateUpdatedEvent"] | components["schemas"]["TypingEvent"] | components["schemas"]["NewMessageEvent"] | components["schemas"]["MessageUpdatedEvent"];
+        StreamEvent: components["schemas"]["ReadyEvent"] | components["schemas"]["HeartbeatEvent"] | components["schemas"]["ResetEvent"] | components["schemas"]["GoodbyeEvent"] | components["schemas"]["NewChatEvent"] | components["schemas"]["ChatUpdatedEvent"] | components["schemas"]["ChatDeletedEvent"] | components["schemas"]["UserJoinedChatEvent"] | components["schemas"]["UserLeftChatEvent"] | components["schemas"]["MemberUpdatedEvent"] | components["schemas"]["MessageDeletedEvent"] | components["schemas"]["ReactionAddedEvent"] | components["schemas"]["ReactionRemovedEvent"] | components["schemas"]["ChatPreferencesUpdatedEvent"] | components["schemas"]["PreferencesUpdatedEvent"] | components["schemas"]["UserJoinedWorkspaceEvent"] | components["schemas"]["UserUpdatedEvent"] | components["schemas"]["MessagesBlankedEvent"] | components["schemas"]["UserLeftWorkspaceEvent"] | components["schemas"]["WorkspaceUpdatedEvent"] | components["schemas"]["SessionRevokedEvent"] | components["schemas"]["DuplicateMessageAttemptedEvent"] | components["schemas"]["ReadStateUpdatedEvent"] | components["schemas"]["TypingEvent"] | components["schemas"]["NewMessageEvent"] | components["schemas"]["MessageUpdatedEvent"];
         /** @description The caller's view of their workspace at one position of its log. */
         Sync: {
             chats: components["schemas"]["ChatSidebar"][];
@@ -1744,6 +1766,7 @@ export interface components {
             role: components["schemas"]["Role"];
             user_id: components["schemas"]["UserId"];
         };
+        /** @description The log names the person; readers receive them as they are at the time of reading. */
         UserJoinedWorkspaceEvent: components["schemas"]["User"] & {
             /** @enum {string} */
             event: "UserJoinedWorkspace";
@@ -1781,6 +1804,7 @@ export interface components {
          * @enum {string}
          */
         UserStatus: "Active" | "Suspended" | "Left";
+        /** @description The log names the person; readers receive them as they are at the time of reading. */
         UserUpdatedEvent: components["schemas"]["User"] & {
             /** @enum {string} */
             event: "UserUpdated";
@@ -1981,6 +2005,7 @@ export type DirectoryEntry = components['schemas']['DirectoryEntry'];
 export type DuplicateMessageAttemptedEvent = components['schemas']['DuplicateMessageAttemptedEvent'];
 export type Email = components['schemas']['Email'];
 export type EmailChange = components['schemas']['EmailChange'];
+export type Erasure = components['schemas']['Erasure'];
 export type ErrorBody = components['schemas']['ErrorBody'];
 export type FullName = components['schemas']['FullName'];
 export type GivenRole = components['schemas']['GivenRole'];
@@ -2011,6 +2036,8 @@ export type MessageId = components['schemas']['MessageId'];
 export type MessageKind = components['schemas']['MessageKind'];
 export type MessagePlace = components['schemas']['MessagePlace'];
 export type MessageUpdatedEvent = components['schemas']['MessageUpdatedEvent'];
+export type MessagesBlankedEvent = components['schemas']['MessagesBlankedEvent'];
+export type MessagesOf = components['schemas']['MessagesOf'];
 export type NewChatEvent = components['schemas']['NewChatEvent'];
 export type NewInvite = components['schemas']['NewInvite'];
 export type NewMessageEvent = components['schemas']['NewMessageEvent'];
@@ -4347,6 +4374,66 @@ export interface operations {
             };
             408: components["responses"]["timeout"];
             414: components["responses"]["uri_too_long"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    erase_me: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Erasure"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `invalid_credentials`, `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            /** @description `last_owner` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            413: components["responses"]["too_large"];
+            414: components["responses"]["uri_too_long"];
+            415: components["responses"]["unsupported_media_type"];
+            422: components["responses"]["malformed_json"];
             429: components["responses"]["rate_limited"];
             431: components["responses"]["headers_too_large"];
             500: components["responses"]["internal"];

@@ -25,6 +25,8 @@ pub enum Effect {
     RemovesPerson(UserId),
     /// The data shown for this person changes.
     ChangesPerson(UserId),
+    /// The messages that this person has sent are deleted.
+    BlanksMessages(UserId),
     /// The content of the message that the event names changes.
     ChangesMessage,
     /// The message that the event names is gone.
@@ -43,6 +45,7 @@ impl Effect {
             Self::Suspends(_) => "suspends",
             Self::RemovesPerson(_) => "removes_person",
             Self::ChangesPerson(_) => "changes_person",
+            Self::BlanksMessages(_) => "blanks_messages",
             Self::ChangesMessage => "changes_message",
             Self::RemovesMessage => "removes_message",
         }
@@ -51,7 +54,10 @@ impl Effect {
     /// The person whom it is about.
     pub(crate) fn person(&self) -> Option<UserId> {
         match self {
-            Self::Suspends(id) | Self::RemovesPerson(id) | Self::ChangesPerson(id) => Some(*id),
+            Self::Suspends(id)
+            | Self::RemovesPerson(id)
+            | Self::ChangesPerson(id)
+            | Self::BlanksMessages(id) => Some(*id),
             _ => None,
         }
     }
@@ -80,6 +86,7 @@ impl Effect {
             "suspends" => person.map(Self::Suspends),
             "removes_person" => person.map(Self::RemovesPerson),
             "changes_person" => person.map(Self::ChangesPerson),
+            "blanks_messages" => person.map(Self::BlanksMessages),
             "changes_message" => Some(Self::ChangesMessage),
             "removes_message" => Some(Self::RemovesMessage),
             _ => None,
@@ -104,6 +111,7 @@ mod tests {
             Effect::Suspends(UserId(7)),
             Effect::RemovesPerson(UserId(7)),
             Effect::ChangesPerson(UserId(7)),
+            Effect::BlanksMessages(UserId(7)),
             Effect::ChangesMessage,
             Effect::RemovesMessage,
         ] {

@@ -63,7 +63,8 @@ impl Announcement {
             joined: Vec::new(),
             data: Some(String::from(Box::<str>::from(self.data)).into()),
             shows_message: true,
-            message: None,
+            shows_person: None,
+            changed: None,
             parent: None,
         }
     }

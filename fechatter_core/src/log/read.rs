@@ -10,6 +10,7 @@ use sqlx::types::Json;
 use super::cursor::{Cursor, Stamp};
 use crate::event::{self, Effect};
 use crate::message::{Message, MessageObject};
+use crate::user::User;
 use crate::{ChatId, MessageId, Position, SessionId, UserId, WorkspaceId};
 
 /// Positions of one log, both ends inclusive.
@@ -53,9 +54,11 @@ pub struct Entry {
     pub data: Option<Bytes>,
     /// True if the data is the event's message in its present state.
     pub shows_message: bool,
-    /// The message in its present state, as JSON, if the event changes or deletes the message.
-    /// `None` if the message has no row or its chat is deleted.
-    pub message: Option<Bytes>,
+    /// The person, if the data is a person in their present state.
+    pub shows_person: Option<UserId>,
+    /// The object that the event changes, in its present state, as JSON: a message that is changed or
+    /// deleted (unless it has no row or its chat is deleted), or a person.
+    pub changed: Option<Bytes>,
     /// If the event's message is a reply: the message that it replies to, a [`Parent`] as JSON.
     ///
     /// [`Parent`]: crate::message::Parent
@@ -203,7 +206,8 @@ pub async fn read(
                   e.session_ids as "session_ids: Vec<SessionId>", e.chat_id as "chat_id: ChatId", e.user_id as "user_id: UserId",
                   e.message_id as "message_id: MessageId",
                   e.payload as "payload: Json<Box<RawValue>>", e.joined as "joined: Vec<UserId>",
-                  e.message as "message: MessageObject", e.parent as "parent: Json<Box<RawValue>>"
+                  e.message as "message: MessageObject", e.parent as "parent: Json<Box<RawValue>>",
+                  e.person as "person: User"
            from unnest($1::bigint[], $2::bigint[], $3::bigint[])
                as range (workspace_id, first, last)
            cross join lateral (
@@ -240,6 +244,7 @@ struct Row {
     joined: Option<Vec<UserId>>,
     message: Option<MessageObject>,
     parent: Option<Json<Box<RawValue>>>,
+    person: Option<User>,
 }
 
 /// The JSON that clients receive for an event that contains a message (`NewMessage`,
@@ -254,6 +259,14 @@ pub(super) struct MessageEvent<'a> {
     pub(super) parent: Option<&'a RawValue>,
 }
 
+/// The JSON that clients receive for an event that shows a person.
+#[derive(Serialize)]
+struct PersonEvent<'a> {
+    event: &'a str,
+    #[serde(flatten)]
+    person: &'a User,
+}
+
 fn json(value: &impl Serialize) -> sqlx::Result<Bytes> {
     let text = serde_json::to_vec(value).map_err(|error| sqlx::Error::Decode(error.into()))?;
     Ok(text.into())
@@ -264,8 +277,13 @@ impl Row {
         let effect = Effect::of_columns(&self.effect, self.person_id, self.session_ids.take());
         let message = self.message.take().map(Message::from);
         let is_changed = matches!(effect, Some(Effect::ChangesMessage | Effect::RemovesMessage));
-        let changed = message.as_ref().filter(|_| is_changed).map(json).transpose()?;
-        let shows_message = self.payload.is_none();
+        let person = self.person.take();
+        let changed = match (&message, &person) {
+            (Some(message), _) if is_changed => Some(json(message)?),
+            (_, Some(person)) => Some(json(person)?),
+            _ => None,
+        };
+        let shows_message = self.payload.is_none() && person.is_none();
         // An event about a deleted message is not delivered, except the event that deletes it.
         let may_include_payload = self.message_id.is_none()
             || effect == Some(Effect::RemovesMessage)
@@ -273,6 +291,9 @@ impl Row {
         let data = match self.payload.take() {
             Some(_) if !may_include_payload => None,
             Some(Json(payload)) => Some(Bytes::from(String::from(Box::<str>::from(payload)))),
+            None if let Some(person) = &person => {
+                Some(json(&PersonEvent { event: &self.kind, person })?)
+            }
             None => {
                 let is_new = self.kind == event::NEW_MESSAGE;
                 let parent = self.parent.as_ref().filter(|_| is_new).map(|Json(parent)| &**parent);
@@ -294,7 +315,8 @@ impl Row {
             joined: self.joined.unwrap_or_default(),
             data,
             shows_message,
-            message: changed,
+            shows_person: person.map(|person| person.id),
+            changed,
             parent,
         })
     }

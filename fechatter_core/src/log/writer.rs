@@ -188,9 +188,13 @@ impl LogWriter {
     /// # Errors
     /// When the log is not locked.
     pub fn append(&mut self, workspace_id: WorkspaceId, event: &Event) -> sqlx::Result<Position> {
-        let payload =
-            serde_json::to_string(event).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        self.push(workspace_id, &event.declaration(), Some(payload))
+        let payload = if event.shows_person() {
+            None
+        } else {
+            let json = serde_json::to_string(event);
+            Some(json.map_err(|error| sqlx::Error::Encode(error.into()))?)
+        };
+        self.push(workspace_id, &event.declaration(), payload)
     }
 
     /// Adds the event of a message that was sent to a chat. The event only names the message:

@@ -282,7 +282,7 @@ fn cookie_device_tokens(jar: &CookieJar) -> impl Iterator<Item = &str> {
     cookie.into_iter().flat_map(|cookie| cookie.value().split('.')).take(KNOWN_ACCOUNTS)
 }
 
-fn removal_cookie(state: &AppState) -> Cookie<'static> {
+pub(super) fn removal_cookie(state: &AppState) -> Cookie<'static> {
     let mut cookie = cookie(state, String::new());
     cookie.make_removal();
     cookie

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum_extra::extract::CookieJar;
 use fechatter_core::log::Log;
 use fechatter_core::user::User;
 use sqlx::PgPool;
@@ -10,10 +11,12 @@ use utoipa_axum::routes;
 
 use crate::document::WithErrors;
 use crate::error::{ErrorKind, Result};
+use crate::handlers::auth::removal_cookie;
 use crate::models::account::user;
 use crate::models::session::authentication::Authentication;
 use crate::models::session::credential_change::{self, EmailChange, PasswordChange};
 use crate::models::session::current_user::CurrentUser;
+use crate::models::workspace::erasure::{self, Erasure};
 use crate::models::workspace::profile::{self, ProfileChanges};
 use crate::state::AppState;
 use crate::utils::json::Json;
@@ -24,6 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(show).errors(&[E::NotFound]))
         .routes(routes!(update).errors(&[E::NotFound]))
+        .routes(routes!(erase).errors(&[E::InvalidCredentials, E::LastOwnerOf]))
         .routes(routes!(change_password).errors(&[E::InvalidCredentials, E::WeakPassword]))
         .routes(routes!(change_email).errors(&[E::InvalidCredentials, E::EmailTaken, E::NotFound]))
 }
@@ -44,6 +48,22 @@ async fn update(
     Json(changes): Json<ProfileChanges>,
 ) -> Result<Json<User>> {
     profile::update(&log, caller, changes).await.map(Json)
+}
+
+/// Erases the account in all workspaces: the name, the address, and everything stored for the person.
+#[utoipa::path(delete, path = "/api/me", operation_id = "erase_me",
+    request_body = Erasure, responses((status = 204)))]
+async fn erase(
+    caller: CurrentUser,
+    State(auth): State<Authentication>,
+    State(state): State<AppState>,
+    jar: CookieJar,
+    Json(request): Json<Erasure>,
+) -> Result<(StatusCode, CookieJar)> {
+    erasure::erase_own(&auth, caller, request).await?;
+    state.offboardings.wake();
+    state.purge.wake();
+    Ok((StatusCode::NO_CONTENT, jar.add(removal_cookie(&state))))
 }
 
 /// Changes the account's password, and ends its other sessions.

@@ -1,6 +1,7 @@
 //! Services that the models need besides PostgreSQL.
 
 pub(crate) mod batch_writer;
+pub(crate) mod blanking;
 pub(crate) mod bytes_in_flight;
 pub(crate) mod chat_lists;
 pub(crate) mod device_token;

@@ -1,5 +1,5 @@
 //! Deletes data that is no longer visible, in small batches and outside the log's lock: messages of
-//! deleted chats, old events, expired counters.
+//! deleted chats and of people who have erased them, old events, expired counters.
 //!
 //! A deleted chat is invisible at once; the purge only frees its space. Several servers may run it
 //! at the same time, and an interrupted batch is repeated.
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::models::account::throttle;
-use crate::services::retention;
+use crate::services::{blanking, retention};
 
 const BATCH: i64 = 1_000;
 /// The interval of checks for chats that another server, or an earlier run, has not purged.
@@ -45,6 +45,9 @@ impl Purge {
             loop {
                 if let Err(error) = purge(&db).await {
                     warn!(%error, "deleted chats could not be purged; trying again");
+                }
+                if let Err(error) = blanking::empty(&db).await {
+                    warn!(%error, "erased messages could not be emptied; trying again");
                 }
                 if let Err(error) = retention::prune(&db, days).await {
                     warn!(%error, "old events could not be removed; trying again");

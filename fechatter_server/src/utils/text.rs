@@ -1,5 +1,7 @@
 //! Texts from users. A deserialized text is valid.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use fechatter_core::message::MAX_CONTENT;
 use passwords::analyzer::is_common_password;
 use secrecy::{ExposeSecret, SecretString};
@@ -163,6 +165,11 @@ impl Password {
     pub(crate) const MIN: usize = 8;
     /// The maximum length in characters.
     pub(crate) const MAX: usize = 128;
+
+    /// Returns a password that nobody knows.
+    pub(crate) fn random() -> Self {
+        Self(BASE64_STANDARD.encode(rand::random::<[u8; 32]>()).into())
+    }
 
     pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()

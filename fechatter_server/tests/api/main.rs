@@ -13,6 +13,7 @@ mod chat_lists;
 mod chats;
 mod devices;
 mod edits;
+mod erasure;
 mod harness;
 mod invites;
 mod leaving;

@@ -91,6 +91,7 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             json!({ "token": "absent", "new_password": "correct horse battery" })
         }
         ("PATCH", "/api/me") => json!({ "title": "Cook" }),
+        ("DELETE", "/api/me") => json!({ "password": "not my password", "messages": "keep" }),
         ("POST", "/api/me/password") => json!({
             "current_password": "not my password", "new_password": "correct horse battery",
         }),

@@ -366,7 +366,8 @@ pub(crate) mod tests {
             joined: Vec::new(),
             data: Some(vec![b'x'; bytes].into()),
             shows_message: false,
-            message: None,
+            shows_person: None,
+            changed: None,
             parent: None,
         }
     }

@@ -30,22 +30,25 @@ pub(crate) struct Event {
     about: About,
 }
 
-/// The relation of an event to a message.
+/// The relation of an event to a message or a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum About {
-    NoMessage,
+    Neither,
     /// Shows the message in its present state.
     Shown(MessageId),
     /// Contains other data about the message.
     Other(MessageId),
+    /// Shows the person in their present state.
+    Person(UserId),
 }
 
 impl About {
     fn of(entry: &Entry) -> Self {
-        match entry.message_id {
-            None => Self::NoMessage,
-            Some(id) if entry.shows_message => Self::Shown(id),
-            Some(id) => Self::Other(id),
+        match (entry.message_id, entry.shows_person) {
+            (Some(id), _) if entry.shows_message => Self::Shown(id),
+            (Some(id), _) => Self::Other(id),
+            (None, Some(person)) => Self::Person(person),
+            (None, None) => Self::Neither,
         }
     }
 }
@@ -114,12 +117,10 @@ impl Recent {
         match entry.effect {
             // Its messages are deleted with the chat.
             Some(Effect::ClosesChat) => self.blank(entry.chat_id),
-            Some(Effect::ChangesMessage | Effect::RemovesMessage)
-                if !sabotage::is(Sabotage::OldFrames) =>
-            {
-                self.renew(entry);
-            }
-            _ => {}
+            _ if sabotage::is(Sabotage::OldFrames) => {}
+            Some(Effect::ChangesMessage | Effect::RemovesMessage) => self.renew(entry),
+            Some(Effect::BlanksMessages(person)) => self.blank_messages_of(person, entry),
+            _ => self.renew_person(entry),
         }
         self.bytes += event.bytes();
         self.events.push_back(event);
@@ -136,7 +137,7 @@ impl Recent {
 
     fn blank(&mut self, chat_id: Option<ChatId>) {
         let of_chat =
-            |event: &&mut Event| event.chat_id == chat_id && event.about != About::NoMessage;
+            |event: &&mut Event| event.chat_id == chat_id && event.about != About::Neither;
         for event in self.events.iter_mut().filter(of_chat) {
             let [before, after] = event.replace(None);
             self.bytes = self.bytes - before + after;
@@ -151,7 +152,7 @@ impl Recent {
         for event in &mut self.events {
             let frame = match event.about {
                 About::Shown(own) if own == id => {
-                    event.frame.as_ref().zip(entry.message.as_ref()).map(|(frame, message)| {
+                    event.frame.as_ref().zip(entry.changed.as_ref()).map(|(frame, message)| {
                         frame::renewed(frame, event.cursor, message, entry.parent.as_deref())
                     })
                 }
@@ -160,6 +161,37 @@ impl Recent {
             };
             let [before, after] = event.replace(frame);
             self.bytes = self.bytes - before + after;
+        }
+    }
+
+    /// Replaces the person in every recent frame that shows them, because an erased name must not be
+    /// sent again.
+    fn renew_person(&mut self, entry: &Entry) {
+        let Some((person, changed)) = entry.shows_person.zip(entry.changed.as_ref()) else {
+            return;
+        };
+        let of_person = |event: &&mut Event| event.about == About::Person(person);
+        for event in self.events.iter_mut().filter(of_person) {
+            let frame = event.frame.as_ref();
+            let frame = frame.map(|frame| frame::renewed(frame, event.cursor, changed, None));
+            let [before, after] = event.replace(frame);
+            self.bytes = self.bytes - before + after;
+        }
+    }
+
+    /// Deletes the messages of a person from every recent frame that shows one.
+    fn blank_messages_of(&mut self, person: UserId, entry: &Entry) {
+        let Some(blanked_at) = entry.data.as_deref().and_then(frame::blanked_at) else { return };
+        for event in &mut self.events {
+            let About::Shown(_) = event.about else { continue };
+            let frame = event.frame.as_ref();
+            let blanked = frame.and_then(|frame| {
+                frame::without_message_of(frame, event.cursor, person, blanked_at)
+            });
+            if let Some(blanked) = blanked {
+                let [before, after] = event.replace(Some(blanked));
+                self.bytes = self.bytes - before + after;
+            }
         }
     }
 

@@ -99,7 +99,7 @@ pub(crate) async fn change_email(
 
 /// Verifies the caller's password. Returns the right to hash another one, and the hash. Wrong passwords
 /// of a session are counted for it alone, so that they delay no sign-in.
-async fn verify(
+pub(crate) async fn verify(
     auth: &Authentication,
     caller: CurrentUser,
     password: &Password,

@@ -51,7 +51,7 @@ pub(crate) async fn create_link(
            values ($1, $2, clock_timestamp() + $3)
            on conflict (user_id) do update
            set token_digest = excluded.token_digest, expires_at = excluded.expires_at
-           returning expires_at as "expires_at: Timestamp""#,
+           returning expires_at"#,
         user_id as _,
         code_digest(&token),
         VALIDITY as _
@@ -116,8 +116,8 @@ pub(crate) async fn withdraw_link(db: impl PgExecutor<'_>, user_id: UserId) -> R
 
 async fn find_account(db: &PgPool, digest: &[u8]) -> Result<Option<UserId>> {
     let found = sqlx::query_scalar!(
-        r#"select user_id as "user_id: UserId" from password_resets
-         where token_digest = $1 and expires_at > clock_timestamp()"#,
+        "select user_id from password_resets
+         where token_digest = $1 and expires_at > clock_timestamp()",
         digest
     )
     .fetch_optional(db)

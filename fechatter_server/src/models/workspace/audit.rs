@@ -137,7 +137,7 @@ pub(crate) async fn list(
     caller.require_role(Role::Owner)?;
     let [before] = page.after.unwrap_or([i64::MAX]);
     let rows = sqlx::query!(
-        r#"select id, at as "at: Timestamp", actor_id as "actor_id: UserId", action, target_type,
+        r#"select id, at, actor_id, action, target_type,
                   target_id, details
            from audit_log
            where workspace_id = $1

@@ -34,7 +34,7 @@ pub(crate) async fn leave(log: &Log, caller: CurrentUser) -> Result<()> {
     drop(db);
     let (mut writer, caller) = caller.lock(log).await?;
     let leaver = user::find(writer.db(), caller.workspace_id, caller.id).await?;
-    begin_offboarding(&mut writer, &leaver, (caller.id, LeaveReason::Left)).await?;
+    begin(&mut writer, &leaver, (caller.id, LeaveReason::Left)).await?;
     Ok(writer.commit().await?)
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn remove(log: &Log, caller: CurrentUser, person: UserId) -> Re
     drop(db);
     let (mut writer, caller) = caller.lock(log).await?;
     let leaver = find_removable(writer.db(), &caller, person).await?;
-    begin_offboarding(&mut writer, &leaver, (caller.id, LeaveReason::Removed)).await?;
+    begin(&mut writer, &leaver, (caller.id, LeaveReason::Removed)).await?;
     let author = Author::Person(caller.id);
     audit::record(writer.db(), caller.workspace_id, author, Action::RemovedPerson(person)).await?;
     Ok(writer.commit().await?)
@@ -70,7 +70,7 @@ async fn find_removable(
 
 /// Ends all access at once. [`end_next_memberships`] ends the memberships afterwards, because one
 /// transaction for very many memberships would hold the log's lock for seconds.
-async fn begin_offboarding(
+pub(crate) async fn begin(
     writer: &mut LogWriter,
     leaver: &User,
     (actor_id, reason): (UserId, LeaveReason),

@@ -31,7 +31,7 @@ pub(crate) async fn create_link(db: impl PgExecutor<'_>, config: &Config) -> Res
            values ($1, clock_timestamp() + $2)
            on conflict (is_only) do update
            set code_digest = excluded.code_digest, expires_at = excluded.expires_at
-           returning expires_at as "expires_at: Timestamp""#,
+           returning expires_at"#,
         code_digest(&code),
         VALIDITY as _
     )

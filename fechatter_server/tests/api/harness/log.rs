@@ -1,5 +1,7 @@
 //! What a workspace's log says happened.
 
+use fechatter_core::log::{self, Range};
+use fechatter_core::{Position, WorkspaceId};
 use serde_json::Value;
 use sqlx::{FromRow, PgPool};
 
@@ -18,14 +20,19 @@ pub(crate) struct Logged {
     pub(crate) chat_id: Option<i64>,
     pub(crate) user_id: Option<i64>,
     pub(crate) message_id: Option<i64>,
-    /// Null where the event names a message.
+    /// What clients receive; null where the event names a message.
     pub(crate) payload: Option<Value>,
     pub(crate) is_system_message: bool,
 }
 
 impl Log {
+    /// From its first event on.
+    pub(crate) fn from_start(db: PgPool, workspace_id: i64) -> Self {
+        Self { db, workspace_id, position: 0 }
+    }
+
     pub(crate) async fn from_now(db: PgPool, workspace_id: i64) -> Self {
-        let mut log = Self { db, workspace_id, position: 0 };
+        let mut log = Self::from_start(db, workspace_id);
         log.news().await;
         log
     }
@@ -38,7 +45,7 @@ impl Log {
 
     /// The events since the last look.
     pub(crate) async fn all_news(&mut self) -> Vec<Logged> {
-        let events: Vec<Logged> = sqlx::query_as(
+        let mut events: Vec<Logged> = sqlx::query_as(
             "select e.position, e.kind, e.chat_id, e.user_id, e.message_id, e.payload,
                     coalesce(m.kind = 'system', false) as is_system_message
              from events as e
@@ -51,8 +58,19 @@ impl Log {
         .fetch_all(&self.db)
         .await
         .unwrap();
-        if let Some(last) = events.last() {
-            self.position = last.position;
+        let Some(last) = events.last() else { return events };
+        let from = Position(self.position + 1);
+        self.position = last.position;
+        let range = Range {
+            workspace_id: WorkspaceId(self.workspace_id),
+            from,
+            to: Position(self.position),
+        };
+        let read = log::read(&self.db, &[range], None, i64::MAX).await.unwrap();
+        for (event, entry) in events.iter_mut().zip(read) {
+            if entry.shows_person.is_some() {
+                event.payload = serde_json::from_slice(&entry.data.unwrap()).unwrap();
+            }
         }
         events
     }

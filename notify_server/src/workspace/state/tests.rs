@@ -45,7 +45,8 @@ fn entry(position: i64, effect: Effect, chat_id: Option<ChatId>, user: Option<i6
         joined,
         data: Some("{}".into()),
         shows_message: true,
-        message: None,
+        shows_person: None,
+        changed: None,
         parent: None,
     }
 }
@@ -326,7 +327,7 @@ fn a_changed_message_is_sent_again_in_its_new_state() {
     let changes = Entry {
         message_id: Some(MessageId(1)),
         data: Some(r#"{"event":"Changed","content":"after 1"}"#.into()),
-        message: Some(r#"{"content":"after 1"}"#.into()),
+        changed: Some(r#"{"content":"after 1"}"#.into()),
         kind: "Changed".into(),
         ..entry(14, Effect::ChangesMessage, Some(LUNCH), None)
     };
@@ -338,7 +339,7 @@ fn a_changed_message_is_sent_again_in_its_new_state() {
     assert!(after[3].contains("event: Changed") && after[3].contains("after 1"), "{after:?}");
 
     // A message that has changed once is sent in its new state when it changes again.
-    let again = Entry { message: Some(r#"{"content":"at last"}"#.into()), ..changes };
+    let again = Entry { changed: Some(r#"{"content":"at last"}"#.into()), ..changes };
     let again = Entry { cursor: at(15), ..again };
     state.advance(&[entry(14, Nothing, None, None), again]).unwrap();
     let last = texts(&state, 10);
@@ -353,7 +354,8 @@ fn a_removed_message_is_sent_again_without_its_content() {
     let removes = Entry {
         message_id: Some(MessageId(1)),
         shows_message: false,
-        message: Some(r#"{"content":""}"#.into()),
+        shows_person: None,
+        changed: Some(r#"{"content":""}"#.into()),
         parent: None,
         ..entry(14, Effect::RemovesMessage, Some(LUNCH), None)
     };
@@ -374,7 +376,7 @@ fn the_size_of_the_recent_events_follows_changes() {
     a_conversation(&mut state);
     let grows = |position, content: &str| Entry {
         message_id: Some(MessageId(1)),
-        message: Some(format!(r#"{{"content":"{content}"}}"#).into()),
+        changed: Some(format!(r#"{{"content":"{content}"}}"#).into()),
         parent: None,
         ..entry(position, Effect::ChangesMessage, Some(LUNCH), None)
     };
