@@ -13,7 +13,7 @@ create table messages (
     kind text not null default 'user',
     content text not null check (char_length(content) <= 10000),
     -- A bit for each kind of rows that there may be about the message: 1 message_reactions, 2
-    -- message_replies, 4 message_mentions. Bits are set, and never cleared.
+    -- message_replies, 4 message_mentions, 8 message_files. Bits are set, and never cleared.
     parts smallint not null default 0,
     -- The message of the same chat that this one answers.
     reply_to_id bigint,
@@ -38,7 +38,8 @@ create type message_parts as (
     reply_count bigint,
     last_reply_at timestamptz,
     -- The people whom it mentions; null is everybody.
-    mentions bigint[]
+    mentions bigint[],
+    files json
 );
 
 -- Whoever speaks has read what was said before. Their own last message is looked up for that, not

@@ -15,6 +15,9 @@ begin
         where m.chat_id = chats[item]
           and m.id between delete_messages.messages[item] and delete_messages.messages[item]
         returning m.seq, m.sender_id, m.reply_to_id, m.parts into deleted;
+        if deleted.parts & 8 <> 0 then
+            delete from message_files as f where f.chat_id = chats[item] and f.seq = deleted.seq;
+        end if;
         if deleted.parts & 4 <> 0 then
             delete from message_mentions as p where p.chat_id = chats[item] and p.seq = deleted.seq;
         end if;

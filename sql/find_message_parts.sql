@@ -1,4 +1,4 @@
--- Looks up the reactions, replies and mentions of a message. bits are those of messages.parts.
+-- Looks up the reactions, replies, mentions and files of a message. bits are those of messages.parts.
 create or replace function find_message_parts(
     chat bigint, message bigint, message_seq bigint, bits smallint, is_deleted boolean
 ) returns message_parts language plpgsql stable as $$
@@ -32,6 +32,18 @@ begin
             from message_mentions as p
             where p.chat_id = chat and p.seq = message_seq
             order by p.user_id);
+    end if;
+    if bits & 8 <> 0 and not is_deleted then
+        found.files := (
+            select json_agg(
+                json_build_object(
+                    'id', f.id, 'url', file_url(a.workspace_id, a.hash, a.extension), 'name', a.name,
+                    'mime', f.mime, 'size', f.size, 'created_at', f.created_at, 'width', f.width,
+                    'height', f.height, 'alt', a.alt)
+                order by a.place)
+            from message_files as a
+            join files as f on f.workspace_id = a.workspace_id and f.hash = a.hash
+            where a.chat_id = chat and a.seq = message_seq);
     end if;
     return found;
 end;

@@ -1,10 +1,10 @@
 -- The part of write_batch that sends. Ids and seqs are drawn in the order of the items, under the lock:
 -- both run alike. mention_items has an item for each person whom it mentions, in mentioned; null is
--- everybody. What it returns are the arrays that it was given, with those of its own items filled in.
+-- everybody; so has file_items for each file. What it returns are the arrays that it was given, with those of its own items filled in.
 create or replace function insert_messages(
     kinds text[], outcomes text[], workspaces bigint[], senders bigint[], chats bigint[],
     replies_to bigint[], contents text[], keys uuid[], digests bytea[],
-    mention_items integer[], mentioned bigint[], sent_at timestamptz,
+    mention_items integer[], mentioned bigint[], file_items integer[], files jsonb[], sent_at timestamptz,
     inout message_ids bigint[], inout numbers bigint[], inout events text[]
 ) language plpgsql as $$
 declare
@@ -37,7 +37,8 @@ begin
          created_at)
     overriding system value
     select new.id, new.workspace_id, new.chat_id, new.seq, new.sender_id, 'user', new.content,
-           case when new.item = any(mention_items) then 4 else 0 end,
+           case when new.item = any(mention_items) then 4 else 0 end
+               | case when new.item = any(file_items) then 8 else 0 end,
            new.reply_to_id, new.key, new.digest, sent_at
     from unnest(message_ids, workspaces, chats, numbers, senders, contents, replies_to, keys, digests, events)
         with ordinality
@@ -62,6 +63,14 @@ begin
               and m.id between answered.message_id and answered.message_id
               and m.parts & 2 = 0;
         end loop;
+    end if;
+    if cardinality(file_items) > 0 then
+        insert into message_files (chat_id, seq, place, workspace_id, hash, name, extension, alt)
+        select chats[f.item], numbers[f.item], row_number() over (partition by f.item order by f.number),
+               workspaces[f.item], decode(f.file ->> 'hash', 'hex'), f.file ->> 'name', f.file ->> 'extension',
+               f.file ->> 'alt'
+        from unnest(file_items, files) with ordinality as f (item, file, number)
+        where events[f.item] = 'NewMessage';
     end if;
     if cardinality(mention_items) > 0 then
         perform insert_mentions(events, 'NewMessage', chats, numbers, senders, mention_items, mentioned);

@@ -12,10 +12,12 @@
 --
 -- The target of a change is the message that it changes, that of a send is the message that it answers.
 -- mention_items names a text's item for each person whom it mentions, in mentioned; null is everybody.
+-- file_items names a message's item for each of its files, in files; missing_items those whose files are not
+-- all the sender's to send.
 --
 -- Outcomes: written, locked, session_ended, suspended, not_found, archived; of edits and deletes also
 -- forbidden and unchanged; of sends also replayed (message_ids has the message of the earlier time),
--- mismatch (the key was used for something else) and reply_not_found; of reactions also unchanged and
+-- mismatch (the key was used for something else), reply_not_found and file_not_found; of reactions also unchanged and
 -- too_many_reactions; of preferences also unchanged and too_large.
 -- numbers has a new message's seq, or how many people have added a reaction since.
 --
@@ -28,7 +30,8 @@
 create or replace function write_batch(
     kinds text[], workspaces bigint[], actors bigint[], sessions uuid[], chats bigint[],
     targets bigint[], texts text[], keys uuid[], digests bytea[],
-    mention_items integer[], mentioned bigint[], stamp integer, patient boolean,
+    mention_items integer[], mentioned bigint[], file_items integer[], files jsonb[], missing_items integer[],
+    stamp integer, patient boolean,
     out outcomes text[], out message_ids bigint[], out numbers bigint[], out written_at timestamptz
 ) language plpgsql
 set plan_cache_mode = force_generic_plan
@@ -91,6 +94,7 @@ begin
                     when chat.archived_at is not null and not i.is_preference then 'archived'
                     when not i.is_change and i.target is not null and message.is_deleted is not false
                         then 'reply_not_found'
+                    when i.item = any(missing_items) then 'file_not_found'
                     else 'written'
                end as outcome
         from (
@@ -180,7 +184,8 @@ begin
         into message_ids, numbers, events
         from insert_messages(
             kinds, outcomes, workspaces, actors, chats, targets, texts, keys, digests,
-            mention_items, mentioned, written_at, message_ids, numbers, events) as sent;
+            mention_items, mentioned, file_items, files, written_at, message_ids, numbers,
+                events) as sent;
     end if;
     if has_preferences then
         select changed.outcomes, changed.events, changed.payloads

@@ -61,6 +61,10 @@ number! {
     MessageId from 1
 }
 number! {
+    /// A file, once in each workspace.
+    FileId from 1
+}
+number! {
     /// An invitation to a workspace.
     InviteId from 1
 }

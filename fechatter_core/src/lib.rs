@@ -34,5 +34,5 @@ pub mod token;
 pub mod user;
 pub mod workspace;
 
-pub use ids::{ChatId, InviteId, MessageId, Position, Seq, SessionId, UserId, WorkspaceId};
+pub use ids::{ChatId, FileId, InviteId, MessageId, Position, Seq, SessionId, UserId, WorkspaceId};
 pub use time::Timestamp;

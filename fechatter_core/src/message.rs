@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{ChatId, MessageId, Seq, Timestamp, UserId};
+use crate::{ChatId, FileId, MessageId, Seq, Timestamp, UserId};
 
 /// The maximum length of a message, in Unicode scalar values.
 pub const MAX_CONTENT: usize = 10_000;
@@ -20,6 +20,8 @@ pub struct Message {
     /// Empty if the message is deleted.
     #[schema(max_length = 10_000)]
     pub content: String,
+    /// The addresses of its attachments.
+    #[schema(max_items = 20)]
     pub files: Vec<String>,
     pub created_at: Timestamp,
     pub idempotency_key: Uuid,
@@ -34,8 +36,8 @@ pub struct Message {
     pub last_reply_at: Option<Timestamp>,
     pub mentions: Mentions,
     pub reactions: Vec<Reaction>,
-    #[schema(value_type = Vec<Object>, max_items = 0)]
-    pub attachments: Vec<Attachment>,
+    #[schema(max_items = 20)]
+    pub attachments: Vec<File>,
     pub edited_at: Option<Timestamp>,
     pub deleted_at: Option<Timestamp>,
     /// Of a system message: what it tells.
@@ -143,9 +145,30 @@ pub struct Parent {
     pub last_reply_at: Option<Timestamp>,
 }
 
-/// No message has a file yet: the list is always empty.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Attachment {}
+/// A file of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(missing_docs, reason = "the names say it; the contract is docs/API.md")]
+pub struct File {
+    pub id: FileId,
+    /// Its address, without `/api` before it.
+    pub url: String,
+    #[schema(min_length = 1, max_length = 255)]
+    pub name: String,
+    /// By its first bytes; `application/octet-stream` unless browsers show it.
+    pub mime: String,
+    /// In bytes.
+    #[schema(minimum = 0)]
+    pub size: i64,
+    pub created_at: Timestamp,
+    /// Of an image, in pixels as it is shown; otherwise null.
+    #[schema(minimum = 1)]
+    pub width: Option<i32>,
+    #[schema(minimum = 1)]
+    pub height: Option<i32>,
+    /// A description by the sender, for those who cannot see it.
+    #[schema(max_length = 500)]
+    pub alt: Option<String>,
+}
 
 /// A row of the view `message_objects`, which every reader of messages reads.
 #[derive(Debug, Clone, sqlx::Type)]
@@ -168,7 +191,7 @@ pub struct MessageObject {
     pub system: Option<Json<SystemNotice>>,
 }
 
-/// The reactions, replies and mentions of a message, from their own tables.
+/// The reactions, replies, mentions and files of a message, from their own tables.
 #[derive(Debug, Clone, Default, sqlx::Type)]
 #[sqlx(type_name = "message_parts")]
 #[expect(missing_docs, reason = "the names say it")]
@@ -178,17 +201,19 @@ pub struct MessageParts {
     pub last_reply_at: Option<Timestamp>,
     /// The people whom it mentions; `None` in the list means everybody.
     pub mentions: Option<Vec<Option<UserId>>>,
+    pub files: Option<Json<Vec<File>>>,
 }
 
 impl From<MessageObject> for Message {
     fn from(object: MessageObject) -> Self {
         let parts = object.parts.unwrap_or_default();
+        let attachments = parts.files.map(|Json(files)| files).unwrap_or_default();
         Self {
             id: object.id,
             chat_id: object.chat_id,
             sender_id: object.sender_id,
             content: object.content,
-            files: Vec::new(),
+            files: attachments.iter().map(|file| file.url.clone()).collect(),
             created_at: object.created_at,
             idempotency_key: object.idempotency_key,
             seq: object.seq,
@@ -198,7 +223,7 @@ impl From<MessageObject> for Message {
             last_reply_at: parts.last_reply_at,
             mentions: parts.mentions.map(Mentions::from).unwrap_or_default(),
             reactions: parts.reactions.map(|Json(reactions)| reactions).unwrap_or_default(),
-            attachments: Vec::new(),
+            attachments,
             edited_at: object.edited_at,
             deleted_at: object.deleted_at,
             system: object.system.map(|Json(notice)| notice),

@@ -2,7 +2,7 @@
 //! that both servers read.
 
 use std::ops::{Deref, DerefMut};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use fechatter_core::config::{self as core, Settings};
@@ -20,6 +20,7 @@ pub struct Config {
     pub accounts: AccountsConfig,
     pub signing: SigningConfig,
     pub retention: RetentionConfig,
+    pub files: FilesConfig,
     /// `server.chat_list_cache_mebibytes`.
     pub chat_list_cache_mebibytes: u32,
 }
@@ -30,6 +31,7 @@ struct Sections {
     accounts: AccountsConfig,
     auth: SigningConfig,
     retention: RetentionConfig,
+    files: FilesConfig,
     server: Caches,
 }
 
@@ -72,6 +74,29 @@ pub enum WorkspaceCreation {
     Nobody,
 }
 
+/// `files`: uploads and their store.
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "app.yml.example explains every key")]
+pub struct FilesConfig {
+    pub path: PathBuf,
+    pub max_mebibytes: u32,
+    pub max_upload_mebibytes: u32,
+    pub workspace_mebibytes: u32,
+    pub person_mebibytes: u32,
+}
+
+impl FilesConfig {
+    /// Returns the size of the largest file, in bytes.
+    pub(crate) fn max_file(&self) -> u64 {
+        u64::from(self.max_mebibytes) * 1024 * 1024
+    }
+
+    /// Returns the size of the largest upload, in bytes.
+    pub(crate) fn max_upload(&self) -> u64 {
+        u64::from(self.max_upload_mebibytes) * 1024 * 1024
+    }
+}
+
 /// `retention`: the time for which data is kept.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
@@ -106,9 +131,11 @@ impl Config {
 
     fn from_settings(settings: &Settings) -> anyhow::Result<Self> {
         let shared = core::Config::from_settings(settings)?;
-        let Sections { accounts, auth, retention, server } = settings.parse()?;
+        let Sections { accounts, auth, retention, files, server } = settings.parse()?;
         for (key, is_positive) in [
             ("retention.events_days", retention.events_days > 0),
+            ("files.max_mebibytes", files.max_mebibytes > 0),
+            ("files.max_upload_mebibytes", files.max_upload_mebibytes > 0),
             ("accounts.free_failures", accounts.free_failures > 0),
             ("accounts.attempts_per_minute", accounts.attempts_per_minute > 0),
             ("accounts.attempts_per_minute_per_site", accounts.attempts_per_minute_per_site > 0),
@@ -121,6 +148,7 @@ impl Config {
             accounts,
             signing: auth,
             retention,
+            files,
             chat_list_cache_mebibytes: server.chat_list_cache_mebibytes,
         })
     }

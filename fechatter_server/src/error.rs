@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_RANGE;
 use axum::response::{IntoResponse, Response};
 use fechatter_core::db;
 use fechatter_core::http::ApiError;
@@ -111,6 +112,11 @@ errors! {
     // Messages
     EmptyMessage => BAD_REQUEST, "empty_message", "a message needs some content";
     ReplyNotFound => BAD_REQUEST, "reply_not_found", "the message to reply to is not in this chat, or is deleted";
+    FileNotFound => BAD_REQUEST, "file_not_found", "one of the files does not exist, or is not yours to send";
+    NoFiles => BAD_REQUEST, "no_files", "the upload has no file";
+    BadFilename(&'static str) => BAD_REQUEST, "bad_filename", "{0}";
+    QuotaExceeded => INSUFFICIENT_STORAGE, "quota_exceeded", "there is no room for more files";
+    RangeNotSatisfiable(u64) => RANGE_NOT_SATISFIABLE, "range_not_satisfiable", "the range lies beyond the file's end";
     Archived => FORBIDDEN, "archived", "this chat is archived";
     TooManyMentions => BAD_REQUEST, "too_many_mentions", "a message mentions at most 50 people";
     InvalidEmoji => BAD_REQUEST, "invalid_emoji", "this is not exactly one emoji";
@@ -196,6 +202,13 @@ impl IntoResponse for AppError {
                     Self::LastOwnerOf(names) => names.into_iter().fold(error, |error, name| {
                         error.detail(name, "would have no active owner")
                     }),
+                    Self::RangeNotSatisfiable(size) => {
+                        let mut response = error.into_response();
+                        if let Ok(range) = format!("bytes */{size}").parse() {
+                            response.headers_mut().insert(CONTENT_RANGE, range);
+                        }
+                        return response;
+                    }
                     Self::RateLimited(wait) => error.retry_after(wait),
                     _ => error,
                 }

@@ -24,6 +24,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
+use fechatter_core::clock::Clock;
 use fechatter_core::http::{
     Ask, ConnectionLimits, Listeners, Operations, Shared, operations, serve as serve_http, shared,
 };
@@ -41,8 +42,9 @@ use tracing::{info, warn};
 use crate::middlewares::admission;
 use crate::middlewares::parameters::KnownParameters;
 use crate::models::workspace;
-use crate::services::batch_writer::BatchWriter;
+use crate::services::batch_writer::{BatchWriter, Health};
 use crate::services::chat_lists::ChatLists;
+use crate::services::file_store::FileStore;
 use crate::services::limits::RequestLimits;
 use crate::services::message_reader::MessageReader;
 use crate::services::offboarding::Offboardings;
@@ -53,7 +55,9 @@ use crate::services::refresh_token::RefreshKey;
 use crate::services::typing::TypingLimit;
 use crate::state::{App, AppState};
 
-pub use config::{AccountsConfig, Config, RetentionConfig, SigningConfig, WorkspaceCreation};
+pub use config::{
+    AccountsConfig, Config, FilesConfig, RetentionConfig, SigningConfig, WorkspaceCreation,
+};
 pub use keygen::{keygen, write_keys};
 
 /// The longest time that a request may take.
@@ -156,8 +160,12 @@ pub async fn serve(
     let (retention, creation) = (config.retention, config.accounts.workspace_creation);
     let passwords = Passwords::new(config.limits.hashes_per_address)?;
     tokio::spawn(passwords.forget_idle(shutdown.clone()));
-    let (router, document) = handlers::routes().split_for_parts();
+    let (router, _) = handlers::routes().split_for_parts();
+    let (uploads, _) = handlers::file::uploads().split_for_parts();
+    let document = handlers::document();
+    let files = FileStore::open(&config.files.path)?;
     let state = AppState::from(App {
+        files: files.clone(),
         purge: purge.clone(),
         offboardings: offboardings.clone(),
         writer,
@@ -177,34 +185,14 @@ pub async fn serve(
     });
     tokio::spawn(limits.forget_idle(shutdown.clone()));
     tokio::spawn(clock.clone().follow(db.clone(), shutdown.clone()));
-    tokio::spawn(purge.run(db.clone(), retention, shutdown.clone()));
+    tokio::spawn(purge.run(db.clone(), files, retention, shutdown.clone()));
     tokio::spawn(offboardings.run(log, shutdown.clone()));
     tokio::spawn(note_setup(db.clone(), creation));
 
     let metrics = Metrics::start()?;
     metrics::begin_at_zero(&COUNTERS);
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(metrics.clone().upkeep()));
-    let ready: Ask<Result<(), &'static str>> = {
-        let (db, draining) = (db.clone(), shutdown.clone());
-        Arc::new(move || {
-            let (db, clock, draining) = (db.clone(), clock.clone(), draining.clone());
-            let writer_health = writer_health.clone();
-            Box::pin(async move {
-                if draining.is_cancelled() {
-                    return Err("the server is about to stop");
-                }
-                if !writer_health.is_healthy() {
-                    return Err("messages are not being written");
-                }
-                clock.check()?;
-                db::check(&db).await.inspect_err(|reason| {
-                    if *reason == db::READ_ONLY {
-                        db::note_read_only();
-                    }
-                })
-            })
-        })
-    };
+    let ready = readiness(db.clone(), clock, writer_health, shutdown.clone());
     let measured_pool = db.clone();
     let measure: Ask<()> = Arc::new(move || {
         fechatter_core::db::measure(&measured_pool);
@@ -225,7 +213,7 @@ pub async fn serve(
         ConnectionLimits::operations(),
         operations_shutdown.clone(),
     ));
-    serve_http(listeners.public, layered(router, state), connections, shutdown).await;
+    serve_http(listeners.public, layered(router, uploads, state), connections, shutdown).await;
     operations_shutdown.cancel();
     let closing = async {
         // All queued commands are written, even if their callers have stopped waiting.
@@ -236,6 +224,33 @@ pub async fn serve(
         warn!("the server stops before all of its connections are closed");
     }
     Ok(())
+}
+
+/// Returns the function that says whether the server can serve requests now.
+fn readiness(
+    db: PgPool,
+    clock: Clock,
+    writer: Health,
+    shutdown: CancellationToken,
+) -> Ask<Result<(), &'static str>> {
+    Arc::new(move || {
+        let (db, clock) = (db.clone(), clock.clone());
+        let (writer, shutdown) = (writer.clone(), shutdown.clone());
+        Box::pin(async move {
+            if shutdown.is_cancelled() {
+                return Err("the server is about to stop");
+            }
+            if !writer.is_healthy() {
+                return Err("messages are not being written");
+            }
+            clock.check()?;
+            db::check(&db).await.inspect_err(|reason| {
+                if *reason == db::READ_ONLY {
+                    db::note_read_only();
+                }
+            })
+        })
+    })
 }
 
 /// Tells the operator of a new server how the first workspace is created.
@@ -255,7 +270,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     handlers::document()
 }
 
-fn layered(router: Router<AppState>, state: AppState) -> Router {
+fn layered(router: Router<AppState>, uploads: Router<AppState>, state: AppState) -> Router {
     let layers = Shared {
         allowed_origins: state.config.http.allowed_origins.clone(),
         hsts: state.config.http.hsts(&state.config.server.public_url),
@@ -266,5 +281,11 @@ fn layered(router: Router<AppState>, state: AppState) -> Router {
         middleware::from_fn_with_state(state.clone(), admission::admit),
         DefaultBodyLimit::max(admission::MAX_BODY),
     ));
+    // Uploads take their time, and have limits of their own.
+    let uploads = uploads.layer((
+        middleware::from_fn_with_state(state.clone(), admission::admit),
+        DefaultBodyLimit::disable(),
+    ));
+    let router = router.merge(uploads);
     shared(router, &layers).with_state(state)
 }

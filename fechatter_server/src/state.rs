@@ -13,6 +13,7 @@ use crate::middlewares::parameters::KnownParameters;
 use crate::models::session::authentication::Authentication;
 use crate::services::batch_writer::BatchWriter;
 use crate::services::chat_lists::ChatLists;
+use crate::services::file_store::FileStore;
 use crate::services::limits::RequestLimits;
 use crate::services::message_reader::MessageReader;
 use crate::services::offboarding::Offboardings;
@@ -36,6 +37,7 @@ pub(crate) struct App {
     pub(crate) typing: TypingLimit,
     pub(crate) chat_lists: ChatLists,
     pub(crate) passwords: Passwords,
+    pub(crate) files: FileStore,
     pub(crate) purge: Purge,
     pub(crate) offboardings: Offboardings,
     pub(crate) limits: RequestLimits,

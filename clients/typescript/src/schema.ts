@@ -339,6 +339,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/files/link": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Signs a link to a file, for elements such as `<img>`. The right to see the file is checked again at
+         *     the download.
+         */
+        post: operations["link_file"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/files/{ws}/{a}/{b}/{rest}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Returns a file to those who have uploaded it, or are in a chat that holds it. */
+        get: operations["download_file"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/invites": {
         parameters: {
             query?: never;
@@ -700,6 +737,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/upload": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Stores files: those of a form with any field names, or one as the body itself, with its name in
+         *     `X-File-Name`, percent-encoded.
+         */
+        post: operations["upload"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/users": {
         parameters: {
             query?: never;
@@ -867,6 +924,8 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description A description of a file: at most 500 characters. */
+        Alt: string;
         AuditEntries: {
             items: components["schemas"]["AuditEntry"][];
             next_cursor: string | null;
@@ -1099,6 +1158,36 @@ export interface components {
              */
             type: string;
         };
+        /** @description A file of a message. */
+        File: {
+            /** @description A description by the sender, for those who cannot see it. */
+            alt: string | null;
+            created_at: components["schemas"]["Timestamp"];
+            /** Format: int32 */
+            height: number | null;
+            id: components["schemas"]["FileId"];
+            /** @description By its first bytes; `application/octet-stream` unless browsers show it. */
+            mime: string;
+            name: string;
+            /**
+             * Format: int64
+             * @description In bytes.
+             */
+            size: number;
+            /** @description Its address, without `/api` before it. */
+            url: string;
+            /**
+             * Format: int32
+             * @description Of an image, in pixels as it is shown; otherwise null.
+             */
+            width: number | null;
+        };
+        /**
+         * Format: int64
+         * @description A file, once in each workspace.
+         * @example 42
+         */
+        FileId: number;
         /** @description A person's name: 1 to 50 characters after trimming. */
         FullName: string;
         /**
@@ -1212,6 +1301,19 @@ export interface components {
          * @enum {string}
          */
         LeaveReason: "left" | "removed";
+        /** @description A link that opens a file for a while, without an access token. */
+        Link: {
+            /**
+             * Format: int64
+             * @description In seconds.
+             */
+            expires_in: number;
+            url: string;
+        };
+        LinkDraft: {
+            /** @description The address of a file. */
+            url: string;
+        };
         /** @description A member in a list. */
         ListedMember: components["schemas"]["ChatMember"] & {
             /** @description The person, if the request asks for it. */
@@ -1248,13 +1350,14 @@ export interface components {
         };
         /** @description A message in its present state; a deleted message keeps its ids and seq and has no content. */
         Message: {
-            attachments: Record<string, never>[];
+            attachments: components["schemas"]["File"][];
             chat_id: components["schemas"]["ChatId"];
             /** @description Empty if the message is deleted. */
             content: string;
             created_at: components["schemas"]["Timestamp"];
             deleted_at: components["schemas"]["Timestamp"] | null;
             edited_at: components["schemas"]["Timestamp"] | null;
+            /** @description The addresses of its attachments. */
             files: string[];
             id: components["schemas"]["MessageId"];
             /** Format: uuid */
@@ -1296,8 +1399,13 @@ export interface components {
         };
         /** @description The request to send a message. */
         MessageDraft: {
+            /** @description May be empty if there are files. */
             content: components["schemas"]["Content"];
-            /** @description Must be empty or absent. */
+            /** @description A description of each file, by its address, for those who cannot see it. */
+            file_alts?: {
+                [key: string]: components["schemas"]["Alt"];
+            } | null;
+            /** @description Addresses of files that the sender has uploaded, or that are in a chat of theirs. */
             files?: string[] | null;
             /** Format: uuid */
             idempotency_key?: string | null;
@@ -1596,6 +1704,13 @@ export interface components {
             body_size: number;
             /** @description The maximum number of characters in a chat's name. */
             chat_name: number;
+            /**
+             * Format: int64
+             * @description The maximum number of bytes of a file, and of all files of an upload.
+             */
+            file_size: number;
+            /** @description The maximum number of files of a message. */
+            message_files: number;
             /** @description The maximum number of characters in a message. */
             message_length: number;
             /** @description The maximum number of characters in a password. */
@@ -1604,6 +1719,8 @@ export interface components {
             password_min: number;
             /** @description The maximum number of different emojis of the reactions to a message. */
             reaction_kinds: number;
+            /** Format: int64 */
+            upload_size: number;
         };
         /** @description A sign-in on a device. */
         SessionEntry: {
@@ -1729,6 +1846,8 @@ export interface components {
         UnreadFrom: {
             message_id: components["schemas"]["MessageId"];
         };
+        /** @description The response of an upload: the addresses of the files, or the files. */
+        Uploaded: string[] | components["schemas"]["File"][];
         /** @description A person as a workspace shows them: account and membership together. */
         User: {
             avatar_url: string | null;
@@ -1978,6 +2097,7 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type Alt = components['schemas']['Alt'];
 export type AuditEntries = components['schemas']['AuditEntries'];
 export type AuditEntry = components['schemas']['AuditEntry'];
 export type AuditTarget = components['schemas']['AuditTarget'];
@@ -2007,6 +2127,8 @@ export type Email = components['schemas']['Email'];
 export type EmailChange = components['schemas']['EmailChange'];
 export type Erasure = components['schemas']['Erasure'];
 export type ErrorBody = components['schemas']['ErrorBody'];
+export type File = components['schemas']['File'];
+export type FileId = components['schemas']['FileId'];
 export type FullName = components['schemas']['FullName'];
 export type GivenRole = components['schemas']['GivenRole'];
 export type GivenStatus = components['schemas']['GivenStatus'];
@@ -2022,6 +2144,8 @@ export type JoinPolicy = components['schemas']['JoinPolicy'];
 export type JoinRequest = components['schemas']['JoinRequest'];
 export type LastMessage = components['schemas']['LastMessage'];
 export type LeaveReason = components['schemas']['LeaveReason'];
+export type Link = components['schemas']['Link'];
+export type LinkDraft = components['schemas']['LinkDraft'];
 export type ListedMember = components['schemas']['ListedMember'];
 export type ListedUser = components['schemas']['ListedUser'];
 export type MemberChange = components['schemas']['MemberChange'];
@@ -2083,6 +2207,7 @@ export type Title = components['schemas']['Title'];
 export type TypingEvent = components['schemas']['TypingEvent'];
 export type Unread = components['schemas']['Unread'];
 export type UnreadFrom = components['schemas']['UnreadFrom'];
+export type Uploaded = components['schemas']['Uploaded'];
 export type User = components['schemas']['User'];
 export type UserChanges = components['schemas']['UserChanges'];
 export type UserId = components['schemas']['UserId'];
@@ -3273,7 +3398,7 @@ export interface operations {
                     "application/json": components["schemas"]["Message"];
                 };
             };
-            /** @description `empty_message`, `too_many_mentions`, `reply_not_found`, `invalid_input` */
+            /** @description `empty_message`, `too_many_mentions`, `reply_not_found`, `file_not_found`, `invalid_input` */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -3974,6 +4099,146 @@ export interface operations {
             414: components["responses"]["uri_too_long"];
             415: components["responses"]["unsupported_media_type"];
             422: components["responses"]["malformed_json"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    link_file: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LinkDraft"];
+            };
+        };
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Link"];
+                };
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            413: components["responses"]["too_large"];
+            414: components["responses"]["uri_too_long"];
+            415: components["responses"]["unsupported_media_type"];
+            422: components["responses"]["malformed_json"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+        };
+    };
+    download_file: {
+        parameters: {
+            query?: {
+                /** @description `1`: as an attachment, whatever its type is. */
+                download?: number;
+                /** @description The session of a link. */
+                session?: components["schemas"]["SessionId"];
+                /** @description The end of a link, in seconds since 1970. */
+                expires?: number;
+                /** @description The signature of a link. */
+                signature?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The id. Other values are refused with 404. */
+                ws: number;
+                /** @description The id. Other values are refused with 404. */
+                a: string;
+                /** @description The id. Other values are refused with 404. */
+                b: string;
+                /** @description The id. Other values are refused with 404. */
+                rest: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": number[];
+                };
+            };
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": number[];
+                };
+            };
+            /** @description The list has not changed since the response with this `ETag` */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["invalid_input"];
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            414: components["responses"]["uri_too_long"];
+            /** @description `range_not_satisfiable` */
+            416: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
             429: components["responses"]["rate_limited"];
             431: components["responses"]["headers_too_large"];
             500: components["responses"]["internal"];
@@ -5330,6 +5595,80 @@ export interface operations {
             431: components["responses"]["headers_too_large"];
             500: components["responses"]["internal"];
             503: components["responses"]["unavailable"];
+        };
+    };
+    upload: {
+        parameters: {
+            query?: {
+                /** @description `file`: the response has whole files instead of their addresses. */
+                expand?: "file";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": string;
+                "multipart/form-data": string;
+            };
+        };
+        responses: {
+            /** @description The result */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Uploaded"];
+                };
+            };
+            /** @description `no_files`, `bad_filename`, `invalid_input` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `unauthenticated`, `token_expired` */
+            401: {
+                headers: {
+                    "WWW-Authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description `suspended` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["timeout"];
+            413: components["responses"]["too_large"];
+            414: components["responses"]["uri_too_long"];
+            415: components["responses"]["unsupported_media_type"];
+            422: components["responses"]["malformed_json"];
+            429: components["responses"]["rate_limited"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["internal"];
+            503: components["responses"]["unavailable"];
+            /** @description `quota_exceeded` */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
         };
     };
     list_users: {

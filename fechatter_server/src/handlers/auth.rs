@@ -71,6 +71,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 }
 
 const COOKIE: &str = "refresh_token";
+/// Opens files and avatars for elements that send no access token, and nothing else.
+pub(super) const MEDIA_COOKIE: &str = "media";
 const DEVICE_COOKIE: &str = "device";
 /// The maximum number of accounts that know a browser as their device.
 const KNOWN_ACCOUNTS: usize = 5;
@@ -172,7 +174,7 @@ async fn log_out(
         let _share = state.limits.connection_in(workspace_id, Caller::Person(user_id)).await?;
         session::revoke(&state.db, &state.log, user_id, Selection::One(session_id)).await?;
     }
-    Ok((jar.add(removal_cookie(&state)), Json(Said { message: "Logged out successfully" })))
+    Ok((without_cookies(&state, jar), Json(Said { message: "Logged out successfully" })))
 }
 
 /// Ends all sessions of the account.
@@ -185,7 +187,7 @@ async fn log_out_all(
 ) -> Result<(CookieJar, Json<Said>)> {
     session::revoke(&state.db, &state.log, user.id, Selection::All).await?;
     let message = "Logged out from all sessions successfully";
-    Ok((jar.add(removal_cookie(&state)), Json(Said { message })))
+    Ok((without_cookies(&state, jar), Json(Said { message })))
 }
 
 /// Ends all sessions of the account, by the name that this call had in the earlier Fechatter.
@@ -230,8 +232,13 @@ fn with_cookie(
     session: Session,
 ) -> Result<(CookieJar, Json<AuthResponse>)> {
     let refresh_token = state.refresh_key.write(session.token);
-    let cookie = cookie(state, refresh_token.clone());
-    Ok((jar.add(cookie), Json(respond(state, session, Some(refresh_token))?)))
+    let media_token = state.refresh_key.media_key().write(session.token.session_id);
+    let jar = jar.add(cookie(state, COOKIE, refresh_token.clone())).add(cookie(
+        state,
+        MEDIA_COOKIE,
+        media_token,
+    ));
+    Ok((jar, Json(respond(state, session, Some(refresh_token))?)))
 }
 
 pub(super) fn respond(
@@ -250,8 +257,8 @@ pub(super) fn respond(
     })
 }
 
-fn cookie(state: &AppState, value: String) -> Cookie<'static> {
-    Cookie::build((COOKIE, value))
+fn cookie(state: &AppState, name: &'static str, value: String) -> Cookie<'static> {
+    Cookie::build((name, value))
         .path("/api")
         .http_only(true)
         .secure(state.config.signing.secure_cookie)
@@ -282,10 +289,13 @@ fn cookie_device_tokens(jar: &CookieJar) -> impl Iterator<Item = &str> {
     cookie.into_iter().flat_map(|cookie| cookie.value().split('.')).take(KNOWN_ACCOUNTS)
 }
 
-pub(super) fn removal_cookie(state: &AppState) -> Cookie<'static> {
-    let mut cookie = cookie(state, String::new());
-    cookie.make_removal();
-    cookie
+/// Removes the cookies of a session.
+pub(super) fn without_cookies(state: &AppState, jar: CookieJar) -> CookieJar {
+    [COOKIE, MEDIA_COOKIE].into_iter().fold(jar, |jar, name| {
+        let mut cookie = cookie(state, name, String::new());
+        cookie.make_removal();
+        jar.add(cookie)
+    })
 }
 
 /// Returns the refresh token of the cookie, if the request comes from an allowed origin. Without

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use crate::document::WithErrors;
 use crate::error::{ErrorKind, Result};
-use crate::handlers::auth::removal_cookie;
+use crate::handlers::auth::without_cookies;
 use crate::models::account::user;
 use crate::models::session::authentication::Authentication;
 use crate::models::session::credential_change::{self, EmailChange, PasswordChange};
@@ -63,7 +63,7 @@ async fn erase(
     erasure::erase_own(&auth, caller, request).await?;
     state.offboardings.wake();
     state.purge.wake();
-    Ok((StatusCode::NO_CONTENT, jar.add(removal_cookie(&state))))
+    Ok((StatusCode::NO_CONTENT, without_cookies(&state, jar)))
 }
 
 /// Changes the account's password, and ends its other sessions.

@@ -22,7 +22,7 @@ use crate::models::message::history::{self, Place, ReplyPlace};
 use crate::models::message::{self, MessageChanges, MessageDraft, Sent};
 use crate::models::session::current_user::CurrentUser;
 use crate::services::batch_writer::BatchWriter;
-use crate::services::limits::RequestLimits;
+use crate::services::limits::{Caller as RateCaller, RequestLimits};
 use crate::state::AppState;
 use crate::utils::json::Json;
 use crate::utils::page::Limit;
@@ -36,6 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         E::EmptyMessage,
         E::TooManyMentions,
         E::ReplyNotFound,
+        E::FileNotFound,
         E::Archived,
         E::Forbidden,
         E::IdempotencyMismatch,
@@ -137,9 +138,17 @@ async fn send(
     Id(chat_id): Id<ChatId>,
     State(writer): State<BatchWriter>,
     State(limits): State<RequestLimits>,
+    State(db): State<PgPool>,
     Json(draft): Json<MessageDraft>,
 ) -> Result<Response> {
-    let outgoing = draft.into_outgoing(caller.into(), chat_id)?;
+    let files = draft.file_count();
+    limits.take_for_ids(caller.id, files)?;
+    let permit = match files {
+        0 => None,
+        _ => Some(limits.connection_in(caller.workspace_id, RateCaller::Person(caller.id)).await?),
+    };
+    let outgoing = draft.into_outgoing(&db, caller.into(), chat_id).await?;
+    drop(permit);
     limits.take_for_message(caller.id, outgoing.content.len())?;
     let sent = writer.send(outgoing).await;
     let sent = sent.inspect_err(|error| limits.charge_if_too_slow(caller.id, error))?;

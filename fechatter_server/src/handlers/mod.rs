@@ -2,6 +2,7 @@
 
 mod auth;
 mod chat;
+pub(crate) mod file;
 mod invite;
 mod me;
 mod member;
@@ -24,7 +25,9 @@ use crate::state::AppState;
 
 /// Returns the OpenAPI document of all routes, and of `notify_server`.
 pub(crate) fn document() -> utoipa::openapi::OpenApi {
-    document::complete(routes().into_openapi())
+    let mut uploads = file::uploads();
+    document::tag(uploads.get_openapi_mut(), "files");
+    document::complete(routes().merge(uploads).into_openapi())
 }
 
 /// Returns all routes, with their descriptions.
@@ -43,6 +46,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         ("members", member::routes()),
         ("messages", message::routes()),
         ("reactions", reaction::routes()),
+        ("files", file::routes()),
         ("read states", read_state::routes()),
         ("typing", typing::routes()),
         ("preferences", preference::routes()),

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 use crate::config::WorkspaceCreation;
 use crate::error::Result;
 use crate::middlewares::admission::MAX_BODY;
+use crate::models::file::MAX_FILES;
 use crate::models::message::reaction::MAX_KINDS;
 use crate::models::session::current_user::CurrentUser;
 use crate::models::workspace;
@@ -25,9 +26,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 }
 
 /// The features that this version has, so that a client can ask before it offers them.
-const FEATURES: [&str; 9] = [
+const FEATURES: [&str; 10] = [
     "archive",
     "edit",
+    "files",
     "mentions",
     "preferences",
     "reactions",
@@ -63,6 +65,11 @@ struct ServerLimits {
     password_min: usize,
     /// The maximum number of characters in a password.
     password_max: usize,
+    /// The maximum number of bytes of a file, and of all files of an upload.
+    file_size: u64,
+    upload_size: u64,
+    /// The maximum number of files of a message.
+    message_files: usize,
     /// The maximum number of characters in a chat's name.
     chat_name: usize,
     /// The maximum number of different emojis of the reactions to a message.
@@ -88,6 +95,9 @@ async fn show(
             body_size: MAX_BODY,
             password_min: Password::MIN,
             password_max: Password::MAX,
+            file_size: state.config.files.max_file(),
+            upload_size: state.config.files.max_upload(),
+            message_files: MAX_FILES,
             chat_name: ChatName::MAX,
             reaction_kinds: MAX_KINDS,
         },

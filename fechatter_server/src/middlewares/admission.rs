@@ -25,6 +25,7 @@ use crate::state::AppState;
 
 /// The largest body of a request, in bytes.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
+const UPLOAD: &str = "/api/upload";
 const SEND: &str = "/api/chat/{id}/messages";
 /// The `Retry-After` that a person with too many bytes in flight gets.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -69,6 +70,12 @@ pub(crate) async fn admit(State(app): State<AppState>, request: Request, next: N
 }
 
 async fn admit_user(app: AppState, user: AuthUser, request: Request, next: Next) -> Response {
+    if is_upload(&request) {
+        return match app.limits.take(Caller::Person(user.id)) {
+            Ok(()) => next.run(request).await,
+            Err(error) => error.into_response(),
+        };
+    }
     let (mut parts, body) = request.into_parts();
     let (body, counted) = match receive(&app.limits, &user, body).await {
         Ok(received) => received,
@@ -91,6 +98,13 @@ async fn admit_user(app: AppState, user: AuthUser, request: Request, next: Next)
         response
     };
     Finish::new(responding.in_current_span()).await
+}
+
+/// Returns true if the request uploads files: its body is written to the disk, and never read into
+/// memory.
+fn is_upload(request: &Request) -> bool {
+    let route = request.extensions().get::<MatchedPath>();
+    route.is_some_and(|route| route.as_str() == UPLOAD)
 }
 
 /// Returns true if the request sends a message, which is the most frequent operation.

@@ -6,6 +6,8 @@ pub(crate) mod mentions;
 pub(crate) mod reaction;
 pub(crate) mod write_batch;
 
+use std::collections::{BTreeMap, HashMap};
+
 use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
 use fechatter_core::message::{Mentions, Message, MessageKind, MessageObject};
 use fechatter_core::{ChatId, MessageId, Seq, Timestamp, UserId};
@@ -15,19 +17,23 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::{AppError, Result};
+use crate::models::file::{self, Attached};
 use crate::models::message::change::Action;
 use crate::models::session::actor::Actor;
 use crate::utils::json::not_null;
-use crate::utils::text::Content;
+use crate::utils::text::{Alt, Content};
 
 /// The request to send a message.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MessageDraft {
+    /// May be empty if there are files.
     content: Content,
-    /// Must be empty or absent.
-    #[schema(max_items = 0)]
+    /// Addresses of files that the sender has uploaded, or that are in a chat of theirs.
+    #[schema(max_items = 20)]
     files: Option<Vec<String>>,
+    /// A description of each file, by its address, for those who cannot see it.
+    file_alts: Option<HashMap<String, Alt>>,
     idempotency_key: Option<Uuid>,
     /// The message of the same chat that this one answers.
     reply_to_id: Option<MessageId>,
@@ -42,6 +48,7 @@ pub(crate) struct Outgoing {
     /// The people whom the content mentions, members of the chat or not.
     pub(crate) mentions: Mentions,
     pub(crate) reply_to_id: Option<MessageId>,
+    pub(crate) attached: Attached,
     pub(crate) idempotency_key: Uuid,
     /// Distinguishes a retry from another message with the same key.
     pub(crate) digest: Digest,
@@ -64,12 +71,26 @@ impl Outgoing {
     ) -> Self {
         let digest = digest(&SHA256, content.as_bytes());
         let mentions = mentions::parse(&content);
-        Self { actor, chat_id, content, mentions, reply_to_id: None, idempotency_key, digest }
+        Self {
+            actor,
+            chat_id,
+            content,
+            mentions,
+            reply_to_id: None,
+            attached: Attached::default(),
+            idempotency_key,
+            digest,
+        }
     }
 
-    /// Returns true if it neither answers a message nor mentions anybody.
+    /// Returns true if it neither answers a message nor mentions anybody, and has no file.
     pub(crate) fn is_plain(&self) -> bool {
-        self.reply_to_id.is_none() && !self.has_mentions()
+        self.reply_to_id.is_none() && !self.has_mentions() && !self.has_files()
+    }
+
+    /// Returns true if it has files, found or not.
+    pub(crate) fn has_files(&self) -> bool {
+        self.attached.is_missing || !self.attached.files.is_empty()
     }
 
     /// Returns true if its text names people to mention. Those who are not in the chat will not be
@@ -86,7 +107,20 @@ impl Outgoing {
         Self { reply_to_id: Some(id), digest: digest.finish(), ..self }
     }
 
-    /// Returns the written message, if it mentions nobody.
+    /// Gives it files, each by its address and with its description.
+    fn with_files(self, urls: &[String], alts: &BTreeMap<&str, &str>, attached: Attached) -> Self {
+        let mut digest = Context::new(&SHA256);
+        digest.update(self.digest.as_ref());
+        for url in urls {
+            digest.update(format!("file={url}\n").as_bytes());
+        }
+        for (url, alt) in alts {
+            digest.update(format!("alt={url}\n{alt}\n").as_bytes());
+        }
+        Self { attached, digest: digest.finish(), ..self }
+    }
+
+    /// Returns the written message, if it mentions nobody and has no file.
     pub(crate) fn into_message(self, id: MessageId, seq: Seq, created_at: Timestamp) -> Message {
         Message::from(MessageObject {
             id,
@@ -107,19 +141,47 @@ impl Outgoing {
 }
 
 impl MessageDraft {
+    /// Returns the number of files in the request.
+    pub(crate) fn file_count(&self) -> usize {
+        self.files.as_ref().map_or(0, Vec::len)
+    }
+
     /// Makes the message that this sender sends to this chat. A request without an idempotency key
     /// gets a new one.
-    pub(crate) fn into_outgoing(self, sender: Actor, chat_id: ChatId) -> Result<Outgoing> {
-        if self.files.is_some_and(|files| !files.is_empty()) {
-            return Err(AppError::invalid("files", "must be empty"));
+    pub(crate) async fn into_outgoing(
+        self,
+        db: &PgPool,
+        sender: Actor,
+        chat_id: ChatId,
+    ) -> Result<Outgoing> {
+        let urls = self.files.unwrap_or_default();
+        if urls.len() > file::MAX_FILES {
+            return Err(AppError::invalid("files", "must have at most 20 items"));
         }
+        let alts = self.file_alts.unwrap_or_default();
+        let alts: BTreeMap<_, _> =
+            alts.iter().map(|(url, alt)| (url.as_str(), alt.as_str())).collect();
+        if !alts.keys().all(|url| urls.iter().any(|attached| attached == url)) {
+            return Err(AppError::invalid("file_alts", "must have addresses of the files only"));
+        }
+        let content = if urls.is_empty() {
+            self.content.into_message()?
+        } else {
+            self.content.into_caption()?
+        };
         let key = self.idempotency_key.unwrap_or_else(Uuid::now_v7);
-        let outgoing = Outgoing::new(sender, chat_id, self.content.into_message()?, key);
+        let outgoing = Outgoing::new(sender, chat_id, content, key);
         mentions::check_count(&outgoing.mentions)?;
-        Ok(match self.reply_to_id {
+        let outgoing = match self.reply_to_id {
             Some(id) => outgoing.replying_to(id),
             None => outgoing,
-        })
+        };
+        if urls.is_empty() {
+            return Ok(outgoing);
+        }
+        let owner = (sender.workspace_id(), sender.user_id());
+        let attached = file::attach(db, owner, &urls, &alts).await?;
+        Ok(outgoing.with_files(&urls, &alts, attached))
     }
 }
 

@@ -328,6 +328,30 @@ async fn switch_workspace(
     }
 }
 
+/// Finds the account of a session that has not ended, if it is active in this workspace.
+pub(crate) async fn find_active_in(
+    db: &PgPool,
+    session_id: SessionId,
+    workspace_id: WorkspaceId,
+) -> Result<Option<UserId>> {
+    let found = sqlx::query_scalar!(
+        "select s.user_id
+         from sessions as s
+         join workspace_members as m on m.user_id = s.user_id
+         where s.id = $1
+           and s.revoked_at is null
+           and s.expires_at > clock_timestamp()
+           and s.rotated_at > clock_timestamp() - interval '14 days'
+           and m.workspace_id = $2
+           and m.status = 'Active'",
+        session_id as _,
+        workspace_id as _
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(found)
+}
+
 /// Finds the workspace and the person of a refresh token's session, unless it has been revoked.
 pub(crate) async fn find_owner(
     db: &PgPool,

@@ -199,7 +199,7 @@ impl BatchWriter {
             return Err(unexpected_outcome());
         };
         match outcome {
-            Outcome::Sent { id, .. } if outgoing.has_mentions() => {
+            Outcome::Sent { id, .. } if outgoing.has_mentions() || outgoing.has_files() => {
                 self.find(&outgoing, id).await.map(Sent::New)
             }
             Outcome::Sent { id, seq, created_at } => {

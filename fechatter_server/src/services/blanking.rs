@@ -79,6 +79,9 @@ async fn empty_messages(db: &PgPool, person: Person, chat_id: ChatId) -> sqlx::R
            ), mentions as (
                delete from message_mentions
                where chat_id = $1 and seq in (select seq from emptied)
+           ), files as (
+               delete from message_files
+               where chat_id = $1 and seq in (select seq from emptied)
            ), replies as (
                update message_replies
                set is_deleted = true

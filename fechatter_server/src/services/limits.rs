@@ -21,6 +21,11 @@ const IDS_PER_UNIT: usize = 10;
 const RESPONSE_BYTES_PER_UNIT: usize = 64 * 1024;
 /// The bytes of a message that cost one unit, because each of its readers receives them.
 const MESSAGE_BYTES_PER_UNIT: usize = 8 * 1024;
+/// The maximum number of uploads at a time, of which one workspace has half, and of one person.
+const MAX_UPLOADS: usize = 64;
+const MAX_UPLOADS_PER_PERSON: usize = 4;
+/// The `Retry-After` of an upload beyond these.
+const UPLOAD_RETRY: Duration = Duration::from_secs(2);
 /// The longest time that a request waits for a permit to use a database connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// The maximum number of waiting requests per [`Group`].
@@ -31,6 +36,7 @@ const MAX_WAITING_PER_GROUP: usize = 1_000;
 pub(crate) struct RequestLimits {
     rates: Rates<Caller>,
     connections: Permits<Group, Caller>,
+    uploads: Permits<WorkspaceId, UserId>,
     pub(crate) request_bytes: BytesInFlight,
     pub(crate) response_bytes: BytesInFlight,
 }
@@ -77,6 +83,12 @@ impl RequestLimits {
                 per_member: quota(limits.database_percent_per_person),
                 waiting_per_group: MAX_WAITING_PER_GROUP,
             }),
+            uploads: Permits::new(PermitLimits {
+                total: MAX_UPLOADS,
+                per_group: MAX_UPLOADS / 2,
+                per_member: MAX_UPLOADS_PER_PERSON,
+                waiting_per_group: 0,
+            }),
             request_bytes: BytesInFlight::new(
                 MiB(limits.request_mebibytes),
                 MiB(limits.request_mebibytes_per_workspace),
@@ -88,6 +100,15 @@ impl RequestLimits {
                 MiB(limits.answer_mebibytes_per_person),
             ),
         }
+    }
+
+    /// Returns a permit to upload, unless too many uploads are in progress.
+    pub(crate) fn upload(
+        &self,
+        workspace_id: WorkspaceId,
+        user_id: UserId,
+    ) -> Result<Permit<WorkspaceId, UserId>> {
+        self.uploads.try_acquire(workspace_id, user_id).ok_or(AppError::RateLimited(UPLOAD_RETRY))
     }
 
     /// Takes one request from the caller's bucket.

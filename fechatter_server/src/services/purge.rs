@@ -5,7 +5,7 @@
 //! at the same time, and an interrupted batch is repeated.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::RetentionConfig;
 use fechatter_core::{ChatId, UserId};
@@ -16,11 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::models::account::throttle;
-use crate::services::{blanking, retention};
+use crate::services::file_store::FileStore;
+use crate::services::{blanking, file_sweep, retention};
 
 const BATCH: i64 = 1_000;
 /// The interval of checks for chats that another server, or an earlier run, has not purged.
 const PAUSE: Duration = Duration::from_mins(1);
+/// The interval of searches for files that the database does not know.
+const WALK_INTERVAL: Duration = Duration::from_hours(24);
 /// Lets other work use the disk.
 const PAUSE_BETWEEN_BATCHES: Duration = Duration::from_millis(20);
 
@@ -37,17 +40,29 @@ impl Purge {
     pub(crate) async fn run(
         self,
         db: PgPool,
+        files: FileStore,
         retention: RetentionConfig,
         shutdown: CancellationToken,
     ) {
         let days = i32::try_from(retention.events_days).unwrap_or(i32::MAX);
         let purges = async {
+            let mut walks = None;
             loop {
                 if let Err(error) = purge(&db).await {
                     warn!(%error, "deleted chats could not be purged; trying again");
                 }
                 if let Err(error) = blanking::empty(&db).await {
                     warn!(%error, "erased messages could not be emptied; trying again");
+                }
+                if let Err(error) = file_sweep::sweep(&db, &files).await {
+                    warn!(%error, "orphaned files could not be removed; trying again");
+                }
+                // The walk through the whole store is rare.
+                if walks.is_none_or(|walked: Instant| walked.elapsed() > WALK_INTERVAL) {
+                    walks = Some(Instant::now());
+                    if let Err(error) = file_sweep::remove_strays(&db, &files).await {
+                        warn!(%error, "the file store could not be searched for strays");
+                    }
                 }
                 if let Err(error) = retention::prune(&db, days).await {
                     warn!(%error, "old events could not be removed; trying again");
@@ -101,6 +116,10 @@ async fn delete_messages(db: &PgPool, chat_id: ChatId) -> sqlx::Result<u64> {
          ),
          mentions as (
              delete from message_mentions
+             where chat_id = $1 and seq in (select seq from deleted)
+         ),
+         files as (
+             delete from message_files
              where chat_id = $1 and seq in (select seq from deleted)
          )
          select from deleted",

@@ -16,6 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use crate::services::device_token::DeviceKey;
+use crate::services::media_token::MediaKey;
 
 /// The key of all refresh tokens: `auth.refresh_key`.
 #[derive(Clone)]
@@ -46,6 +47,11 @@ impl RefreshKey {
     /// Derives the key of device tokens from this one.
     pub(crate) fn device_key(&self) -> DeviceKey {
         DeviceKey::new(&self.0)
+    }
+
+    /// Derives the key of media tokens from this one.
+    pub(crate) fn media_key(&self) -> MediaKey {
+        MediaKey::new(&self.0)
     }
 
     pub(crate) fn write(&self, token: RefreshToken) -> String {

@@ -1,5 +1,6 @@
 //! Request parsing that every handler shares.
 
+pub(crate) mod file_url;
 pub(crate) mod json;
 pub(crate) mod key;
 pub(crate) mod page;

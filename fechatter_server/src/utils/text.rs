@@ -113,10 +113,52 @@ fn email(text: &str) -> Result<String, String> {
     if valid { Ok(text) } else { Err("is not a valid e-mail address".into()) }
 }
 
+text! {
+    /// A description of a file: at most 500 characters.
+    Alt, 0..=500, |text| name(text, 0, 500)
+}
+
+/// The name of a file: 1 to 255 characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileName(String);
+
+impl FileName {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<&str> for FileName {
+    type Error = AppError;
+
+    /// Characters that reorder a text are removed, because they can make `exe.jpg` look like `gpj.exe`.
+    fn try_from(text: &str) -> Result<Self, AppError> {
+        let text: String = text.chars().filter(|c| !is_bidi_control(*c)).collect();
+        if text.contains(['/', '\\']) {
+            return Err(AppError::BadFilename("a file's name must not contain slashes"));
+        }
+        let text = name(&text, 1, 255);
+        let text = text.map_err(|_| {
+            AppError::BadFilename(
+                "a file's name has 1 to 255 characters, and no control characters",
+            )
+        })?;
+        if matches!(&*text, "." | "..") {
+            return Err(AppError::BadFilename("this is not the name of a file"));
+        }
+        Ok(Self(text))
+    }
+}
+
+/// Explicit formatting characters of UAX 9, section 2.
+fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// A message's text. LF and TAB are its only control characters; CRLF is replaced by LF.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
-#[schema(min_length = 1, max_length = 10_000)]
+#[schema(max_length = 10_000)]
 pub(crate) struct Content(String);
 
 impl Content {
@@ -126,10 +168,16 @@ impl Content {
     /// [`AppError::TooLarge`] beyond 10,000 characters, [`AppError::EmptyMessage`] if there are
     /// only white space and invisible characters.
     pub(crate) fn into_message(self) -> Result<String, AppError> {
+        if is_blank(&self.0) { Err(AppError::EmptyMessage) } else { self.into_caption() }
+    }
+
+    /// Returns the text of a message with files, which may be empty.
+    ///
+    /// # Errors
+    /// [`AppError::TooLarge`] beyond 10,000 characters.
+    pub(crate) fn into_caption(self) -> Result<String, AppError> {
         if self.0.chars().count() > MAX_CONTENT {
             Err(AppError::TooLarge("a message has at most 10,000 characters"))
-        } else if is_blank(&self.0) {
-            Err(AppError::EmptyMessage)
         } else {
             Ok(self.0)
         }

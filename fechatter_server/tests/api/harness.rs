@@ -6,6 +6,8 @@ mod people;
 mod reply;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
 
 pub(crate) use client::{Client, NOTHING};
 pub(crate) use log::{Log, Logged};
@@ -48,6 +51,7 @@ pub(crate) struct TestApp {
     pub(crate) public_key: String,
     pub(crate) config: Config,
     server: Option<Running>,
+    files: Folder,
     _database: TestDatabase,
 }
 
@@ -93,7 +97,41 @@ fn servers() -> &'static Runtime {
     &SERVERS
 }
 
+/// A folder that is removed with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create() -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(Uuid::now_v7().to_string());
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.0.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { folders.push(path) } else { files.push(path) }
+            }
+        }
+        files
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 impl TestApp {
+    /// The files in the store, also those of unfinished uploads.
+    pub(crate) fn stored_files(&self) -> Vec<PathBuf> {
+        self.files.files()
+    }
+
     /// A server with the development's settings: whoever comes gets in, as often as they like.
     pub(crate) async fn start() -> Self {
         Self::with(|_| {}).await
@@ -119,6 +157,8 @@ impl TestApp {
         config.accounts.attempts_per_minute_overall = 1_000_000;
         config.http.requests_per_second = 1_000_000;
         config.http.burst = 1_000_000;
+        let files = Folder::create();
+        config.files.path.clone_from(&files.0);
         change(&mut config);
 
         let server = Server::start(config.clone()).await;
@@ -130,6 +170,7 @@ impl TestApp {
             private_key,
             public_key,
             server: Some(server.running),
+            files,
             _database: database,
         }
     }

@@ -14,6 +14,7 @@ mod chats;
 mod devices;
 mod edits;
 mod erasure;
+mod files;
 mod harness;
 mod invites;
 mod leaving;

@@ -68,6 +68,7 @@ impl Fechatter {
             ("FECHATTER__HTTP__REQUESTS_PER_SECOND", "100000".into()),
             ("FECHATTER__HTTP__BURST", "100000".into()),
             ("FECHATTER__LOG__FILTER", "warn".into()),
+            ("FECHATTER__FILES__PATH", concat!(env!("CARGO_TARGET_TMPDIR"), "/files").to_owned()),
         ];
         let keys = fechatter_server::keygen().unwrap();
         environment.extend(keys.lines().map(|line| {

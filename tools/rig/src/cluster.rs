@@ -153,6 +153,10 @@ impl Setup {
             .into_iter()
             .chain([("FECHATTER_CONFIG".into(), config.display().to_string())])
             .chain([("DATABASE_URL".into(), url.clone())])
+            .chain([(
+                "FECHATTER__FILES__PATH".into(),
+                self.logs.join("files").display().to_string(),
+            )])
             .chain(keys.iter().cloned())
             .collect();
         shared.extend(self.environment.iter().cloned());

@@ -14,7 +14,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::{
-    run::{Ports, STARTING, development_settings, keys, start},
+    run::{Ports, STARTING, development_settings, files_in, keys, start},
     workspace::{build, root},
 };
 
@@ -48,6 +48,7 @@ pub(crate) async fn run() -> Result<ExitCode> {
     environment.push(("DATABASE_URL".to_owned(), url));
     environment.extend(development_settings());
     environment.extend(NO_LIMITS.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    environment.push(files_in(&folder));
     environment.extend(keys(&program, &folder)?);
     let http = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
     let mut server = start(&program, &folder, ports.of_rest(), &environment)?;

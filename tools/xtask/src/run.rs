@@ -75,6 +75,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let mut environment = ports.environment();
     environment.push(("DATABASE_URL".to_owned(), database));
     environment.extend(development_settings());
+    environment.push(files_in(&home));
     environment.extend(keys(&programs[0], &home)?);
 
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -224,6 +225,11 @@ fn home(port: u16) -> Result<PathBuf> {
     fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
     fs::set_permissions(&home, Permissions::from_mode(0o755))?;
     Ok(home)
+}
+
+/// The setting of a file store in this folder.
+pub(crate) fn files_in(folder: &Path) -> (String, String) {
+    ("FECHATTER__FILES__PATH".to_owned(), folder.join("files").display().to_string())
 }
 
 pub(crate) fn development_settings() -> Vec<(String, String)> {

@@ -81,7 +81,7 @@ pub(crate) async fn list(
                   last.id as "last_id?: MessageId", last.seq as "last_seq?: Seq",
                   last.sender_id as "sender_id?: UserId", last.kind as "kind?: MessageKind",
                   last.content as "content?", last.created_at as "sent_at?: Timestamp",
-                  last.deleted_at as "deleted_at?: Timestamp", sender.fullname as "sender_name?",
+                  last.deleted_at as "deleted_at?: Timestamp", last.has_files as "has_files?", sender.fullname as "sender_name?",
                   state.unread as "unread!", state.mentions as "mentions!",
                   chosen.notify_level as "notify_level?: NotifyLevel",
                   chosen.muted_until as "muted_until?: Timestamp",
@@ -100,7 +100,8 @@ pub(crate) async fn list(
                limit 1
            ) as newest on true
            left join lateral (
-               select m.id, m.seq, m.sender_id, m.kind, m.content, m.created_at, m.deleted_at
+               select m.id, m.seq, m.sender_id, m.kind, m.content, m.created_at, m.deleted_at,
+                      (m.parts).files is not null as has_files
                from message_objects as m
                where m.chat_id = c.id and m.seq = newest.person_seq
                limit 1
@@ -143,7 +144,7 @@ pub(crate) async fn list(
                     content: row.content.unwrap_or_default(),
                     sender_name: row.sender_name.unwrap_or_default(),
                     created_at,
-                    has_files: false,
+                    has_files: row.has_files.unwrap_or(false),
                     sender_id,
                     seq,
                     kind,

@@ -6,11 +6,14 @@ use fechatter_core::commit::durably;
 use fechatter_core::log::{Announcement, Cursor, Log, Stamp};
 use fechatter_core::message::Mentions;
 use fechatter_core::{ChatId, MessageId, Position, Seq, Timestamp, UserId, WorkspaceId};
+use serde_json::Value;
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::error::{AppError, Result};
 use crate::models::chat::preference::PreferenceChange;
+use crate::models::file::Attached;
 use crate::models::message::Outgoing;
 use crate::models::message::change::{Action, Change};
 use crate::models::session::actor::Actor;
@@ -71,6 +74,8 @@ pub(crate) enum Refusal {
     Archived,
     /// The message that it replies to is not in the chat, or is deleted.
     ReplyNotFound,
+    /// One of its files does not exist, or is not the sender's to send.
+    FileNotFound,
     TooManyReactions,
     PreferencesTooLarge,
 }
@@ -94,6 +99,7 @@ impl From<Refusal> for AppError {
             Refusal::Forbidden => Self::Forbidden,
             Refusal::Archived => Self::Archived,
             Refusal::ReplyNotFound => Self::ReplyNotFound,
+            Refusal::FileNotFound => Self::FileNotFound,
             Refusal::TooManyReactions => Self::TooManyReactions,
             Refusal::PreferencesTooLarge => Self::TooLarge("preferences have at most 8 KiB"),
         }
@@ -127,9 +133,11 @@ impl Command {
         }
     }
 
-    /// Returns the size of its text in bytes. Columns of fixed size are not included.
+    /// Returns the size of its text and files in bytes, of files about. Columns of fixed size are not included.
     pub(crate) fn bytes(&self) -> usize {
-        self.text().len()
+        // A file has a hash, a name and a description.
+        let files = self.attached().map_or(0, |attached| attached.files.len());
+        self.text().len() + files * 1_024
     }
 
     /// Returns the message that it changes or replies to.
@@ -178,6 +186,14 @@ impl Command {
         }
     }
 
+    /// Returns its files.
+    fn attached(&self) -> Option<&Attached> {
+        match self {
+            Self::Send(message) => Some(&message.attached),
+            Self::Change(_) | Self::Prefer(_) => None,
+        }
+    }
+
     /// Returns the people whom its text mentions.
     fn mentions(&self) -> Option<&Mentions> {
         match self {
@@ -220,6 +236,7 @@ impl Command {
             }
             ("replayed", Self::Send(_)) => Outcome::Replayed(message?),
             ("reply_not_found", Self::Send(_)) => Outcome::Refused(Refusal::ReplyNotFound),
+            ("file_not_found", Self::Send(_)) => Outcome::Refused(Refusal::FileNotFound),
             ("mismatch", Self::Send(_)) => Outcome::Refused(Refusal::Mismatch),
             ("too_large", Self::Prefer(_)) => Outcome::Refused(Refusal::PreferencesTooLarge),
             ("written", Self::Change(_) | Self::Prefer(_)) => Outcome::Changed { count: number },
@@ -337,11 +354,18 @@ async fn write_many(
     let (keys, digests): (Vec<_>, Vec<_>) =
         commands.iter().map(|command| command.idempotency().unzip()).unzip();
     let (mention_items, mentioned) = mentions(&commands);
+    let (file_items, files) = files(&commands);
+    let missing_items: Vec<i32> = (1..)
+        .zip(&commands)
+        .filter(|(_, command)| command.attached().is_some_and(|attached| attached.is_missing))
+        .map(|(item, _)| item)
+        .collect();
     let answer = sqlx::query!(
         r#"select outcomes as "outcomes!", message_ids as "ids!: Vec<Option<MessageId>>",
                   coalesce(numbers, '{}') as "numbers!: Vec<Option<i64>>",
                   written_at as "at!: Timestamp"
-           from write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"#,
+           from write_batch(
+                   $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"#,
         &kinds as _,
         &workspaces as _,
         &people as _,
@@ -353,6 +377,9 @@ async fn write_many(
         &digests as _,
         &mention_items,
         &mentioned as _,
+        &file_items,
+        &files as _,
+        &missing_items,
         Stamp::random() as _,
         locking == Locking::Wait
     )
@@ -381,6 +408,13 @@ fn mentions(commands: &[&Arc<Command>]) -> (Vec<i32>, Vec<Option<UserId>>) {
         people.chain(everybody).map(move |person| (item, person))
     });
     all.unzip()
+}
+
+/// Returns the files of commands, and before them the places of their commands, counted from 1.
+fn files<'a>(commands: &[&'a Arc<Command>]) -> (Vec<i32>, Vec<Json<&'a Value>>) {
+    let all = (1..).zip(commands).filter_map(|(item, command)| Some((item, command.attached()?)));
+    all.flat_map(|(item, attached)| attached.files.iter().map(move |file| (item, Json(file))))
+        .unzip()
 }
 
 fn unrecognized_outcome() -> AppError {
