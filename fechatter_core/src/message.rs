@@ -189,6 +189,8 @@ pub struct MessageObject {
     /// `None` if there is nothing.
     pub parts: Option<MessageParts>,
     pub system: Option<Json<SystemNotice>>,
+    /// Not a part of a message: `parts` has the files.
+    pub has_files: bool,
 }
 
 /// The reactions, replies, mentions and files of a message, from their own tables.

@@ -136,6 +136,7 @@ impl Outgoing {
             reply_to_id: self.reply_to_id,
             parts: None,
             system: None,
+            has_files: false,
         })
     }
 }

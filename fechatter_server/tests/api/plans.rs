@@ -291,14 +291,14 @@ async fn sending_touches_few_pages_with_plans_for_empty_tables() {
          select * from write_batch(
              array['send'], array[1::bigint], array[38::bigint],
              array['00000000-0000-0000-0000-000000000025'::uuid], array[1::bigint], array[null::bigint],
-             array['Hello'], array[gen_random_uuid()], array['\\x01'::bytea], '{}', '{}', 7, false)",
+             array['Hello'], array[gen_random_uuid()], array['\\x01'::bytea], '{}', '{}', '{}', '{}', '{}', 7, false)",
         "explain (analyze, buffers, format json)
          select * from write_batch(
              array['add_reaction'], array[1::bigint], array[38::bigint],
              array['00000000-0000-0000-0000-000000000025'::uuid], array[1::bigint],
              array[(select max(id) from messages where chat_id = 1)],
              array[chr(128512)],
-             array[null::uuid], array[null::bytea], '{}', '{}', 7, false)",
+             array[null::uuid], array[null::bytea], '{}', '{}', '{}', '{}', '{}', 7, false)",
         "explain (analyze, buffers, format json)
          select * from send_message(
              1, 38, '00000000-0000-0000-0000-000000000025', 1, 'Hello', gen_random_uuid(), '\\x01', 7,

@@ -125,7 +125,7 @@ async fn the_database_holds_the_rules_of_messages() {
             "select outcome from send_message($1, $2, null, $3, 'hello', $4, '', 7, true)",
             "select outcomes[1] from write_batch(array['send'], array[$1::bigint], array[$2::bigint],
                  array[null::uuid], array[$3::bigint], array[null::bigint], array['hello'],
-                 array[$4::uuid], array[''::bytea], '{}', '{}', 7, true)",
+                 array[$4::uuid], array[''::bytea], '{}', '{}', '{}', '{}', '{}', 7, true)",
         ] {
             let outcome: String = sqlx::query_scalar(outcome)
                 .bind::<i64>(workspace)

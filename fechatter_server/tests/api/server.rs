@@ -24,6 +24,7 @@ async fn a_client_can_read_information_about_the_server_before_signing_in() {
         json!([
             "archive",
             "edit",
+            "files",
             "mentions",
             "preferences",
             "reactions",
@@ -38,6 +39,7 @@ async fn a_client_can_read_information_about_the_server_before_signing_in() {
         json!({
             "message_length": 10_000, "body_size": 1_048_576, "password_min": 8,
             "password_max": 128, "chat_name": 128, "reaction_kinds": 20,
+            "file_size": 26_214_400, "upload_size": 104_857_600, "message_files": 20,
         })
     );
     assert_eq!(server["workspace_creation"], "anyone");

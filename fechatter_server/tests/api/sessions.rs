@@ -400,9 +400,10 @@ fn refused(reply: &Reply, kind: &str) {
 
 /// The refresh cookie's value and its attributes in lower case.
 fn cookie(reply: &Reply) -> (String, Vec<String>) {
-    let cookie = reply.header("set-cookie").unwrap();
-    let (pair, attributes) = cookie.split_once(';').unwrap();
-    let value = pair.strip_prefix("refresh_token=").unwrap();
+    let cookies = reply.headers.get_all("set-cookie").iter().map(|cookie| cookie.to_str().unwrap());
+    let mut pairs = cookies.map(|cookie| cookie.split_once(';').unwrap());
+    let refresh = pairs.find_map(|(pair, rest)| Some((pair.strip_prefix("refresh_token=")?, rest)));
+    let (value, attributes) = refresh.unwrap();
     let attributes = attributes.split(';').map(|one| one.trim().to_lowercase());
     (value.to_owned(), attributes.collect())
 }

@@ -101,7 +101,7 @@ pub(crate) async fn list(
            ) as newest on true
            left join lateral (
                select m.id, m.seq, m.sender_id, m.kind, m.content, m.created_at, m.deleted_at,
-                      (m.parts).files is not null as has_files
+                      m.has_files
                from message_objects as m
                where m.chat_id = c.id and m.seq = newest.person_seq
                limit 1
