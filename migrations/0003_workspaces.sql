@@ -15,6 +15,8 @@ create table workspace_members (
     user_id bigint not null references users,
     fullname text not null check (char_length(fullname) between 1 and 50),
     title text check (char_length(title) between 1 and 100),
+    -- Changes with the picture in avatars; null without one.
+    avatar_version text,
     role text not null check (role in ('owner', 'admin', 'member')),
     status text not null default 'Active' check (status in ('Active', 'Suspended', 'Left')),
     joined_at timestamptz not null default clock_timestamp(),
@@ -24,6 +26,16 @@ create table workspace_members (
     left_at timestamptz,
     primary key (workspace_id, user_id),
     constraint workspace_members_left check ((status = 'Left') = (left_at is not null))
+);
+
+-- The pictures of people, without metadata.
+create table avatars (
+    workspace_id bigint not null,
+    user_id bigint not null,
+    mime text not null,
+    image bytea not null check (octet_length(image) <= 1048576),
+    primary key (workspace_id, user_id),
+    foreign key (workspace_id, user_id) references workspace_members (workspace_id, user_id)
 );
 
 -- The words of people's names, and their addresses, by whose beginnings they are found. Made by the server,

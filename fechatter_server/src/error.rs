@@ -112,6 +112,7 @@ errors! {
     // Messages
     EmptyMessage => BAD_REQUEST, "empty_message", "a message needs some content";
     ReplyNotFound => BAD_REQUEST, "reply_not_found", "the message to reply to is not in this chat, or is deleted";
+    NotAnImage => BAD_REQUEST, "not_an_image", "this is not a PNG, JPEG, GIF or WebP image";
     FileNotFound => BAD_REQUEST, "file_not_found", "one of the files does not exist, or is not yours to send";
     NoFiles => BAD_REQUEST, "no_files", "the upload has no file";
     BadFilename(&'static str) => BAD_REQUEST, "bad_filename", "{0}";

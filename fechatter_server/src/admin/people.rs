@@ -9,7 +9,7 @@ use fechatter_core::user::{Role, User, UserStatus};
 use fechatter_core::{UserId, WorkspaceId};
 use serde_json::json;
 
-use super::{Admin, Report, refusal};
+use super::context::{Admin, Report, refusal};
 use crate::models::account::{credentials, user};
 use crate::models::session::{self, Selection, password_reset};
 use crate::models::workspace::audit::{self, Action, Author};

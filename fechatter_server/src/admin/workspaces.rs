@@ -6,8 +6,8 @@ use fechatter_core::log::LogWriter;
 use fechatter_core::user::Role;
 use fechatter_core::workspace::Workspace;
 
+use super::context::{Admin, Report, refusal};
 use super::people::GivenRole;
-use super::{Admin, Report, refusal};
 use crate::models::account::user;
 use crate::models::workspace::audit::{self, Action};
 use crate::models::workspace::invite::{self, InviteDraft};

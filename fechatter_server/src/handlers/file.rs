@@ -17,7 +17,7 @@ use bytes::Bytes;
 use fechatter_core::http::ApiError;
 use fechatter_core::message::File;
 use fechatter_core::token::{self, AuthUser};
-use fechatter_core::{SessionId, UserId};
+use fechatter_core::{SessionId, UserId, WorkspaceId};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -225,52 +225,67 @@ async fn download(
 ) -> Result<Response> {
     let path = parts.uri.path().strip_prefix("/api").unwrap_or_default();
     let url: FileUrl = path.parse().map_err(|_| AppError::NotFound)?;
-    let (user_id, _permit) = viewer(&state, &jar, &parts, &url, &params).await?;
+    let session_id = session_of_link(&state, &url, &params)?;
+    let (user_id, _, _permit) =
+        find_reader(&state, &jar, &parts, Some(url.workspace_id), session_id).await?;
     let file = file::find_visible(&state.db, user_id, &url).await?;
     let is_attachment = params.download.as_deref() == Some("1") || file.mime == OTHER;
     respond(&state, &url, &file, is_attachment, &parts.headers).await
 }
 
-/// Returns the account that asks for a file, active in its workspace: by access token, signed link or
-/// cookie.
-async fn viewer(
+/// Returns the session of a signed link, if the request has all three parts of one.
+fn session_of_link(
+    state: &AppState,
+    url: &FileUrl,
+    params: &DownloadParams,
+) -> Result<Option<SessionId>> {
+    match (params.session, params.expires, &params.signature) {
+        (Some(session), Some(expires), Some(signature)) => {
+            let now = state.verifier.clock().now().timestamp();
+            let key = state.refresh_key.media_key();
+            let is_valid =
+                expires >= now && key.is_signed(session, &url.to_string(), expires, signature);
+            if is_valid { Ok(Some(session)) } else { Err(AppError::NotFound) }
+        }
+        (None, None, None) => Ok(None),
+        _ => Err(AppError::NotFound),
+    }
+}
+
+/// Returns the account that asks for a file or a picture, active in its workspace: by access token,
+/// signed link or cookie. With an access token, the workspace is that of the token, and no other one.
+pub(super) async fn find_reader(
     state: &AppState,
     jar: &CookieJar,
     parts: &Parts,
-    url: &FileUrl,
-    params: &DownloadParams,
-) -> Result<(UserId, impl Sized)> {
+    workspace_id: Option<WorkspaceId>,
+    session_of_link: Option<SessionId>,
+) -> Result<(UserId, WorkspaceId, impl Sized + use<>)> {
     if let Some(token) = token::bearer(&parts.headers) {
         let user = state.verifier.verify(token).map_err(ApiError::from)?;
-        let AuthUser { id, workspace_id, session_id, .. } = user;
-        if workspace_id != url.workspace_id {
+        let AuthUser { id, workspace_id: own, session_id, .. } = user;
+        if workspace_id.is_some_and(|workspace_id| workspace_id != own) {
             return Err(AppError::NotFound);
         }
         state.limits.take(Caller::Person(id))?;
-        let permit = state.limits.connection_in(workspace_id, Caller::Person(id)).await?;
-        CurrentUser::find(&state.db, id, workspace_id, session_id).await?;
-        return Ok((id, permit));
+        let permit = state.limits.connection_in(own, Caller::Person(id)).await?;
+        CurrentUser::find(&state.db, id, own, session_id).await?;
+        return Ok((id, own, permit));
     }
-    let key = state.refresh_key.media_key();
-    let session_id = match (params.session, params.expires, &params.signature) {
-        (Some(session), Some(expires), Some(signature)) => {
-            let now = state.verifier.clock().now().timestamp();
-            let is_valid =
-                expires >= now && key.is_signed(session, &url.to_string(), expires, signature);
-            is_valid.then_some(session).ok_or(AppError::NotFound)?
+    let session_id = match (session_of_link, jar.get(MEDIA_COOKIE)) {
+        (Some(session_id), _) => session_id,
+        (None, Some(cookie)) => {
+            state.refresh_key.media_key().read(cookie.value()).ok_or(AppError::NotFound)?
         }
-        (None, None, None) => match jar.get(MEDIA_COOKIE) {
-            Some(cookie) => key.read(cookie.value()).ok_or(AppError::NotFound)?,
-            None => {
-                return Err(ApiError::unauthenticated("unauthenticated", "sign in first").into());
-            }
-        },
-        _ => return Err(AppError::NotFound),
+        (None, None) => {
+            return Err(ApiError::unauthenticated("unauthenticated", "sign in first").into());
+        }
     };
+    let workspace_id = workspace_id.ok_or(AppError::NotFound)?;
     state.limits.take(Caller::Session(session_id))?;
-    let permit = state.limits.connection_in(url.workspace_id, Caller::Session(session_id)).await?;
-    let user_id = session::find_active_in(&state.db, session_id, url.workspace_id).await?;
-    Ok((user_id.ok_or(AppError::NotFound)?, permit))
+    let permit = state.limits.connection_in(workspace_id, Caller::Session(session_id)).await?;
+    let user_id = session::find_active_in(&state.db, session_id, workspace_id).await?;
+    Ok((user_id.ok_or(AppError::NotFound)?, workspace_id, permit))
 }
 
 /// Responds with a file, or the part of it that the request asks for.
@@ -284,11 +299,6 @@ async fn respond(
     let size = u64::try_from(file.size).unwrap_or_default();
     let etag = format!("\"{}\"", url.hex());
     let header = |name| request.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let is_known = header(IF_NONE_MATCH).is_some_and(|tags| {
-        tags.split(',').any(
-            |tag| matches!(tag.trim().trim_start_matches("W/"), tag if tag == "*" || tag == etag),
-        )
-    });
     let mut headers = HeaderMap::new();
     let mut set = |name, value: &str| {
         if let Ok(value) = HeaderValue::try_from(value) {
@@ -298,7 +308,7 @@ async fn respond(
     set(ETAG, &etag);
     set(CACHE_CONTROL, "private, no-cache");
     set(CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox; frame-ancestors 'none'");
-    if is_known {
+    if is_known(request, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     set(ACCEPT_RANGES, "bytes");
@@ -324,6 +334,15 @@ async fn respond(
     let bytes = state.files.read(url.workspace_id, &url.hash, range).await;
     let bytes = bytes.map_err(|error| file::store_error(error.into()))?;
     Ok((status, headers, Body::from_stream(bytes)).into_response())
+}
+
+/// Returns true if the client has the representation with this tag.
+pub(super) fn is_known(request: &HeaderMap, etag: &str) -> bool {
+    let tags = request.get(IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
+    tags.is_some_and(|tags| {
+        let mut tags = tags.split(',').map(|tag| tag.trim().trim_start_matches("W/"));
+        tags.any(|tag| tag == "*" || tag == etag)
+    })
 }
 
 /// Returns the part of a file that `Range` asks for (RFC 9110, section 14.2): `None` if the header has

@@ -1,6 +1,7 @@
 //! HTTP handlers: each extracts its input, makes one call, and responds.
 
 mod auth;
+mod avatar;
 mod chat;
 pub(crate) mod file;
 mod invite;
@@ -38,6 +39,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         ("auth", auth::routes()),
         ("me", me::routes()),
         ("users", user::routes()),
+        ("avatars", avatar::routes()),
         ("sessions", session::routes()),
         ("workspaces", workspace::routes()),
         ("invites", invite::routes()),

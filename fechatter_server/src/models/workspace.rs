@@ -1,6 +1,7 @@
 //! Workspaces: creation, joining and changes.
 
 pub(crate) mod audit;
+pub(crate) mod avatar;
 pub(crate) mod erasure;
 pub(crate) mod invite;
 pub(crate) mod lookup;

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output};
 
+use fechatter_core::workspace::JoinPolicy;
 use reqwest::StatusCode;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -169,6 +170,25 @@ async fn the_operator_invites_somebody_in_the_owners_name() {
     });
     let joined = app.anyone.post("/api/signup", bob).await.expect(StatusCode::CREATED);
     assert_eq!(joined["user"]["role"], "admin");
+}
+
+#[tokio::test]
+async fn the_commands_of_the_documentation_print_what_it_shows() {
+    let document = include_str!("../../../docs/operating.md");
+    let (_, transcript) = document.split_once("```console\n").unwrap();
+    let (transcript, _) = transcript.split_once("```").unwrap();
+    let app = TestApp::with(|config| config.accounts.join_policy = JoinPolicy::Open).await;
+    let [alice, _] = app.users(["alice", "bob"]).await;
+    alice.patch("/api/workspace", json!({ "join_policy": "invite" })).await.expect(StatusCode::OK);
+    let commands = transcript.split("$ fechatter_server admin ").skip(1);
+    let mut played = 0;
+    for command in commands {
+        let (line, expected) = command.split_once('\n').unwrap();
+        let Output { stdout, stderr, .. } = app.admin(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(String::from_utf8([stdout, stderr].concat()).unwrap(), expected, "{line}");
+        played += 1;
+    }
+    assert!(played > 8);
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ async fn sends_files(person: &Person, chat: &Chat, files: &[&Value]) -> Reply {
 }
 
 /// A PNG of this size with a text, in chunks whose checksums nobody looks at.
-fn png(width: u32, height: u32, text: &str) -> Vec<u8> {
+pub(crate) fn png(width: u32, height: u32, text: &str) -> Vec<u8> {
     let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
     for (kind, data) in
@@ -363,6 +363,27 @@ async fn whoever_is_suspended_or_gone_sees_no_file() {
     assert_eq!(downloads(&alice, &file).await.status(), StatusCode::OK);
     alice.deletes(&chat).await;
     assert_eq!(downloads(&alice, &file).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_erased_person_keeps_no_file_that_no_message_holds() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    let chat = alice.creates_private_channel("lunch", [&bob]).await;
+    let sent = uploads(&bob, "bobs menu.txt", b"noodles").await;
+    sends_files(&bob, &chat, &[&sent]).await.expect(StatusCode::CREATED);
+    let shared = uploads(&bob, "shared.txt", b"shared").await;
+    uploads(&alice, "mine.txt", b"shared").await;
+    uploads(&bob, "secret.txt", b"secret").await;
+    let erase = json!({ "password": crate::harness::PASSWORD, "messages": "keep" });
+    bob.delete("/api/me", erase).await.expect(StatusCode::NO_CONTENT);
+    while app.stored_files().len() > 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    for file in [&sent, &shared] {
+        assert_eq!(downloads(&alice, file).await.status(), StatusCode::OK);
+    }
+    assert!(!format!("{:?}", app.state().await).contains("secret.txt"));
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod accounts;
 mod admin;
 mod archive;
 mod audit;
+mod avatars;
 mod bad_input;
 mod chat_lists;
 mod chats;

@@ -11,7 +11,7 @@ use crate::harness::{Chat, Client, NOTHING, Person, Reply, TestApp};
 use crate::tokens;
 
 /// Routes that need no access token.
-const PUBLIC: [(&str, &str); 9] = [
+const PUBLIC: [(&str, &str); 10] = [
     ("POST", "/api/signup"),
     ("POST", "/api/signin"),
     ("POST", "/api/refresh"),
@@ -19,8 +19,9 @@ const PUBLIC: [(&str, &str); 9] = [
     ("POST", "/api/password-reset/confirm"),
     ("GET", "/api/invites/{code}/preview"),
     ("GET", "/api/server"),
-    // A cookie or a signature opens it, too: `files.rs` has its strangers.
+    // A cookie opens them, too: `files.rs` and `avatars.rs` have their strangers.
     ("GET", "/api/files/{ws}/{a}/{b}/{rest}"),
+    ("GET", "/api/users/{id}/avatar"),
     ("GET", "/api-docs/openapi.json"),
 ];
 
@@ -43,6 +44,7 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             | "/api/unread"
             | "/api/users"
             | "/api/users/{id}"
+            | "/api/users/{id}/avatar"
             | "/api/audit"
             | "/api/invites"
             | "/api/invites/{id}/preview"
@@ -57,7 +59,7 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             | "/api/permalink/{id}"
             | "/api/files/{id}/{mid}/{emoji}/{rest}",
         )
-        | ("PUT", "/api/chat/{id}/messages/{mid}/reactions/{emoji}")
+        | ("PUT", "/api/chat/{id}/messages/{mid}/reactions/{emoji}" | "/api/me/avatar")
         | (
             "POST",
             "/api/refresh"
@@ -82,7 +84,8 @@ fn sample(method: &str, path: &str, bob: i64) -> Option<Value> {
             | "/api/chat/{id}/messages/{mid}"
             | "/api/chat/{id}/messages/{mid}/reactions/{emoji}"
             | "/api/sessions/{id}"
-            | "/api/users/{id}",
+            | "/api/users/{id}"
+            | "/api/me/avatar",
         ) => NOTHING,
         // Both are refused: the address is taken, and the password wrong.
         ("POST", "/api/signup") => json!({

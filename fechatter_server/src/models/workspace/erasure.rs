@@ -140,7 +140,15 @@ async fn forget(db: &mut PgConnection, id: UserId) -> Result<()> {
         .execute(&mut *db)
         .await?;
     sqlx::query!(
-        "update workspace_members set fullname = $2, title = null where user_id = $1",
+        "with images as (
+             delete from avatars using workspace_members as m
+             where m.user_id = $1
+               and avatars.workspace_id = m.workspace_id
+               and avatars.user_id = $1
+         )
+         update workspace_members
+         set fullname = $2, title = null, avatar_version = null
+         where user_id = $1",
         id as _,
         NAME
     )
@@ -149,6 +157,28 @@ async fn forget(db: &mut PgConnection, id: UserId) -> Result<()> {
     sqlx::query!("update sessions set user_agent = null, ip = null where user_id = $1", id as _)
         .execute(&mut *db)
         .await?;
+    // Files that somebody else has uploaded, or that a message holds, stay.
+    sqlx::query!(
+        "with own as (
+             delete from uploads where user_id = $1 returning workspace_id, hash
+         )
+         update files as f
+         set touched_at = clock_timestamp() - interval '25 hours'
+         from own
+         where f.workspace_id = own.workspace_id
+           and f.hash = own.hash
+           and not exists (
+               select 1 from uploads as u
+               where u.workspace_id = f.workspace_id and u.hash = f.hash and u.user_id <> $1
+           )
+           and not exists (
+               select 1 from message_files as a
+               where a.workspace_id = f.workspace_id and a.hash = f.hash
+           )",
+        id as _
+    )
+    .execute(&mut *db)
+    .await?;
     sqlx::query!(
         "with words as (
              delete from member_words using workspace_members as m

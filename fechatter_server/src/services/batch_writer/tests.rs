@@ -158,7 +158,7 @@ impl World {
 
     /// Resets the database to its initial content.
     pub(crate) async fn empty(&self) {
-        let all = "truncate users, workspaces, workspace_members, member_words, sessions, workspace_logs, chats, chat_members,
+        let all = "truncate users, workspaces, workspace_members, member_words, avatars, sessions, workspace_logs, chats, chat_members,
                        messages, message_reactions, message_replies, message_mentions, read_marks, chat_preferences,
                        user_preferences, events, invites, offboardings, blanked_people, files, uploads, message_files, password_resets, setup_codes, audit_log restart identity";
         sqlx::raw_sql(all).execute(&self.db).await.unwrap();

@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead, Seek, Write};
 
-use super::{Image, exif_with, orientation, read_array, read_part, skip};
+use super::image::{Image, exif_with, orientation};
+use super::parts::{read_array, read_part, skip};
 
 /// The longest segment, without its marker.
 const MAX_SEGMENT: u64 = 65_535;

@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead, Seek, Write};
 
-use super::{Image, copy, exif_with, orientation, read_array, read_part, skip};
+use super::image::{Image, exif_with, orientation};
+use super::parts::{copy, read_array, read_part, skip};
 
 const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
 /// The chunks that change how the image looks, or belong to an animation (sections 11 and 12).

@@ -2,6 +2,7 @@
 
 use std::io::Cursor;
 
+use super::image::exif_with;
 use super::*;
 
 const PLACE: &[u8] = b"48.8584 N, 2.2945 E";

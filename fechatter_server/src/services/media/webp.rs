@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 
-use super::{Image, copy, read_array, read_part, skip};
+use super::image::Image;
+use super::parts::{copy, read_array, read_part, skip};
 
 /// The chunks of the image itself (section 2.7).
 const KEPT: [&[u8; 4]; 6] = [b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP"];
