@@ -347,7 +347,7 @@ async fn session_to_end(
 
 /// Refuses a request that a browser sends for another site. The cookie is `SameSite=Strict`
 /// already; this protects browsers and sibling domains for which that is not enough.
-fn check_same_site(state: &AppState, headers: &HeaderMap) -> Result<()> {
+pub(super) fn check_same_site(state: &AppState, headers: &HeaderMap) -> Result<()> {
     let header = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let is_origin_allowed = header("origin").is_none_or(|origin| {
         origin == state.config.server.public_url

@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 
 use crate::document::WithErrors;
 use crate::error::{ErrorKind, Result};
-use crate::handlers::file::{find_reader, is_known};
+use crate::handlers::file::{Binary, find_reader, is_known};
 use crate::models::session::current_user::CurrentUser;
 use crate::models::workspace::avatar;
 use crate::state::AppState;
@@ -31,12 +31,12 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(set).errors(&[E::NotAnImage, E::TooLarge]))
         .routes(routes!(remove))
-        .routes(routes!(show).errors(&[E::NotFound]))
+        .routes(routes!(show).errors(&[E::NotFound, E::CrossSite, E::SessionEnded, E::Suspended]))
 }
 
 /// Sets the caller's picture in the workspace: a PNG, JPEG, GIF or WebP image as the body.
 #[utoipa::path(put, path = "/api/me/avatar", operation_id = "set_avatar",
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    request_body(content = inline(Binary), content_type = "application/octet-stream"),
     responses((status = 204)))]
 async fn set(caller: CurrentUser, State(log): State<Log>, image: Bytes) -> Result<StatusCode> {
     avatar::set(&log, caller, &image).await?;
@@ -66,7 +66,7 @@ struct ShowParams {
 #[utoipa::path(get, path = "/api/users/{id}/avatar", operation_id = "get_avatar", security(()),
     params(("id" = i64, Path), ShowParams),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, body = inline(Binary), content_type = "application/octet-stream"),
         (status = 304)))]
 async fn show(
     State(state): State<AppState>,

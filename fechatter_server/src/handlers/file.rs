@@ -28,7 +28,7 @@ use utoipa_axum::routes;
 
 use crate::document::WithErrors;
 use crate::error::{AppError, ErrorKind, Result};
-use crate::handlers::auth::MEDIA_COOKIE;
+use crate::handlers::auth::{MEDIA_COOKIE, check_same_site};
 use crate::models::file::{self, Visible};
 use crate::models::session;
 use crate::models::session::current_user::CurrentUser;
@@ -63,7 +63,13 @@ const ATTRIBUTE: &AsciiSet = &NON_ALPHANUMERIC
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     use ErrorKind as E;
     OpenApiRouter::new()
-        .routes(routes!(download).errors(&[E::NotFound, E::RangeNotSatisfiable]))
+        .routes(routes!(download).errors(&[
+            E::NotFound,
+            E::RangeNotSatisfiable,
+            E::CrossSite,
+            E::SessionEnded,
+            E::Suspended,
+        ]))
         .routes(routes!(link).errors(&[E::NotFound]))
 }
 
@@ -195,6 +201,11 @@ impl Upload<'_> {
     }
 }
 
+/// The bytes of a file or a picture.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub(super) struct Binary(#[expect(dead_code, reason = "describes a response")] Bytes);
+
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct DownloadParams {
@@ -214,8 +225,9 @@ struct DownloadParams {
     params(("ws" = i64, Path), ("a" = String, Path), ("b" = String, Path), ("rest" = String, Path),
         DownloadParams),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 206, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, body = inline(Binary), content_type = "application/octet-stream"),
+        (status = 206, description = "A part of the file", body = inline(Binary),
+            content_type = "application/octet-stream"),
         (status = 304)))]
 async fn download(
     State(state): State<AppState>,
@@ -275,6 +287,7 @@ pub(super) async fn find_reader(
     let session_id = match (session_of_link, jar.get(MEDIA_COOKIE)) {
         (Some(session_id), _) => session_id,
         (None, Some(cookie)) => {
+            check_same_site(state, &parts.headers)?;
             state.refresh_key.media_key().read(cookie.value()).ok_or(AppError::NotFound)?
         }
         (None, None) => {

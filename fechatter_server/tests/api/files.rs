@@ -326,6 +326,9 @@ async fn the_cookie_of_a_session_and_signed_links_open_files() {
     };
     assert_eq!(with_cookie(&path, media).await.status(), StatusCode::OK);
     assert_eq!(with_cookie(&path, "media=AAAA").await.status(), StatusCode::NOT_FOUND);
+    let foreign = app.anyone.request(Method::GET, &path).header(COOKIE, media);
+    let foreign = foreign.header("sec-fetch-site", "cross-site").send().await.unwrap();
+    assert_eq!(foreign.status(), StatusCode::FORBIDDEN);
     // It opens nothing else.
     assert_eq!(with_cookie("/api/me", media).await.status(), StatusCode::UNAUTHORIZED);
 
