@@ -1,4 +1,4 @@
--- What owners, admins and the operator have done. Without references, so that it outlasts its objects.
+-- The changes that owners, admins and the operator have made. Without references, so that it outlasts its objects.
 create table audit_log (
     id bigint generated always as identity primary key,
     workspace_id bigint not null,

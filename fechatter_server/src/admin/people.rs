@@ -92,7 +92,7 @@ impl Admin {
             Some(name) => Some(self.find_workspace(name).await?),
             None => None,
         };
-        let people = user::list_everywhere(&self.db, workspace_id).await?;
+        let people = user::list_everywhere(&self.db, workspace_id, None).await?;
         let rows: Vec<_> = people
             .iter()
             .map(|listed| {
@@ -111,7 +111,7 @@ impl Admin {
 
     async fn show_account(&self, email: &str) -> anyhow::Result<Report> {
         let id = self.find_account(email).await?;
-        let memberships = user::memberships(&self.db, id).await?;
+        let memberships = user::list_everywhere(&self.db, None, Some(id)).await?;
         let sessions = session::count(&self.db, id).await?;
         let mut text = format!("{email} (account {id}), {sessions} sessions\n");
         for listed in &memberships {
@@ -207,7 +207,7 @@ impl Admin {
         if let Some(name) = workspace {
             return Ok((self.find_workspace(name).await?, id));
         }
-        let memberships = user::memberships(&self.db, id).await?;
+        let memberships = user::list_everywhere(&self.db, None, Some(id)).await?;
         match &*memberships {
             [only] => Ok((only.user.workspace_id, id)),
             [] => Err(anyhow!("{email} is in no workspace")),

@@ -73,7 +73,7 @@ impl Admin {
     async fn create_workspace(&self, name: String, owner: &str) -> anyhow::Result<Report> {
         let name = workspace_name(name)?;
         let id = self.find_account(owner).await?;
-        let known = user::memberships(&self.db, id).await?;
+        let known = user::list_everywhere(&self.db, None, Some(id)).await?;
         let fullname = known.first().map_or(owner, |listed| &listed.user.fullname);
         let fullname: String = fullname.chars().take(50).collect();
         let mut writer = LogWriter::begin(&self.log).await?;
@@ -107,7 +107,7 @@ impl Admin {
     async fn show_workspace(&self, name: &str) -> anyhow::Result<Report> {
         let id = self.find_workspace(name).await?;
         let workspace = lookup::find(&self.db, id).await?;
-        let people = user::list_everywhere(&self.db, Some(id)).await?;
+        let people = user::list_everywhere(&self.db, Some(id), None).await?;
         let owners = people.iter().filter(|listed| listed.user.role == Role::Owner);
         let owners: Vec<_> = owners.map(|listed| &*listed.user.email).collect();
         let created = workspace.created_at.0.format("%Y-%m-%d");

@@ -2,9 +2,7 @@
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, ETAG};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -18,7 +16,7 @@ use utoipa_axum::routes;
 
 use crate::document::WithErrors;
 use crate::error::{ErrorKind, Result};
-use crate::handlers::file::{Binary, find_reader, is_known};
+use crate::handlers::file::{Binary, PROTECTED, find_reader, is_known};
 use crate::models::session::current_user::CurrentUser;
 use crate::models::workspace::avatar;
 use crate::state::AppState;
@@ -80,13 +78,8 @@ async fn show(
     let avatar = avatar::find(&state.db, workspace_id, id).await?;
     let etag = format!("\"{}\"", avatar.version);
     let mut headers = HeaderMap::new();
-    for (name, value) in [
-        (ETAG, &*etag),
-        (CACHE_CONTROL, "private, no-cache"),
-        (CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox; frame-ancestors 'none'"),
-        (CONTENT_DISPOSITION, "inline"),
-        (CONTENT_TYPE, &avatar.mime),
-    ] {
+    let own = [(ETAG, &*etag), (CONTENT_DISPOSITION, "inline"), (CONTENT_TYPE, &avatar.mime)];
+    for (name, value) in own.into_iter().chain(PROTECTED) {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }

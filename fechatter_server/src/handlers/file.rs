@@ -10,7 +10,7 @@ use axum::http::header::{
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum_extra::extract::CookieJar;
 use bytes::Bytes;
@@ -44,6 +44,11 @@ use crate::utils::text::FileName;
 
 /// The longest time in which an upload sends nothing.
 const IDLE: Duration = Duration::from_secs(30);
+/// The headers of a file and of a picture: nothing in it can run, and its right is checked each time.
+pub(super) const PROTECTED: [(HeaderName, &str); 2] = [
+    (CACHE_CONTROL, "private, no-cache"),
+    (CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox; frame-ancestors 'none'"),
+];
 /// The characters of `ext-value` that need no escape (RFC 8187, section 3.2.1).
 const ATTRIBUTE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
@@ -319,8 +324,9 @@ async fn respond(
         }
     };
     set(ETAG, &etag);
-    set(CACHE_CONTROL, "private, no-cache");
-    set(CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox; frame-ancestors 'none'");
+    for (name, value) in PROTECTED {
+        set(name, value);
+    }
     if is_known(request, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }

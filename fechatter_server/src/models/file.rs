@@ -153,26 +153,12 @@ pub(crate) async fn find_visible(
 ) -> Result<Visible> {
     let found = sqlx::query_as!(
         Visible,
-        r#"select coalesce(held.name, own.name) as "name!", f.mime, f.size
+        r#"select coalesce(names.held, names.own) as "name!", f.mime, f.size
            from files as f
-           left join lateral (
-               select u.name
-               from uploads as u
-               where u.workspace_id = f.workspace_id and u.hash = f.hash and u.user_id = $3
-           ) as own on true
-           left join lateral (
-               select a.name
-               from message_files as a
-               join chat_members as m
-                   on m.chat_id = a.chat_id and m.user_id = $3 and m.left_position is null
-               join chats as c on c.id = a.chat_id and c.deleted_at is null
-               where a.workspace_id = f.workspace_id and a.hash = f.hash
-               order by a.chat_id desc, a.seq desc
-               limit 1
-           ) as held on true
+           cross join lateral file_names(f.workspace_id, f.hash, $3) as names
            where f.workspace_id = $1
              and f.hash = $2
-             and coalesce(held.name, own.name) is not null"#,
+             and coalesce(names.held, names.own) is not null"#,
         url.workspace_id as _,
         &url.hash[..],
         user_id as _
@@ -211,22 +197,11 @@ pub(crate) async fn attach(
                set touched_at = clock_timestamp()
                where workspace_id = $1 and hash = any($3)
            )
-           select wanted.item as "item!", coalesce(own.name, held.name) as "name!"
+           select coalesce(names.own, names.held) as "name!"
            from unnest($3::bytea[]) with ordinality as wanted (hash, item)
            join files as f on f.workspace_id = $1 and f.hash = wanted.hash
-           left join uploads as own
-               on own.workspace_id = $1 and own.hash = wanted.hash and own.user_id = $2
-           left join lateral (
-               select a.name
-               from message_files as a
-               join chat_members as m
-                   on m.chat_id = a.chat_id and m.user_id = $2 and m.left_position is null
-               join chats as c on c.id = a.chat_id and c.deleted_at is null
-               where a.workspace_id = $1 and a.hash = wanted.hash
-               order by a.chat_id desc, a.seq desc
-               limit 1
-           ) as held on own.name is null
-           where coalesce(own.name, held.name) is not null
+           cross join lateral file_names($1, wanted.hash, $2) as names
+           where coalesce(names.own, names.held) is not null
            order by wanted.item"#,
         workspace_id as _,
         user_id as _,

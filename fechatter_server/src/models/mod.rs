@@ -1,8 +1,8 @@
 //! The domain: its types, their rules, their SQL.
 //!
-//! The modules depend on each other in one direction: `message` → `file` → `session`, `message` → `chat` → `session` → `account`, and
-//! `workspace` → `chat`, because an invite may have chats and a person who leaves a workspace
-//! leaves its chats. `sign_in` and `sync` may depend on all of them.
+//! The modules depend on each other in one direction: `message` → `chat` → `session` → `account`,
+//! `message` → `file` → `session`, and `workspace` → `chat`, because an invite may have chats and a
+//! person who leaves a workspace leaves its chats. `sign_in` and `sync` may depend on all of them.
 
 pub(crate) mod account;
 pub(crate) mod chat;

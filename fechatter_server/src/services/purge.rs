@@ -46,7 +46,7 @@ impl Purge {
     ) {
         let days = i32::try_from(retention.events_days).unwrap_or(i32::MAX);
         let purges = async {
-            let mut walks = None;
+            let mut last_walk = None;
             loop {
                 if let Err(error) = purge(&db).await {
                     warn!(%error, "deleted chats could not be purged; trying again");
@@ -58,8 +58,8 @@ impl Purge {
                     warn!(%error, "orphaned files could not be removed; trying again");
                 }
                 // The walk through the whole store is rare.
-                if walks.is_none_or(|walked: Instant| walked.elapsed() > WALK_INTERVAL) {
-                    walks = Some(Instant::now());
+                if last_walk.is_none_or(|at: Instant| at.elapsed() > WALK_INTERVAL) {
+                    last_walk = Some(Instant::now());
                     if let Err(error) = file_sweep::remove_strays(&db, &files).await {
                         warn!(%error, "the file store could not be searched for strays");
                     }

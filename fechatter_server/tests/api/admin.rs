@@ -39,7 +39,7 @@ impl TestApp {
         code.to_owned()
     }
 
-    /// What a command prints as JSON.
+    /// The output of a command as JSON.
     #[track_caller]
     fn administers_json(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.administers(&[arguments, &["--json"]].concat())).unwrap()

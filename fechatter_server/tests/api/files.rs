@@ -1,8 +1,13 @@
 //! Uploads, downloads, and files in messages.
 
+use std::time::Duration;
+
 use reqwest::header::{CONTENT_TYPE, COOKIE, SET_COOKIE};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 
 use crate::harness::{Chat, Client, NOTHING, Person, Reply, TestApp};
 
@@ -199,7 +204,7 @@ async fn a_form_has_several_files_and_equal_bytes_are_stored_once() {
     let stored: i64 =
         sqlx::query_scalar("select count(*) from files").fetch_one(&app.db).await.unwrap();
     assert_eq!(stored, 2);
-    // Whoever has not uploaded it gets nothing by knowing its address.
+    // The address alone gives nobody access.
     let theirs = gets(&bob, &format!("/api{}", urls[1].as_str().unwrap())).await;
     assert_eq!(theirs.status(), StatusCode::NOT_FOUND);
     let mallory = app.user_in("mallory", "Evil").await;
@@ -235,6 +240,30 @@ async fn bad_uploads_are_refused_and_leave_nothing() {
 
     let renamed = uploads(&alice, "a%E2%80%AEgpj.exe", b"x").await;
     assert_eq!(renamed["name"], "agpj.exe");
+}
+
+#[tokio::test]
+async fn an_upload_that_is_cut_off_leaves_nothing() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let before = app.state().await;
+    let mut connection = TcpStream::connect(app.anyone.address()).await.unwrap();
+    let head = format!(
+        "POST /api/upload HTTP/1.1\r\nHost: acme.test\r\nAuthorization: Bearer {}\r\n\
+         X-File-Name: half\r\nContent-Length: 100000\r\n\r\n",
+        alice.token
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    connection.write_all(&[7; 5_000]).await.unwrap();
+    let until = async |count: usize| {
+        while app.stored_files().len() != count {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), until(1)).await.unwrap();
+    drop(connection);
+    timeout(Duration::from_secs(10), until(0)).await.unwrap();
+    assert_eq!(app.state().await, before);
 }
 
 #[tokio::test]
@@ -381,7 +410,7 @@ async fn an_erased_person_keeps_no_file_that_no_message_holds() {
     let erase = json!({ "password": crate::harness::PASSWORD, "messages": "keep" });
     bob.delete("/api/me", erase).await.expect(StatusCode::NO_CONTENT);
     while app.stored_files().len() > 2 {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(20)).await;
     }
     for file in [&sent, &shared] {
         assert_eq!(downloads(&alice, file).await.status(), StatusCode::OK);
@@ -406,7 +435,7 @@ async fn files_that_no_message_holds_are_removed_after_a_day() {
     alice.deletes(&other).await;
     let gone = async || downloads(&alice, &orphan).await.status() == StatusCode::NOT_FOUND;
     while !gone().await {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(app.stored_files().len(), 2);
     for file in [&kept, &fresh] {

@@ -114,7 +114,7 @@ async fn owners_create_links_for_everybody_else_and_admins_for_members() {
         (&admin, &other_admin),
         (&admin, &owner),
         (&member, &admin),
-        // Whoever steals a session must not get the account with it.
+        // A stolen session must not open the account.
         (&owner, &owner),
         (&member, &member),
     ] {

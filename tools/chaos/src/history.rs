@@ -102,7 +102,7 @@ pub enum Outcome<T> {
     Fault,
 }
 
-/// What is known of a call with all its attempts.
+/// The result of a call, after all its attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conclusion {
     /// It was executed, and nothing of it is on its way.
@@ -195,13 +195,13 @@ impl Send {
 }
 
 impl Change {
-    /// What is known of it.
+    /// Its result.
     #[must_use]
     pub fn conclusion(&self) -> Conclusion {
         conclude(&self.attempts)
     }
 
-    /// Whether it was acknowledged.
+    /// True if it was acknowledged.
     #[must_use]
     pub fn is_acknowledged(&self) -> bool {
         self.attempts.iter().any(Attempt::is_ok)
@@ -231,7 +231,7 @@ fn conclude<T>(attempts: &[Attempt<T>]) -> Conclusion {
 }
 
 impl<T> Attempt<T> {
-    /// Whether it was acknowledged.
+    /// True if it was acknowledged.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         matches!(self.outcome, Outcome::Ok(_))

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use self::changes::{Sent, archive_now_and_then, change, use_rights};
 use crate::history::{Attempt, Calls, Change, Outcome, Send};
 
-/// Who has no answer by then asks another server.
+/// The longest wait for an answer, after which the caller asks another server.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Who has none by then gives up.
 const GIVING_UP: Duration = Duration::from_secs(40);

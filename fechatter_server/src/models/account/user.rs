@@ -116,34 +116,23 @@ pub(crate) struct PersonInWorkspace {
     pub(crate) workspace: String,
 }
 
-/// Lists the people of a workspace, or of all, for the operator.
+/// Lists people in their workspaces, for the operator: those of one workspace or of all, and of one
+/// account or of all.
 pub(crate) async fn list_everywhere(
     db: &PgPool,
     workspace_id: Option<WorkspaceId>,
+    id: Option<UserId>,
 ) -> Result<Vec<PersonInWorkspace>> {
     let people = sqlx::query_as!(
         PersonInWorkspace,
         r#"select object as "user!: User", w.name as workspace
            from user_objects as object
            join workspaces as w on w.id = object.workspace_id
-           where ($1::bigint is null or object.workspace_id = $1) and object.status <> 'Left'
+           where ($1::bigint is null or object.workspace_id = $1)
+             and ($2::bigint is null or object.id = $2)
+             and object.status <> 'Left'
            order by w.id, object.id"#,
-        workspace_id as _
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(people)
-}
-
-/// Lists the workspaces that an account is in, for the operator.
-pub(crate) async fn memberships(db: &PgPool, id: UserId) -> Result<Vec<PersonInWorkspace>> {
-    let people = sqlx::query_as!(
-        PersonInWorkspace,
-        r#"select object as "user!: User", w.name as workspace
-           from user_objects as object
-           join workspaces as w on w.id = object.workspace_id
-           where object.id = $1 and object.status <> 'Left'
-           order by w.id"#,
+        workspace_id as _,
         id as _
     )
     .fetch_all(db)

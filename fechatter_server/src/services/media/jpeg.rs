@@ -21,7 +21,7 @@ pub(super) fn strip(
     loop {
         let Some(marker) = next_marker(input)? else { return Ok(None) };
         match marker {
-            // The end of the image; whatever follows is another file's business.
+            // The end of the image. The bytes after it are dropped.
             0xd9 => {
                 output.write_all(&[0xff, 0xd9])?;
                 return Ok(image.map(|image: Image| image.oriented(turned)));

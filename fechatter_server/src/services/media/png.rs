@@ -44,7 +44,7 @@ pub(super) fn strip(
             }
             b"IEND" => {
                 read_array::<4>(input)?;
-                // Whatever follows is another file's business.
+                // The bytes after it belong to no image, and are dropped.
                 write_chunk(output, kind, &[])?;
                 return Ok(image.map(|image: Image| image.oriented(turned)));
             }

@@ -20,7 +20,7 @@ pub(crate) struct Logged {
     pub(crate) chat_id: Option<i64>,
     pub(crate) user_id: Option<i64>,
     pub(crate) message_id: Option<i64>,
-    /// What clients receive; null where the event names a message.
+    /// The data that clients receive; null where the event names a message.
     pub(crate) payload: Option<Value>,
     pub(crate) is_system_message: bool,
 }

@@ -371,6 +371,74 @@ fn a_removed_message_is_sent_again_without_its_content() {
 }
 
 #[test]
+fn an_earlier_name_of_a_person_is_not_sent_again() {
+    let mut state = state();
+    let person = |position, id, name: &str| Entry {
+        kind: "UserUpdated".into(),
+        shows_message: false,
+        shows_person: Some(UserId(id)),
+        data: Some(format!(r#"{{"event":"UserUpdated","fullname":"{name}"}}"#).into()),
+        changed: Some(format!(r#"{{"fullname":"{name}"}}"#).into()),
+        ..entry(position, Effect::ChangesPerson(UserId(id)), None, None)
+    };
+    let log = [entry(10, Nothing, None, None), person(11, 7, "Bob"), person(12, 8, "Eve")];
+    state.advance(&log).unwrap();
+    let before = texts(&state, 10);
+    assert!(before[0].contains("Bob"), "{before:?}");
+    state.advance(&[entry(12, Nothing, None, None), person(13, 7, "Former member")]).unwrap();
+
+    let after = texts(&state, 10);
+    assert_eq!(after[0], before[0].replace("Bob", "Former member"));
+    assert_eq!(after[1], before[1]);
+}
+
+#[test]
+fn the_erased_messages_of_a_person_are_sent_again_without_their_texts() {
+    let mut state = state();
+    let sent = |position, sender: i64| {
+        let data = format!(
+            r#"{{"event":"NewMessage","id":{position},"chat_id":1,"sender_id":{sender},
+                "content":"text {position}","files":[],"created_at":"2026-01-02T03:04:05.000Z",
+                "idempotency_key":"00000000-0000-0000-0000-000000000001","seq":1,"kind":"user",
+                "reply_to_id":2,"reply_count":0,"last_reply_at":null,
+                "mentions":{{"user_ids":[1],"all":true}},"reactions":[],"attachments":[],
+                "edited_at":null,"deleted_at":null,
+                "parent":{{"id":2,"reply_count":1,"last_reply_at":null}}}}"#
+        );
+        Entry {
+            kind: "NewMessage".into(),
+            message_id: Some(MessageId(position)),
+            data: Some(data.replace(['\n', ' '], "").replace("text", "text ").into()),
+            ..entry(position, Nothing, Some(LUNCH), None)
+        }
+    };
+    let log = [entry(10, Nothing, None, None), sent(11, 7), sent(12, 8)];
+    state.advance(&log).unwrap();
+    let before = texts(&state, 10);
+    assert!(before[0].contains("text 11"), "{before:?}");
+    let blanked =
+        r#"{"event":"MessagesBlanked","user_id":7,"blanked_at":"2026-02-03T04:05:06.000Z"}"#;
+    let blanks = Entry {
+        shows_message: false,
+        data: Some(blanked.into()),
+        ..entry(13, Effect::BlanksMessages(UserId(7)), None, None)
+    };
+    state.advance(&[entry(12, Nothing, None, None), blanks]).unwrap();
+
+    let after = texts(&state, 10);
+    assert!(!after[0].contains("text"), "{after:?}");
+    for part in [
+        r#""content":"""#,
+        r#""mentions":{"user_ids":[],"all":false}"#,
+        r#""deleted_at":"2026-02-03T04:05:06.000Z""#,
+        r#""parent":{"id":2,"reply_count":1"#,
+    ] {
+        assert!(after[0].contains(part), "{part}: {after:?}");
+    }
+    assert_eq!(after[1], before[1]);
+}
+
+#[test]
 fn the_size_of_the_recent_events_follows_changes() {
     let mut state = state();
     a_conversation(&mut state);

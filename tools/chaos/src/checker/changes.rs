@@ -74,7 +74,7 @@ fn check_texts(log: &Log, texts: &Texts, durability: Durability) -> Verdict {
     verdict
 }
 
-/// What a switch that people turn on and off may be in the end.
+/// The possible last states of a reaction or an archived chat, which people turn on and off.
 #[derive(Debug, Default)]
 struct Switch {
     ends: HashSet<bool>,

@@ -46,16 +46,16 @@ pub struct Entry {
     pub digest: Option<u64>,
     /// The message that was sent.
     pub message: Option<MessageId>,
-    /// What became of a message, or who reacted to one.
+    /// The change of a message that was sent before, or the reaction to one.
     pub change: Option<MessageChange>,
-    /// What the event shows, not what it tells: a message as it is now.
+    /// The message that the event shows in its present state.
     pub shows: Option<MessageId>,
-    /// Whether the chat is archived from here on.
+    /// True if the chat is archived from here on, false if it is not; none for other events.
     pub archives: Option<bool>,
     pub ends: Vec<Ends>,
 }
 
-/// What an event tells of a message that was sent before.
+/// A change of a message that was sent before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageChange {
     /// It has another text.
@@ -165,7 +165,7 @@ impl Log {
 }
 
 impl Stored {
-    /// Whether an acknowledgement speaks of this message, whatever its text is by now.
+    /// True if an acknowledgement names this message, also if its text has changed since.
     pub(crate) fn is(&self, message: &Message) -> bool {
         self.id == message.id
             && self.chat == message.chat_id

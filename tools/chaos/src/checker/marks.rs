@@ -7,7 +7,7 @@ use fechatter_core::{ChatId, Seq, UserId};
 use super::{Verdict, log::Log};
 use crate::history::{Change, ChangeKind, Heard, Stream, StreamEnd, What};
 
-/// What the streams of somebody have to tell.
+/// A mark that a person's streams have to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Due {
@@ -35,7 +35,7 @@ pub fn due(log: &Log, changes: &[Change]) -> HashMap<UserId, Vec<Due>> {
     due
 }
 
-/// What a stream has not told yet.
+/// Returns the marks that a stream has not told yet.
 #[must_use]
 pub fn untold(heard: &[Heard], due: &[Due]) -> Vec<Due> {
     let began = heard.iter().find(|heard| matches!(heard.what, What::Ready(_)));

@@ -7,7 +7,7 @@ use fechatter_core::Position;
 use super::{
     Durability, Verdict,
     log::{Entry, Log},
-    texts::{Heard, Texts},
+    texts::{Texts, ToldChanges},
 };
 use crate::history::{Receipt, Stream, StreamEnd, What};
 
@@ -92,7 +92,7 @@ impl Segment {
     ) {
         let reader = stream.reader;
         let mut reached = self.after;
-        let mut told = Heard::default();
+        let mut told = ToldChanges::default();
         for (receipt, opened) in &self.receipts {
             let position = receipt.position;
             if position <= reached {
@@ -122,7 +122,7 @@ impl Segment {
     }
 }
 
-/// Whether an event came as it is in the log. One that shows a message, or tells of one, may have come before that was
+/// True if an event came as it is in the log. An event that shows a message may have come before that message was
 /// changed.
 fn is_same(entry: &Entry, receipt: &Receipt, texts: &Texts) -> bool {
     let is_changed = entry.shows.is_some_and(|message| texts.is_changed(message));

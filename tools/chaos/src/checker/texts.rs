@@ -56,7 +56,7 @@ struct Version {
 
 /// The changes that a stream has told its reader.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct ToldChanges {
     deleted: HashSet<MessageId>,
     edits: HashMap<MessageId, usize>,
 }
@@ -100,12 +100,12 @@ impl Texts {
         texts
     }
 
-    /// Whether there was a call, and not a refused one, that changes what is shown of a message.
+    /// True if a call that was not refused changes a message as it is shown.
     pub(super) fn is_changed(&self, message: MessageId) -> bool {
         self.messages.get(&message).is_some_and(|text| text.is_changed)
     }
 
-    /// What is wrong with the text that a message has in the end.
+    /// Compares the last text of a message with the calls, and returns the difference.
     pub(super) fn check_end(&self, message: MessageId, content: Option<&str>) -> Option<Wrong> {
         let text = self.messages.get(&message)?;
         let digest = content.map(|content| digest(content.as_bytes()));
@@ -196,7 +196,7 @@ impl Texted {
     }
 }
 
-impl Heard {
+impl ToldChanges {
     /// Notes an event that came through a stream whose connection was asked for at `opened`. It may not show a text that
     /// the stream has told to be replaced, nor one that was replaced well before the connection began.
     pub(super) fn check(
