@@ -2,7 +2,7 @@
 -- (unread_from, its id), so that it and all later ones are unread. No two items may be about the same person
 -- and chat. It takes no lock of a log: marks are no events.
 --
--- Outcomes: found, session_ended, suspended, not_found. version is that of a mark that has changed. With each
+-- Outcomes: found, session_ended, workspace_suspended, suspended, not_found. version is that of a mark that has changed. With each
 -- mark come the counts after it, up to cap.
 -- Each look-up has its limit 1 for the reason that write_batch gives.
 create or replace function move_read_marks(
@@ -14,12 +14,18 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_memoize = off
 as $$
+declare
+    -- The workspaces that are not active.
+    closed bigint[] := array(
+        select l.workspace_id from workspace_logs as l
+        where l.workspace_id = any(workspaces) and l.status <> 'Active');
 begin
     return query
     with checked as materialized (
         select i.*,
                case when session.lives is not true or person.status is null or person.status = 'Left'
                         then 'session_ended'
+                    when i.workspace_id = any(closed) then 'workspace_suspended'
                     when person.status = 'Suspended' then 'suspended'
                     when chat.is_there is not true
                          or membership.is_open is not true

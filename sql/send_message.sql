@@ -12,6 +12,7 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
+    workspace_status text;
     lives boolean;
     status text;
     chat_state text;
@@ -24,9 +25,11 @@ begin
         raise exception 'the log is written in read committed only';
     end if;
     if patient then
-        perform from workspace_logs as l where l.workspace_id = workspace for no key update;
+        select l.status into workspace_status
+        from workspace_logs as l where l.workspace_id = workspace for no key update;
     else
-        perform from workspace_logs as l where l.workspace_id = workspace for no key update skip locked;
+        select l.status into workspace_status
+        from workspace_logs as l where l.workspace_id = workspace for no key update skip locked;
     end if;
     if not found then
         outcome := 'locked';
@@ -81,6 +84,8 @@ begin
 
     if session is not null and (lives is not true or status is null or status = 'Left') then
         outcome := 'session_ended';
+    elsif session is not null and workspace_status <> 'Active' then
+        outcome := 'workspace_suspended';
     elsif session is not null and status = 'Suspended' then
         outcome := 'suspended';
     elsif chat_state is null or chat_state = 'gone' or status is null

@@ -15,7 +15,7 @@
 -- file_items names a message's item for each of its files, in files; missing_items those whose files are not
 -- all the sender's to send.
 --
--- Outcomes: written, locked, session_ended, suspended, not_found, archived; of edits and deletes also
+-- Outcomes: written, locked, session_ended, workspace_suspended, suspended, not_found, archived; of edits and deletes also
 -- forbidden and unchanged; of sends also replayed (message_ids has the message of the earlier time),
 -- mismatch (the key was used for something else), reply_not_found and file_not_found; of reactions also unchanged and
 -- too_many_reactions; of preferences also unchanged and too_large.
@@ -40,6 +40,8 @@ set enable_memoize = off
 as $$
 declare
     held bigint[];
+    -- Those of them that are not active.
+    closed bigint[];
     nothing text[] := array_fill(null::text, array[cardinality(kinds)]);
     events text[] := nothing;
     effects text[] := array_fill('none'::text, array[cardinality(kinds)]);
@@ -49,18 +51,25 @@ declare
     has_preferences boolean := kinds && array['set_chat_preferences', 'set_preferences'];
 begin
     if patient then
-        held := array(
-            select l.workspace_id from workspace_logs as l
+        select array_agg(l.workspace_id), array_agg(l.workspace_id) filter (where l.status <> 'Active')
+        into held, closed
+        from (
+            select l.workspace_id, l.status from workspace_logs as l
             where l.workspace_id = any(workspaces)
             order by l.workspace_id
-            for no key update);
+            for no key update
+        ) as l;
     else
-        held := array(
-            select l.workspace_id from workspace_logs as l
+        select array_agg(l.workspace_id), array_agg(l.workspace_id) filter (where l.status <> 'Active')
+        into held, closed
+        from (
+            select l.workspace_id, l.status from workspace_logs as l
             where l.workspace_id = any(workspaces)
             order by l.workspace_id
-            for no key update skip locked);
+            for no key update skip locked
+        ) as l;
     end if;
+    held := coalesce(held, '{}');
     written_at := clock_timestamp();
 
     select array_agg(checked.outcome), array_agg(coalesce(checked.earlier, checked.target))
@@ -71,6 +80,7 @@ begin
                     when i.session_id is not null
                          and (session.lives is not true or person.status is null or person.status = 'Left')
                         then 'session_ended'
+                    when i.session_id is not null and i.workspace_id = any(closed) then 'workspace_suspended'
                     when i.session_id is not null and person.status = 'Suspended' then 'suspended'
                     when person.status is null
                          or (i.kind <> 'set_preferences'

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::chat::{Chat, ChatMember, NotifyLevel, ReadState};
 use crate::message::Parent;
 use crate::user::{Role, User, UserStatus};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, WorkspaceStatus};
 use crate::{ChatId, MessageId, Seq, SessionId, Timestamp, UserId};
 
 pub use effect::Effect;
@@ -176,8 +176,8 @@ impl Event {
     pub fn declaration(&self) -> Declaration {
         use Audience::{Chat, ChatAnd, User as Person, Workspace as Everyone};
         use Effect::{
-            BlanksMessages, ChangesPerson, ClosesChat, EndsSessions, Joins, Leaves, None,
-            RemovesMessage, RemovesPerson, Suspends,
+            BlanksMessages, ChangesPerson, ClosesChat, ClosesWorkspace, EndsSessions, Joins,
+            Leaves, None, RemovesMessage, RemovesPerson, Suspends,
         };
         match self {
             Self::NewChat(chat) => declare("NewChat", Chat(chat.id), Joins),
@@ -219,7 +219,12 @@ impl Event {
             // No effect: the person was removed, and each of their memberships ended, before this
             // event.
             Self::UserLeftWorkspace { .. } => declare("UserLeftWorkspace", Everyone, None),
-            Self::WorkspaceUpdated(_) => declare("WorkspaceUpdated", Everyone, None),
+            Self::WorkspaceUpdated(workspace) => match workspace.status {
+                WorkspaceStatus::Active => declare("WorkspaceUpdated", Everyone, None),
+                WorkspaceStatus::Suspended | WorkspaceStatus::Deleted => {
+                    declare("WorkspaceUpdated", Everyone, ClosesWorkspace)
+                }
+            },
             Self::SessionRevoked { user_id, session_ids, .. } => {
                 declare("SessionRevoked", Person(*user_id), EndsSessions(session_ids.clone()))
             }

@@ -50,6 +50,7 @@ pub static CODE: &[(&str, &str)] = &[
     code!("read_state"),
     code!("read_states"),
     code!("remove_reactions"),
+    code!("remove_workspace_rows"),
     code!("reply_parent"),
     code!("send_message"),
     code!("uncount_attempts"),
@@ -60,7 +61,7 @@ pub static CODE: &[(&str, &str)] = &[
 
 /// The version of [`CODE`], increased with each change, so that an older server does not restore
 /// its own.
-const CODE_VERSION: i64 = 8;
+const CODE_VERSION: i64 = 9;
 
 /// The advisory lock of migrations. The number is arbitrary, but the same in every server.
 const LOCK: i64 = 0x6665_6368_636f_6465;
@@ -261,7 +262,7 @@ mod tests {
     #[test]
     fn a_change_of_a_function_raises_the_version_of_all() {
         let begins = u64::from_be_bytes(*digest().first_chunk().unwrap());
-        let (version, expected) = (8, 0x8bbe_1d96_317c_3a62);
+        let (version, expected) = (9, 0xd0e9_a1f7_a7b6_b3ac);
         assert_eq!(
             (CODE_VERSION, begins),
             (version, expected),

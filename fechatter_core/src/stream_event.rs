@@ -101,6 +101,8 @@ reasons! {
         Suspended = "suspended",
         /// The person has left the workspace, or was removed.
         Removed = "removed",
+        /// The operator has suspended or deleted the workspace.
+        WorkspaceClosed = "workspace_closed",
         /// The client did not read fast enough.
         SlowConsumer = "slow_consumer",
         /// The server stops, or loads the workspace anew.

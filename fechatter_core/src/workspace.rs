@@ -19,6 +19,24 @@ pub struct Workspace {
     /// The number of people in it, including those who are suspended.
     #[schema(minimum = 0)]
     pub member_count: i64,
+    /// Left out while it is active.
+    #[serde(default, skip_serializing_if = "WorkspaceStatus::is_active")]
+    pub status: WorkspaceStatus,
+}
+
+/// The state of a workspace. Only the operator changes it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, sqlx::Type, ToSchema,
+)]
+#[sqlx(type_name = "text")]
+pub enum WorkspaceStatus {
+    /// Its people may use it.
+    #[default]
+    Active,
+    /// Nobody may use it until the operator restores it.
+    Suspended,
+    /// It is gone for everybody, and its data is being removed.
+    Deleted,
 }
 
 /// The rule for joining an existing workspace.
@@ -30,4 +48,12 @@ pub enum JoinPolicy {
     Invite,
     /// By knowing its name.
     Open,
+}
+
+impl WorkspaceStatus {
+    /// Returns true if its people may use it.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        *self == Self::Active
+    }
 }

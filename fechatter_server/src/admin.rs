@@ -3,7 +3,9 @@
 //! the operating system.
 
 mod context;
+mod doctor;
 mod people;
+mod stats;
 mod workspaces;
 
 use anyhow::{Context, anyhow};
@@ -32,6 +34,17 @@ pub enum Command {
     /// Commands for invites.
     #[command(subcommand)]
     Invite(workspaces::InviteCommand),
+    /// Print what is in one workspace, or in all, and the sizes of the tables.
+    Stats {
+        /// The workspace's name.
+        workspace: Option<String>,
+    },
+    /// Check the installation. Exits with 1 if something is wrong.
+    Doctor {
+        /// Check all stored messages and events, too.
+        #[arg(long)]
+        database: bool,
+    },
 }
 
 /// Carries out a command. What it changes is committed when this returns.
@@ -39,6 +52,9 @@ pub enum Command {
 /// # Errors
 /// Describes why nothing was changed, in a sentence for the operator.
 pub async fn run(config: Config, command: Command) -> anyhow::Result<Report> {
+    if let Command::Doctor { database } = command {
+        return doctor::examine(&config, database).await;
+    }
     let options = db::options(&config.database, APPLICATION)?;
     let connecting = sqlx::PgConnection::connect_with(&options).await;
     let connection =
@@ -51,6 +67,8 @@ pub async fn run(config: Config, command: Command) -> anyhow::Result<Report> {
         Command::Workspace(command) => admin.workspace(command).await,
         Command::User(command) => admin.user(command).await,
         Command::Invite(command) => admin.invite(command).await,
+        Command::Stats { workspace } => admin.stats(workspace.as_deref()).await,
+        Command::Doctor { database } => doctor::examine(&admin.config, database).await,
     };
     admin.db.close().await;
     result

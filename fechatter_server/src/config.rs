@@ -83,6 +83,24 @@ pub struct FilesConfig {
     pub max_upload_mebibytes: u32,
     pub workspace_mebibytes: u32,
     pub person_mebibytes: u32,
+    pub s3: S3Config,
+}
+
+/// `files.s3`: a bucket for the files, instead of the folder.
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "app.yml.example explains every key")]
+pub struct S3Config {
+    pub bucket: String,
+    pub endpoint: String,
+    pub region: String,
+    pub access_key_id: String,
+    pub secret_access_key: Option<SecretString>,
+}
+
+impl S3Config {
+    pub(crate) fn is_used(&self) -> bool {
+        !self.bucket.is_empty()
+    }
 }
 
 impl FilesConfig {
@@ -102,6 +120,7 @@ impl FilesConfig {
 #[expect(missing_docs, reason = "app.yml.example explains every key")]
 pub struct RetentionConfig {
     pub events_days: u32,
+    pub ended_days: u32,
 }
 
 impl Config {
@@ -134,6 +153,7 @@ impl Config {
         let Sections { accounts, auth, retention, files, server } = settings.parse()?;
         for (key, is_positive) in [
             ("retention.events_days", retention.events_days > 0),
+            ("retention.ended_days", retention.ended_days > 0),
             ("files.max_mebibytes", files.max_mebibytes > 0),
             ("files.max_upload_mebibytes", files.max_upload_mebibytes > 0),
             ("accounts.free_failures", accounts.free_failures > 0),

@@ -124,7 +124,9 @@ fn add_common_errors(operation: &mut Operation) {
     }
     if operation.security.is_none() {
         errors.extend(ERRORS_OF_TOKENS);
-        errors.push((ErrorKind::Suspended.status(), ErrorKind::Suspended.name()));
+        for kind in [ErrorKind::Suspended, ErrorKind::WorkspaceSuspended] {
+            errors.push((kind.status(), kind.name()));
+        }
     }
     if parameters(operation).any(|parameter| parameter.parameter_in == ParameterIn::Path) {
         errors.push((ErrorKind::NotFound.status(), ErrorKind::NotFound.name()));
@@ -310,7 +312,7 @@ fn stream() -> PathItem {
         for (status, name) in COMMON_ERRORS.into_iter().chain(ERRORS_OF_TOKENS) {
             add_error(operation, status, name);
         }
-        for kind in [ErrorKind::Suspended, ErrorKind::NotFound] {
+        for kind in [ErrorKind::Suspended, ErrorKind::WorkspaceSuspended, ErrorKind::NotFound] {
             add_error(operation, kind.status(), kind.name());
         }
     }

@@ -80,6 +80,7 @@ errors! {
     // Permission
     SessionEnded => UNAUTHORIZED, "unauthenticated", "this session has ended; sign in again";
     Suspended => FORBIDDEN, "suspended", "you are suspended in this workspace";
+    WorkspaceSuspended => FORBIDDEN, "workspace_suspended", "the operator has suspended this workspace";
     Forbidden => FORBIDDEN, "forbidden", "you may not do this";
     NotFound => NOT_FOUND, "not_found", "this does not exist, or you have no access to it";
     // Accounts and sessions

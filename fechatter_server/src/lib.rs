@@ -56,7 +56,8 @@ use crate::services::typing::TypingLimit;
 use crate::state::{App, AppState};
 
 pub use config::{
-    AccountsConfig, Config, FilesConfig, RetentionConfig, SigningConfig, WorkspaceCreation,
+    AccountsConfig, Config, FilesConfig, RetentionConfig, S3Config, SigningConfig,
+    WorkspaceCreation,
 };
 pub use keygen::{keygen, write_keys};
 
@@ -163,7 +164,7 @@ pub async fn serve(
     let (router, _) = handlers::routes().split_for_parts();
     let (uploads, _) = handlers::file::uploads().split_for_parts();
     let document = handlers::document();
-    let files = FileStore::open(&config.files.path)?;
+    let files = FileStore::open(&config.files)?;
     let state = AppState::from(App {
         files: files.clone(),
         purge: purge.clone(),

@@ -126,15 +126,19 @@ async fn administer(
     command: admin::Command,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
-    match admin::run(config, command).await {
-        Ok(report) if json => println!("{}", report.json),
-        Ok(report) => print!("{}", report.text),
+    let report = match admin::run(config, command).await {
+        Ok(report) => report,
         Err(error) => {
             eprintln!("error: {error:#}");
             return Ok(ExitCode::FAILURE);
         }
+    };
+    if json {
+        println!("{}", report.json);
+    } else {
+        print!("{}", report.text);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if report.is_failure { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn check_config(path: Option<&Path>) -> anyhow::Result<ExitCode> {

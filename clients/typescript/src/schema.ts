@@ -1254,7 +1254,7 @@ export interface components {
          * @description The reason why a stream ends.
          * @enum {string}
          */
-        GoodbyeReason: "token_expired" | "session_revoked" | "suspended" | "removed" | "slow_consumer" | "draining";
+        GoodbyeReason: "token_expired" | "session_revoked" | "suspended" | "removed" | "workspace_closed" | "slow_consumer" | "draining";
         /** @description No more events at or below the cursor follow. */
         HeartbeatEvent: {
             /** @description The newest event's place. */
@@ -1981,6 +1981,8 @@ export interface components {
             member_count: number;
             name: string;
             owner_id: components["schemas"]["UserId"];
+            /** @description Left out while it is active. */
+            status?: components["schemas"]["WorkspaceStatus"];
         };
         /** @description The changes that a workspace's owner or admin may make. */
         WorkspaceChanges: {
@@ -2003,6 +2005,11 @@ export interface components {
         WorkspaceId: number;
         /** @description A workspace's name: 1 to 32 characters after trimming. */
         WorkspaceName: string;
+        /**
+         * @description The state of a workspace. Only the operator changes it.
+         * @enum {string}
+         */
+        WorkspaceStatus: "Active" | "Suspended" | "Deleted";
         WorkspaceUpdatedEvent: components["schemas"]["Workspace"] & {
             /** @enum {string} */
             event: "WorkspaceUpdated";
@@ -2258,6 +2265,7 @@ export type WorkspaceCreation = components['schemas']['WorkspaceCreation'];
 export type WorkspaceDraft = components['schemas']['WorkspaceDraft'];
 export type WorkspaceId = components['schemas']['WorkspaceId'];
 export type WorkspaceName = components['schemas']['WorkspaceName'];
+export type WorkspaceStatus = components['schemas']['WorkspaceStatus'];
 export type WorkspaceUpdatedEvent = components['schemas']['WorkspaceUpdatedEvent'];
 export type WorkspaceWithRole = components['schemas']['WorkspaceWithRole'];
 export type Workspaces = components['schemas']['Workspaces'];
@@ -2335,7 +2343,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `forbidden`, `suspended` */
+            /** @description `forbidden`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2391,7 +2399,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2458,7 +2466,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `limit_reached`, `suspended` */
+            /** @description `limit_reached`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2539,7 +2547,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2588,7 +2596,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2644,7 +2652,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `forbidden`, `suspended` */
+            /** @description `forbidden`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2714,7 +2722,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `forbidden`, `suspended` */
+            /** @description `forbidden`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2792,7 +2800,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `forbidden`, `suspended` */
+            /** @description `forbidden`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2858,7 +2866,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2922,7 +2930,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -2993,7 +3001,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3064,7 +3072,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3134,7 +3142,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `forbidden`, `suspended` */
+            /** @description `forbidden`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3208,7 +3216,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `forbidden`, `suspended` */
+            /** @description `forbidden`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3292,7 +3300,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `forbidden`, `limit_reached`, `suspended` */
+            /** @description `forbidden`, `limit_reached`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3380,7 +3388,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3452,7 +3460,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `archived`, `forbidden`, `suspended` */
+            /** @description `archived`, `forbidden`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3523,7 +3531,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3581,7 +3589,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `archived`, `forbidden`, `suspended` */
+            /** @description `archived`, `forbidden`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3653,7 +3661,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `archived`, `forbidden`, `suspended` */
+            /** @description `archived`, `forbidden`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3722,7 +3730,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3792,7 +3800,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `archived`, `suspended` */
+            /** @description `archived`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3862,7 +3870,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `archived`, `suspended` */
+            /** @description `archived`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3924,7 +3932,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -3983,7 +3991,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `archived`, `suspended` */
+            /** @description `archived`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4049,7 +4057,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `forbidden`, `suspended` */
+            /** @description `forbidden`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4111,7 +4119,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4173,7 +4181,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4265,7 +4273,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `cross_site`, `suspended` */
+            /** @description `cross_site`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4333,7 +4341,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4383,7 +4391,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `forbidden`, `limit_reached`, `suspended` */
+            /** @description `forbidden`, `limit_reached`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4481,7 +4489,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4582,7 +4590,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4628,7 +4636,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4674,7 +4682,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4731,7 +4739,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `invalid_credentials`, `suspended` */
+            /** @description `invalid_credentials`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4793,7 +4801,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4861,7 +4869,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4908,7 +4916,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -4958,7 +4966,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `invalid_credentials`, `suspended` */
+            /** @description `invalid_credentials`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5035,7 +5043,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `invalid_credentials`, `suspended` */
+            /** @description `invalid_credentials`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5084,7 +5092,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5134,7 +5142,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5244,7 +5252,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5301,7 +5309,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5362,7 +5370,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `cross_site`, `suspended` */
+            /** @description `cross_site`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5448,7 +5456,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5495,7 +5503,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5544,7 +5552,7 @@ export interface operations {
                 };
             };
             400: components["responses"]["invalid_input"];
-            /** @description `invalid_credentials`, `suspended` */
+            /** @description `invalid_credentials`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5595,7 +5603,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `invite_required`, `setup_code_required`, `workspace_creation_closed`, `suspended`, `limit_reached` */
+            /** @description `invite_required`, `setup_code_required`, `workspace_creation_closed`, `suspended`, `workspace_suspended`, `limit_reached` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5668,7 +5676,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5729,7 +5737,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5800,7 +5808,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5872,7 +5880,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5930,7 +5938,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -5986,7 +5994,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `forbidden`, `suspended` */
+            /** @description `forbidden`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6057,7 +6065,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `forbidden`, `suspended` */
+            /** @description `forbidden`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6139,7 +6147,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `cross_site`, `suspended` */
+            /** @description `cross_site`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6197,7 +6205,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `forbidden`, `suspended` */
+            /** @description `forbidden`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6261,7 +6269,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6311,7 +6319,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `forbidden`, `suspended` */
+            /** @description `forbidden`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6367,7 +6375,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6422,7 +6430,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6472,7 +6480,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `workspace_creation_closed`, `limit_reached`, `suspended` */
+            /** @description `workspace_creation_closed`, `limit_reached`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6543,7 +6551,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `invite_required`, `suspended` */
+            /** @description `invite_required`, `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6604,7 +6612,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -6669,7 +6677,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description `suspended` */
+            /** @description `suspended`, `workspace_suspended` */
             403: {
                 headers: {
                     [name: string]: unknown;

@@ -112,6 +112,7 @@ export class EventStream {
     if (response.ok) return { response, token };
     const error = await within(connectTimeoutMs, this.#turn, ApiError.from(response));
     if (error.type === "suspended") throw new AccessLost("suspended", error);
+    if (error.type === "workspace_suspended") throw new AccessLost("workspace_closed", error);
     if (error.status === 401) await this.#renew(token, error);
     throw error;
   }
@@ -162,7 +163,9 @@ export class EventStream {
     const { reason, retry_ms } = goodbye;
     const error = new Interruption(`the server said goodbye: ${reason}`, "later");
     this.#backoff.baseMs = retry_ms;
-    if (reason === "suspended" || reason === "removed") throw new AccessLost(reason, error);
+    if (reason === "suspended" || reason === "removed" || reason === "workspace_closed") {
+      throw new AccessLost(reason, error);
+    }
     if (reason === "token_expired" || reason === "session_revoked") await this.#renew(token, error);
     throw error;
   }

@@ -31,7 +31,7 @@ export interface TokensOptions {
 }
 
 /** Why nothing more can be had without the person or an administrator doing something. */
-export type LossReason = "signed_out" | "suspended" | "removed";
+export type LossReason = "signed_out" | "suspended" | "removed" | "workspace_closed";
 
 /** The session has ended, or its person may no longer use the workspace. */
 export class AccessLost extends Error {
@@ -176,6 +176,8 @@ function lossOr(error: ApiError): Error {
       return new AccessLost("signed_out", error);
     case "suspended":
       return new AccessLost("suspended", error);
+    case "workspace_suspended":
+      return new AccessLost("workspace_closed", error);
     case "not_found":
       return new AccessLost("removed", error);
     default:

@@ -17,8 +17,13 @@ const DEFAULTS: &str = include_str!("defaults.yml");
 const REQUIRED: [&str; 4] =
     ["server.public_url", "notify.public_url", "database.url", "auth.public_keys"];
 /// The keys whose values are secret and are not printed.
-const SECRETS: [&str; 4] =
-    ["database.url", "database.listen_url", "auth.private_key", "auth.refresh_key"];
+const SECRETS: [&str; 5] = [
+    "database.url",
+    "database.listen_url",
+    "auth.private_key",
+    "auth.refresh_key",
+    "files.s3.secret_access_key",
+];
 
 /// The values by key, such as `server.listen`.
 type Values = BTreeMap<String, Value>;

@@ -27,6 +27,8 @@ pub enum Effect {
     ChangesPerson(UserId),
     /// The messages that this person has sent are deleted.
     BlanksMessages(UserId),
+    /// Nobody has access to the workspace any more, or until the operator restores it.
+    ClosesWorkspace,
     /// The content of the message that the event names changes.
     ChangesMessage,
     /// The message that the event names is gone.
@@ -46,6 +48,7 @@ impl Effect {
             Self::RemovesPerson(_) => "removes_person",
             Self::ChangesPerson(_) => "changes_person",
             Self::BlanksMessages(_) => "blanks_messages",
+            Self::ClosesWorkspace => "closes_workspace",
             Self::ChangesMessage => "changes_message",
             Self::RemovesMessage => "removes_message",
         }
@@ -87,6 +90,7 @@ impl Effect {
             "removes_person" => person.map(Self::RemovesPerson),
             "changes_person" => person.map(Self::ChangesPerson),
             "blanks_messages" => person.map(Self::BlanksMessages),
+            "closes_workspace" => Some(Self::ClosesWorkspace),
             "changes_message" => Some(Self::ChangesMessage),
             "removes_message" => Some(Self::RemovesMessage),
             _ => None,
@@ -112,6 +116,7 @@ mod tests {
             Effect::RemovesPerson(UserId(7)),
             Effect::ChangesPerson(UserId(7)),
             Effect::BlanksMessages(UserId(7)),
+            Effect::ClosesWorkspace,
             Effect::ChangesMessage,
             Effect::RemovesMessage,
         ] {

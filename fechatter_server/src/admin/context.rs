@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context, anyhow};
+use fechatter_core::db;
 use fechatter_core::log::Log;
 use fechatter_core::{Timestamp, WorkspaceId};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use crate::config::Config;
 use crate::error::AppError;
@@ -21,6 +22,8 @@ pub struct Report {
     pub text: String,
     /// For programs.
     pub json: Value,
+    /// True if the command's answer is that something is wrong.
+    pub is_failure: bool,
 }
 
 /// The tools that commands share.
@@ -48,7 +51,7 @@ impl Report {
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        Ok(Self { text, json: serde_json::to_value(json)? })
+        Ok(Self { text, json: serde_json::to_value(json)?, is_failure: false })
     }
 
     pub(super) fn link(purpose: &str, url: &str, expires_at: Timestamp) -> Self {
@@ -56,6 +59,7 @@ impl Report {
         Self {
             text: format!("{purpose}, until {until}:\n{url}\n"),
             json: json!({ "url": url, "expires_at": expires_at }),
+            is_failure: false,
         }
     }
 
@@ -80,6 +84,12 @@ impl Report {
         }
         Self::new(text, json)
     }
+}
+
+/// Lets the queries of a transaction take up to 10 minutes: nobody waits for them but the operator.
+pub(super) async fn allow_long_queries(db: &mut PgConnection) -> sqlx::Result<()> {
+    let limits = [("statement_timeout", "10min"), ("idle_in_transaction_session_timeout", "0")];
+    db::set(db, &limits).await
 }
 
 /// A refusal as a sentence for the operator.

@@ -1,6 +1,7 @@
 //! Commands for people and their accounts.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
@@ -10,11 +11,16 @@ use fechatter_core::{UserId, WorkspaceId};
 use serde_json::json;
 
 use super::context::{Admin, Report, refusal};
+use crate::error::AppError;
 use crate::models::account::{credentials, user};
 use crate::models::session::{self, Selection, password_reset};
 use crate::models::workspace::audit::{self, Action, Author};
+use crate::models::workspace::erasure::{self, MessagesOf};
 use crate::models::workspace::{lookup, role};
+use crate::services::limits::Caller;
+use crate::services::password::Passwords;
 use crate::utils::key::key;
+use crate::utils::text::Password;
 
 /// See [`super::Command::User`].
 #[derive(Debug, Subcommand)]
@@ -46,6 +52,15 @@ pub enum Command {
         /// The new role.
         #[arg(value_enum)]
         role: GivenRole,
+    },
+    /// Erase an account in all workspaces: name, address, picture, sessions. Messages name a
+    /// "Former member" afterwards.
+    Erase {
+        /// The account's e-mail address.
+        email: String,
+        /// The fate of the person's messages.
+        #[arg(long, value_enum, default_value = "keep")]
+        messages: MessagesOf,
     },
     /// Print a link with which a person sets a new password, once, within an hour.
     ResetLink {
@@ -83,6 +98,7 @@ impl Admin {
             Command::Restore(membership) => self.set_status(&membership, UserStatus::Active).await,
             Command::SignOut { email } => self.sign_out(&email).await,
             Command::SetRole { membership, role } => self.set_role(&membership, role.into()).await,
+            Command::Erase { email, messages } => self.erase(&email, messages).await,
             Command::ResetLink { email } => self.reset_link(&email).await,
         }
     }
@@ -165,6 +181,29 @@ impl Admin {
         writer.commit().await?;
         let text = format!("{email}: {} sessions have ended", ended.len());
         Report::new(text, &json!({ "session_ids": ended }))
+    }
+
+    async fn erase(&self, email: &str, messages: MessagesOf) -> anyhow::Result<Report> {
+        let id = self.find_account(email).await?;
+        let caller = Caller::Address(Ipv4Addr::LOCALHOST.into());
+        let hash = Passwords::new(1)?.permit(caller)?.hash(&Password::random()).await?;
+        let mut writer = erasure::lock(&self.db, &self.log, id).await.map_err(refusal)?;
+        let old = credentials::password_hash(writer.db(), id).await?;
+        credentials::set_password_hash(writer.db(), id, &old, &hash).await?;
+        let workspaces = erasure::workspaces_ever(writer.db(), id).await?;
+        erasure::erase(&mut writer, id, messages).await.map_err(|error| match error {
+            AppError::LastOwnerOf(names) => anyhow!(
+                "{email} is the last owner of {}: make somebody else an owner, or delete it first",
+                names.join(", ")
+            ),
+            error => refusal(error),
+        })?;
+        self.record_everywhere(&mut writer, &workspaces, &Action::ErasedAccount(id)).await?;
+        writer.commit().await?;
+        Report::new(
+            format!("The account of {email} is erased in {} workspaces", workspaces.len()),
+            &json!({ "id": id, "workspace_ids": workspaces }),
+        )
     }
 
     async fn reset_link(&self, email: &str) -> anyhow::Result<Report> {

@@ -1,17 +1,19 @@
 //! Commands for workspaces and invites.
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use clap::Subcommand;
 use fechatter_core::log::LogWriter;
 use fechatter_core::user::Role;
-use fechatter_core::workspace::Workspace;
+use fechatter_core::workspace::{Workspace, WorkspaceStatus};
 
 use super::context::{Admin, Report, refusal};
 use super::people::GivenRole;
 use crate::models::account::user;
 use crate::models::workspace::audit::{self, Action};
 use crate::models::workspace::invite::{self, InviteDraft};
-use crate::models::workspace::{self, WorkspaceChanges, lookup};
+use crate::models::workspace::{self, WorkspaceChanges, lookup, status};
+use crate::services::file_store::FileStore;
+use crate::services::workspace_removal;
 use crate::utils::text::{Email, WorkspaceName};
 
 /// See [`super::Command::Workspace`].
@@ -38,6 +40,24 @@ pub enum Command {
         name: String,
         /// Its new name.
         to: String,
+    },
+    /// Suspend a workspace: nobody can use it until it is restored.
+    Suspend {
+        /// The workspace's name.
+        name: String,
+    },
+    /// Let people use a suspended workspace again.
+    Restore {
+        /// The workspace's name.
+        name: String,
+    },
+    /// Delete a workspace with its chats, messages and files, for ever. Accounts stay.
+    Delete {
+        /// The workspace's name.
+        name: String,
+        /// The workspace's name again, to show that you mean it.
+        #[arg(long, value_name = "NAME")]
+        yes_really: String,
     },
 }
 
@@ -67,6 +87,13 @@ impl Admin {
             Command::List => self.list_workspaces().await,
             Command::Show { name } => self.show_workspace(&name).await,
             Command::Rename { name, to } => self.rename_workspace(&name, to).await,
+            Command::Suspend { name } => {
+                self.set_workspace_status(&name, WorkspaceStatus::Suspended).await
+            }
+            Command::Restore { name } => {
+                self.set_workspace_status(&name, WorkspaceStatus::Active).await
+            }
+            Command::Delete { name, yes_really } => self.delete_workspace(&name, &yes_really).await,
         }
     }
 
@@ -96,12 +123,13 @@ impl Admin {
         let rows: Vec<_> = workspaces
             .iter()
             .map(|workspace| {
-                let Workspace { id, name, member_count, .. } = workspace;
+                let Workspace { id, name, member_count, status, .. } = workspace;
                 let policy = format!("{:?}", workspace.join_policy).to_lowercase();
-                [id.to_string(), name.clone(), member_count.to_string(), policy]
+                let status = format!("{status:?}");
+                [id.to_string(), name.clone(), member_count.to_string(), policy, status]
             })
             .collect();
-        Report::table(["id", "name", "people", "joined by"], &rows, &workspaces)
+        Report::table(["id", "name", "people", "joined by", "status"], &rows, &workspaces)
     }
 
     async fn show_workspace(&self, name: &str) -> anyhow::Result<Report> {
@@ -112,8 +140,9 @@ impl Admin {
         let owners: Vec<_> = owners.map(|listed| &*listed.user.email).collect();
         let created = workspace.created_at.0.format("%Y-%m-%d");
         let text = format!(
-            "{} (workspace {id}), since {created}\n  people: {}\n  owners: {}\n",
+            "{} (workspace {id}), {:?}, since {created}\n  people: {}\n  owners: {}\n",
             workspace.name,
+            workspace.status,
             workspace.member_count,
             owners.join(", ")
         );
@@ -128,6 +157,44 @@ impl Admin {
         let workspace = renamed.map_err(refusal)?;
         writer.commit().await?;
         Report::new(format!("{name} is now {}", workspace.name), &workspace)
+    }
+
+    async fn set_workspace_status(
+        &self,
+        name: &str,
+        status: WorkspaceStatus,
+    ) -> anyhow::Result<Report> {
+        let id = self.find_workspace(name).await?;
+        let mut writer = LogWriter::lock(&self.log, &[id]).await?;
+        let workspace = lookup::find(writer.db(), id).await?;
+        let text = format!("{}: {status:?}", workspace.name);
+        if workspace.status == status {
+            return Report::new(format!("{text} already; nothing changed"), &workspace);
+        }
+        let changed = status::set(&mut writer, self.author(), id, status).await;
+        let workspace = changed.map_err(refusal)?;
+        writer.commit().await?;
+        Report::new(text, &workspace)
+    }
+
+    /// Deletes a workspace, and then removes its data. If this is interrupted, the servers go on.
+    async fn delete_workspace(&self, name: &str, again: &str) -> anyhow::Result<Report> {
+        ensure!(
+            name == again,
+            "nothing was deleted: --yes-really must repeat the workspace's name, {name}"
+        );
+        let files = FileStore::open(&self.config.files)?;
+        let report = self.set_workspace_status(name, WorkspaceStatus::Deleted).await?;
+        eprintln!("{name} is deleted; removing its data");
+        let id = serde_json::from_value(report.json["id"].clone())?;
+        let removing = workspace_removal::remove(&self.db, &files, id, |step| {
+            eprintln!("removed {step}");
+        });
+        removing.await.map_err(refusal)?;
+        Report::new(
+            format!("{name} is deleted. The servers remove its log in a minute."),
+            &report.json,
+        )
     }
 
     pub(super) async fn invite(&self, command: InviteCommand) -> anyhow::Result<Report> {

@@ -50,18 +50,24 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         E::SetupCodeRequired,
         E::WorkspaceCreationClosed,
         E::Suspended,
+        E::WorkspaceSuspended,
         E::LimitReached,
     ];
     let limit = DefaultBodyLimit::max(MAX_SIGN_IN_BODY);
     OpenApiRouter::new()
         .routes(routes!(sign_up).layer(limit).errors(&sign_up_errors))
-        .routes(routes!(sign_in).layer(limit).errors(&[E::InvalidCredentials, E::Suspended]))
+        .routes(routes!(sign_in).layer(limit).errors(&[
+            E::InvalidCredentials,
+            E::Suspended,
+            E::WorkspaceSuspended,
+        ]))
         .routes(routes!(refresh).errors(&[
             E::RefreshMissing,
             E::RefreshInvalid,
             E::RefreshReused,
             E::CrossSite,
             E::Suspended,
+            E::WorkspaceSuspended,
             E::NotFound,
         ]))
         .routes(routes!(log_out).errors(&[E::SessionEnded, E::RefreshInvalid, E::CrossSite]))

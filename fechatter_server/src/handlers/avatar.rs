@@ -29,7 +29,13 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(set).errors(&[E::NotAnImage, E::TooLarge]))
         .routes(routes!(remove))
-        .routes(routes!(show).errors(&[E::NotFound, E::CrossSite, E::SessionEnded, E::Suspended]))
+        .routes(routes!(show).errors(&[
+            E::NotFound,
+            E::CrossSite,
+            E::SessionEnded,
+            E::Suspended,
+            E::WorkspaceSuspended,
+        ]))
 }
 
 /// Sets the caller's picture in the workspace: a PNG, JPEG, GIF or WebP image as the body.

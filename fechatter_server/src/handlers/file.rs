@@ -74,6 +74,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
             E::CrossSite,
             E::SessionEnded,
             E::Suspended,
+            E::WorkspaceSuspended,
         ]))
         .routes(routes!(link).errors(&[E::NotFound]))
 }

@@ -40,7 +40,7 @@ pub(crate) async fn add(
     let mut tx = begin(db, "begin").await?;
     lock(&mut tx, workspace_id, &received.hash).await?;
     check_quotas(&mut tx, config, caller, (&received.hash, size)).await?;
-    store.place(workspace_id, &received).await.map_err(store_error)?;
+    let placed = store.place(workspace_id, &received).await.map_err(store_error)?;
     let [width, height] = received.image.map_or([None; 2], |image| {
         [image.width, image.height].map(|pixels| i32::try_from(pixels).ok())
     });
@@ -69,6 +69,7 @@ pub(crate) async fn add(
     .fetch_one(&mut *tx)
     .await?;
     tx.commit().await?;
+    placed.keep();
     Ok(File {
         id: row.id,
         url: FileUrl::new(workspace_id, received.hash, name).to_string(),

@@ -7,8 +7,10 @@
 pub(crate) mod account;
 pub(crate) mod chat;
 pub(crate) mod file;
+pub(crate) mod integrity;
 pub(crate) mod message;
 pub(crate) mod session;
 pub(crate) mod sign_in;
+pub(crate) mod statistics;
 pub(crate) mod sync;
 pub(crate) mod workspace;

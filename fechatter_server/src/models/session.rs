@@ -33,7 +33,7 @@ pub(crate) struct Session {
 /// Opens a session for an account in this workspace, or else in the workspace that it used last.
 /// The session lasts 30 days at most. Also returns the number of sessions that the account now has.
 pub(crate) async fn open(
-    db: impl PgExecutor<'_>,
+    db: &mut PgConnection,
     (user_id, workspace_id): (UserId, Option<WorkspaceId>),
     device: &Device,
 ) -> Result<(Session, i64)> {
@@ -63,9 +63,9 @@ pub(crate) async fn open(
         device.user_agent.as_deref(),
         device.address.to_string()
     )
-    .fetch_optional(db)
-    .await?
-    .ok_or(AppError::Suspended)?;
+    .fetch_optional(&mut *db)
+    .await?;
+    let Some(row) = row else { return Err(no_workspace(db, user_id, workspace_id).await?) };
     let token = RefreshToken { session_id: id, generation: 1 };
     Ok((Session { token, user: row.user, workspace: row.workspace }, row.others + 1))
 }
@@ -318,14 +318,40 @@ async fn switch_workspace(
     )
     .fetch_optional(&mut *db)
     .await?;
-    match (row, only) {
-        (Some(row), _) => Ok(Session { token, user: row.user, workspace: row.workspace }),
-        // The account is not a member of it, or is suspended there.
-        (None, Some(id)) => {
-            Err(user::find(db, id, user_id).await.err().unwrap_or(AppError::Suspended))
-        }
-        (None, None) => Err(AppError::Suspended),
+    match row {
+        Some(row) => Ok(Session { token, user: row.user, workspace: row.workspace }),
+        None => Err(no_workspace(db, user_id, only).await?),
     }
+}
+
+/// Returns the reason why an account can use neither the workspace that it asks for nor, if it asks
+/// for none, any other.
+async fn no_workspace(
+    db: &mut PgConnection,
+    user_id: UserId,
+    asked: Option<WorkspaceId>,
+) -> Result<AppError> {
+    if let Some(id) = asked
+        && let Err(error) = user::find(&mut *db, id, user_id).await
+    {
+        return Ok(error);
+    }
+    let is_closed = sqlx::query_scalar!(
+        r#"select exists (
+               select 1
+               from workspace_members as m
+               join workspace_logs as l on l.workspace_id = m.workspace_id
+               where m.user_id = $1
+                 and m.status = 'Active'
+                 and l.status = 'Suspended'
+                 and m.workspace_id = coalesce($2, m.workspace_id)
+           ) as "is_closed!""#,
+        user_id as _,
+        asked as _
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(if is_closed { AppError::WorkspaceSuspended } else { AppError::Suspended })
 }
 
 /// Finds the account of a session that has not ended, if it is active in this workspace.
@@ -338,6 +364,7 @@ pub(crate) async fn find_active_in(
         "select s.user_id
          from sessions as s
          join workspace_members as m on m.user_id = s.user_id
+         join workspace_logs as l on l.workspace_id = m.workspace_id and l.status = 'Active'
          where s.id = $1
            and s.revoked_at is null
            and s.expires_at > clock_timestamp()

@@ -352,7 +352,7 @@ pub(crate) async fn sign_in(
     let name = request.workspace.as_deref();
     let workspace_id = choose_workspace(&mut db, account.id, name).await?;
     let session_user = (account.id, workspace_id);
-    let (session, count) = session::open(&mut *db, session_user, device).await?;
+    let (session, count) = session::open(&mut db, session_user, device).await?;
     auth.undo_count(&mut db, attempt).await;
     drop((db, connection_permit));
     let device_id = known.unwrap_or_else(DeviceId::random);

@@ -10,6 +10,7 @@ pub(crate) mod profile;
 pub(crate) mod reset_link;
 pub(crate) mod role;
 pub(crate) mod setup;
+pub(crate) mod status;
 
 use crate::config::{Config, WorkspaceCreation};
 use fechatter_core::chat::UNREAD_CAP;
@@ -93,13 +94,14 @@ pub(crate) async fn find_by_name(
     Ok(id)
 }
 
-/// Lists the workspaces in which an account is active. Those that have suspended it are left out.
+/// Lists the workspaces in which an account is active. Those that have suspended it, or that are suspended
+/// themselves, are left out.
 pub(crate) async fn list(db: &PgPool, user_id: UserId) -> Result<Vec<WorkspaceWithRole>> {
     let rows = sqlx::query!(
         r#"select w as "workspace!: Workspace", m.role, read.unread as "unread!",
                   read.mentions as "mentions!"
            from workspace_members as m
-           join workspace_objects as w on w.id = m.workspace_id
+           join workspace_objects as w on w.id = m.workspace_id and w.status = 'Active'
            cross join lateral (
                select coalesce(sum(unread), 0)::bigint as unread,
                       coalesce(sum(mentions), 0)::bigint as mentions
@@ -195,7 +197,12 @@ pub(crate) async fn join(
     let (id, join_by) = find_target(log.db(), &request).await?;
     let mut db = log.db().acquire().await?;
     if is_in(&mut db, id, caller.id).await? {
-        return Ok((lookup::find(&mut *db, id).await?, false));
+        let workspace = lookup::find(&mut *db, id).await?;
+        return if workspace.status.is_active() {
+            Ok((workspace, false))
+        } else {
+            Err(AppError::WorkspaceSuspended)
+        };
     }
     drop(db);
     let current = user::find(log.db(), caller.workspace_id, caller.id).await?;
@@ -266,11 +273,14 @@ pub(crate) async fn authorize(
     join_by: &JoinBy,
     email: &str,
 ) -> Result<JoinGrant> {
+    let Workspace { join_policy, status, .. } = lookup::find(&mut *db, id).await?;
     match join_by {
-        JoinBy::Name => match lookup::find(db, id).await?.join_policy {
+        JoinBy::Name if !status.is_active() => Err(AppError::InviteRequired),
+        JoinBy::Name => match join_policy {
             JoinPolicy::Open => Ok(JoinGrant { role: Role::Member, invite: None }),
             JoinPolicy::Invite => Err(AppError::InviteRequired),
         },
+        JoinBy::Invite(_) if !status.is_active() => Err(AppError::WorkspaceSuspended),
         JoinBy::Invite(digest) => {
             let invite = invite::redeem(db, id, digest, email).await?;
             Ok(JoinGrant { role: invite.role, invite: Some(invite) })

@@ -1,17 +1,18 @@
-//! The store of the uploaded files: a folder.
+//! The store of the uploaded files: a folder, or a bucket of an S3-compatible service.
 //!
-//! A file is received into `incoming/`, written to the disk, and then moved to
-//! `{workspace}/{aaa}/{bbb}/{rest}`, its hash. A row of the database names it only after that, so a
-//! crash at any time leaves at most a file that nothing names, which [`FileStore::remove_strays`]
-//! finds.
+//! A file is received in a folder of this process's own, written to the disk, and then given its place,
+//! `{workspace}/{aaa}/{bbb}/{rest}`, its hash. A row of the database names it only after that. What a
+//! crash or a failure leaves at any time has a marker, by which [`FileStore::unnamed`] finds it.
 
-use std::io::{self, BufReader, BufWriter, Seek, Write};
-use std::path::{Path as FilePath, PathBuf};
+mod received;
+mod spool;
+
+use std::io;
+use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use fechatter_core::WorkspaceId;
 use futures_util::TryStreamExt;
@@ -20,80 +21,87 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use tokio::fs::File;
-use tokio::io::AsyncWriteExt;
 use tokio::task::spawn_blocking;
-use uuid::Uuid;
 
-use crate::services::media::{self, Image, OTHER, SNIFFED};
+pub(crate) use self::received::{Incoming, Received};
+use self::spool::Spool;
+pub(crate) use self::spool::{Placed, Unnamed};
+use crate::config::FilesConfig;
 use crate::utils::file_url::hex;
 
-const INCOMING: &str = "incoming";
 /// Files that nothing names are older than any upload in progress.
 const STRAY_AGE: Duration = Duration::from_hours(24);
 
 /// The files of all workspaces. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct FileStore {
-    store: Arc<LocalFileSystem>,
+    objects: Arc<dyn ObjectStore>,
     root: Arc<FilePath>,
-}
-
-/// A file that is being received. It is removed when this is dropped.
-pub(crate) struct Incoming {
-    file: File,
-    path: Removed,
-    hash: Context,
-    start: Vec<u8>,
-    size: u64,
-}
-
-/// A file that is complete and on the disk, but has no place yet. It is removed when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Received {
-    path: Removed,
-    pub(crate) hash: [u8; 32],
-    pub(crate) size: u64,
-    pub(crate) mime: &'static str,
-    pub(crate) image: Option<Image>,
-}
-
-/// A path whose file is removed at the end.
-#[derive(Debug)]
-struct Removed(PathBuf);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+    spool: Arc<Spool>,
+    /// False if the files are in a bucket, and only received in the folder.
+    is_local: bool,
 }
 
 impl FileStore {
     /// Opens the store, and creates its folder.
     ///
     /// # Errors
-    /// Fails if the folder cannot be created.
-    pub(crate) fn open(root: &FilePath) -> anyhow::Result<Self> {
-        let named = || format!("files.path: {}", root.display());
-        std::fs::create_dir_all(root.join(INCOMING)).with_context(named)?;
-        let root = root.canonicalize().with_context(named)?;
-        let store = LocalFileSystem::new_with_prefix(&root).with_context(named)?;
-        Ok(Self { store: Arc::new(store), root: root.into() })
+    /// Fails if the folder cannot be created, or the configuration of a bucket is wrong.
+    pub(crate) fn open(config: &FilesConfig) -> anyhow::Result<Self> {
+        let named = || format!("files.path: {}", config.path.display());
+        let spool = Arc::new(Spool::create(&config.path)?);
+        let root = config.path.canonicalize().with_context(named)?;
+        let objects: Arc<dyn ObjectStore> = if config.s3.is_used() {
+            bucket(config)?
+        } else {
+            Arc::new(LocalFileSystem::new_with_prefix(&root).with_context(named)?)
+        };
+        Ok(Self { objects, root: root.into(), spool, is_local: !config.s3.is_used() })
+    }
+
+    /// Returns the share of the disk that is free for files, in percent.
+    pub(crate) fn free_percent(&self) -> anyhow::Result<u64> {
+        let disk = rustix::fs::statvfs(&*self.root)?;
+        Ok(disk.f_bavail * 100 / disk.f_blocks.max(1))
     }
 
     /// Begins to receive a file.
     pub(crate) async fn begin(&self) -> io::Result<Incoming> {
-        let path = Removed(self.root.join(INCOMING).join(Uuid::new_v4().to_string()));
-        let file = File::create_new(&path.0).await?;
-        Ok(Incoming { file, path, hash: Context::new(&SHA256), start: Vec::new(), size: 0 })
+        Incoming::create(self.spool.new_file()).await
     }
 
     /// Gives a file its place. One with the same bytes may be there already.
-    pub(crate) async fn place(&self, workspace_id: WorkspaceId, file: &Received) -> io::Result<()> {
-        let target = self.root.join(path_of(workspace_id, &file.hash).as_ref());
-        if let Some(folder) = target.parent() {
-            tokio::fs::create_dir_all(folder).await?;
+    pub(crate) async fn place(
+        &self,
+        workspace_id: WorkspaceId,
+        file: &Received,
+    ) -> io::Result<Placed> {
+        let placed = self.spool.mark(workspace_id, &file.hash)?;
+        let path = path_of(workspace_id, &file.hash);
+        if self.is_local {
+            let target = self.root.join(path.as_ref());
+            let (from, root) = (file.path().to_owned(), Arc::clone(&self.root));
+            spawn_blocking(move || move_durably(&from, &target, &root)).await??;
+        } else {
+            self.send(file.path(), &path).await?;
         }
-        tokio::fs::rename(&file.path.0, target).await
+        Ok(placed)
+    }
+
+    /// Sends a file to the bucket, in parts.
+    async fn send(&self, from: &FilePath, path: &Path) -> io::Result<()> {
+        let mut file = File::open(from).await?;
+        let mut writer =
+            object_store::buffered::BufWriter::new(Arc::clone(&self.objects), path.clone());
+        let sent = async {
+            tokio::io::copy(&mut file, &mut writer).await?;
+            tokio::io::AsyncWriteExt::shutdown(&mut writer).await
+        };
+        let result = sent.await;
+        if result.is_err() {
+            let _ = writer.abort().await;
+        }
+        result
     }
 
     /// Reads a part of a file, or all of it.
@@ -104,7 +112,7 @@ impl FileStore {
         range: Option<std::ops::Range<u64>>,
     ) -> object_store::Result<BoxStream<'static, object_store::Result<Bytes>>> {
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
-        let found = self.store.get_opts(&path_of(workspace_id, hash), options).await?;
+        let found = self.objects.get_opts(&path_of(workspace_id, hash), options).await?;
         Ok(found.into_stream())
     }
 
@@ -114,32 +122,77 @@ impl FileStore {
         workspace_id: WorkspaceId,
         hash: &[u8; 32],
     ) -> object_store::Result<()> {
-        match self.store.delete(&path_of(workspace_id, hash)).await {
+        match self.objects.delete(&path_of(workspace_id, hash)).await {
             Err(object_store::Error::NotFound { .. }) => Ok(()),
             result => result,
         }
     }
 
-    /// Removes what interrupted uploads have left, and returns the files that have been there for a
-    /// day, for the caller to remove those that nothing names.
-    pub(crate) async fn remove_strays(&self) -> object_store::Result<Vec<(WorkspaceId, [u8; 32])>> {
+    /// Removes what processes were receiving that have died, and returns the files that were given
+    /// their place by a failed or interrupted upload.
+    pub(crate) async fn unnamed(&self) -> io::Result<Vec<Unnamed>> {
+        let spool = Arc::clone(&self.spool);
+        spawn_blocking(move || spool.unnamed()).await?
+    }
+
+    /// Returns the files that have been there for a day, for the caller to remove those that nothing
+    /// names.
+    pub(crate) async fn old(&self) -> object_store::Result<Vec<(WorkspaceId, [u8; 32])>> {
         let oldest = chrono::Utc::now() - STRAY_AGE;
         let mut old = Vec::new();
-        let mut listed = self.store.list(None);
+        let mut listed = self.objects.list(None);
         while let Some(object) = listed.try_next().await? {
-            if object.last_modified > oldest {
-                continue;
-            }
-            match read_path(&object.location) {
-                Some(file) => old.push(file),
-                None if object.location.as_ref().starts_with(INCOMING) => {
-                    self.store.delete(&object.location).await?;
-                }
-                None => {}
+            if object.last_modified <= oldest {
+                old.extend(read_path(&object.location));
             }
         }
         Ok(old)
     }
+}
+
+/// Moves a file, and makes sure that it is found there after a failure of the machine.
+fn move_durably(from: &FilePath, target: &FilePath, root: &FilePath) -> io::Result<()> {
+    let folder = target.parent().unwrap_or(root);
+    let is_new = !folder.exists();
+    if is_new {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::rename(from, target)?;
+    let sync = |folder: &FilePath| std::fs::File::open(folder)?.sync_all();
+    sync(folder)?;
+    if is_new {
+        for above in folder.ancestors().skip(1).take_while(|above| above.starts_with(root)) {
+            sync(above)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "s3")]
+fn bucket(config: &FilesConfig) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    use object_store::aws::AmazonS3Builder;
+    use secrecy::ExposeSecret;
+
+    let s3 = &config.s3;
+    // Without keys here, those of the environment or of the machine's role are used.
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(&s3.bucket)
+        .with_region(&s3.region)
+        .with_allow_http(s3.endpoint.starts_with("http://"));
+    if !s3.endpoint.is_empty() {
+        builder = builder.with_endpoint(&s3.endpoint);
+    }
+    if let (false, Some(secret)) = (s3.access_key_id.is_empty(), &s3.secret_access_key) {
+        builder = builder
+            .with_access_key_id(&s3.access_key_id)
+            .with_secret_access_key(secret.expose_secret());
+    }
+    Ok(Arc::new(builder.build().context("files.s3")?))
+}
+
+#[cfg(not(feature = "s3"))]
+fn bucket(_: &FilesConfig) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    anyhow::bail!("files.s3.bucket is set, but this program was built without the feature s3")
 }
 
 fn path_of(workspace_id: WorkspaceId, hash: &[u8; 32]) -> Path {
@@ -150,76 +203,4 @@ fn path_of(workspace_id: WorkspaceId, hash: &[u8; 32]) -> Path {
 fn read_path(path: &Path) -> Option<(WorkspaceId, [u8; 32])> {
     let url: crate::utils::file_url::FileUrl = format!("/files/{path}.bin").parse().ok()?;
     Some((url.workspace_id, url.hash))
-}
-
-impl Incoming {
-    /// Returns the number of bytes so far.
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Adds bytes.
-    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hash.update(bytes);
-        let missing = SNIFFED.saturating_sub(self.start.len()).min(bytes.len());
-        self.start.extend_from_slice(&bytes[..missing]);
-        self.size += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.file.write_all(bytes).await
-    }
-
-    /// Ends the file: an image loses its metadata, and everything is written to the disk.
-    pub(crate) async fn finish(self) -> io::Result<Received> {
-        let Self { mut file, path, hash, start, size } = self;
-        let mime = media::detect(&start);
-        file.flush().await?;
-        if media::is_image(mime) {
-            let original = path.0.clone();
-            let stripped = spawn_blocking(move || strip(&original, mime)).await;
-            if let Some(stripped) = stripped.map_err(io::Error::other)?? {
-                return Ok(stripped);
-            }
-        }
-        file.sync_all().await?;
-        // A malformed image is kept as it came, and is not shown.
-        let mime = if media::is_image(mime) { OTHER } else { mime };
-        Ok(Received { path, hash: finished(hash), size, mime, image: None })
-    }
-}
-
-/// Writes an image without its metadata beside the original.
-fn strip(original: &FilePath, mime: &'static str) -> io::Result<Option<Received>> {
-    let path = Removed(original.with_extension("stripped"));
-    let mut input = BufReader::with_capacity(65_536, std::fs::File::open(original)?);
-    let mut output = BufWriter::with_capacity(
-        65_536,
-        std::fs::File::options().read(true).write(true).create_new(true).open(&path.0)?,
-    );
-    let Some(image) = media::strip(mime, &mut input, &mut output)? else { return Ok(None) };
-    output.flush()?;
-    let mut file = output.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    file.rewind()?;
-    let mut digest = Digesting(Context::new(&SHA256));
-    let size = io::copy(&mut BufReader::with_capacity(65_536, file), &mut digest)?;
-    Ok(Some(Received { path, hash: finished(digest.0), size, mime, image: Some(image) }))
-}
-
-fn finished(hash: Context) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(hash.finish().as_ref());
-    bytes
-}
-
-/// Computes the hash of what is written to it.
-struct Digesting(Context);
-
-impl Write for Digesting {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -36,24 +36,72 @@ pub(crate) async fn sweep(db: &PgPool, store: &FileStore) -> Result<()> {
     Ok(())
 }
 
-/// Removes the files of the store that the database does not know.
-pub(crate) async fn remove_strays(db: &PgPool, store: &FileStore) -> Result<()> {
-    let old = store.remove_strays().await.map_err(|error| file::store_error(error.into()))?;
-    for (workspace_id, hash) in old {
-        let is_known = sqlx::query_scalar!(
-            r#"select exists (
-                   select 1 from files where workspace_id = $1 and hash = $2
-               ) as "is_known!""#,
-            workspace_id as _,
-            &hash[..]
-        )
-        .fetch_one(db)
-        .await?;
-        if !is_known {
-            remove(db, store, workspace_id, &hash).await?;
-        }
+/// Removes the files of failed and interrupted uploads.
+pub(crate) async fn remove_unnamed(db: &PgPool, store: &FileStore) -> Result<()> {
+    for file in store.unnamed().await.map_err(file::store_error)? {
+        remove_unknown(db, store, file.workspace_id, &file.hash).await?;
+        file.forget();
     }
     Ok(())
+}
+
+/// Removes the old files of the store that the database does not know.
+pub(crate) async fn remove_strays(db: &PgPool, store: &FileStore) -> Result<()> {
+    let old = store.old().await.map_err(|error| file::store_error(error.into()))?;
+    for (workspace_id, hash) in old {
+        remove_unknown(db, store, workspace_id, &hash).await?;
+    }
+    Ok(())
+}
+
+/// Removes a file from the store, unless the database knows it.
+async fn remove_unknown(
+    db: &PgPool,
+    store: &FileStore,
+    workspace_id: WorkspaceId,
+    hash: &[u8; 32],
+) -> Result<()> {
+    let is_known = sqlx::query_scalar!(
+        r#"select exists (
+               select 1 from files where workspace_id = $1 and hash = $2
+           ) as "is_known!""#,
+        workspace_id as _,
+        &hash[..]
+    )
+    .fetch_one(db)
+    .await?;
+    if is_known { Ok(()) } else { remove(db, store, workspace_id, hash).await }
+}
+
+/// Removes all files of a deleted workspace, whose messages are gone, and returns their number.
+pub(crate) async fn remove_all_of(
+    db: &PgPool,
+    store: &FileStore,
+    workspace_id: WorkspaceId,
+) -> Result<usize> {
+    let mut removed = 0;
+    loop {
+        let hashes = sqlx::query_scalar!(
+            "update files
+             set touched_at = clock_timestamp() - interval '25 hours'
+             where workspace_id = $1
+               and hash in (select hash from files where workspace_id = $1 order by hash limit $2)
+             returning hash",
+            workspace_id as _,
+            BATCH
+        )
+        .fetch_all(db)
+        .await?;
+        if hashes.is_empty() {
+            return Ok(removed);
+        }
+        for hash in hashes {
+            if let Ok(hash) = hash.try_into() {
+                remove(db, store, workspace_id, &hash).await?;
+                removed += 1;
+            }
+        }
+    }
 }
 
 /// Removes a file and its rows, unless it is held by a message or was touched meanwhile. The bytes go

@@ -17,6 +17,7 @@ impl TestApp {
             .env_clear()
             .env("FECHATTER__DATABASE__URL", self.config.database.url.expose_secret())
             .env("FECHATTER__SERVER__PUBLIC_URL", "https://chat.acme.test")
+            .env("FECHATTER__FILES__PATH", &self.config.files.path)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args(["--config", "../app.yml.example", "admin"])
             .args(arguments);
@@ -47,7 +48,7 @@ impl TestApp {
 
     /// The complaint of a command that fails.
     #[track_caller]
-    fn refuses_to(&self, arguments: &[&str]) -> String {
+    pub(crate) fn refuses_to(&self, arguments: &[&str]) -> String {
         let Output { status, stdout, stderr } = self.admin(arguments);
         assert_eq!(status.code(), Some(1));
         assert!(stdout.is_empty());
@@ -170,6 +171,78 @@ async fn the_operator_invites_somebody_in_the_owners_name() {
     });
     let joined = app.anyone.post("/api/signup", bob).await.expect(StatusCode::CREATED);
     assert_eq!(joined["user"]["role"], "admin");
+}
+
+#[tokio::test]
+async fn the_operator_erases_an_account() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    let chat = alice.creates_private_channel("lunch", [&bob]).await;
+    bob.sends(&chat, "secret").await;
+    let refused = app.refuses_to(&["user", "erase", "alice@acme.test"]);
+    assert!(refused.contains("alice@acme.test is the last owner of Acme"), "{refused}");
+
+    app.administers(&["user", "erase", "bob@acme.test", "--messages", "blank"]);
+    bob.get("/api/me").await.refuses(StatusCode::UNAUTHORIZED, "unauthenticated");
+    let shown = alice.get(&format!("/api/users/{}", bob.id)).await.expect(StatusCode::OK);
+    assert_eq!((&shown["fullname"], &shown["status"]), (&json!("Former member"), &json!("Left")));
+    let messages = alice.get(&chat.messages).await.expect(StatusCode::OK);
+    assert!(!messages.to_string().contains("secret"));
+    assert_eq!(audited(&alice).await, ["user.erased"]);
+    let unknown = app.refuses_to(&["user", "erase", "bob@acme.test"]);
+    assert!(unknown.contains("no account of bob@acme.test"));
+}
+
+#[tokio::test]
+async fn the_operator_sees_how_much_there_is() {
+    let app = TestApp::start().await;
+    let alice = app.user("alice").await;
+    let olga = app.user_in("olga", "Other").await;
+    let chat = alice.creates_private_channel("lunch", []).await;
+    alice.counts_to(3, &chat).await;
+    olga.creates_private_channel("other", []).await;
+    let stats = app.administers_json(&["stats"]);
+    let [acme, other] = [0, 1].map(|number| &stats["workspaces"][number]);
+    assert_eq!((&acme["messages"], &acme["messages_last_day"]), (&json!(3), &json!(3)));
+    assert_eq!((&other["name"], &other["messages"]), (&json!("Other"), &json!(0)));
+    assert!(stats["tables"].as_array().unwrap().len() > 20);
+    let text = app.administers(&["stats", "other"]);
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(app.administers(&["stats"]).contains("all tables: "));
+}
+
+#[tokio::test]
+async fn the_doctor_finds_what_is_wrong() {
+    let app = TestApp::start().await;
+    let [alice, bob] = app.users(["alice", "bob"]).await;
+    let chat = alice.creates_private_channel("lunch", [&bob]).await;
+    alice.counts_to(3, &chat).await;
+    let examine = |arguments: &[&str]| {
+        let output = app.admin(&[&["doctor"], arguments].concat());
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+    // The harness gives it no keys, and the tests' PostgreSQL need not survive a crash.
+    let (status, text) = examine(&["--database"]);
+    let problems: Vec<_> = text.lines().filter(|line| !line.starts_with("ok ")).collect();
+    assert_eq!((status, problems.len()), (1, 2), "{text}");
+    assert!(problems[0].starts_with("fail  keys: "), "{text}");
+    assert!(problems[1].starts_with("fail  durability: fsync, "), "{text}");
+
+    app.sql("update chats set member_count = 3").await;
+    app.sql("delete from events where position = 3").await;
+    app.sql("update messages set seq = 7 where seq = 3").await;
+    let (_, text) = examine(&["--database"]);
+    for part in [
+        format!("fail  logs: gaps in the logs of workspaces: {}", alice.workspace_id),
+        format!("fail  messages: gaps in chats: {}", chat.id),
+        format!("fail  members: wrong numbers of members in chats: {}", chat.id),
+    ] {
+        assert!(text.contains(&part), "{text}");
+    }
+    let (_, text) = examine(&["--json"]);
+    let findings: Value = serde_json::from_str(&text).unwrap();
+    assert!(findings.as_array().unwrap().iter().any(|finding| finding["check"] == "clock"));
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod avatars;
 mod bad_input;
 mod chat_lists;
 mod chats;
+mod closing;
 mod devices;
 mod edits;
 mod erasure;

@@ -89,7 +89,7 @@ struct Hot {
 const HOT: [Hot; 15] = [
     Hot {
         name: "whether a session lives",
-        part: "select m.role, m.status from sessions",
+        part: "select m.role, m.status, l.status",
         values: "'00000000-0000-0000-0000-000000000025', 38, 1",
         pages: 12,
     },
@@ -170,7 +170,7 @@ const HOT: [Hot; 15] = [
         name: "where a stream begins",
         part: "as \"signed_in!\"",
         values: "'00000000-0000-0000-0000-000000000025', 38, 1, 199000",
-        pages: 24,
+        pages: 28,
     },
     Hot {
         name: "whether a log was pruned meanwhile",

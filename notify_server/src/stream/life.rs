@@ -164,11 +164,12 @@ async fn send_final_frame(mut writer: Writer, end: End) -> &'static str {
 }
 
 /// The reasons why streams end, as labels of the metrics.
-pub(crate) const REASONS: [&str; 9] = [
+pub(crate) const REASONS: [&str; 10] = [
     GoodbyeReason::TokenExpired.name(),
     GoodbyeReason::SessionRevoked.name(),
     GoodbyeReason::Suspended.name(),
     GoodbyeReason::Removed.name(),
+    GoodbyeReason::WorkspaceClosed.name(),
     GoodbyeReason::SlowConsumer.name(),
     GoodbyeReason::Draining.name(),
     "reset",

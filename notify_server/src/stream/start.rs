@@ -7,6 +7,7 @@ use fechatter_core::log::{self, Cursor, Range, Stamp};
 use fechatter_core::stream_event::ResetReason;
 use fechatter_core::token::AuthUser;
 use fechatter_core::user::UserStatus;
+use fechatter_core::workspace::WorkspaceStatus;
 use fechatter_core::{Position, http::ApiError};
 use sqlx::PgConnection;
 use tokio::time::timeout;
@@ -53,6 +54,7 @@ struct CallerState {
     signed_in: bool,
     /// `None` if the person has never been in the workspace.
     status: Option<UserStatus>,
+    workspace_status: WorkspaceStatus,
     /// The position and the stamp of the head.
     position: Position,
     stamp: Stamp,
@@ -100,6 +102,10 @@ pub(crate) async fn find_start(
     let signed_out = || ApiError::unauthenticated("unauthenticated", "the session has ended");
     let row = row.filter(|row| row.signed_in).ok_or_else(signed_out)?;
     match row.status {
+        Some(UserStatus::Active | UserStatus::Suspended) if !row.workspace_status.is_active() => {
+            let message = "the operator has suspended this workspace";
+            Err(ApiError::new(StatusCode::FORBIDDEN, "workspace_suspended", message))
+        }
         Some(UserStatus::Active) => {
             let head = Cursor { stamp: row.stamp, position: row.position };
             let log = LogState {
@@ -134,6 +140,9 @@ async fn query_caller_state(
                       select status from workspace_members
                       where workspace_id = $3 and user_id = $2
                   ) as "status: UserStatus",
+                  (
+                      select status from workspace_logs where workspace_id = $3
+                  ) as "workspace_status!: WorkspaceStatus",
                   head.position as "position: Position",
                   head.stamp as "stamp: Stamp",
                   case when $4::bigint is not null and not exists (

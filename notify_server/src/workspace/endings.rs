@@ -16,6 +16,8 @@ pub(crate) enum Ending {
     Suspended(UserId),
     /// The streams of a person who has left the workspace, or was removed.
     Removed(UserId),
+    /// All streams, because the workspace was suspended or deleted.
+    Workspace,
     /// All streams, because a newer version has written an unknown effect. Clients that reconnect
     /// are checked again.
     Unknown,
@@ -29,6 +31,7 @@ impl Ending {
             Effect::EndsSessions(ids) => Some(Self::Sessions(ids.as_slice().into())),
             Effect::Suspends(id) => Some(Self::Suspended(*id)),
             Effect::RemovesPerson(id) => Some(Self::Removed(*id)),
+            Effect::ClosesWorkspace => Some(Self::Workspace),
             _ => None,
         }
     }
@@ -41,6 +44,7 @@ impl Ending {
             }
             Self::Suspended(id) => (*id == reader.id, GoodbyeReason::Suspended),
             Self::Removed(id) => (*id == reader.id, GoodbyeReason::Removed),
+            Self::Workspace => (true, GoodbyeReason::WorkspaceClosed),
             Self::Unknown => (true, GoodbyeReason::Draining),
         };
         hit.then_some(reason)

@@ -81,6 +81,7 @@ impl End {
                     | GoodbyeReason::SessionRevoked
                     | GoodbyeReason::Suspended
                     | GoodbyeReason::Removed
+                    | GoodbyeReason::WorkspaceClosed
             )
         )
     }

@@ -41,6 +41,38 @@ async fn the_suspended_are_told_and_hear_nothing_until_they_may_act_again() {
 }
 
 #[tokio::test]
+async fn a_suspended_workspace_ends_all_its_streams_until_it_is_restored() {
+    let fechatter = Fechatter::start().await;
+    let alice = fechatter.signs_up("alice", "Acme").await;
+    let bob = fechatter.signs_up("bob", "Acme").await;
+    let olga = fechatter.signs_up("olga", "Other").await;
+    let messages = channel(&alice, &[&bob]).await;
+    let [mut stream, mut others] = [bob.listens(None).await, olga.listens(None).await];
+
+    fechatter.administers(&["workspace", "suspend", "Acme"]);
+    assert_eq!(stream.next().await.unwrap()["status"], "Suspended");
+    let cursor = stream.cursor.clone();
+    assert_eq!(stream.next().await.unwrap()["reason"], "workspace_closed");
+    assert_eq!(stream.next().await, None);
+    assert_eq!(bob.is_refused_events(cursor.as_deref()).await, StatusCode::FORBIDDEN);
+
+    fechatter.administers(&["workspace", "restore", "Acme"]);
+    let mut stream = bob.listens(cursor.as_deref()).await;
+    assert_eq!(stream.until("WorkspaceUpdated").await.get("status"), None);
+    alice.post(&messages, &json!({ "content": "back" })).await;
+    assert_eq!(stream.next().await.unwrap()["content"], "back");
+
+    fechatter.administers(&["workspace", "delete", "Acme", "--yes-really", "Acme"]);
+    assert_eq!(stream.until("WorkspaceUpdated").await["status"], "Deleted");
+    assert_eq!(stream.next().await.unwrap()["reason"], "workspace_closed");
+    let cursor = stream.cursor.clone();
+    assert_eq!(bob.is_refused_events(cursor.as_deref()).await, StatusCode::UNAUTHORIZED);
+    let theirs = channel(&olga, &[]).await;
+    olga.post(&theirs, &json!({ "content": "still here" })).await;
+    assert_eq!(others.until("NewMessage").await["content"], "still here");
+}
+
+#[tokio::test]
 async fn the_removed_hear_that_they_are_and_no_more() {
     let fechatter = Fechatter::start().await;
     let alice = fechatter.signs_up("alice", "Acme").await;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +16,10 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+/// The configuration of all servers, but for what the environment says.
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../app.yml.example");
+/// The file store of all servers.
+const FILES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/files");
 /// Nothing here takes this long unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -68,7 +73,7 @@ impl Fechatter {
             ("FECHATTER__HTTP__REQUESTS_PER_SECOND", "100000".into()),
             ("FECHATTER__HTTP__BURST", "100000".into()),
             ("FECHATTER__LOG__FILTER", "warn".into()),
-            ("FECHATTER__FILES__PATH", concat!(env!("CARGO_TARGET_TMPDIR"), "/files").to_owned()),
+            ("FECHATTER__FILES__PATH", FILES.to_owned()),
         ];
         let keys = fechatter_server::keygen().unwrap();
         environment.extend(keys.lines().map(|line| {
@@ -76,8 +81,7 @@ impl Fechatter {
             (key, value.to_owned())
         }));
         environment.extend(settings.iter().cloned());
-        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../app.yml.example");
-        environment.push(("FECHATTER_CONFIG", example.to_owned()));
+        environment.push(("FECHATTER_CONFIG", EXAMPLE.to_owned()));
         let logs = [Log::new(), Log::new()];
         let programs = [fechatter_server(), env!("CARGO_BIN_EXE_notify_server").into()];
         let addresses = [[rest, rest_operations], [events, events_operations]];
@@ -126,6 +130,19 @@ impl Fechatter {
         let signed_up = signed_up.await.unwrap();
         assert_eq!(signed_up.status(), StatusCode::CREATED);
         Person::of(self, email, &signed_up.json().await.unwrap())
+    }
+
+    /// Runs a command of the operator.
+    pub(crate) fn administers(&self, arguments: &[&str]) {
+        let output = Command::new(fechatter_server())
+            .env_clear()
+            .env("DATABASE_URL", self.database.as_ref().unwrap().url())
+            .env("FECHATTER__FILES__PATH", FILES)
+            .args(["--config", EXAMPLE, "admin"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// How a sign-in is answered.

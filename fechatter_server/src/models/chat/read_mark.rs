@@ -163,6 +163,7 @@ pub(crate) async fn write(
             }))
         }
         "session_ended" => Err(AppError::SessionEnded),
+        "workspace_suspended" => Err(AppError::WorkspaceSuspended),
         "suspended" => Err(AppError::Suspended),
         _ => Err(AppError::NotFound),
     });

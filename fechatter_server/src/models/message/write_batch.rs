@@ -68,6 +68,7 @@ pub(crate) enum Refusal {
     /// The idempotency key was used for another message.
     Mismatch,
     SessionEnded,
+    WorkspaceSuspended,
     Suspended,
     NotFound,
     Forbidden,
@@ -94,6 +95,7 @@ impl From<Refusal> for AppError {
         match refusal {
             Refusal::Mismatch => Self::IdempotencyMismatch,
             Refusal::SessionEnded => Self::SessionEnded,
+            Refusal::WorkspaceSuspended => Self::WorkspaceSuspended,
             Refusal::Suspended => Self::Suspended,
             Refusal::NotFound => Self::NotFound,
             Refusal::Forbidden => Self::Forbidden,
@@ -246,6 +248,7 @@ impl Command {
             ("forbidden", Self::Change(_)) => Outcome::Refused(Refusal::Forbidden),
             ("too_many_reactions", Self::Change(_)) => Outcome::Refused(Refusal::TooManyReactions),
             ("session_ended", _) => Outcome::Refused(Refusal::SessionEnded),
+            ("workspace_suspended", _) => Outcome::Refused(Refusal::WorkspaceSuspended),
             ("suspended", _) => Outcome::Refused(Refusal::Suspended),
             ("not_found", _) => Outcome::Refused(Refusal::NotFound),
             ("archived", _) => Outcome::Refused(Refusal::Archived),

@@ -2,6 +2,7 @@
 
 use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::{Role, UserStatus};
+use fechatter_core::workspace::WorkspaceStatus;
 use fechatter_core::{SessionId, UserId, WorkspaceId};
 use sqlx::PgExecutor;
 
@@ -42,14 +43,15 @@ impl CurrentUser {
         session_id: SessionId,
     ) -> Result<Self> {
         let found = sqlx::query!(
-            "select m.role, m.status
+            r#"select m.role, m.status, l.status as "workspace_status: WorkspaceStatus"
              from sessions as s
              join workspace_members as m on m.user_id = s.user_id
+             join workspace_logs as l on l.workspace_id = m.workspace_id
              where s.id = $1
                and s.user_id = $2
                and s.revoked_at is null
                and s.expires_at > clock_timestamp()
-               and m.workspace_id = $3",
+               and m.workspace_id = $3"#,
             session_id as _,
             id as _,
             workspace_id as _
@@ -59,6 +61,7 @@ impl CurrentUser {
         .ok_or(AppError::SessionEnded)?;
         match found.status {
             UserStatus::Left => Err(AppError::SessionEnded),
+            _ if !found.workspace_status.is_active() => Err(AppError::WorkspaceSuspended),
             UserStatus::Suspended => Err(AppError::Suspended),
             UserStatus::Active => Ok(Self { id, workspace_id, session_id, role: found.role }),
         }

@@ -2,7 +2,7 @@
 //! workspaces. An entry is written in the transaction of the change that it names.
 
 use fechatter_core::user::{Role, UserStatus};
-use fechatter_core::workspace::JoinPolicy;
+use fechatter_core::workspace::{JoinPolicy, WorkspaceStatus};
 use fechatter_core::{InviteId, Timestamp, UserId, WorkspaceId};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -26,7 +26,9 @@ pub(crate) enum Author<'a> {
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
     CreatedWorkspace,
+    ChangedWorkspaceStatus(WorkspaceStatus),
     SignedOut(UserId),
+    ErasedAccount(UserId),
     ChangedWorkspace { name: Option<String>, join_policy: Option<JoinPolicy> },
     ChangedRole { person: UserId, from: Role, to: Role },
     ChangedStatus { person: UserId, to: UserStatus },
@@ -76,6 +78,15 @@ impl Action {
                 }
                 ("workspace.changed", None, details)
             }
+            Self::ChangedWorkspaceStatus(WorkspaceStatus::Active) => {
+                ("workspace.restored", None, json!({}))
+            }
+            Self::ChangedWorkspaceStatus(WorkspaceStatus::Suspended) => {
+                ("workspace.suspended", None, json!({}))
+            }
+            Self::ChangedWorkspaceStatus(WorkspaceStatus::Deleted) => {
+                ("workspace.deleted", None, json!({}))
+            }
             Self::ChangedRole { person, from, to } => {
                 ("user.role_changed", user(*person), json!({ "from": from, "to": to }))
             }
@@ -84,6 +95,7 @@ impl Action {
             }
             Self::ChangedStatus { person, .. } => ("user.restored", user(*person), json!({})),
             Self::RemovedPerson(id) => ("user.removed", user(*id), json!({})),
+            Self::ErasedAccount(id) => ("user.erased", user(*id), json!({})),
             Self::SignedOut(id) => ("user.signed_out", user(*id), json!({})),
             Self::CreatedResetLink(id) => ("user.reset_link_created", user(*id), json!({})),
             Self::CreatedInvite { invite, role, max_uses } => (

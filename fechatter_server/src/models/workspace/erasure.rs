@@ -1,8 +1,9 @@
 //! The erasure of an account: everything that says who a person was. Their id stays, because messages
 //! and events name it.
 
+use clap::ValueEnum;
 use fechatter_core::event::{Event, LeaveReason};
-use fechatter_core::log::LogWriter;
+use fechatter_core::log::{Log, LogWriter};
 use fechatter_core::user::User;
 use fechatter_core::{Timestamp, UserId, WorkspaceId};
 use serde::Deserialize;
@@ -31,9 +32,9 @@ pub(crate) struct Erasure {
 }
 
 /// The fate of an erased person's messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema, ValueEnum)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum MessagesOf {
+pub enum MessagesOf {
     /// They stay.
     Keep,
     /// They are deleted, in one commit with the rest.
@@ -50,7 +51,7 @@ pub(crate) async fn erase_own(
     let (permit, old_hash) = credential_change::verify(auth, caller, &request.password).await?;
     let new_hash = permit.hash(&Password::random()).await?;
     drop(permit);
-    let mut writer = lock(&auth.db, auth, caller.id).await?;
+    let mut writer = lock(&auth.db, &auth.log, caller.id).await?;
     caller.recheck(writer.db()).await?;
     if !credentials::set_password_hash(writer.db(), caller.id, &old_hash, &new_hash).await? {
         return Err(AppError::InvalidCredentials);
@@ -60,10 +61,10 @@ pub(crate) async fn erase_own(
 }
 
 /// Locks the logs of all workspaces that an account is or was in, and then the account.
-async fn lock(db: &PgPool, auth: &Authentication, id: UserId) -> Result<LogWriter> {
+pub(crate) async fn lock(db: &PgPool, log: &Log, id: UserId) -> Result<LogWriter> {
     let mut workspaces = workspaces_ever(&mut *db.acquire().await?, id).await?;
     loop {
-        let mut writer = LogWriter::lock(&auth.log, &workspaces).await?;
+        let mut writer = LogWriter::lock(log, &workspaces).await?;
         session::lock_account(writer.db(), id).await?;
         let current = workspaces_ever(writer.db(), id).await?;
         if current == workspaces {
@@ -74,7 +75,7 @@ async fn lock(db: &PgPool, auth: &Authentication, id: UserId) -> Result<LogWrite
     }
 }
 
-async fn workspaces_ever(db: &mut PgConnection, id: UserId) -> Result<Vec<WorkspaceId>> {
+pub(crate) async fn workspaces_ever(db: &mut PgConnection, id: UserId) -> Result<Vec<WorkspaceId>> {
     let workspaces = sqlx::query_scalar!(
         "select workspace_id from workspace_members where user_id = $1 order by workspace_id",
         id as _

@@ -242,16 +242,16 @@ pub(crate) async fn workspace_of(
 pub(crate) async fn preview(db: &PgPool, code: &str) -> Result<InvitePreview> {
     let found = sqlx::query_as!(
         InvitePreview,
-        "select w.name as workspace_name, inviter.fullname as inviter_name, i.expires_at
+        r#"select w.name as "workspace_name!", inviter.fullname as inviter_name, i.expires_at
          from invites as i
-         join workspaces as w on w.id = i.workspace_id
+         join workspace_objects as w on w.id = i.workspace_id and w.status = 'Active'
          join workspace_members as inviter
              on inviter.workspace_id = i.workspace_id and inviter.user_id = i.created_by
          where i.code_digest = $1
            and i.uses < i.max_uses
            and i.expires_at > clock_timestamp()
            and inviter.status = 'Active'
-           and (i.role in ('member', inviter.role) or inviter.role = 'owner')",
+           and (i.role in ('member', inviter.role) or inviter.role = 'owner')"#,
         code_digest(code)
     )
     .fetch_optional(db)

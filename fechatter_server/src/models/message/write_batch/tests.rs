@@ -36,7 +36,9 @@ enum Step {
     Change(&'static str, i64, i64),
 }
 
-const CHANGES: [&str; 12] = [
+const CHANGES: [&str; 14] = [
+    "update workspace_logs set status = 'Suspended' where workspace_id = $1 and $2 > 3",
+    "update workspace_logs set status = 'Active' where workspace_id = $1 and $2 > 0",
     "update workspace_members set status = 'Suspended' where workspace_id = $1 and user_id = $2
          and left_at is null",
     "update workspace_members set status = 'Active' where workspace_id = $1 and user_id = $2

@@ -1,0 +1,126 @@
+//! A file that is being received, and then waits for its place.
+
+use std::io::{self, BufReader, BufWriter, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
+use tokio::task::spawn_blocking;
+
+use crate::services::media::{self, Image, OTHER, SNIFFED};
+
+/// A file that is being received. It is removed when this is dropped.
+pub(crate) struct Incoming {
+    file: File,
+    path: Removed,
+    hash: Context,
+    start: Vec<u8>,
+    size: u64,
+}
+
+/// A file that is complete and on the disk, but has no place yet. It is removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Received {
+    path: Removed,
+    pub(crate) hash: [u8; 32],
+    pub(crate) size: u64,
+    pub(crate) mime: &'static str,
+    pub(crate) image: Option<Image>,
+}
+
+/// A path whose file is removed at the end.
+#[derive(Debug)]
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Received {
+    /// Returns where it is until it has its place.
+    pub(super) fn path(&self) -> &Path {
+        &self.path.0
+    }
+}
+
+impl Incoming {
+    /// Creates an empty file.
+    pub(super) async fn create(path: PathBuf) -> io::Result<Self> {
+        let path = Removed(path);
+        let file = File::create_new(&path.0).await?;
+        Ok(Self { file, path, hash: Context::new(&SHA256), start: Vec::new(), size: 0 })
+    }
+
+    /// Returns the number of bytes so far.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Adds bytes.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.update(bytes);
+        let missing = SNIFFED.saturating_sub(self.start.len()).min(bytes.len());
+        self.start.extend_from_slice(&bytes[..missing]);
+        self.size += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.file.write_all(bytes).await
+    }
+
+    /// Ends the file: an image loses its metadata, and everything is written to the disk.
+    pub(crate) async fn finish(self) -> io::Result<Received> {
+        let Self { mut file, path, hash, start, size } = self;
+        let mime = media::detect(&start);
+        file.flush().await?;
+        if media::is_image(mime) {
+            let original = path.0.clone();
+            let stripped = spawn_blocking(move || strip(&original, mime)).await;
+            if let Some(stripped) = stripped.map_err(io::Error::other)?? {
+                return Ok(stripped);
+            }
+        }
+        file.sync_all().await?;
+        // A malformed image is kept as it came, and is not shown.
+        let mime = if media::is_image(mime) { OTHER } else { mime };
+        Ok(Received { path, hash: finished(hash), size, mime, image: None })
+    }
+}
+
+/// Writes an image without its metadata beside the original.
+fn strip(original: &Path, mime: &'static str) -> io::Result<Option<Received>> {
+    let path = Removed(original.with_extension("stripped"));
+    let mut input = BufReader::with_capacity(65_536, std::fs::File::open(original)?);
+    let mut output = BufWriter::with_capacity(
+        65_536,
+        std::fs::File::options().read(true).write(true).create_new(true).open(&path.0)?,
+    );
+    let Some(image) = media::strip(mime, &mut input, &mut output)? else { return Ok(None) };
+    output.flush()?;
+    let mut file = output.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    file.rewind()?;
+    let mut digest = Digesting(Context::new(&SHA256));
+    let size = io::copy(&mut BufReader::with_capacity(65_536, file), &mut digest)?;
+    Ok(Some(Received { path, hash: finished(digest.0), size, mime, image: Some(image) }))
+}
+
+fn finished(hash: Context) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(hash.finish().as_ref());
+    bytes
+}
+
+/// Computes the hash of what is written to it.
+struct Digesting(Context);
+
+impl Write for Digesting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
