@@ -21,6 +21,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
 use tokio::task::spawn_blocking;
 
 pub(crate) use self::received::{Incoming, Received};
@@ -93,15 +94,11 @@ impl FileStore {
         let mut file = File::open(from).await?;
         let mut writer =
             object_store::buffered::BufWriter::new(Arc::clone(&self.objects), path.clone());
-        let sent = async {
-            tokio::io::copy(&mut file, &mut writer).await?;
-            tokio::io::AsyncWriteExt::shutdown(&mut writer).await
-        };
-        let result = sent.await;
-        if result.is_err() {
+        if let Err(error) = tokio::io::copy(&mut file, &mut writer).await {
             let _ = writer.abort().await;
+            return Err(error);
         }
-        result
+        writer.shutdown().await
     }
 
     /// Reads a part of a file, or all of it.

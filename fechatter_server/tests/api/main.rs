@@ -37,6 +37,8 @@ mod read_state;
 mod replies;
 mod retention;
 mod roles;
+#[cfg(feature = "s3")]
+mod s3;
 mod schema;
 mod server;
 mod sessions;

@@ -14,6 +14,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::{
+    python::{self, done},
     run::{Ports, STARTING, development_settings, files_in, keys, start},
     workspace::{build, root},
 };
@@ -80,14 +81,8 @@ impl Tools {
         let python = folder.join("python");
         let typescript = folder.join("typescript");
         fs::create_dir_all(&typescript)?;
-        if !python.join("bin/python").exists() {
-            let mut venv = Command::new("python3");
-            done(venv.args(["-m", "venv"]).arg(&python), "python3 -m venv (python3-venv)")?;
-        }
         let requirements = clients().join("python/requirements.txt");
-        let mut pip = Command::new(python.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--requirement"]);
-        done(pip.arg(requirements), "pip install")?;
+        python::install(&python, ["--requirement".as_ref(), requirements.as_os_str()])?;
         for file in fs::read_dir(clients().join("typescript"))? {
             let file = file?;
             fs::copy(file.path(), typescript.join(file.file_name()))?;
@@ -173,12 +168,4 @@ async fn sign_up(http: &Client, address: &str) -> Result<String> {
 
 fn clients() -> PathBuf {
     root().join("tools/contract/clients")
-}
-
-/// Runs a program that says why, if it fails.
-fn done(command: &mut Command, name: &str) -> Result<()> {
-    let output = command.output().with_context(|| format!("starting {name}"))?;
-    let said = [output.stdout, output.stderr].concat();
-    ensure!(output.status.success(), "{name} failed:\n{}", String::from_utf8_lossy(&said));
-    Ok(())
 }

@@ -7,8 +7,10 @@ mod compat;
 mod contract;
 mod demo;
 mod openapi;
+mod python;
 mod query_data;
 mod run;
+mod s3;
 mod test;
 mod workspace;
 
@@ -46,6 +48,8 @@ enum Job {
     Contract,
     /// Write `docs/openapi.json`, and the client's types where there is Node
     Openapi,
+    /// Test files in a bucket, on an S3-compatible server from PyPI
+    S3,
     /// Describe every query in `.sqlx`, so that building needs no database
     Sqlx {
         /// Change nothing; fail if `.sqlx` is not up to date
@@ -74,6 +78,7 @@ fn run(job: Job) -> Result<ExitCode> {
             Job::Compat(options) => compat::run(options).await,
             Job::Contract => contract::run().await,
             Job::Openapi => openapi::run(),
+            Job::S3 => s3::run().await,
             Job::Sqlx { check } => query_data::run(check).await,
         }
     });

@@ -26,7 +26,8 @@ pub(super) struct Spool {
     folder: PathBuf,
     lock: PathBuf,
     /// Locked until the process ends.
-    _locked: File,
+    #[cfg_attr(not(test), expect(dead_code, reason = "its lock is dropped with it"))]
+    locked: File,
 }
 
 /// The marker of a file that has its place, but no row yet. If this is dropped before
@@ -56,7 +57,7 @@ impl Spool {
         locked.lock().with_context(named)?;
         // After the lock: a folder without one is a dead process's.
         fs::create_dir(&folder).with_context(named)?;
-        Ok(Self { folder, lock, _locked: locked })
+        Ok(Self { folder, lock, locked })
     }
 
     /// Returns the path of a new file.
@@ -196,8 +197,7 @@ mod tests {
         assert!(alive.unnamed().unwrap().is_empty());
         let left = dead.folder.clone();
         // As the end of a process does.
-        let Spool { _locked, .. } = &dead;
-        _locked.unlock().unwrap();
+        dead.locked.unlock().unwrap();
 
         let found = alive.unnamed().unwrap();
         assert_eq!(found.len(), 1);
