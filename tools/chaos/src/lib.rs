@@ -2,13 +2,14 @@
 //! anybody saw is held against the database.
 //!
 //! In reading order: [`history`] is what people did and heard, [`checker`] finds what is wrong with it, [`load`] are those
-//! who send, [`flood`] those who send too much, and [`audience`] those who listen, [`stage`] brings them together on a
-//! cluster, [`faults`] has a file for each family of faults, [`sabotage`] shows that broken builds are caught, [`delays`]
+//! who send, [`flood`] those who send too much, [`uploads`] those who upload files, and [`audience`] those who listen,
+//! [`stage`] brings them together on a cluster, [`disk`] is a disk that can be full, [`faults`] has a file for each family of faults, [`sabotage`] shows that broken builds are caught, [`delays`]
 //! and [`report`] say what came of it.
 
 pub mod audience;
 pub mod checker;
 pub mod delays;
+pub mod disk;
 pub mod faults;
 pub mod flood;
 pub mod history;
@@ -16,3 +17,4 @@ pub mod load;
 pub mod report;
 pub mod sabotage;
 pub mod stage;
+pub mod uploads;

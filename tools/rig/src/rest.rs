@@ -245,6 +245,30 @@ impl Person {
         self.call(Method::POST, &format!("/api/chat/{chat}/messages"), Some(&body)).await
     }
 
+    /// Uploads a file.
+    pub async fn upload(&self, name: &str, bytes: Vec<u8>) -> Answer {
+        let request = self.rest.client.post(format!("http://{}/api/upload", self.address()));
+        let request = request.bearer_auth(&self.token).header("x-file-name", name).body(bytes);
+        match request.send().await {
+            Ok(response) => Answer::read(response, &Method::POST).await,
+            Err(error) => Answer::Unknown(error.to_string()),
+        }
+    }
+
+    /// Downloads a file that an upload has stored at this URL, if the server has it.
+    pub async fn download(&self, url: &str) -> Option<Vec<u8>> {
+        let request = self.rest.client.get(format!("http://{}/api{url}", self.address()));
+        let response = request.bearer_auth(&self.token).send().await.ok()?;
+        let response = response.error_for_status().ok()?;
+        Some(response.bytes().await.ok()?.into())
+    }
+
+    /// The address of the person's server.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.rest.servers[self.rest.server_index(self.server)]
+    }
+
     /// Creates a chat with these other members.
     pub async fn create_chat(&self, kind: &str, name: &str, others: &[UserId]) -> Answer {
         let body = json!({ "chat_type": kind, "name": name, "members": others });

@@ -48,7 +48,7 @@ enum Job {
     Contract,
     /// Write `docs/openapi.json`, and the client's types where there is Node
     Openapi,
-    /// Test files in a bucket, on an S3-compatible server from PyPI
+    /// Test files in a bucket, on an S3-compatible server that pip installs
     S3,
     /// Describe every query in `.sqlx`, so that building needs no database
     Sqlx {

@@ -1,4 +1,4 @@
-//! Python programs from PyPI, each set in a folder of its own.
+//! Python programs from the Python Package Index, each set in a folder of its own.
 
 use std::{
     ffi::OsStr,

@@ -1,4 +1,4 @@
-//! `cargo xtask s3`: lints and tests the feature `s3`, with files in a bucket of moto's S3 server from PyPI.
+//! `cargo xtask s3`: lints and tests the feature `s3`, with files in a bucket of a server that pip installs.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ use crate::{
 
 /// Its `moto_server` speaks the protocol of S3.
 const PACKAGE: &str = "moto[server]==5.2.5";
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub(crate) async fn run() -> Result<ExitCode> {
     let folder = root().join("target/s3");

@@ -1,6 +1,7 @@
 //! The faults, a file for each family.
 
 mod clocks;
+mod disk;
 mod doorbell;
 mod edits;
 mod failover;
@@ -22,6 +23,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::{
+    disk::SmallDisk,
     report::{Played, Row},
     stage::Options,
 };
@@ -54,6 +56,12 @@ pub enum Fault {
     T8B,
     /// A process stands still.
     T9,
+    /// The disk of the files is full, and uploads are cut off.
+    T10,
+    /// The disk of the database is full.
+    T10B,
+    /// The disk of the database's write-ahead log is full.
+    T10C,
     /// Half of the clients do not read.
     T11,
     /// The processes' clocks are hours apart.
@@ -77,6 +85,7 @@ impl Fault {
         Self::T6,
         Self::T7,
         Self::T8,
+        Self::T10,
         Self::T13,
         Self::T16,
         Self::T18,
@@ -96,6 +105,9 @@ impl Fault {
         Self::T8,
         Self::T8B,
         Self::T9,
+        Self::T10,
+        Self::T10B,
+        Self::T10C,
         Self::T11,
         Self::T13,
         Self::T14,
@@ -120,6 +132,9 @@ impl Fault {
             Self::T8 => ["T8", "doorbell off"],
             Self::T8B => ["T8b", "NOTIFY queue full"],
             Self::T9 => ["T9", "processes frozen"],
+            Self::T10 => ["T10", "disk of the files full"],
+            Self::T10B => ["T10b", "disk of the database full"],
+            Self::T10C => ["T10c", "disk of the WAL full"],
             Self::T11 => ["T11", "clients that do not read"],
             Self::T14 => ["T14", "clocks apart"],
             Self::T13 => ["T13", "refresh tokens"],
@@ -146,6 +161,9 @@ impl Fault {
         if self == Self::T14 && clocks::library().is_none() {
             return Ok(Played::NotRun("needs libfaketime (apt-get install faketime)".into()));
         }
+        if matches!(self, Self::T10 | Self::T10B | Self::T10C) && !SmallDisk::is_possible() {
+            return Ok(Played::NotRun("needs the right to mount a small disk".into()));
+        }
         Ok(Played::Row(Box::new(self.row(options).await?)))
     }
 
@@ -163,6 +181,9 @@ impl Fault {
             Self::T8 => doorbell::muted(options).await,
             Self::T8B => doorbell::full(options).await,
             Self::T9 => frozen::still(options).await,
+            Self::T10 => disk::of_files(options).await,
+            Self::T10B => disk::of_data(options).await,
+            Self::T10C => disk::of_write_ahead_log(options).await,
             Self::T11 => stalled::ignored(options).await,
             Self::T14 => clocks::apart(options).await,
             Self::T13 => refresh::raced(options).await,
