@@ -194,14 +194,14 @@ impl Upload<'_> {
 
     async fn receive(&self, bytes: impl Stream<Item = Result<Bytes>>) -> Result<Received> {
         let most = self.state.config.files.max_file().min(self.left);
-        let mut incoming = self.state.files.begin().await.map_err(file::store_error)?;
+        let mut incoming = self.state.files.begin();
         let mut bytes = std::pin::pin!(bytes);
         while let Some(chunk) = timeout(IDLE, bytes.next()).await.map_err(|_| broken_off())? {
             let chunk = chunk?;
             if incoming.size() + u64::try_from(chunk.len()).unwrap_or(u64::MAX) > most {
                 return Err(AppError::TooLarge("the file is too large, or all of them together"));
             }
-            incoming.write(&chunk).await.map_err(file::store_error)?;
+            incoming.write(chunk).await.map_err(file::store_error)?;
         }
         incoming.finish().await.map_err(file::store_error)
     }
@@ -352,7 +352,7 @@ async fn respond(
         return Ok((status, headers).into_response());
     }
     let bytes = state.files.read(url.workspace_id, &url.hash, range).await;
-    let bytes = bytes.map_err(|error| file::store_error(error.into()))?;
+    let bytes = bytes.map_err(file::store_error)?;
     Ok((status, headers, Body::from_stream(bytes)).into_response())
 }
 

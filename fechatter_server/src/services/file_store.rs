@@ -4,6 +4,7 @@
 //! `{workspace}/{aaa}/{bbb}/{rest}`, its hash. A row of the database names it only after that. What a
 //! crash or a failure leaves at any time has a marker, by which [`FileStore::unnamed`] finds it.
 
+mod local;
 mod received;
 mod spool;
 
@@ -15,8 +16,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use fechatter_core::WorkspaceId;
-use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
@@ -67,8 +68,8 @@ impl FileStore {
     }
 
     /// Begins to receive a file.
-    pub(crate) async fn begin(&self) -> io::Result<Incoming> {
-        Incoming::create(self.spool.new_file()).await
+    pub(crate) fn begin(&self) -> Incoming {
+        Incoming::create(self.spool.new_file())
     }
 
     /// Gives a file its place. One with the same bytes may be there already.
@@ -107,10 +108,14 @@ impl FileStore {
         workspace_id: WorkspaceId,
         hash: &[u8; 32],
         range: Option<std::ops::Range<u64>>,
-    ) -> object_store::Result<BoxStream<'static, object_store::Result<Bytes>>> {
+    ) -> io::Result<BoxStream<'static, io::Result<Bytes>>> {
+        if self.is_local {
+            let path = self.root.join(path_of(workspace_id, hash).as_ref());
+            return local::read(path, range).await;
+        }
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
         let found = self.objects.get_opts(&path_of(workspace_id, hash), options).await?;
-        Ok(found.into_stream())
+        Ok(found.into_stream().map_err(io::Error::from).boxed())
     }
 
     /// Removes a file, if it is there.

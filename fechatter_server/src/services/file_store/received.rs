@@ -1,22 +1,34 @@
 //! A file that is being received, and then waits for its place.
 
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
-use tokio::fs::File;
-use tokio::io::AsyncWriteExt;
-use tokio::task::spawn_blocking;
+use bytes::Bytes;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::services::media::{self, Image, OTHER, SNIFFED};
 
+/// The number of bytes that are hashed and written at once, while the next ones are received.
+const BLOCK: usize = 256 * 1024;
+
 /// A file that is being received. It is removed when this is dropped.
 pub(crate) struct Incoming {
-    file: File,
     path: Removed,
-    hash: Context,
+    /// Hashes and writes the last full block.
+    writing: JoinHandle<io::Result<Output>>,
+    /// The chunks of the block that is being received, and their size.
+    block: Vec<Bytes>,
+    block_size: usize,
     start: Vec<u8>,
     size: u64,
+}
+
+/// The part of a file that has been written.
+struct Output {
+    file: File,
+    hash: Context,
 }
 
 /// A file that is complete and on the disk, but has no place yet. It is removed when this is dropped.
@@ -47,11 +59,15 @@ impl Received {
 }
 
 impl Incoming {
-    /// Creates an empty file.
-    pub(super) async fn create(path: PathBuf) -> io::Result<Self> {
+    /// Creates an empty file. If that fails, the first write does.
+    pub(super) fn create(path: PathBuf) -> Self {
         let path = Removed(path);
-        let file = File::create_new(&path.0).await?;
-        Ok(Self { file, path, hash: Context::new(&SHA256), start: Vec::new(), size: 0 })
+        let own = path.0.clone();
+        let writing = spawn_blocking(move || {
+            Ok(Output { file: File::create_new(own)?, hash: Context::new(&SHA256) })
+        });
+        let (block, start) = (Vec::new(), Vec::new());
+        Self { path, writing, block, block_size: 0, start, size: 0 }
     }
 
     /// Returns the number of bytes so far.
@@ -60,19 +76,36 @@ impl Incoming {
     }
 
     /// Adds bytes.
-    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hash.update(bytes);
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
         let missing = SNIFFED.saturating_sub(self.start.len()).min(bytes.len());
         self.start.extend_from_slice(&bytes[..missing]);
         self.size += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.file.write_all(bytes).await
+        self.block_size += bytes.len();
+        self.block.push(bytes);
+        if self.block_size >= BLOCK { self.write_block().await } else { Ok(()) }
+    }
+
+    /// Begins to write the block, as soon as the one before it is written.
+    async fn write_block(&mut self) -> io::Result<()> {
+        self.block_size = 0;
+        let block = std::mem::take(&mut self.block);
+        let mut output = (&mut self.writing).await??;
+        self.writing = spawn_blocking(move || {
+            for bytes in block {
+                output.hash.update(&bytes);
+                output.file.write_all(&bytes)?;
+            }
+            Ok(output)
+        });
+        Ok(())
     }
 
     /// Ends the file: an image loses its metadata, and everything is written to the disk.
-    pub(crate) async fn finish(self) -> io::Result<Received> {
-        let Self { mut file, path, hash, start, size } = self;
+    pub(crate) async fn finish(mut self) -> io::Result<Received> {
+        self.write_block().await?;
+        let Self { path, writing, start, size, .. } = self;
+        let Output { file, hash } = writing.await??;
         let mime = media::detect(&start);
-        file.flush().await?;
         if media::is_image(mime) {
             let original = path.0.clone();
             let stripped = spawn_blocking(move || strip(&original, mime)).await;
@@ -80,7 +113,7 @@ impl Incoming {
                 return Ok(stripped);
             }
         }
-        file.sync_all().await?;
+        spawn_blocking(move || file.sync_all()).await??;
         // A malformed image is kept as it came, and is not shown.
         let mime = if media::is_image(mime) { OTHER } else { mime };
         Ok(Received { path, hash: finished(hash), size, mime, image: None })

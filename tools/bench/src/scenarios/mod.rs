@@ -4,6 +4,7 @@ mod backup;
 mod change;
 mod deliver;
 mod fanout;
+mod files;
 mod growth;
 mod history;
 mod mixed;
@@ -43,6 +44,8 @@ pub(crate) enum Scenario {
     React,
     /// Edits of 64 people
     Edit,
+    /// Uploads and downloads, and sends beside them
+    Files,
     /// 5,000 streams that all come back at once
     Storm,
     /// 5,000 missed events, from memory and from the database
@@ -75,6 +78,7 @@ impl Scenario {
             Self::Read => "read",
             Self::React => "react",
             Self::Edit => "edit",
+            Self::Files => "files",
             Self::Storm => "storm",
             Self::Resume => "resume",
             Self::Sync => "sync",
@@ -97,6 +101,7 @@ impl Scenario {
             Self::Read => read::run(stage, report).await,
             Self::React => change::run_reactions(stage, report).await,
             Self::Edit => change::run_edits(stage, report).await,
+            Self::Files => files::run(stage, report).await,
             Self::Storm => storm::run(stage, report).await,
             Self::Resume => resume::run(stage, report).await,
             Self::Sync => sync::run(stage, report).await,
