@@ -201,7 +201,7 @@ impl Upload<'_> {
             if incoming.size() + u64::try_from(chunk.len()).unwrap_or(u64::MAX) > most {
                 return Err(AppError::TooLarge("the file is too large, or all of them together"));
             }
-            incoming.write(chunk).await.map_err(file::store_error)?;
+            incoming.write(&chunk).await.map_err(file::store_error)?;
         }
         incoming.finish().await.map_err(file::store_error)
     }

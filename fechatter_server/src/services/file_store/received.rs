@@ -5,22 +5,20 @@ use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
-use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::services::media::{self, Image, OTHER, SNIFFED};
 
 /// The number of bytes that are hashed and written at once, while the next ones are received.
-const BLOCK: usize = 256 * 1024;
+const BLOCK: usize = 128 * 1024;
 
 /// A file that is being received. It is removed when this is dropped.
 pub(crate) struct Incoming {
     path: Removed,
     /// Hashes and writes the last full block.
     writing: JoinHandle<io::Result<Output>>,
-    /// The chunks of the block that is being received, and their size.
-    block: Vec<Bytes>,
-    block_size: usize,
+    /// The block that is being received.
+    block: Vec<u8>,
     start: Vec<u8>,
     size: u64,
 }
@@ -29,6 +27,8 @@ pub(crate) struct Incoming {
 struct Output {
     file: File,
     hash: Context,
+    /// The memory of the last block, for the one after the next.
+    spare: Vec<u8>,
 }
 
 /// A file that is complete and on the disk, but has no place yet. It is removed when this is dropped.
@@ -64,10 +64,10 @@ impl Incoming {
         let path = Removed(path);
         let own = path.0.clone();
         let writing = spawn_blocking(move || {
-            Ok(Output { file: File::create_new(own)?, hash: Context::new(&SHA256) })
+            let file = File::create_new(own)?;
+            Ok(Output { file, hash: Context::new(&SHA256), spare: Vec::new() })
         });
-        let (block, start) = (Vec::new(), Vec::new());
-        Self { path, writing, block, block_size: 0, start, size: 0 }
+        Self { path, writing, block: Vec::new(), start: Vec::new(), size: 0 }
     }
 
     /// Returns the number of bytes so far.
@@ -76,25 +76,28 @@ impl Incoming {
     }
 
     /// Adds bytes.
-    pub(crate) async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
+    pub(crate) async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         let missing = SNIFFED.saturating_sub(self.start.len()).min(bytes.len());
         self.start.extend_from_slice(&bytes[..missing]);
         self.size += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.block_size += bytes.len();
-        self.block.push(bytes);
-        if self.block_size >= BLOCK { self.write_block().await } else { Ok(()) }
+        while let Some((part, rest)) = bytes.split_at_checked(BLOCK - self.block.len()) {
+            self.block.extend_from_slice(part);
+            self.write_block().await?;
+            bytes = rest;
+        }
+        self.block.extend_from_slice(bytes);
+        Ok(())
     }
 
     /// Begins to write the block, as soon as the one before it is written.
     async fn write_block(&mut self) -> io::Result<()> {
-        self.block_size = 0;
-        let block = std::mem::take(&mut self.block);
         let mut output = (&mut self.writing).await??;
+        let mut block = std::mem::replace(&mut self.block, std::mem::take(&mut output.spare));
         self.writing = spawn_blocking(move || {
-            for bytes in block {
-                output.hash.update(&bytes);
-                output.file.write_all(&bytes)?;
-            }
+            output.hash.update(&block);
+            output.file.write_all(&block)?;
+            block.clear();
+            output.spare = block;
             Ok(output)
         });
         Ok(())
@@ -104,7 +107,7 @@ impl Incoming {
     pub(crate) async fn finish(mut self) -> io::Result<Received> {
         self.write_block().await?;
         let Self { path, writing, start, size, .. } = self;
-        let Output { file, hash } = writing.await??;
+        let Output { file, hash, .. } = writing.await??;
         let mime = media::detect(&start);
         if media::is_image(mime) {
             let original = path.0.clone();

@@ -17,6 +17,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::{JoinSet, spawn_blocking},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +53,9 @@ const AT_ONCE: usize = 4;
 const READERS: usize = 64;
 const READING: Duration = Duration::from_secs(5);
 const RUNS: usize = 3;
+/// The pause between two downloads of a client where the time to the first byte is measured: together,
+/// the clients then take about 200 MiB a second.
+const PAUSE: Duration = Duration::from_millis(320);
 /// The file that is uploaded while people send, in MiB.
 const HUGE: usize = 1_024;
 const SENDERS: usize = 16;
@@ -71,8 +75,8 @@ pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     let person = cluster.town.workspace("files", 1).await?.people[0].clone();
     let conditions = format!(
         "{UPLOAD} MiB {UPLOADS} times in turn with copying, hashing and syncing a file of that size; {READERS} clients \
-         reading 1 MiB again and again, in turn from nginx; {SENDERS} senders with and without an upload of {HUGE} MiB; \
-         all on one disk, the clients on the same processors"
+         reading 1 MiB again and again, in turn from nginx, and 200 times a second together; {SENDERS} senders with and \
+         without an upload of {HUGE} MiB; all on one disk, the clients on the same processors"
     );
     let mut rows = report.under("files", TARGETS, &conditions);
 
@@ -103,21 +107,23 @@ pub(super) async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     let (runs, each) = stage.repetitions(RUNS, READING);
     let (mut own, mut others) = (Vec::new(), Vec::new());
     for _ in 0..runs {
-        own.push(download(&ours, each).await?);
+        own.push(download(&ours, each, Duration::ZERO).await?);
         if let Some(nginx) = &nginx {
-            others.push(download(&nginx.target, each).await?);
+            others.push(download(&nginx.target, each, Duration::ZERO).await?);
         }
     }
     rows.add("download", Figure::over(&own, |run| run.rate), "MiB/s");
-    rows.add("download_first_byte_p99", Figure::over(&own, Download::p99), "ms");
+    rows.add("download_all_first_byte_p99", Figure::over(&own, Download::p99), "ms");
     if nginx.is_some() {
         rows.add("nginx", Figure::over(&others, |run| run.rate), "MiB/s");
-        rows.add("nginx_first_byte_p99", Figure::over(&others, Download::p99), "ms");
+        rows.add("nginx_all_first_byte_p99", Figure::over(&others, Download::p99), "ms");
         let ratios: Vec<_> =
             own.iter().zip(&others).map(|(own, other)| own.rate / other.rate).collect();
         rows.add("download_ratio", Figure::over(&ratios, |ratio| *ratio), "of nginx");
     }
     drop(nginx);
+    let paced = download(&ours, each, PAUSE).await?;
+    rows.add("download_first_byte_p99", paced.p99(), "ms");
 
     let seats = seats(&cluster, 10, SENDERS).await?;
     let mut senders = Senders::connect(&cluster, &seats).await?;
@@ -263,13 +269,13 @@ impl Download {
     }
 }
 
-/// Lets all readers download as often as they can.
-async fn download(target: &Target, duration: Duration) -> Result<Download> {
+/// Lets all readers download, each again after a pause.
+async fn download(target: &Target, duration: Duration, pause: Duration) -> Result<Download> {
     let (began, deadline) = (Instant::now(), Instant::now() + duration);
     let target = Arc::new(target.clone());
     let mut readers = JoinSet::new();
     for _ in 0..READERS {
-        readers.spawn(read_until(Arc::clone(&target), deadline));
+        readers.spawn(read_until(Arc::clone(&target), deadline, pause));
     }
     let (mut bytes, mut first_bytes) = (0, Vec::new());
     while let Some(read) = readers.join_next().await {
@@ -282,11 +288,17 @@ async fn download(target: &Target, duration: Duration) -> Result<Download> {
 }
 
 /// Returns the number of bytes that were read, and the time to the first byte of each answer.
-async fn read_until(target: Arc<Target>, deadline: Instant) -> Result<(usize, Vec<Duration>)> {
+async fn read_until(
+    target: Arc<Target>,
+    deadline: Instant,
+    pause: Duration,
+) -> Result<(usize, Vec<Duration>)> {
     let mut socket = TcpStream::connect(target.address).await?;
     let (mut bytes, mut times) = (0, Vec::new());
     let mut buffer = vec![0; 256 * 1024];
     while Instant::now() < deadline {
+        // Between half of the pause and one and a half, so that they do not come together.
+        sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
         let began = Instant::now();
         socket.write_all(target.request.as_bytes()).await?;
         let mut length = socket.read(&mut buffer).await?;
