@@ -363,7 +363,7 @@ pub(crate) async fn update(
     Ok(workspace)
 }
 
-/// Changes a workspace. The caller holds the lock of its log.
+/// Changes a workspace. If it is already so, there is no event. The caller holds the lock of its log.
 pub(crate) async fn change(
     writer: &mut LogWriter,
     author: Author<'_>,
@@ -371,6 +371,12 @@ pub(crate) async fn change(
     changes: WorkspaceChanges,
 ) -> Result<Workspace> {
     let name = changes.name.as_ref().map(WorkspaceName::as_str);
+    let before = lookup::find(writer.db(), id).await?;
+    if name.is_none_or(|name| name == before.name)
+        && changes.join_policy.is_none_or(|policy| policy == before.join_policy)
+    {
+        return Ok(before);
+    }
     sqlx::query!(
         "update workspaces
          set name = coalesce($2, name),

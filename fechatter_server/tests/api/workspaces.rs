@@ -218,8 +218,12 @@ async fn a_workspace_changes_within_limits() {
         let refused = alice.patch("/api/workspace", changes).await;
         refused.refuses(StatusCode::BAD_REQUEST, "invalid_input");
     }
-    let unchanged = alice.patch("/api/workspace", json!({})).await.expect(StatusCode::OK);
-    assert_eq!(unchanged, before);
+    let mut log = app.log_of(alice.workspace_id).await;
+    for changes in [json!({}), json!({ "name": "Acme", "join_policy": "open" })] {
+        let unchanged = alice.patch("/api/workspace", changes).await.expect(StatusCode::OK);
+        assert_eq!(unchanged, before);
+    }
+    assert!(log.news().await.is_empty());
     let longest = json!({ "name": "😀".repeat(32) });
     alice.patch("/api/workspace", longest).await.expect(StatusCode::OK);
 }

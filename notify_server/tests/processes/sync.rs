@@ -11,6 +11,7 @@ use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestRunner};
 use reqwest::Method;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::fechatter::{Fechatter, Person};
 
@@ -96,5 +97,6 @@ async fn sync(person: &Person<'_>) -> Value {
 
 /// An event for everybody, so that whoever follows knows that nothing earlier is still to come.
 async fn mark(owner: &Person<'_>) {
-    owner.does(Method::PATCH, "/api/workspace", &json!({})).await;
+    let name = Uuid::new_v4().simple().to_string();
+    owner.does(Method::PATCH, "/api/workspace", &json!({ "name": name })).await;
 }
