@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -12,9 +13,9 @@ use crate::services::media::{self, Image, OTHER, SNIFFED};
 /// The number of bytes that are hashed and written at once, while the next ones are received.
 const BLOCK: usize = 128 * 1024;
 
-/// A file that is being received. It is removed when this is dropped.
+/// A file that is being received. It is removed when this is dropped, and nothing is written any more.
 pub(crate) struct Incoming {
-    path: Removed,
+    path: Arc<Removed>,
     /// Hashes and writes the last full block.
     writing: JoinHandle<io::Result<Output>>,
     /// The block that is being received.
@@ -26,6 +27,8 @@ pub(crate) struct Incoming {
 /// The part of a file that has been written.
 struct Output {
     file: File,
+    /// Keeps the file as long as something may be written, so that it is removed after that.
+    _path: Arc<Removed>,
     hash: Context,
     /// The memory of the last block, for the one after the next.
     spare: Vec<u8>,
@@ -34,7 +37,7 @@ struct Output {
 /// A file that is complete and on the disk, but has no place yet. It is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Received {
-    path: Removed,
+    path: Arc<Removed>,
     pub(crate) hash: [u8; 32],
     pub(crate) size: u64,
     pub(crate) mime: &'static str,
@@ -61,11 +64,11 @@ impl Received {
 impl Incoming {
     /// Creates an empty file. If that fails, the first write does.
     pub(super) fn create(path: PathBuf) -> Self {
-        let path = Removed(path);
-        let own = path.0.clone();
+        let path = Arc::new(Removed(path));
+        let own = Arc::clone(&path);
         let writing = spawn_blocking(move || {
-            let file = File::create_new(own)?;
-            Ok(Output { file, hash: Context::new(&SHA256), spare: Vec::new() })
+            let file = File::create_new(&own.0)?;
+            Ok(Output { file, _path: own, hash: Context::new(&SHA256), spare: Vec::new() })
         });
         Self { path, writing, block: Vec::new(), start: Vec::new(), size: 0 }
     }
@@ -125,7 +128,7 @@ impl Incoming {
 
 /// Writes an image without its metadata beside the original.
 fn strip(original: &Path, mime: &'static str) -> io::Result<Option<Received>> {
-    let path = Removed(original.with_extension("stripped"));
+    let path = Arc::new(Removed(original.with_extension("stripped")));
     let mut input = BufReader::with_capacity(65_536, std::fs::File::open(original)?);
     let mut output = BufWriter::with_capacity(
         65_536,
@@ -158,5 +161,32 @@ impl Write for Digesting {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{sleep, timeout};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_is_given_up_before_it_is_created_is_not_created_later() {
+        let folder = std::env::temp_dir().join(Uuid::now_v7().to_string());
+        std::fs::create_dir(&folder).unwrap();
+        for number in 0..100 {
+            drop(Incoming::create(folder.join(number.to_string())));
+        }
+        let removed = async {
+            while std::fs::read_dir(&folder).unwrap().count() > 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        sleep(Duration::from_millis(50)).await;
+        timeout(Duration::from_secs(10), removed).await.unwrap();
+        std::fs::remove_dir(folder).unwrap();
     }
 }
