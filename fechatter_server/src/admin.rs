@@ -23,6 +23,20 @@ use crate::models::workspace::{self, setup};
 /// A command of the operator.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Check the installation. Exits with 1 if something is wrong.
+    Doctor {
+        /// Check all stored messages and events, too.
+        #[arg(long)]
+        database: bool,
+    },
+    /// See [`DatabaseCommand`].
+    #[command(flatten)]
+    InDatabase(DatabaseCommand),
+}
+
+/// A command that needs a database that can be reached.
+#[derive(Debug, Subcommand)]
+pub enum DatabaseCommand {
     /// Print a link with which somebody creates the first workspace, within 24 hours.
     SetupLink,
     /// Commands for workspaces.
@@ -39,12 +53,6 @@ pub enum Command {
         /// The workspace's name.
         workspace: Option<String>,
     },
-    /// Check the installation. Exits with 1 if something is wrong.
-    Doctor {
-        /// Check all stored messages and events, too.
-        #[arg(long)]
-        database: bool,
-    },
 }
 
 /// Carries out a command. What it changes is committed when this returns.
@@ -52,9 +60,10 @@ pub enum Command {
 /// # Errors
 /// Describes why nothing was changed, in a sentence for the operator.
 pub async fn run(config: Config, command: Command) -> anyhow::Result<Report> {
-    if let Command::Doctor { database } = command {
-        return doctor::examine(&config, database).await;
-    }
+    let command = match command {
+        Command::Doctor { database } => return doctor::examine(&config, database).await,
+        Command::InDatabase(command) => command,
+    };
     let options = db::options(&config.database, APPLICATION)?;
     let connecting = sqlx::PgConnection::connect_with(&options).await;
     let connection =
@@ -63,12 +72,11 @@ pub async fn run(config: Config, command: Command) -> anyhow::Result<Report> {
     let pool = db::connect(options, &config.database, 1, &[]).await;
     let admin = Admin { log: Log::new(pool.clone()), db: pool, operator: operator(), config };
     let result = match command {
-        Command::SetupLink => admin.setup_link().await,
-        Command::Workspace(command) => admin.workspace(command).await,
-        Command::User(command) => admin.user(command).await,
-        Command::Invite(command) => admin.invite(command).await,
-        Command::Stats { workspace } => admin.stats(workspace.as_deref()).await,
-        Command::Doctor { database } => doctor::examine(&admin.config, database).await,
+        DatabaseCommand::SetupLink => admin.setup_link().await,
+        DatabaseCommand::Workspace(command) => admin.workspace(command).await,
+        DatabaseCommand::User(command) => admin.user(command).await,
+        DatabaseCommand::Invite(command) => admin.invite(command).await,
+        DatabaseCommand::Stats { workspace } => admin.stats(workspace.as_deref()).await,
     };
     admin.db.close().await;
     result

@@ -22,7 +22,7 @@ use crate::services::password::Passwords;
 use crate::utils::key::key;
 use crate::utils::text::Password;
 
-/// See [`super::Command::User`].
+/// See [`super::DatabaseCommand::User`].
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List people: those of one workspace, or all accounts.

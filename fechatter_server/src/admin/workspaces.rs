@@ -16,7 +16,7 @@ use crate::services::file_store::FileStore;
 use crate::services::workspace_removal;
 use crate::utils::text::{Email, WorkspaceName};
 
-/// See [`super::Command::Workspace`].
+/// See [`super::DatabaseCommand::Workspace`].
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create a workspace for an account that exists.
@@ -61,7 +61,7 @@ pub enum Command {
     },
 }
 
-/// See [`super::Command::Invite`].
+/// See [`super::DatabaseCommand::Invite`].
 #[derive(Debug, Subcommand)]
 pub enum InviteCommand {
     /// Print a link that leads to a workspace, for 7 days, in its owner's name.

@@ -7,16 +7,10 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use crate::harness::{Chat, Log, NOTHING, PASSWORD, Person, Reply, TestApp};
+use crate::files::{png, uploads};
+use crate::harness::{Chat, Log, NOTHING, PASSWORD, Person, TestApp};
 
 const SUSPENDED: (StatusCode, &str) = (StatusCode::FORBIDDEN, "workspace_suspended");
-
-async fn uploads(person: &Person, name: &str, bytes: &'static [u8]) -> Value {
-    let request = person.request(Method::POST, "/api/upload?expand=file");
-    let request = request.header(CONTENT_TYPE, "application/octet-stream");
-    let uploaded = Reply::to(request.header("x-file-name", name).body(bytes)).await;
-    uploaded.expect(StatusCode::OK)[0].clone()
-}
 
 /// A workspace in which everything has happened that leaves a row.
 async fn live(app: &TestApp) -> ([Person; 3], Chat, Value) {
@@ -35,7 +29,7 @@ async fn live(app: &TestApp) -> ([Person; 3], Chat, Value) {
     bob.patch(&format!("{}/me", chat.path), json!({ "pinned": true })).await.expect(StatusCode::OK);
     bob.patch("/api/me/preferences", json!({ "theme": "dark" })).await.expect(StatusCode::OK);
     let avatar = bob.request(Method::PUT, "/api/me/avatar").header(CONTENT_TYPE, "image/png");
-    let avatar = avatar.body(crate::files::png(8, 8, "")).send().await.unwrap();
+    let avatar = avatar.body(png(8, 8, "")).send().await.unwrap();
     assert!(avatar.status().is_success());
     alice.post("/api/invites", json!({})).await.expect(StatusCode::CREATED);
     (people, chat, file)

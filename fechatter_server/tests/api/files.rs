@@ -12,12 +12,13 @@ use tokio::time::{sleep, timeout};
 use crate::harness::{Chat, Client, NOTHING, Person, Reply, TestApp};
 
 /// Uploads a file as the raw body, and returns it.
-async fn uploads(person: &Person, name: &str, bytes: &[u8]) -> Value {
+/// Uploads a file as the whole body.
+pub(crate) async fn uploads(person: &Person, name: &str, bytes: &[u8]) -> Value {
     let file = uploads_as(person, name, bytes).await.expect(StatusCode::OK);
     file[0].clone()
 }
 
-async fn uploads_as(person: &Client, name: &str, bytes: &[u8]) -> Reply {
+pub(crate) async fn uploads_as(person: &Client, name: &str, bytes: &[u8]) -> Reply {
     let request = person.request(Method::POST, "/api/upload?expand=file");
     let request = request.header(CONTENT_TYPE, "application/octet-stream");
     Reply::to(request.header("x-file-name", name).body(bytes.to_vec())).await
@@ -409,9 +410,12 @@ async fn an_erased_person_keeps_no_file_that_no_message_holds() {
     uploads(&bob, "secret.txt", b"secret").await;
     let erase = json!({ "password": crate::harness::PASSWORD, "messages": "keep" });
     bob.delete("/api/me", erase).await.expect(StatusCode::NO_CONTENT);
-    while app.stored_files().len() > 2 {
-        sleep(Duration::from_millis(20)).await;
-    }
+    let removed = async {
+        while app.stored_files().len() > 2 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), removed).await.unwrap();
     for file in [&sent, &shared] {
         assert_eq!(downloads(&alice, file).await.status(), StatusCode::OK);
     }
@@ -434,9 +438,12 @@ async fn files_that_no_message_holds_are_removed_after_a_day() {
     let other = alice.creates_private_channel("other", []).await;
     alice.deletes(&other).await;
     let gone = async || downloads(&alice, &orphan).await.status() == StatusCode::NOT_FOUND;
-    while !gone().await {
-        sleep(Duration::from_millis(20)).await;
-    }
+    let removed = async {
+        while !gone().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), removed).await.unwrap();
     assert_eq!(app.stored_files().len(), 2);
     for file in [&kept, &fresh] {
         assert_eq!(downloads(&alice, file).await.status(), StatusCode::OK);

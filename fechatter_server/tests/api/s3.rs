@@ -4,13 +4,14 @@ use std::env;
 use std::time::Duration;
 
 use fechatter_server::Config;
-use reqwest::header::{CONTENT_TYPE, RANGE};
+use reqwest::header::RANGE;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::harness::{Person, Reply, TestApp};
+use crate::files::{uploads, uploads_as};
+use crate::harness::TestApp;
 
 /// A bucket of a test's own.
 struct Bucket {
@@ -44,12 +45,6 @@ impl Bucket {
     }
 }
 
-async fn uploads(person: &Person, name: &str, bytes: Vec<u8>) -> Reply {
-    let request = person.request(Method::POST, "/api/upload?expand=file");
-    let request = request.header(CONTENT_TYPE, "application/octet-stream");
-    Reply::to(request.header("x-file-name", name).body(bytes)).await
-}
-
 fn path(file: &Value) -> String {
     format!("/api{}", file["url"].as_str().unwrap())
 }
@@ -61,18 +56,18 @@ async fn files_are_stored_read_and_removed_in_a_bucket() {
     let alice = app.user("alice").await;
     // More than one part of S3's protocol.
     let large: Vec<u8> = (0..12_000_000_u32).map(|number| (number % 251) as u8).collect();
-    let stored = uploads(&alice, "large", large.clone()).await.expect(StatusCode::OK);
-    let empty = uploads(&alice, "empty", Vec::new()).await.expect(StatusCode::OK);
+    let stored = uploads(&alice, "large", &large).await;
+    let empty = uploads(&alice, "empty", b"").await;
     assert_eq!(bucket.count().await, 2);
     assert!(app.stored_files().is_empty());
 
-    let whole = alice.request(Method::GET, &path(&stored[0])).send().await.unwrap();
+    let whole = alice.request(Method::GET, &path(&stored)).send().await.unwrap();
     assert_eq!(whole.bytes().await.unwrap(), large);
-    let part = alice.request(Method::GET, &path(&stored[0])).header(RANGE, "bytes=5-8");
+    let part = alice.request(Method::GET, &path(&stored)).header(RANGE, "bytes=5-8");
     let part = part.send().await.unwrap();
     assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
     assert_eq!(part.bytes().await.unwrap(), large[5..9]);
-    let nothing = alice.request(Method::GET, &path(&empty[0])).send().await.unwrap();
+    let nothing = alice.request(Method::GET, &path(&empty)).send().await.unwrap();
     assert_eq!(nothing.bytes().await.unwrap().len(), 0);
 
     app.sql("update files set touched_at = touched_at - interval '25 hours'").await;
@@ -84,7 +79,7 @@ async fn files_are_stored_read_and_removed_in_a_bucket() {
         }
     };
     timeout(Duration::from_secs(20), removed).await.unwrap();
-    let gone = alice.request(Method::GET, &path(&stored[0])).send().await.unwrap();
+    let gone = alice.request(Method::GET, &path(&stored)).send().await.unwrap();
     assert_eq!(gone.status(), StatusCode::NOT_FOUND);
 }
 
@@ -93,7 +88,7 @@ async fn without_the_bucket_uploads_are_refused_and_leave_nothing() {
     let bucket = Bucket { name: "none".into(), ..Bucket::create().await };
     let app = TestApp::with(|config| bucket.configures(config)).await;
     let alice = app.user("alice").await;
-    let refused = uploads(&alice, "lost", b"lost".to_vec()).await;
+    let refused = uploads_as(&alice, "lost", b"lost").await;
     refused.refuses(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
     let rows: i64 =
         sqlx::query_scalar("select count(*) from files").fetch_one(&app.db).await.unwrap();
